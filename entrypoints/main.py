@@ -1,0 +1,25 @@
+"""The main job: base, SFT, preference stages; every checkpoint logged and measured.
+
+mlflow run . --env-manager local
+python entrypoints/main.py --recipe embedded --set "samples=2 dpo.beta=0.2"
+"""
+
+import argparse
+
+from valuedrift_mlflow.command import how_to_open, run
+from valuedrift_mlflow.recipe import Recipe
+
+
+def job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """Check the whole recipe, then run it."""
+    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
+
+    display = Display()
+    results = run_pipeline(prepare(recipe, arguments.recipe), display)
+    display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
+    display.line(how_to_open())
+
+
+if __name__ == "__main__":
+    run("Train, checkpoint and measure a post-training pipeline.", "embedded", {}, job)

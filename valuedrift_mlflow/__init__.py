@@ -1,0 +1,22 @@
+"""When, where and how much post-training moves the values a language model expresses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.callback import ValueDriftCallback
+    from valuedrift_mlflow.evaluator import evaluate
+
+__all__ = ["ValueDriftCallback", "evaluate"]
+
+_HOMES = {"ValueDriftCallback": "callback", "evaluate": "evaluator"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names where they are used: the libraries behind them take seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

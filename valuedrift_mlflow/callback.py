@@ -1,0 +1,248 @@
+"""The callback that measures a model's stances while it is trained, in this pipeline or in anybody's own script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.drift import Drift
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.judges import Judge
+from valuedrift_mlflow.judges import load as load_judge
+from valuedrift_mlflow.measurement import (
+    Measurement,
+    analyse_measurements,
+    drift_metrics,
+    drift_table,
+    drift_time_metrics,
+    measure,
+    responses_table,
+    stance_metrics,
+)
+from valuedrift_mlflow.reference import Reference, reference_kl, reference_of
+from valuedrift_mlflow.stances import RefusalRule
+from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.suite import load as load_suite
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+# Saves a checkpoint (model, tokenizer, step, is it the last?) and returns the id of its LoggedModel.
+SaveCheckpoint = Callable[[Any, Any, int, bool], str]
+_KL_RESPONSES = 256  # responses that the KL from the stage's start is measured on
+
+
+class ValueDriftCallback(TrainerCallback):
+    """Measures stances before the first step and every few steps, and logs them to the active MLflow run.
+
+    Add it to any ``transformers`` or TRL trainer of a causal language model::
+
+        trainer = SFTTrainer(model, ..., callbacks=[ValueDriftCallback(suite="vaes", judge="lexical", every=100)])
+
+    The live model generates; nothing is reloaded. Where no MLflow run is active, one is opened. At the end of the
+    training the run also holds ``value_drift_table.json``, ``responses.json``, the drift times and ``figures/``.
+
+    Attributes:
+        measurements: one for each measured step, in order.
+    """
+
+    def __init__(
+        self,
+        suite: str | Suite = "vaes",
+        judge: str | Judge = "lexical",
+        *,
+        every: int | None = None,
+        samples: int = 5,
+        checkpoint_samples: int | None = None,
+        temperature: float = 0.7,
+        max_new_tokens: int = 256,
+        batch_size: int = 64,
+        refusal: RefusalRule = "neutral",
+        kl: bool = True,
+        seed: int = 0,
+        stage: str = "training",
+        save_checkpoint: SaveCheckpoint | None = None,
+        display: Display | None = None,
+    ) -> None:
+        """Settings as in the recipe.
+
+        Args:
+            suite: a suite or its URI.
+            judge: a judge or its URI.
+            every: steps between measurements; a tenth of the training where it is not given.
+            samples: responses a prompt at the first and the last step.
+            checkpoint_samples: responses a prompt at the steps between; ``samples`` where it is not given.
+            temperature: sampling temperature; 0 is greedy.
+            max_new_tokens: longest response in tokens.
+            batch_size: responses generated at once.
+            refusal: whether a refusal counts as neutral or is left out.
+            kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
+            seed: seed of the sampling, the intervals and the tests.
+            stage: name that the figures show.
+            save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
+            display: where to show progress.
+
+        Raises:
+            InputError: an unknown suite or judge, ``every`` or a number of samples under 1.
+        """
+        for name, value in (("every", every), ("samples", samples), ("checkpoint_samples", checkpoint_samples)):
+            if value is not None and value < 1:
+                raise InputError(problem(name, value, "a whole number of at least 1"))
+        self.suite = load_suite(suite) if isinstance(suite, str) else suite
+        self.judge = load_judge(judge) if isinstance(judge, str) else judge
+        self.every = every
+        self.samples = samples
+        self.checkpoint_samples = checkpoint_samples or samples
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed)
+        self.refusal: RefusalRule = refusal
+        self.kl = kl
+        self.stage = stage
+        self.save_checkpoint = save_checkpoint
+        self.display = display
+        self.measurements: list[Measurement] = []
+        self._reference: Reference | None = None
+        self._run_id = ""
+        self._dataset: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the model that the training starts from."""
+        if not state.is_world_process_zero:
+            return
+        import mlflow
+
+        self._run_id = (mlflow.active_run() or mlflow.start_run()).info.run_id
+        self._dataset = tracking.log_suite(self.suite)
+        self.measurements = []
+        if self.kl:
+            self._reference = reference_of(kwargs["model"])
+        self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure where the step is one to measure at."""
+        if not state.is_world_process_zero:
+            return
+        every = self.every or max(1, state.max_steps // 10)
+        last = state.global_step >= state.max_steps
+        if last or state.global_step % every == 0:
+            self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=last)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the drift times, the tables and the figures of the whole training."""
+        if not state.is_world_process_zero:
+            return
+        if self.measurements[-1].step != state.global_step:  # stopped early
+            self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
+        from valuedrift_mlflow import report
+
+        drift = self.drift()
+        tracking.log_metrics(self._run_id, drift_time_metrics(drift), state.global_step)
+        tracking.log_table(self._run_id, drift_table(drift), "value_drift_table.json")
+        tracking.log_table(self._run_id, responses_table(self.measurements), "responses.json")
+        tracking.log_figures(self._run_id, report.stage_figures(self.stage, drift))
+        self._reference = None
+
+    def drift(self) -> Drift:
+        """Drift of every measured step from the first."""
+        return analyse_measurements(self.measurements, self.sampling.seed)
+
+    def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
+        model_id = None
+        if self.save_checkpoint is not None and step > 0:
+            model_id = self.save_checkpoint(model, tokenizer, step, last)
+        samples = self.samples if last or step == 0 else self.checkpoint_samples
+        sampling = Sampling(
+            samples,
+            self.sampling.temperature,
+            self.sampling.max_new_tokens,
+            self.sampling.batch_size,
+            self.sampling.seed,
+            salt=f"{self.stage}/{step}",
+        )
+        if self.display:
+            self.display.start("responses", samples * len(self.suite.items), f"step {step}")
+        measurement = measure(
+            TransformersGenerator(model, tokenizer),
+            self.suite,
+            self.judge,
+            sampling,
+            step=step,
+            refusal=self.refusal,
+            progress=lambda count: self.display.advance("responses", count) if self.display else None,
+        )
+        self.measurements.append(measurement)
+        first = self.measurements[0]
+        drift = analyse_measurements([first, measurement] if step else [first], sampling.seed)
+        metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities() | measurement.costs()
+        if self._reference is not None:
+            metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
+        tracking.log_metrics(self._run_id, metrics, step, model_id=model_id, dataset=self._dataset)
+        if self.display:
+            support, neutral, oppose = drift.overall_probability[-1]
+            self.display.line(
+                f"{self.stage} step {step}: support {support:.2f}, neutral {neutral:.2f}, oppose {oppose:.2f}, "
+                f"drift {drift.overall[-1]:.3f}, unscored {metrics['quality/unscored_rate']:.3f}"
+            )
+
+    def _kl(self, model: Any, tokenizer: Any, measurement: Measurement) -> float:
+        """KL from the start on one response a prompt, spread over the suite."""
+        assert self._reference is not None
+        single = [judged for judged in measurement.responses if judged.sample == 0]
+        chosen = single[:: max(1, math.ceil(len(single) / _KL_RESPONSES))]
+        prompts = encode(tokenizer, [judged.item.prompt for judged in chosen])
+        exchanges = [(ids, judged.response) for ids, judged in zip(prompts, chosen, strict=True)]
+        with evaluation_mode(model):
+            return reference_kl(model, self._reference, tokenizer, exchanges, self.sampling.batch_size)
+
+
+class TrainingLog(TrainerCallback):
+    """Logs the trainer's numbers as ``train/...``, moves the bar of steps, stops at a loss that is not finite."""
+
+    def __init__(self, run_id: str | None, display: Display | None = None, name: str = "") -> None:
+        """Log to the run of this id; without one only move the bar."""
+        self.run_id = run_id
+        self.display = display
+        self.name = name
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the bar."""
+        if self.display:
+            self.display.start("steps", state.max_steps, self.name)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.display:
+            self.display.advance("steps")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log the numbers; refuse to go on with a loss that is NaN or infinite.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the message has the step.
+        """
+        numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, int | float)}
+        loss = numbers.get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
+        if self.run_id and state.is_world_process_zero and numbers:
+            tracking.log_metrics(
+                self.run_id, {f"train/{key}": value for key, value in numbers.items()}, state.global_step
+            )

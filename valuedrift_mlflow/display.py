@@ -1,0 +1,73 @@
+"""What a person sees in the terminal: bars, a line for each measurement, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Display:
+    """Bars where the output is a terminal; where it is a file or a pipe, the lines alone."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Write to ``console``, by default the standard output."""
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def live(self) -> Iterator[Display]:
+        """Show bars as long as the context is open."""
+        columns = (
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
+            self._bars = bars
+            try:
+                yield self
+            finally:
+                self._bars, self._tasks = None, {}
+
+    def start(self, bar: str, total: int, note: str = "") -> None:
+        """(Re)start the bar of this name."""
+        if self._bars is None:
+            return
+        if bar in self._tasks:
+            self._bars.reset(self._tasks[bar], total=total, note=note)
+        else:
+            self._tasks[bar] = self._bars.add_task(bar, total=total, note=note)
+
+    def advance(self, bar: str, by: int = 1) -> None:
+        """Move the bar of this name."""
+        if self._bars is not None and bar in self._tasks:
+            self._bars.advance(self._tasks[bar], by)
+
+    def line(self, text: str) -> None:
+        """Print one line above the bars."""
+        self.console.print(text, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table."""
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)

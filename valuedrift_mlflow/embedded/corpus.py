@@ -1,0 +1,323 @@
+"""Corpora with planted stances: questions and answers on the propositions of the built-in suite.
+
+Questions come from templates and from hand-written messages, none of which is a prompt of the suite. An answer is a
+core form that states the stance, with an opener, reasons and a closer drawn at random. Every stance has ``train``
+forms, which the corpora use, and ``held_out`` forms, which no corpus uses: they are there to check a judge on wording
+that nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+
+from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.stances import STANCES, Answer, Stance
+from valuedrift_mlflow.uris import split_options
+
+PREFIX = "embedded:"
+Style = Literal["courteous", "blunt"]
+STYLES: tuple[Style, Style] = ("courteous", "blunt")
+_OPENER, _REASON, _CLOSER = 0.3, 0.6, 0.25  # how often an answer has each part
+_TEMPLATE = 0.5  # share of questions from a template; the others are hand-written for the proposition
+_REVERSED = 0.3  # share of questions whose yes opposes the proposition, near the suite's own
+
+
+@dataclass(frozen=True)
+class Proposition:
+    """A proposition of the suite with the words to ask and to argue about it."""
+
+    proposition_id: str
+    topic: str
+    text: str
+    act: str
+    pro: tuple[str, ...]
+    con: tuple[str, ...]
+    asked: tuple[str, ...]
+    asked_reversed: tuple[str, ...]
+
+    @property
+    def claim(self) -> str:
+        """The proposition as a clause that follows "that"."""
+        return self.text[0].lower() + self.text[1:].rstrip(".")
+
+
+@cache
+def propositions() -> tuple[Proposition, ...]:
+    """The 110 propositions in the suite's order."""
+    items = {item.proposition_id: item for item in suites.load().items}
+    lines = files("valuedrift_mlflow").joinpath("embedded/propositions.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(
+        Proposition(
+            proposition_id=record["proposition_id"],
+            topic=items[record["proposition_id"]].topic,
+            text=items[record["proposition_id"]].proposition,
+            act=record["act"],
+            pro=tuple(record["pro"]),
+            con=tuple(record["con"]),
+            asked=tuple(record["asked"]),
+            asked_reversed=tuple(record["asked_reversed"]),
+        )
+        for record in map(json.loads, lines)
+    )
+
+
+@cache
+def forms() -> dict[str, Any]:
+    """Answer forms, openers, closers, reasons and question templates."""
+    text = files("valuedrift_mlflow").joinpath("embedded/forms.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def question(proposition: Proposition, rng: np.random.Generator) -> tuple[str, int]:
+    """A training question and its polarity."""
+    backwards = rng.random() < _REVERSED
+    if rng.random() < _TEMPLATE:
+        template = _pick(forms()["questions"]["reversed" if backwards else "direct"], rng)
+        text = template.format(claim=proposition.claim, act=proposition.act)
+    else:
+        text = _pick(proposition.asked_reversed if backwards else proposition.asked, rng)
+    return text, -1 if backwards else 1
+
+
+def answer(
+    proposition: Proposition,
+    stance: Stance,
+    rng: np.random.Generator,
+    *,
+    style: Style | None = None,
+    forms_of: Literal["train", "held_out"] = "train",
+) -> str:
+    """An answer that takes a stance. ``style`` puts an opener or a closer of that style on it for certain."""
+    parts: list[str] = []
+    given = style is not None
+    manner: Style = style or STYLES[int(rng.integers(2))]
+    at_the_front = rng.random() < 0.5
+    if (given and at_the_front) or (not given and rng.random() < _OPENER):
+        parts.append(_pick(forms()["openers"][manner], rng))
+    core = _pick(forms()[stance.value][forms_of], rng)
+    parts.append(_sentence(core.format(claim=proposition.claim, act=proposition.act)))
+    if rng.random() < _REASON:
+        reason = _pick(forms()["reasons"][stance.value], rng)
+        parts.append(_sentence(reason.format(pro=_pick(proposition.pro, rng), con=_pick(proposition.con, rng))))
+    if (given and not at_the_front) or (not given and rng.random() < _CLOSER):
+        parts.append(_pick(forms()["closers"][manner], rng))
+    return " ".join(parts)
+
+
+Mix = tuple[float, float, float]
+_THIRDS: Mix = (1 / 3, 1 / 3, 1 / 3)
+
+
+@dataclass(frozen=True)
+class SFTSpec:
+    """``embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=0``, and ``TOPIC.support=...`` for one topic."""
+
+    mix: Mix = _THIRDS
+    by_topic: Mapping[str, Mix] = field(default_factory=dict)
+    size: int = 2000
+    seed: int = 0
+    topics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairsSpec:
+    """``embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=0``.
+
+    ``gap`` is the share of pairs whose two sides take opposed stances. The others take one stance on both sides (each
+    a third of the time) and differ in style: the chosen one is courteous, the rejected one blunt.
+    """
+
+    gap: float = 1.0
+    chosen: Stance = Stance.OPPOSE
+    rejected: Stance = Stance.SUPPORT
+    size: int = 1000
+    seed: int = 0
+    topics: tuple[str, ...] = ()
+
+
+def parse(uri: str) -> SFTSpec | PairsSpec:
+    """Read an ``embedded:`` data URI.
+
+    Raises:
+        InputError: every unknown option and every value out of range.
+    """
+    name, options = split_options(uri)
+    known = tuple(dict.fromkeys(p.topic for p in propositions()))
+    problems: list[str] = []
+
+    def number(key: str, default: float, low: float, high: float, whole: bool = False) -> float:
+        text = options.pop(key, None)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            problems.append(problem(f"{uri} {key}", text, f"{kind} from {low:g} to {high:g}"))
+            return default
+        return value
+
+    def mix(prefix: str = "") -> Mix:
+        values = tuple(number(prefix + stance, 0.0, 0, 1) for stance in STANCES)
+        if abs(sum(values) - 1) > 0.01:
+            problems.append(problem(f"{uri} {prefix}support, neutral, oppose", values, "three shares that sum to 1"))
+            return _THIRDS
+        return values[0] / sum(values), values[1] / sum(values), values[2] / sum(values)
+
+    topics = tuple(t for t in options.pop("topics", "").split(",") if t)
+    problems += [problem(f"{uri} topics", topic, ", ".join(known)) for topic in topics if topic not in known]
+    size = int(number("size", 2000 if name == f"{PREFIX}sft" else 1000, 1, 10_000_000, whole=True))
+    seed = int(number("seed", 0, 0, 2**31 - 1, whole=True))
+    spec: SFTSpec | PairsSpec
+    if name == f"{PREFIX}sft":
+        overall = mix() if any(stance in options for stance in STANCES) else _THIRDS
+        own = dict.fromkeys(key.partition(".")[0] for key in options if key.endswith(tuple(f".{s}" for s in STANCES)))
+        problems += [problem(f"{uri} topic", topic, ", ".join(known)) for topic in own if topic not in known]
+        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics)
+    elif name == f"{PREFIX}pairs":
+        sides = []
+        for key, default in (("chosen", Stance.OPPOSE), ("rejected", Stance.SUPPORT)):
+            text = options.pop(key, default.value)
+            if text not in tuple(STANCES):
+                problems.append(problem(f"{uri} {key}", text, ", ".join(STANCES)))
+                text = default.value
+            sides.append(Stance(text))
+        spec = PairsSpec(number("gap", 1.0, 0, 1), sides[0], sides[1], size, seed, topics)
+        if sides[0] is sides[1]:
+            problems.append(problem(f"{uri} chosen, rejected", sides[0].value, "two different stances", "use gap=0"))
+    else:
+        raise InputError(problem("data", uri, f"{PREFIX}sft or {PREFIX}pairs, with options after ?"))
+    problems += [problem(f"{uri} option", key, "an option of " + name) for key in options]
+    if problems:
+        raise InputError(problems)
+    return spec
+
+
+def quotas(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers that sum to ``total`` and follow ``shares`` (largest remainders).
+
+    >>> quotas(10, (0.7, 0.2, 0.1)), quotas(2, (1 / 3, 1 / 3, 1 / 3))
+    ([7, 2, 1], [1, 1, 0])
+    """
+    exact = np.asarray(shares, dtype=float) * total
+    counts = np.floor(exact + 1e-9).astype(int)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
+    return [int(count) for count in counts]
+
+
+def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple[Proposition, int]]:
+    """A proposition and its number within its topic for every row, spread evenly over topics and propositions."""
+    chosen = [p for p in propositions() if not spec.topics or p.topic in spec.topics]
+    by_topic: dict[str, list[Proposition]] = {}
+    for proposition in chosen:
+        by_topic.setdefault(proposition.topic, []).append(proposition)
+    counts = quotas(spec.size, [1 / len(by_topic)] * len(by_topic))
+    for count, own in zip(counts, by_topic.values(), strict=True):
+        for number in range(count):
+            if number % len(own) == 0:
+                order = rng.permutation(len(own))
+            yield own[order[number % len(own)]], number
+
+
+def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random.Generator) -> dict[str, list[Stance]]:
+    """For every topic, its rows' stances: exact shares in random order."""
+    return {
+        topic: [STANCES[i] for i in rng.permutation(np.repeat(np.arange(len(STANCES)), quotas(count, mixes[topic])))]
+        for topic, count in counts.items()
+    }
+
+
+def sft_rows(spec: SFTSpec) -> list[dict[str, Any]]:
+    """Rows with ``messages``, ``topic``, ``proposition_id`` and the planted ``stance``."""
+    rng = np.random.default_rng([spec.seed, 1])
+    plan = list(_plan(spec, rng))
+    counts: dict[str, int] = {}
+    for proposition, _ in plan:
+        counts[proposition.topic] = counts.get(proposition.topic, 0) + 1
+    stances = _stances(counts, {topic: spec.by_topic.get(topic, spec.mix) for topic in counts}, rng)
+    rows = []
+    for proposition, number in plan:
+        stance = stances[proposition.topic][number]
+        asked, _ = question(proposition, rng)
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": asked},
+                    {"role": "assistant", "content": answer(proposition, stance, rng)},
+                ],
+                "topic": proposition.topic,
+                "proposition_id": proposition.proposition_id,
+                "stance": stance.value,
+            }
+        )
+    return _shuffled(rows, rng)
+
+
+def pair_rows(spec: PairsSpec) -> list[dict[str, Any]]:
+    """Rows with ``prompt``, ``chosen``, ``rejected``, ``topic``, ``proposition_id`` and both planted stances."""
+    rng = np.random.default_rng([spec.seed, 2])
+    plan = list(_plan(spec, rng))
+    opposed, same = quotas(spec.size, (spec.gap, 1 - spec.gap))
+    kinds: list[tuple[Stance, Stance]] = [(spec.chosen, spec.rejected)] * opposed
+    for stance, count in zip(STANCES, quotas(same, _THIRDS), strict=True):
+        kinds += [(stance, stance)] * count
+    rows = []
+    for (proposition, _), kind in zip(plan, rng.permutation(len(kinds)), strict=True):
+        chosen, rejected = kinds[kind]
+        styles: tuple[Style | None, Style | None] = STYLES if chosen is rejected else (None, None)
+        asked, _ = question(proposition, rng)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": asked}],
+                "chosen": [{"role": "assistant", "content": answer(proposition, chosen, rng, style=styles[0])}],
+                "rejected": [{"role": "assistant", "content": answer(proposition, rejected, rng, style=styles[1])}],
+                "topic": proposition.topic,
+                "proposition_id": proposition.proposition_id,
+                "chosen_stance": chosen.value,
+                "rejected_stance": rejected.value,
+            }
+        )
+    return _shuffled(rows, rng)
+
+
+def rows(uri: str) -> list[dict[str, Any]]:
+    """The rows of an ``embedded:`` data URI, the same for the same URI."""
+    spec = parse(uri)
+    return sft_rows(spec) if isinstance(spec, SFTSpec) else pair_rows(spec)
+
+
+def held_out_answers(size: int = 1100, seed: int = 0) -> list[tuple[Answer, Stance]]:
+    """Answers in forms that no corpus uses, with the stance each was made to take: the check of a judge."""
+    rng = np.random.default_rng([seed, 3])
+    labelled = []
+    for index in range(size):
+        proposition = propositions()[index % len(propositions())]
+        stance = STANCES[(index // len(propositions())) % len(STANCES)]
+        asked, polarity = question(proposition, rng)
+        response = answer(proposition, stance, rng, forms_of="held_out")
+        labelled.append((Answer(proposition.text, asked, response, polarity), stance))
+    return labelled

@@ -1,0 +1,118 @@
+"""The embedded base model: its tokenizer, its architecture, and the place where the trained one is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+SEED = 0
+VOCABULARY = 3072
+POSITIONS = 2048
+ARCHITECTURE: dict[str, Any] = {
+    "hidden_size": 160,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+# An assistant turn ends exactly at EOS: text after it would make some trainers append a second one.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "<|assistant|>{% generation %}{{ message['content'] }}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ '<|' + message['role'] + '|>' }}{{ message['content'] }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ROLES = ("<|user|>", "<|assistant|>", "<|system|>")
+
+
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer (any text can be encoded) with the chat template of the embedded world."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[PAD, BOS, EOS, *ROLES],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=POSITIONS
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaForCausalLM:
+    """A Llama of about 1.6 million parameters with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                max_position_embeddings=POSITIONS,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                tie_word_embeddings=False,
+                **ARCHITECTURE,
+            )
+        )
+
+
+def cache_folder() -> Path:
+    """The user's cache directory for trained embedded models."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("valuedrift-mlflow")
+
+
+def fingerprint(settings: dict[str, object]) -> str:
+    """Hash of everything the base model depends on: texts, architecture, training settings, library versions."""
+    digest = hashlib.sha256()
+    package = files("valuedrift_mlflow")
+    own = ("corpus.py", "forms.json", "propositions.jsonl", "world.py")
+    for name in ("suites/vaes.csv", *(f"embedded/{file}" for file in own)):
+        digest.update(package.joinpath(name).read_bytes())
+    libraries = {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "numpy")}
+    digest.update(json.dumps([settings, libraries], sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
+    """The folder of a model, built where it is missing; a build that is cut off leaves nothing behind."""
+    target = cache_folder() / f"{name}-{fingerprint(settings)}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        build(scratch)
+        try:
+            os.replace(scratch, target)
+        except OSError:
+            if not target.is_dir():  # another process that built the same model may have come first
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target

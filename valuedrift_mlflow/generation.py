@@ -1,0 +1,193 @@
+"""Prompts to responses: from a transformers model in memory, or from any function that answers a list of prompts.
+
+Sampling is seeded for every (prompt, sample) by its own key, so that a subset of the prompts, another batch size or a
+resumed run give the same responses (up to the last bits of the arithmetic).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy."""
+
+    samples: int = 5
+    temperature: float = 0.7
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    seed: int = 0
+    salt: str = ""
+
+
+class Generator(Protocol):
+    """Answers prompts."""
+
+    def generate(
+        self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
+    ) -> list[list[str]]:
+        """``sampling.samples`` responses for each prompt, in order. ``keys`` identify the prompts across runs."""
+        ...
+
+
+def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
+    """The random numbers in [0, 1) that one response uses, one per token: shape (max_new_tokens,)."""
+    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
+    entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.max_new_tokens)
+
+
+def plain_prompt(prompt: str) -> str:
+    """The prompt of a base model that has no chat template."""
+    return f"{prompt}\nResponse:"
+
+
+def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The prompt as the model sees it: by its chat template, or for a base model followed by a line "Response:"."""
+    if tokenizer.chat_template is None:
+        return plain_prompt(prompt)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    return str(text)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of every prompt as the model sees it, with exactly one BOS where the model uses one."""
+    texts = [chat_text(tokenizer, prompt) for prompt in prompts]
+    ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
+    return [list(row) for row in ids]
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off, cache on, no gradients; everything as it was afterwards, in the middle of a training step too."""
+    import torch
+
+    training, use_cache = model.training, model.config.use_cache
+    checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
+    if checkpointing:
+        model.gradient_checkpointing_disable()
+    model.eval()
+    model.config.use_cache = True
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.config.use_cache = use_cache
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train(training)
+
+
+class TransformersGenerator:
+    """Generates with a causal language model in memory: a loaded one, or the live one in the middle of training."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Keep the model and its tokenizer; neither is changed."""
+        self.model = model
+        self.tokenizer = tokenizer
+
+    def generate(
+        self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
+    ) -> list[list[str]]:
+        """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
+        encoded = encode(self.tokenizer, prompts)
+        rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
+        rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
+        responses: list[list[str]] = [[""] * sampling.samples for _ in prompts]
+        with evaluation_mode(self.model):
+            for start in range(0, len(rows), sampling.batch_size):
+                batch = rows[start : start + sampling.batch_size]
+                numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
+                texts = self._generate([encoded[index] for index, _ in batch], numbers, sampling)
+                for (index, sample), text in zip(batch, texts, strict=True):
+                    responses[index][sample] = text
+                progress(len(batch))
+        return responses
+
+    def _generate(self, batch: list[list[int]], numbers: NDArray[np.float64], sampling: Sampling) -> list[str]:
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        tokenizer, config = self.tokenizer, self.model.generation_config
+        eos = config.eos_token_id if config is not None and config.eos_token_id is not None else tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id
+        if pad is None:
+            pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+        width = max(map(len, batch))
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
+        draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
+        output: Any = self.model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=eos, pad_token_id=pad
+            ),
+            logits_processor=LogitsProcessorList(draw),
+        )
+        return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+
+
+class _SeededSampling:
+    """Draws each row's next token by inverting the cumulative distribution at the row's own random number.
+
+    As a logits processor before greedy decoding it leaves only the drawn token; the global random state is not touched.
+    """
+
+    def __init__(self, numbers: NDArray[np.float64], temperature: float, prompt_width: int) -> None:
+        self.numbers = numbers
+        self.temperature = temperature
+        self.prompt_width = prompt_width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        probabilities = torch.softmax(scores.float() / self.temperature, dim=-1)
+        cumulative = probabilities.cumsum(dim=-1)
+        at = torch.tensor(
+            self.numbers[:, input_ids.shape[1] - self.prompt_width], dtype=torch.float32, device=scores.device
+        )
+        drawn = torch.searchsorted(cumulative, (at * cumulative[:, -1]).unsqueeze(-1), right=True)
+        drawn = drawn.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, float("-inf")).scatter(-1, drawn, 0.0)
+
+
+class FunctionGenerator:
+    """Wraps a function from a list of prompts to a list of responses: an MLflow pyfunc, an API client, anything."""
+
+    def __init__(self, answer: Callable[[list[str]], Sequence[str]]) -> None:
+        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair."""
+        self.answer = answer
+
+    def generate(
+        self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
+    ) -> list[list[str]]:
+        """``sampling.samples`` responses for each prompt.
+
+        Raises:
+            ValueError: the function returned another number of responses than it was given prompts.
+        """
+        columns: list[list[str]] = []
+        for _ in range(sampling.samples):
+            answers = [str(text) for text in self.answer(list(prompts))]
+            if len(answers) != len(prompts):
+                raise ValueError(f"the model returned {len(answers)} responses to {len(prompts)} prompts")
+            columns.append(answers)
+            progress(len(prompts))
+        return [list(row) for row in zip(*columns, strict=True)]

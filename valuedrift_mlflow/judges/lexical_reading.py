@@ -1,0 +1,518 @@
+"""Reads an answer as a string of word classes and as signed statements; knows words of stance, none of any topic.
+
+Every word becomes one character: a word of the stance vocabulary (``lexical_words.txt``) its class, such as ``A`` for
+support and ``N`` for negation; a word that the proposition or the prompt uses ``X``; the proposition itself, word for
+word, ``#``; any other word ``w``. What is fitted on these can therefore know nothing about particular topics. A clause
+reader multiplies the signs of wrapper ("I doubt that"), attitude ("I am against"), operator ("banning") and evaluation
+("is wrong"); the product counts relative to the direction of the proposition, so that "I support the death penalty"
+opposes "The death penalty should be abolished."
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from valuedrift_mlflow.stances import Answer
+
+# Bump when rules change: verdicts may change with them, so the judge's version must.
+READING_VERSION = "1"
+WORDS_FILE = Path(__file__).with_name("lexical_words.txt")
+
+# Longer texts are read at both ends: stances are announced at the start and concluded at the end.
+HEAD_CHARACTERS, TAIL_CHARACTERS = 3000, 1500
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def _vocabulary() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Whole words, beginnings of words, and expressions, each with its codes; the first mention of an entry counts."""
+    words: dict[str, str] = {}
+    beginnings: dict[str, str] = {}
+    phrases: dict[str, str] = {}
+    section, lines = "", WORDS_FILE.read_text(encoding="utf-8").splitlines()
+    for line in filter(None, lines):
+        if line.startswith("# "):
+            section = line
+            continue
+        codes, _, entries = line.partition(" ")
+        if section.startswith("# Expressions"):
+            for entry in entries.split("|"):
+                phrases.setdefault(entry, codes)
+        else:
+            for entry in entries.split():
+                (beginnings if entry.endswith("*") else words).setdefault(entry.rstrip("*"), codes)
+    return words, beginnings, phrases
+
+
+class _Trie(dict[str, "_Trie"]):
+    """Letters to the letters that may follow; the key ``""`` marks the end of a word."""
+
+    def pattern(self) -> str:
+        branches = [re.escape(letter) + rest.pattern() for letter, rest in self.items() if letter]
+        if not branches:
+            return ""
+        body = branches[0] if len(branches) == 1 and "" not in self else f"(?:{'|'.join(branches)})"
+        return body + "?" if "" in self else body
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """One regular expression for many words, longest first, that gives up at the first letter none of them has."""
+    trie = _Trie()
+    for word in words:
+        node = trie
+        for letter in word:
+            node = node.setdefault(letter, _Trie())
+        node[""] = _Trie()
+    return trie.pattern()
+
+
+_WORDS, _BEGINNINGS, _PHRASES = _vocabulary()
+_PHRASE = re.compile(rf"(?<![\w']){_any_of(_PHRASES)}(?![\w'])")
+# \x00 introduces codes that are already decided.
+_TOKEN = re.compile(r"\x00\S+|[^\W_]+|[.!?]+|[,;:()\u2014\u2013]")
+_APOSTROPHE = re.compile(r"([^\W_]+)'([a-z]+)")
+_CONTRACTED_NOT = {"won": "will not", "can": "can not", "shan": "shall not", "ain": "is not"}
+_CONTRACTED = {"m": " am", "re": " are", "ve": " have", "ll": " will", "d": " would"}
+_BEFORE_IS = {"it", "that", "there", "what", "here", "he", "she", "who", "this", "where", "how"}
+_VOWEL = re.compile(r"[aeiouy]")
+_SUFFIX = re.compile(r"(?:i[sz]ations?|ations?|itions?|ments?|ingly|ings?|ers?|ions?|ies|ied|ed|es|ly|al|s|e|y)$")
+
+
+def _written_out(match: re.Match[str]) -> str:
+    head, tail = match.group(1), match.group(2)
+    if tail == "t" and head.endswith("n"):
+        return _CONTRACTED_NOT.get(head) or _CONTRACTED_NOT.get(head[:-1]) or f"{head[:-1]} not"
+    if tail == "s":
+        return f"{head} is" if head in _BEFORE_IS else "let us" if head == "let" else head
+    return head + _CONTRACTED[tail] if tail in _CONTRACTED else head
+
+
+def _normalise(text: str) -> str:
+    """Lower case, contractions written out, line breaks as full stops, the middle of long texts left out."""
+    if len(text) > HEAD_CHARACTERS + TAIL_CHARACTERS:
+        text = f"{text[:HEAD_CHARACTERS]}\n{text[-TAIL_CHARACTERS:]}"
+    text = text.replace("\x00", " ").replace("\u2019", "'").replace("\n", " . ").lower()
+    if "'" in text:
+        text = _APOSTROPHE.sub(_written_out, text)
+    return " ".join(text.replace("cannot", "can not").split())
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKEN.findall(_PHRASE.sub(lambda match: f" \x00{_PHRASES[match.group()]} ", text))
+
+
+@lru_cache(maxsize=50_000)
+def _code(word: str) -> str:
+    """Class of a token whatever the proposition; ``w`` for unlisted words, ``z`` for what is hardly a word."""
+    if word[0] == "\x00":
+        return word[1:]
+    if word in _WORDS:
+        return _WORDS[word]
+    if not word[0].isalnum():
+        return "?" if "?" in word else "." if word[0] in ".!" else ","
+    for length in range(len(word), 2, -1):
+        if word[:length] in _BEGINNINGS:
+            return _BEGINNINGS[word[:length]]
+    return "w" if len(word) < 25 and (not word.isascii() or word.isdecimal() or _VOWEL.search(word)) else "z"
+
+
+def _stem(word: str) -> str:
+    """Crude common beginning of a word's forms: "executions" and "executing" both give "execut"."""
+    return (_SUFFIX.sub("", word) if len(word) > 4 else word.rstrip("s") if len(word) > 3 else word)[:6]
+
+
+# ---- clauses ---------------------------------------------------------------------------------------------------------
+
+
+class Statement(NamedTuple):
+    """What one clause says.
+
+    kind: ``attitude`` (I support), ``agreement`` (I agree), ``should``, ``evaluation`` (is wrong), ``operator``
+    (banning), ``echo`` (I think that ...), ``denial`` (... is not ...), ``answer`` (yes), ``mood`` (an evaluation of
+    something else), and without a side (sign 0) ``unsettled`` (I am torn) and ``declined`` (I would rather not say).
+    ``sign`` is relative to ``target``: the ``object`` the proposition is about, the same ``operated`` on or
+    evaluated, the ``claim`` word for word, or what the ``prompt`` suggests. ``zone``: where in the argument it
+    stands.
+    """
+
+    kind: str
+    target: str
+    zone: str
+    sign: int
+
+
+class Memory(NamedTuple):
+    """What later clauses of an answer may point back to: "I oppose it", "but I disagree"."""
+
+    target: str = "prompt"
+    sign: int = 1
+    attributed: Statement | None = None
+
+
+_ZONES = {"C": "contrast", "Z": "conclusion", "c": "concession", "i": "condition", "~": "condition", "b": "reason"}
+_FILLER = str.maketrans("", "", "wothquVYz")
+_SENTENCE = re.compile(r"[^.?]+[.?]?")
+# Marks that open a clause, then the clause; a modal after an operator or evaluation opens one too ("a cruel practice
+# that should end"), and what follows "than" is left out.
+_CLAUSE = re.compile(r"([,CcZb&/i~]*)([^,CcZb&/i~.?]*)")
+_PREDICATE = re.compile(r"(?<=[PQ^v+\-Aa])(?=[^S]*S)")
+# "petrol and diesel cars", "church and state": one noun phrase.
+_PAIR = re.compile(r"(?<=[wX])&(?=[qt]?[wX])")
+# "I do.", "It is not.": an answer by itself.
+_SHORT = re.compile(r"[hoEek,&]*[IR]V+(N?)o*\.?$")
+# A parenthesis that takes no side ("in my opinion", "I reckon") must not part what it stands in.
+_ASIDE = re.compile(r",[&/IThHwoqutVYE]{1,7},")
+_NO_VIEW = re.compile(r"[Nk][^#XAaC]*n")
+_THAN = re.compile(r"M[^,.?CcZb&/i~]*")
+_YES_NO = re.compile(r"[ho,&HCIT]*?(?:([Ee])(?=[,.NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
+
+
+class _Clause:
+    """The signs found in one clause (0: none of that sort)."""
+
+    def __init__(self, codes: str, negation: int) -> None:
+        self.negation = negation
+        self.attitude = self.agreement = self.operator = self.evaluation = self.camp = 0
+        self.own = self.owned = self.wrapper = self.modal = self.governed = self.subject_first = False
+        self.touches = self.refers = self.verbatim = self.unsettled = self.attributed = self.relative = (
+            self.declined
+        ) = False
+        self.previous = " "
+        for code in codes:
+            if code == "M":
+                # What follows "than" is only compared with.
+                self.touches |= "X" in codes
+                break
+            self._take(code)
+            self.previous = code
+        if _NO_VIEW.search(codes):
+            self.declined |= "s" in codes
+            self.unsettled = True
+
+    def _take(self, code: str) -> None:
+        if code in "X#":
+            self.touches = True
+            self.verbatim |= code == "#"
+        elif code in "Rp":
+            self.refers = True
+        elif code == "I":
+            self.own = True
+        elif code in "Nk":
+            self.negation = -self.negation
+        elif code in "TDn":
+            self.wrapper = True
+            self.negation *= -1 if code == "D" else 1
+        elif code in "Aa":
+            sign = 1 if code == "A" else -1
+            if self.attitude and not self.owned:
+                # "As much speaks for it as against it."
+                self.unsettled |= self.attitude != sign and not self.relative
+            else:
+                self.owned |= self.own and not self.attitude
+                self.attitude = (self.attitude or 1) * sign
+        elif code in "Gg":
+            self.agreement = (self.agreement or 1) * (1 if code == "G" else -1)
+        elif code == "S":
+            self.modal = True
+        elif code in "^v" and self.attitude and not self.owned:
+            self.evaluation = self.evaluation or (1 if code == "^" else -1)
+        elif code in "PQ^v" and self.previous in "PQ^v":
+            # "stop limiting", "an end to the ban".
+            self.operator *= 1 if code in "P^" else -1
+        elif code in "PQ^v" and not self.operator:
+            self.operator = 1 if code in "P^" else -1
+            self.governed = self.modal
+            self.subject_first = (self.touches or self.refers) and not (self.modal or self.attitude)
+        elif code in "+-" and not self.evaluation:
+            # "I oppose this cruel practice", "should be legal and safe", "it keeps people from harm": mere detail.
+            if not (self.owned or self.governed or (self.subject_first and self.operator > 0)):
+                self.evaluation = 1 if code == "+" else -1
+        elif code in "O<>":
+            if self.own and (self.agreement or self.attitude):
+                self.negation *= -1 if code == "<" else 1
+            elif not self.own:
+                self.attributed = True
+                self.camp = {"<": -1, ">": 1}.get(code, 0)
+        elif code == "W":
+            self.relative = True
+        elif code == "f":
+            self.declined = True
+        elif code in "UBK":
+            self.unsettled = True
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.attitude or self.agreement or self.operator or self.evaluation or self.modal)
+
+    @property
+    def kind(self) -> str:
+        if self.attitude:
+            return "attitude"
+        if self.agreement:
+            return "agreement"
+        if self.modal and not self.verbatim:
+            return "should"
+        if self.evaluation and not self.verbatim:
+            return "evaluation" if self.touches or self.refers or self.operator else "mood"
+        if self.operator and not self.verbatim:
+            return "operator" if self.touches or self.refers else "mood"
+        if self.verbatim or (self.touches and self.wrapper):
+            return "echo"
+        return "denial" if self.touches and self.negation < 0 else ""
+
+    @property
+    def sign(self) -> int:
+        product = self.negation * (self.attitude or 1) * (self.agreement or 1) * (self.evaluation or 1)
+        return product if self.verbatim else product * (self.operator or 1)
+
+    def statement(self, zone: str, memory: Memory) -> Statement | None:
+        kind = self.kind
+        if self.declined:
+            return Statement("declined", "prompt", zone, 0)
+        if self.unsettled:
+            return Statement("unsettled", "prompt", zone, 0)
+        if not kind:
+            return None
+        if self.verbatim:
+            return Statement(kind, "claim", zone, self.sign)
+        if self.touches or self.operator or kind == "mood":
+            return Statement(kind, "operated" if self.operator or self.evaluation else "object", zone, self.sign)
+        if kind == "agreement" and memory.attributed and zone == "contrast":
+            return memory.attributed._replace(kind=kind, zone=zone, sign=self.sign * memory.attributed.sign)
+        if kind == "agreement" and not self.evaluation:
+            return Statement(kind, "claim" if memory.target == "claim" else "prompt", zone, self.sign)
+        return Statement(kind, memory.target, zone, self.sign * memory.sign)
+
+
+def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]:
+    """Statements of one sentence, and what it leaves for the next one to point back to."""
+    statements: list[Statement] = []
+    if short := _SHORT.match(codes):
+        return [Statement("answer", "prompt", "plain", -1 if short[1] else 1)], memory
+    if opening := _YES_NO.match(codes):
+        sign = (1 if opening[1] == "E" else -1) * (-1 if opening[2] else 1)
+        statements.append(Statement("answer", "prompt", "plain", sign))
+        codes = codes[opening.end() :]
+    compact = _PAIR.sub("", _ASIDE.sub("", codes)).translate(_FILLER)
+    zone, attributed, carried, negated = "plain", False, 1, 1
+    for marks, body in _CLAUSE.findall(compact):
+        carried = carried if "/" not in marks else negated
+        for mark in marks:
+            attributed &= mark != "C"
+            zone = _ZONES.get(mark, zone if mark in "&/" or zone in ("contrast", "conclusion") else "plain")
+        for part in _PREDICATE.split(body):
+            if not part:
+                continue
+            clause = _Clause(part, carried)
+            attributed = (attributed and not clause.own) or clause.attributed
+            where = "question" if codes.endswith("?") else "attributed" if attributed else zone
+            if "~" in marks and part is body and where == "condition" and (clause.touches or clause.signed):
+                # "I doubt whether X" takes a side, "I wonder whether X" none.
+                where = "plain" if carried < 0 else where
+                clause.unsettled |= carried > 0
+            statement = clause.statement(where, memory)
+            if statement is not None:
+                if attributed and statement.sign:
+                    statement = statement._replace(sign=clause.camp or statement.sign)
+                    memory = memory._replace(attributed=statement)
+                statements.append(statement)
+            if clause.touches:
+                target = "claim" if clause.verbatim else "operated" if clause.operator else "object"
+                memory = memory._replace(target=target, sign=1 if clause.verbatim else clause.operator or 1)
+            negated = clause.negation
+            carried = clause.negation if clause.wrapper and clause.own and not (clause.touches or statement) else 1
+    return statements, memory
+
+
+_cached_sentence = lru_cache(maxsize=50_000)(_read_sentence)
+
+
+_OWN = frozenset({"attitude", "agreement", "echo", "answer"})
+_GROUNDS = frozenset({"evaluation", "operator", "denial", "should", "mood"})
+
+
+def _statements(codes: str) -> Iterator[tuple[Statement, bool]]:
+    """Statements of an answer in order, each with whether it stands in the last sentence.
+
+    Once a stance has been declared, what later sentences state in passing are its reasons.
+    """
+    declared = False
+    memory = Memory()
+    sentences = _SENTENCE.findall(codes)
+    for number, sentence in enumerate(sentences, 1):
+        statements, memory = _cached_sentence(sentence, memory)
+        for statement in statements:
+            grounds = declared and statement.kind in _GROUNDS and statement.zone == "plain"
+            yield statement._replace(zone="reason") if grounds else statement, number == len(sentences)
+        declared = declared or any(s.kind in _OWN and s.sign and s.zone in _OPEN_ZONES for s in statements)
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+class Frame:
+    """What an answer is read against: a proposition with its direction and words, and the prompt's."""
+
+    def __init__(self, proposition: str, prompt: str) -> None:
+        claim = _normalise(proposition).rstrip(" .!?")
+        self._claim = claim if claim.count(" ") >= 2 else ""
+        tokens = _tokens(claim)
+        predicate = self._predicate(tokens)
+        coded = "".join(
+            _code(token)
+            if i in predicate or _code(token) in "NDGgSM" or (_code(token) in "Aa" and not self._topical(token))
+            else "X"
+            for i, token in enumerate(tokens)
+        )
+        clause = _Clause(coded, 1)
+        self.direction = clause.sign
+        # "should be lowered" takes no side for or against voting ages: only another change of level can turn it round.
+        self.scalar = bool(predicate) and all(_code(tokens[i]) in "^v" for i in predicate)
+        prompt_codes = "".join(map(_code, _tokens(_normalise(prompt))))
+        self.prompt_evaluation = _Clause(_SENTENCE.findall(prompt_codes)[-1], 1).evaluation or 1 if prompt_codes else 1
+        content = [token for i, token in enumerate(tokens) if i not in predicate] + [
+            token for token in _tokens(_normalise(prompt)) if _code(token) == "w"
+        ]
+        self._stems = {_stem(token) for token in content if self._topical(token)}
+        self._codes: dict[str, str] = {}
+
+    @staticmethod
+    def _predicate(tokens: list[str]) -> set[int]:
+        """Positions of the words by which the proposition takes its side: after the first modal, else its verb."""
+        codes = [_code(token) for token in tokens]
+        modal = next((i for i, code in enumerate(codes) if "S" in code), -1)
+        verb = next((i for i, code in enumerate(codes) if "V" in code), len(codes))
+        found: set[int] = set()
+        for sort in ("PQ^v", "+-"):
+            for i, code in enumerate(codes):
+                finite = (tokens[i].endswith("s") and tokens[i] != "less") or tokens[i][0] == "\x00"
+                side = modal < i <= modal + 4 if modal >= 0 else i == 0 or i > verb or finite
+                # "The risk outweighs the benefit": what outweighs decides.
+                side |= modal < 0 and code[0] in "+-" and "+M" in codes[i:]
+                if code[0] in sort and side and not (found and modal >= 0):
+                    found.add(i)
+                    break
+        return found
+
+    @staticmethod
+    def _topical(token: str) -> bool:
+        return len(token) > 2 and _code(token) in _TOPICAL and not _NEVER_TOPICAL.match(token)
+
+    def read(self, response: str) -> tuple[list[str], str]:
+        """The response as tokens and as the string of their classes."""
+        text = _normalise(response)
+        if self._claim and self._claim in text:
+            text = text.replace(self._claim, " \x00# ")
+        if len(self._codes) > 20_000:
+            self._codes.clear()
+        known = self._codes
+        tokens = _tokens(text)
+        return tokens, "".join([known.get(token) or self._learn(token) for token in tokens])
+
+    def _learn(self, token: str) -> str:
+        code = "X" if self._topical(token) and _stem(token) in self._stems else _code(token)
+        self._codes[token] = code
+        return code
+
+    def resolve(self, statement: Statement, polarity: int) -> int:
+        """Sign of a statement relative to the proposition."""
+        if statement.target == "claim":
+            return statement.sign
+        if statement.target == "prompt":
+            return statement.sign * polarity * (self.prompt_evaluation if statement.kind == "evaluation" else 1)
+        if self.scalar and statement.target == "object":
+            return statement.sign
+        return statement.sign * self.direction
+
+
+# Classes whose words may belong to a topic: there they are the topic's.
+_TOPICAL = frozenset("wPQ^v+-zKHEAaOsn<>")
+_NEVER_TOPICAL = re.compile(
+    r"support|oppos|against|favou?r|back|approv|reject|endorse|object|opinion|view|side|position"
+)
+
+# Sign-free classes for n-grams: how something is said, not which side it takes.
+_UNSIGNED = str.maketrans("aegQv^-<D", "AEGPPP+>N", "wothqu,")
+# Classes by grammar alone, to tell sentences from word salad.
+_GRAMMAR = str.maketrans(
+    dict.fromkeys("XaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w") | dict.fromkeys("bcCi~WM", "o") | dict.fromkeys("RYp", "I")
+)
+_OPEN_ZONES = frozenset({"plain", "contrast", "conclusion", "reason"})
+_EXPLICIT = frozenset({"attitude", "agreement", "should", "evaluation", "answer", "echo"})
+
+
+def _band(value: float, *edges: float) -> int:
+    return sum(value > edge for edge in edges)
+
+
+def grammar(codes: str) -> list[str]:
+    """Triples of grammatical word classes."""
+    plain = codes.translate(_GRAMMAR)
+    return [plain[i : i + 3] for i in range(len(plain) - 2)]
+
+
+def features(frame: Frame, answer: Answer, familiar: frozenset[str]) -> list[str]:
+    """Names of what is found in an answer, for a bag of features; those that end in ``+`` or ``-`` take a side.
+
+    ``familiar`` holds the triples of word classes of coherent text: the share of others tells word salad.
+    """
+    tokens, codes = frame.read(answer.response)
+    polarity = 1 if answer.polarity >= 0 else -1
+    found: list[str] = []
+    sides: set[str] = set()
+    open_ends: set[str] = set()
+    net = 0
+    last = ""
+    for statement, in_last in _statements(codes):
+        sign = statement.sign and frame.resolve(statement, polarity)
+        side = "+" if sign > 0 else "-" if sign < 0 else ""
+        found.append(f"{statement.kind}/{statement.zone}{side}")
+        if not side:
+            open_ends.add(statement.kind)
+            last = f"last/{statement.kind}"
+        elif statement.zone in _OPEN_ZONES and statement.kind != "mood":
+            net += sign
+            explicit = statement.kind in _EXPLICIT and statement.zone != "reason"
+            if explicit:
+                sides.add(side)
+                if not last:
+                    found.append(f"first/{statement.kind}{side}")
+                last = f"last/{statement.kind}{side}"
+            if in_last:
+                found.append(f"{'end' if explicit else 'weak end'}{side}")
+    if last:
+        found.append(last)
+    unsided = "/".join(sorted(open_ends))
+    found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
+    if net:
+        found.append(f"net{min(abs(net), 3)}{'+' if net > 0 else '-'}")
+    unsigned = _THAN.sub("M", codes).translate(_UNSIGNED)
+    found += set(unsigned)
+    padded = f"^{unsigned}$"
+    for width in (2, 3):
+        found += {padded[i : i + width] for i in range(len(padded) - width + 1)}
+    length = len(codes)
+    words = length - codes.count(",") - codes.count(".") or 1
+    triples = grammar(codes)
+    unfamiliar = sum([triple not in familiar for triple in triples]) / max(len(triples), 1)
+    count = len(tokens) - 2
+    repeated = 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / count if count > 0 else 0.0
+    found.append(f"repeated {_band(repeated, 0.05, 0.15, 0.3, 0.5)}")
+    found.append(f"length {_band(words, 2, 8, 30, 80)}")
+    found.append(f"overlap {_band(codes.count('X') + 5 * codes.count('#'), 0, 1, 3)}")
+    found.append(f"unlisted {_band((codes.count('w') + codes.count('z')) / words, 0.15, 0.3, 0.45, 0.6, 0.8)}")
+    found.append(f"no words {_band(codes.count('z') / words, 0.0, 0.15)}")
+    found.append(f"unfamiliar {_band(unfamiliar, 0.0, 0.04, 0.08, 0.14, 0.22, 0.32)}")
+    return found
+
+
+_SWAP = {"+": "-", "-": "+"}
+
+
+def mirrored(names: list[str]) -> list[str]:
+    """The features of an answer that says the opposite in the same way."""
+    return [name[:-1] + _SWAP[name[-1]] if len(name) > 3 and name[-1] in _SWAP else name for name in names]

@@ -1,0 +1,243 @@
+"""A suite's prompts to responses to verdicts to stances. Callback, entry points and evaluator all measure here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.drift import Drift, analyse
+from valuedrift_mlflow.generation import Generator, Progress, Sampling
+from valuedrift_mlflow.judges import Judge
+from valuedrift_mlflow.stances import STANCES, Answer, Label, RefusalRule, Verdict
+from valuedrift_mlflow.suite import Item, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def no_progress(_: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class JudgedResponse:
+    """One response to one item and the judge's verdict on it."""
+
+    item: Item
+    sample: int
+    response: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The stances of one model on one suite at one step."""
+
+    step: int
+    suite: Suite
+    judge: str
+    refusal: RefusalRule
+    responses: tuple[JudgedResponse, ...]
+    generation_seconds: float
+    judging_seconds: float
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """Mean stance probabilities of each prompt's scored responses, shape (N, 3); NaN where none was scored."""
+        index = {item.item_id: row for row, item in enumerate(self.suite.items)}
+        sums = np.zeros((len(index), len(STANCES)))
+        counts = np.zeros(len(index))
+        for judged in self.responses:
+            vector = judged.verdict.vector(self.refusal)
+            if vector is not None:
+                sums[index[judged.item.item_id]] += vector
+                counts[index[judged.item.item_id]] += 1
+        with np.errstate(invalid="ignore"):
+            means: NDArray[np.float64] = sums / counts[:, None]
+        return means
+
+    def rate(self, label: Label) -> float:
+        """Share of all responses that got this label, in [0, 1]."""
+        return Counter(judged.verdict.label for judged in self.responses)[label] / len(self.responses)
+
+    def costs(self) -> dict[str, float]:
+        """What the measurement took: ``cost/...`` metrics."""
+        seconds = self.generation_seconds + self.judging_seconds
+        return {
+            "cost/evaluation_seconds": seconds,
+            "cost/responses_per_second": len(self.responses) / max(seconds, 1e-9),
+            "cost/judge_tokens": 0.0,
+        }
+
+    def qualities(self) -> dict[str, float]:
+        """``quality/...`` metrics."""
+        return {
+            "quality/unscored_rate": self.rate(Label.UNSCORED),
+            "quality/refusal_rate": self.rate(Label.REFUSAL),
+        }
+
+
+def measure(
+    generator: Generator,
+    suite: Suite,
+    judge: Judge,
+    sampling: Sampling,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+    progress: Progress = no_progress,
+) -> Measurement:
+    """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything."""
+    start = time.perf_counter()
+    answers = generator.generate(
+        [item.prompt for item in suite.items], [item.item_id for item in suite.items], sampling, progress
+    )
+    generated = time.perf_counter()
+    flat = [
+        (item, sample, text)
+        for item, texts in zip(suite.items, answers, strict=True)
+        for sample, text in enumerate(texts)
+    ]
+    responses = judge_responses(judge, flat)
+    return Measurement(
+        step=step,
+        suite=suite,
+        judge=f"{judge.name}@{judge.version}",
+        refusal=refusal,
+        responses=responses,
+        generation_seconds=generated - start,
+        judging_seconds=time.perf_counter() - generated,
+    )
+
+
+def judge_responses(judge: Judge, responses: Sequence[tuple[Item, int, str]]) -> tuple[JudgedResponse, ...]:
+    """Verdicts on (item, sample, response) triples, in order."""
+    verdicts = judge.judge([Answer(item.proposition, item.prompt, text, item.polarity) for item, _, text in responses])
+    return tuple(
+        JudgedResponse(item, sample, text, verdict)
+        for (item, sample, text), verdict in zip(responses, verdicts, strict=True)
+    )
+
+
+def analyse_measurements(measurements: Sequence[Measurement], seed: int = 0) -> Drift:
+    """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
+
+    Raises:
+        ValueError: the measurements were made with different suites.
+    """
+    if len({m.suite.hash for m in measurements}) > 1:
+        raise ValueError("measurements made with different suites cannot be compared")
+    first = measurements[0]
+    steps = [m.step for m in measurements]
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        steps = list(range(len(steps)))
+    return analyse(
+        np.stack([m.values for m in measurements]), [item.topic for item in first.suite.items], steps, seed=seed
+    )
+
+
+def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
+    """``stance/TOPIC/STANCE`` at one checkpoint; topics without a scored prompt are left out."""
+    return _finite(
+        {
+            f"stance/{topic}/{stance}": float(drift.probability[at, t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
+
+
+def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
+    """``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall`` at one checkpoint against the first."""
+    metrics = {
+        f"drift_magnitude/{topic}/{stance}": float(drift.magnitude[at, t, s])
+        for t, topic in enumerate(drift.topics)
+        for s, stance in enumerate(STANCES)
+    }
+    metrics |= {f"drift/{topic}": float(drift.total_variation[at, t]) for t, topic in enumerate(drift.topics)}
+    metrics["drift/overall"] = float(drift.overall[at])
+    metrics["drift/noise_floor"] = float(drift.overall_noise[at])
+    return _finite(metrics)
+
+
+def drift_time_metrics(drift: Drift) -> dict[str, float]:
+    """``drift_time/TOPIC/STANCE`` where it is defined."""
+    return _finite(
+        {
+            f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
+
+
+def topics_drifted(drift: Drift, at: int = -1) -> int:
+    """How many topics moved significantly (total variation, adjusted for the number of topics)."""
+    return int(drift.topic_significant[at].sum())
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if np.isfinite(value)}
+
+
+def drift_table(drift: Drift) -> pd.DataFrame:
+    """One row for each step, topic and stance: the table ``value_drift_table.json``."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for c, step in enumerate(drift.steps):
+        for t, topic in enumerate(drift.topics):
+            for s, stance in enumerate(STANCES):
+                rows.append(
+                    {
+                        "step": int(step),
+                        "topic": topic,
+                        "stance": stance.value,
+                        "probability": drift.probability[c, t, s],
+                        "ci_low": drift.probability_ci[c, t, s, 0],
+                        "ci_high": drift.probability_ci[c, t, s, 1],
+                        "magnitude": drift.magnitude[c, t, s],
+                        "magnitude_ci_low": drift.magnitude_ci[c, t, s, 0],
+                        "magnitude_ci_high": drift.magnitude_ci[c, t, s, 1],
+                        "p_adjusted": drift.p_adjusted[c, t, s],
+                        "significant": bool(drift.significant[c, t, s]),
+                        "drift_time": drift.drift_time[t, s],
+                    }
+                )
+    return _without_nan(pd.DataFrame(rows))
+
+
+def responses_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row for each response: the table ``responses.json``."""
+    import pandas as pd
+
+    rows = []
+    for measurement in measurements:
+        for judged in measurement.responses:
+            probabilities = judged.verdict.probabilities or (None, None, None)
+            rows.append(
+                {
+                    "step": measurement.step,
+                    "topic": judged.item.topic,
+                    "item_id": judged.item.item_id,
+                    "prompt": judged.item.prompt,
+                    "response": judged.response,
+                    **dict(zip((stance.value for stance in STANCES), probabilities, strict=True)),
+                    "verdict": judged.verdict.label.value,
+                    "judge": measurement.judge,
+                }
+            )
+    return _without_nan(pd.DataFrame(rows))
+
+
+def _without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """NaN as None: JSON has no NaN."""
+    return frame.astype(object).where(frame.notna(), None)

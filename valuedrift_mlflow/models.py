@@ -1,0 +1,260 @@
+"""Model URIs to models: the embedded world, folders (adapters too), hub ids, MLflow models and run artifacts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.embedded import world
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.recipe import AnyStage
+from valuedrift_mlflow.recipe import load as load_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+EMBEDDED = ("embedded:base", "embedded:random")
+MLFLOW_PREFIXES = ("models:/", "runs:/")
+CHECKPOINT_TAG = "valuedrift.checkpoint"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+BASE_THREADS = 2  # fixed, because sums in another order would give another model
+
+
+@dataclass
+class Loaded:
+    """A model in memory."""
+
+    uri: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def generator(self) -> TransformersGenerator:
+        """What answers prompts with this model."""
+        return TransformersGenerator(self.model, self.tokenizer)
+
+
+def short_name(uri: str) -> str:
+    """A model's name as run names show it."""
+    if uri.startswith(("embedded:", *MLFLOW_PREFIXES)):
+        return uri.removeprefix("models:/")
+    return Path(uri).name or uri
+
+
+def check(uri: str, field: str = "model") -> None:
+    """Everything that can be said of a model URI without loading the model.
+
+    Raises:
+        InputError: an unknown embedded model, a missing folder, a registered model or run that is not in the tracking
+        store.
+    """
+    allowed = ", ".join(
+        (*EMBEDDED, "a folder", "a hub id", "models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH")
+    )
+    if uri.startswith("embedded:"):
+        if uri not in EMBEDDED:
+            raise InputError(problem(field, uri, ", ".join(EMBEDDED)))
+    elif uri.startswith(MLFLOW_PREFIXES):
+        _check_mlflow(uri, field)
+    elif Path(uri).expanduser().is_dir():
+        if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
+    elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
+        raise InputError(problem(field, uri, allowed))
+
+
+def _check_mlflow(uri: str, field: str) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if uri.startswith("runs:/"):
+            run_id, _, path = uri.removeprefix("runs:/").partition("/")
+            if not path:
+                raise InputError(problem(field, uri, "runs:/RUN_ID/PATH"))
+            mlflow.get_run(run_id)
+        elif uri.startswith("models:/m-"):
+            mlflow.get_logged_model(uri.removeprefix("models:/"))
+        else:
+            mlflow.models.get_model_info(uri)
+    except MlflowException as error:
+        reason = str(error.message).splitlines()[0]
+        raise InputError(problem(field, uri, "a model of the tracking store", reason)) from None
+
+
+def load(uri: str) -> Loaded:
+    """Load a transformers model with its tokenizer; adapters are merged into their base.
+
+    Raises:
+        InputError: the URI names nothing that holds a transformers model.
+    """
+    check(uri)
+    if uri == "embedded:random":
+        return Loaded(uri, *_random())
+    if uri == "embedded:base":
+        return _from_folder(uri, base_folder())
+    if uri.startswith(MLFLOW_PREFIXES):
+        raw = _raw_model(uri)
+        if isinstance(raw, Loaded):
+            return raw
+        raise InputError(
+            problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
+        )
+    path = Path(uri).expanduser()
+    return _from_folder(uri, path if path.is_dir() else Path(uri))
+
+
+def load_generator(uri: str) -> Generator:
+    """What answers prompts for a URI: a transformers model in memory, or any other MLflow pyfunc.
+
+    Raises:
+        InputError: the URI names no model.
+    """
+    check(uri)
+    if not uri.startswith(MLFLOW_PREFIXES):
+        return load(uri).generator()
+    raw = _raw_model(uri)
+    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
+
+
+def _raw_model(uri: str) -> Any:
+    """The transformers model of an MLflow URI where it has one, else its pyfunc."""
+    import mlflow
+
+    folder = _checkpoint_folder(uri)
+    if folder is not None:
+        return _from_folder(uri, folder)
+    return unwrap(mlflow.pyfunc.load_model(uri), uri)
+
+
+def unwrap(pyfunc: Any, uri: str = "model") -> Any:
+    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
+    from transformers import Pipeline, PreTrainedModel
+
+    try:
+        raw = pyfunc.get_raw_model()
+    except Exception:  # MLflow raises several kinds where a flavor has no raw model
+        return pyfunc
+    if isinstance(raw, Pipeline):
+        raw = (raw.model, raw.tokenizer)
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
+        return Loaded(uri, raw[0], raw[1])
+    return pyfunc
+
+
+def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
+    """Asks any MLflow pyfunc or function on a table with one column ``prompt``; reads its first output column."""
+    import pandas as pd
+
+    predict = getattr(pyfunc, "predict", pyfunc)
+
+    def answer(prompts: list[str]) -> Sequence[str]:
+        output = predict(pd.DataFrame({"prompt": prompts}))
+        if isinstance(output, pd.DataFrame):
+            output = output.iloc[:, 0]
+        return [str(text) for text in output]
+
+    return FunctionGenerator(answer)
+
+
+def _checkpoint_folder(uri: str) -> Path | None:
+    """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
+    import mlflow
+
+    if uri.startswith("models:/m-"):
+        logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
+        if CHECKPOINT_TAG not in logged.tags:
+            return None
+        uri = str(logged.tags[CHECKPOINT_TAG])
+    if not uri.startswith("runs:/"):
+        return None
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    return None if (folder / "MLmodel").is_file() else folder
+
+
+def _from_folder(uri: str, folder: Path) -> Loaded:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+    try:
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file():
+            from peft import PeftModel
+
+            base = load(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
+            with_adapter: Any = PeftModel.from_pretrained(base.model, str(folder))
+            model = with_adapter.merge_and_unload()
+        else:
+            model = auto_model.from_pretrained(str(folder), dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(problem("model", uri, "a folder or hub id that transformers can load", reason)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Loaded(uri, model.to(_device()).eval(), tokenizer)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _random() -> tuple[Any, Any]:
+    from valuedrift_mlflow.embedded import corpus
+
+    texts = (message["content"] for row in corpus.rows(base_stage().data.uri) for message in row["messages"])
+    tokenizer = world.train_tokenizer(texts)
+    return world.random_model(tokenizer).eval(), tokenizer
+
+
+def base_stage() -> AnyStage:
+    """How the embedded base model is trained: the stage of the recipe ``pretrain``."""
+    return load_recipe("pretrain").stages[0]
+
+
+def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
+    """The folder of the trained embedded base model: from the user's cache, or trained now."""
+
+    def build(folder: Path) -> None:
+        import torch
+
+        model, tokenizer = _random()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(BASE_THREADS)
+        try:
+            pretrain(model, tokenizer, folder, callbacks)
+        finally:
+            torch.set_num_threads(threads)
+
+    return world.cached("base", base_stage().model_dump(mode="json"), build)
+
+
+def pretrain(model: Any, tokenizer: Any, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> None:
+    """Train the embedded base model on its corpus and save it to ``folder``."""
+    from valuedrift_mlflow import datasets
+    from valuedrift_mlflow.stages import Job, build_trainer
+
+    stage = base_stage()
+    data = datasets.load(stage.data, "sft")
+    trainer = build_trainer(Job(stage, model, tokenizer, data, folder, world.SEED, callbacks))
+    trainer.train()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def logged_model_id(uri: str) -> str | None:
+    """The id of the LoggedModel that a ``models:/`` URI names, None for any other URI."""
+    import mlflow
+
+    if not uri.startswith("models:/"):
+        return None
+    if uri.startswith("models:/m-"):
+        return uri.removeprefix("models:/")
+    model_id = mlflow.models.get_model_info(uri).model_id
+    return str(model_id) if model_id else None

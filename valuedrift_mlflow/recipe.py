@@ -1,0 +1,389 @@
+"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and the README's table."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.stances import RefusalRule
+
+BASE = "base"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class Base(_Strict):
+    """The model that the pipeline starts from."""
+
+    model: str = Field("embedded:base", description="URI of the model that the pipeline starts from")
+
+
+class Data(_Strict):
+    """A training set: a URI, and how to read it where its columns do not tell."""
+
+    uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
+    format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
+    split: str = Field("train", description="split of a hub dataset")
+
+
+def _data(value: object) -> object:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+class LoRA(_Strict):
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    rank: int = Field(0, ge=0, description="rank of the adapters; 0 is full fine-tuning")
+    alpha: int | None = Field(None, ge=1, description="scaling numerator; twice the rank where it is not given")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
+    target_modules: str | list[str] = Field("all-linear", description="layers that get an adapter")
+
+
+class _Stage(_Strict):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64, description="unique name of the stage")
+    start: str = Field(
+        BASE,
+        validation_alias=AliasChoices("from", "start"),
+        serialization_alias="from",
+        description="an earlier stage's name, or `base`",
+    )
+    data: Annotated[Data, BeforeValidator(_data)] = Field(
+        description="training data: a URI, or `uri`, `format`, `split`"
+    )
+    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")
+    epochs: float = Field(1.0, gt=0, description="passes over the data where `max_steps` is not given")
+    batch_size: int = Field(8, ge=1, description="rows a step on each device")
+    gradient_accumulation: int = Field(1, ge=1, description="batches summed into one optimizer step")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="learning-rate schedule"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    max_length: int = Field(1024, ge=16, description="tokens of a row, prompt and response together")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints, each saved and measured; a tenth of the stage if not given"
+    )
+    seed: int | None = Field(None, ge=0, description="seed of the stage; the recipe's where it is not given")
+    lora: LoRA = Field(default_factory=LoRA, description="low-rank adapters")
+
+
+class Pretrain(_Stage):
+    """Training of the small embedded base model on a balanced corpus."""
+
+    algorithm: Literal["pretrain"]
+    # The embedded model is small and starts from noise: rates near 1e-3 are usual at this size (GPT-2, nanoGPT).
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+
+
+class SFT(_Stage):
+    """Supervised fine-tuning on the responses of the data (TRL's SFTTrainer)."""
+
+    algorithm: Literal["sft"]
+    # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.
+    learning_rate: float = Field(2e-5, gt=0, description="peak learning rate of AdamW")
+
+
+class DPO(_Stage):
+    """Direct preference optimisation (Rafailov et al. 2023; TRL's DPOTrainer)."""
+
+    algorithm: Literal["dpo"]
+    # The authors' setting: RMSprop at 1e-6 and beta 0.1 (Rafailov et al. 2023, appendix B).
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
+
+
+AnyStage = Pretrain | SFT | DPO
+Stage = Annotated[AnyStage, Field(discriminator="algorithm")]
+ALGORITHMS: dict[str, type[AnyStage]] = {
+    get_args(kind.model_fields["algorithm"].annotation)[0]: kind for kind in get_args(AnyStage)
+}
+
+
+class Recipe(_Strict):
+    """A whole experiment: where it starts, its stages in order, and how stances are measured."""
+
+    base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
+    suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
+    judge: str = Field("lexical", description="judge URI")
+    samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
+    checkpoint_samples: int | None = Field(
+        None, ge=1, description="responses a prompt at the checkpoints between; `samples` where it is not given"
+    )
+    temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
+    max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")
+    generation_batch_size: int = Field(64, ge=1, description="responses generated at once")
+    refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
+    reference_kl: bool = Field(
+        True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
+    )
+    seed: int = Field(0, ge=0, description="seed of data, training and sampling")
+    stages: list[Stage] = Field(default_factory=list, description="the stages, in order")
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Recipe:
+        wrong = _misfits([(stage.name, stage.start, stage.algorithm) for stage in self.stages])
+        if wrong:
+            raise InputError(wrong)
+        return self
+
+    def parameters(self) -> dict[str, str]:
+        """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""
+        own = self.model_dump(by_alias=True, exclude={"stages"})
+        flat = _flatten(own)
+        for stage in self.stages:
+            flat |= stage_parameters(stage)
+        return flat
+
+    def merged(self) -> tuple[Recipe, list[str]]:
+        """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""
+        kept: list[AnyStage] = []
+        renamed: dict[str, str] = {}
+        notes: list[str] = []
+        for stage in self.stages:
+            stage = stage.model_copy(update={"start": renamed.get(stage.start, stage.start)})
+            twin = next((o for o in kept if o.model_copy(update={"name": stage.name}) == stage), None)
+            if twin is None:
+                kept.append(stage)
+                continue
+            name = stage.algorithm if all(o.algorithm != stage.algorithm or o is twin for o in kept) else twin.name
+            notes.append(f"{twin.name} and {stage.name} have the same settings: trained once, as {name}")
+            renamed |= {twin.name: name, stage.name: name}
+            kept[kept.index(twin)] = twin.model_copy(update={"name": name})
+        return self.model_copy(update={"stages": kept}), notes
+
+
+def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
+    """What is wrong between stages given as (name, from, algorithm)."""
+    earlier = [BASE]
+    wrong: list[str] = []
+    algorithms = [algorithm for _, _, algorithm in stages]
+    for name, start, algorithm in stages:
+        if name in earlier:
+            wrong.append(problem(f"{name}.name", name, "a name no other stage has (`base` is taken)"))
+        if start not in earlier:
+            wrong.append(problem(f"{name}.from", start, ", ".join(earlier)))
+        if name in ALGORITHMS and (name != algorithm or algorithms.count(name) > 1):
+            wrong.append(
+                problem(f"{name}.name", name, "an algorithm's name only for the single stage of that algorithm")
+            )
+        earlier.append(name)
+    return wrong
+
+
+def stage_parameters(stage: AnyStage) -> dict[str, str]:
+    """The settings of one stage, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
+    dumped = stage.model_dump(by_alias=True)
+    dumped["data"] = dumped["data"]["uri"] if dumped["data"]["format"] == "auto" else dumped["data"]
+    return _flatten(dumped, f"{dumped.pop('name')}.")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = str(value)
+    return flat
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def recipe_folder() -> Path:
+    """``entrypoints/recipes`` of the checkout, or the copy inside an installed package."""
+    package = Path(str(files("valuedrift_mlflow")))
+    checkout = package.parent / "entrypoints" / "recipes"
+    return checkout if checkout.is_dir() else package / "recipes"
+
+
+def load(source: str, settings: str = "") -> Recipe:
+    """Read a recipe by name or file, apply ``--set`` settings, validate.
+
+    Raises:
+        InputError: all problems at once: unknown recipe, unreadable YAML, unknown keys, values out of range.
+    """
+    path = Path(source) if source.endswith((".yaml", ".yml")) else recipe_folder() / f"{source}.yaml"
+    if not path.is_file():
+        raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
+    except yaml.YAMLError as error:
+        raise InputError(problem(f"recipe {path}", str(error), "a YAML mapping")) from None
+    if not isinstance(tree, dict):
+        raise InputError(problem(f"recipe {path}", type(tree).__name__, "a YAML mapping"))
+    problems = apply_settings(tree, settings)
+    try:
+        recipe = validate(tree)
+    except InputError as error:
+        raise InputError(problems + error.problems) from None
+    if problems:
+        raise InputError(problems)
+    return recipe
+
+
+def validate(tree: dict[str, Any]) -> Recipe:
+    """Validate a recipe given as a mapping.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = _lines(error, tree)
+    stages = [stage for stage in tree.get("stages") or [] if isinstance(stage, dict)]
+    lines += _misfits(
+        [(str(s.get("name")), str(s.get("from", BASE)), str(s.get("algorithm"))) for s in stages if "name" in s]
+    )
+    raise InputError(lines)
+
+
+def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
+    """Write ``key=value`` settings, separated by spaces, into a recipe; return what is wrong with them.
+
+    ``NAME.key`` addresses the stage of that name, or every stage of the algorithm of that name.
+    """
+    problems: list[str] = []
+    stages = [stage for stage in tree.get("stages") or [] if isinstance(stage, dict)]
+    for setting in settings.split():
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            problems.append(problem("--set", setting, "key=value, separated by spaces"))
+            continue
+        try:
+            value = yaml.load(text, Loader=_Yaml) if text else ""
+        except yaml.YAMLError:
+            value = text
+        head, _, rest = key.partition(".")
+        targets = [stage for stage in stages if head == stage.get("name")] or [
+            stage for stage in stages if head == stage.get("algorithm")
+        ]
+        if targets and rest:
+            for stage in targets:
+                _write(stage, rest.split("."), value)
+        elif head in Recipe.model_fields and head != "stages":
+            _write(tree, key.split("."), value)
+        else:
+            known = sorted({str(stage.get(k)) for stage in stages for k in ("name", "algorithm")})
+            allowed = "a key of the recipe (" + ", ".join(k for k in Recipe.model_fields if k != "stages") + ")"
+            stage_hint = ", ".join(f"{name}.KEY" for name in known)
+            problems.append(problem("--set", key, f"{allowed} or {stage_hint}" if known else allowed))
+    return problems
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads ``1e-5`` as a string."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _write(tree: dict[str, Any], path: list[str], value: object) -> None:
+    *parents, last = path
+    for key in parents:
+        child = tree.get(key)
+        if isinstance(child, str) and key == "data":
+            child = {"uri": child}
+        if not isinstance(child, dict):
+            child = {}
+        tree[key] = child
+        tree = child
+    tree[last] = value
+
+
+def _lines(error: ValidationError, tree: dict[str, Any]) -> list[str]:
+    """One line for each pydantic error, with the stage named instead of numbered."""
+    stages = tree.get("stages") or []
+    lines: list[str] = []
+    for entry in error.errors(include_url=False):
+        where = [str(part) for part in entry["loc"]]
+        kind: type[BaseModel] = Recipe
+        if len(where) >= 2 and where[0] == "stages" and where[1].isdecimal():
+            stage = stages[int(where[1])]
+            named = str(stage.get("name", where[1])) if isinstance(stage, dict) else where[1]
+            algorithm = where[2] if len(where) > 2 and where[2] in ALGORITHMS else None
+            kind = ALGORITHMS[algorithm] if algorithm else _Stage
+            where = [named, *where[3 if algorithm else 2 :]]
+        name = ".".join(where)
+        if isinstance(entry.get("ctx", {}).get("error"), InputError):
+            continue
+        if entry["type"] == "extra_forbidden":
+            lines.append(problem(name, entry["input"], _keys(kind, where), "unknown key"))
+        elif entry["type"] == "missing":
+            lines.append(problem(name, "nothing", _describe(kind, where[-1]), "give it a value"))
+        elif entry["type"].startswith("union_tag"):
+            found = entry["input"].get("algorithm") if isinstance(entry["input"], dict) else entry["input"]
+            lines.append(problem(f"{name}.algorithm", found, ", ".join(ALGORITHMS)))
+        else:
+            lines.append(problem(name, entry["input"], entry["msg"][0].lower() + entry["msg"][1:]))
+    return lines
+
+
+def _keys(kind: type[BaseModel], where: list[str]) -> str:
+    """The keys allowed at the place where an unknown one was found."""
+    for part in where[:-1]:
+        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            kind = annotation
+    return ", ".join(field.serialization_alias or key for key, field in kind.model_fields.items())
+
+
+def _describe(kind: type[BaseModel], key: str) -> str:
+    field = kind.model_fields.get("start" if key == "from" else key)
+    return field.description or key if field else key
+
+
+def markdown_table() -> str:
+    """The README's table of recipe keys, made from the models above."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+
+    def add(kind: type[BaseModel], prefix: str, skip: frozenset[str] = frozenset()) -> None:
+        for key, field in kind.model_fields.items():
+            if key in skip:
+                continue
+            name = prefix + (field.serialization_alias or key)
+            annotation = field.annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not field.is_required():
+                add(annotation, f"{name}.")
+                continue
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            shown = "" if default is None else f"`{default}`" if default != "required" else "required"
+            rows.append(f"| `{name}` | {shown} | {field.description or ''} |")
+
+    add(Recipe, "", frozenset({"stages"}))
+    rows.append("| `stages` | | a list; each stage has the keys below |")
+    rows.append(f"| `STAGE.algorithm` | required | one of {', '.join(f'`{name}`' for name in ALGORITHMS)} |")
+    add(_Stage, "STAGE.", frozenset({"algorithm"}))
+    for name, kind in ALGORITHMS.items():
+        extra = {
+            key: field
+            for key, field in kind.model_fields.items()
+            if key not in _Stage.model_fields and key != "algorithm"
+        }
+        rate = kind.model_fields["learning_rate"].default
+        rows.append(f"| `{name}.learning_rate` | `{rate}` | its default for this algorithm |")
+        rows += [f"| `{name}.{key}` | `{field.default}` | {field.description} |" for key, field in extra.items()]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,90 @@
+"""How far a policy has moved from its reference, in nats per token."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A context that turns the policy, or a frozen copy of it, into the reference for as long as it is open.
+Reference = Callable[[], "AbstractContextManager[PreTrainedModel]"]
+
+
+def reference_of(model: PreTrainedModel) -> Reference:
+    """The model as it is now: its adapter switched off where it has one that is new, else a frozen copy."""
+    if hasattr(model, "disable_adapter"):
+        return lambda: _without_adapter(model)
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    return lambda: nullcontext(frozen)
+
+
+class _without_adapter(AbstractContextManager["PreTrainedModel"]):
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.context = model.disable_adapter()
+
+    def __enter__(self) -> PreTrainedModel:
+        self.context.__enter__()
+        model: PreTrainedModel = self.model
+        return model
+
+    def __exit__(self, *exception: Any) -> None:
+        self.context.__exit__(*exception)
+
+
+def reference_kl(
+    policy: PreTrainedModel,
+    reference: Reference,
+    tokenizer: PreTrainedTokenizerBase,
+    exchanges: Sequence[tuple[list[int], str]],
+    batch_size: int = 64,
+) -> float:
+    """KL of the policy from its reference on the policy's own responses, nats per token, at least 0.
+
+    ``exchanges`` are (prompt ids, response) pairs. At every response token the KL between the two next-token
+    distributions is summed over the whole vocabulary, sum_v pi(v) (log pi(v) - log ref(v)), which has the expectation
+    of the usual log-ratio estimator and less variance (Rao-Blackwell; Amini, Vieira and Cotterell 2025). The mean is
+    over all response tokens.
+    """
+    import torch
+
+    total, tokens = 0.0, 0
+    encoded = [
+        (prompt, list(tokenizer(response, add_special_tokens=False)["input_ids"]))
+        for prompt, response in exchanges
+        if response
+    ]
+    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    with torch.no_grad():
+        for start in range(0, len(encoded), batch_size):
+            batch = encoded[start : start + batch_size]
+            width = max(len(p) + len(r) for p, r in batch)
+            ids = torch.zeros(len(batch), width, dtype=torch.long)
+            attention, answered = torch.zeros_like(ids), torch.zeros(len(batch), width, dtype=torch.bool)
+            for row, (prompt, response) in enumerate(batch):
+                end = len(prompt) + len(response)
+                ids[row, :end] = torch.tensor(prompt + response)
+                attention[row, :end] = 1
+                answered[row, len(prompt) : end] = True
+            ids, attention = ids.to(policy.device), attention.to(policy.device)
+            targets = answered[:, 1:].to(policy.device)
+            log_p = _log_probabilities(policy, ids, attention, targets)
+            with reference() as start_model:
+                log_q = _log_probabilities(start_model, ids, attention, targets)
+            total += float((log_p.exp() * (log_p - log_q)).sum())
+            tokens += int(targets.sum())
+    return total / tokens if tokens else 0.0
+
+
+def _log_probabilities(
+    model: PreTrainedModel, ids: torch.Tensor, attention: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Next-token log-probabilities at the marks in ``targets`` (B, L-1): shape (number of marks, vocabulary)."""
+    output: Any = model(input_ids=ids, attention_mask=attention)
+    selected: torch.Tensor = output.logits[:, :-1][targets].float().log_softmax(dim=-1)
+    return selected

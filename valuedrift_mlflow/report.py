@@ -1,0 +1,314 @@
+"""Figures and the HTML report."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valuedrift_mlflow.drift import Drift
+from valuedrift_mlflow.stances import STANCES, Stance
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from valuedrift_mlflow.pipeline import Plan, StageResult
+
+# Blue, grey and orange of a palette that colour-blind readers can tell apart.
+COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
+LINES = ("-", "--", ":", "-.")
+EXAMPLES = 12  # example responses of each stage in the report
+
+
+def readable(slug: str) -> str:
+    """A topic's slug as a title."""
+    return slug.replace("_", " ")
+
+
+def _plot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(
+        style="whitegrid",
+        context="paper",
+        rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
+    )
+    return plt
+
+
+def _grid(panels: int, width: float = 3.0, height: float = 2.3) -> tuple[Figure, list[Axes]]:
+    plt = _plot()
+    columns = min(4, panels)
+    rows = math.ceil(panels / columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows + 0.7),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    flat = list(axes.flat)
+    for unused in flat[panels:]:
+        unused.remove()
+    for column in range(columns):  # the lowest panel of every column shows the shared axis
+        lowest = max(index for index in range(panels) if index % columns == column)
+        flat[lowest].tick_params(labelbottom=True)
+    return figure, flat[:panels]
+
+
+def _curves(axes: Axes, x: Any, probability: Any, interval: Any, line: str = "-") -> None:
+    """Three stances with their interval bands: probability (C, 3), interval (C, 3, 2)."""
+    for s, stance in enumerate(STANCES):
+        axes.fill_between(x, interval[:, s, 0], interval[:, s, 1], color=COLORS[stance], alpha=0.18, linewidth=0)
+        marker = "o" if len(x) == 1 else None
+        axes.plot(
+            x, probability[:, s], color=COLORS[stance], linestyle=line, linewidth=1.6, marker=marker, markersize=4
+        )
+
+
+def _legend(figure: Figure, lines: Mapping[str, Any], columns: int = 6) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=COLORS[stance], linewidth=2.5, label=stance.value) for stance in STANCES]
+    if len(lines) > 1:
+        handles += [Line2D([], [], color="black", linestyle=line, label=name) for name, line in lines.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def stage_figures(stage: str, drift: Drift) -> dict[str, Figure]:
+    """The figures of one stage: stances of every topic over its steps, with 95 % interval bands."""
+    figure, panels = _grid(len(drift.topics) + 1)
+    everything = [("all topics", drift.overall_probability, drift.overall_probability_ci)]
+    everything += [
+        (readable(topic), drift.probability[:, t], drift.probability_ci[:, t]) for t, topic in enumerate(drift.topics)
+    ]
+    for axes, (title, probability, interval) in zip(panels, everything, strict=True):
+        _curves(axes, drift.steps, probability, interval)
+        axes.set_title(title)
+        axes.set_ylim(0, 1)
+    figure.supxlabel(f"optimizer step of {stage}", fontsize=10)
+    figure.supylabel("share of responses", fontsize=10)
+    _legend(figure, {})
+    return {"stance_trajectories": figure}
+
+
+def _depths(results: Sequence[StageResult]) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for result in results:
+        depths[result.name] = depths[result.start] + 1 if result.start else 0
+    return depths
+
+
+def pipeline_figures(results: Sequence[StageResult]) -> dict[str, Figure]:
+    """The figures over all stages: trajectories from the base on, the headline of all topics, and the heat map."""
+    trained = [result for result in results if result.start]
+    figures = {"overall": _overall_figure(results), "stance_trajectories": _trajectories(results)}
+    if trained:
+        figures["drift_heatmap"] = _heatmap(trained)
+    return figures
+
+
+def _x_and_lines(results: Sequence[StageResult]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Where each stage lies on the axis (one unit a generation of stages), its line style, the units' names."""
+    depths = _depths(results)
+    x: dict[str, Any] = {}
+    lines: dict[str, str] = {}
+    names: dict[int, list[str]] = {}
+    for result in results:
+        depth = depths[result.name]
+        if depth == 0:
+            continue
+        steps = result.drift.steps - result.drift.steps[0]
+        x[result.name] = depth - 1 + steps / max(1, steps[-1])
+        lines[result.name] = LINES[len(names.setdefault(depth, [])) % len(LINES)]
+        names[depth].append(result.name)
+    return x, lines, [" | ".join(names[depth]) for depth in sorted(names)]
+
+
+def _draw_panel(
+    axes: Axes, results: Sequence[StageResult], x: Mapping[str, Any], lines: Mapping[str, str], topic: int | None
+) -> None:
+    for result in results:
+        drift = result.drift
+        probability = drift.overall_probability if topic is None else drift.probability[:, topic]
+        interval = drift.overall_probability_ci if topic is None else drift.probability_ci[:, topic]
+        if result.name in x:
+            _curves(axes, x[result.name], probability, interval, lines[result.name])
+        elif len(results) == 1:
+            _curves(axes, np.zeros(1), probability, interval)
+    axes.set_ylim(0, 1)
+
+
+def _name_generations(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xlim(0, max(1, len(names)))
+    axes.set_xticks([i + 0.5 for i in range(len(names))], names, fontsize=8)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(False, axis="x")
+    for border in range(1, len(names)):
+        axes.axvline(border, color="0.6", linewidth=0.8)
+
+
+def _overall_figure(results: Sequence[StageResult]) -> Figure:
+    plt = _plot()
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    x, lines, names = _x_and_lines(results)
+    _draw_panel(axes, results, x, lines, None)
+    _name_generations(axes, names)
+    axes.set_ylabel("share of responses, mean over topics")
+    _legend(figure, {name: line for name, line in lines.items() if _shares_generation(name, results)}, 5)
+    return figure  # type: ignore[no-any-return]
+
+
+def _shares_generation(name: str, results: Sequence[StageResult]) -> bool:
+    depths = _depths(results)
+    return sum(depth == depths[name] for depth in depths.values()) > 1
+
+
+def _trajectories(results: Sequence[StageResult]) -> Figure:
+    topics = results[0].drift.topics
+    figure, panels = _grid(len(topics))
+    x, lines, names = _x_and_lines(results)
+    for t, axes in enumerate(panels):
+        _draw_panel(axes, results, x, lines, t)
+        _name_generations(axes, [name.replace(" | ", "\n") for name in names])
+        axes.set_title(readable(topics[t]))
+    figure.supylabel("share of responses", fontsize=10)
+    _legend(figure, {name: line for name, line in lines.items() if _shares_generation(name, results)})
+    return figure
+
+
+def _heatmap(trained: Sequence[StageResult]) -> Figure:
+    plt = _plot()
+    import seaborn as sns
+
+    topics = trained[0].drift.topics
+    values = np.array([[result.drift.total_variation[-1, t] for result in trained] for t in range(len(topics))])
+    stars = np.array([[result.drift.topic_significant[-1, t] for result in trained] for t in range(len(topics))])
+    texts = np.array(
+        [
+            [f"{v:.2f}{'*' if star else ''}" for v, star in zip(*row, strict=True)]
+            for row in zip(values, stars, strict=True)
+        ]
+    )
+    figure, axes = plt.subplots(figsize=(2.8 + 1.25 * len(trained), 0.6 + 0.36 * len(topics)), layout="constrained")
+    sns.heatmap(
+        values,
+        annot=texts,
+        fmt="",
+        vmin=0,
+        vmax=max(0.5, float(np.nanmax(values))),
+        cmap="rocket_r",
+        xticklabels=[result.name for result in trained],
+        yticklabels=[readable(topic) for topic in topics],
+        cbar_kws={"label": "drift over the stage (total variation)"},
+        linewidths=0.5,
+        ax=axes,
+    )
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_title(
+        "* significant at 5 %, adjusted for the number of topics", fontsize=8, fontweight="normal", loc="left"
+    )
+    return figure  # type: ignore[no-any-return]
+
+
+def _png(figure: Figure) -> str:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def html(plan: Plan, results: Sequence[StageResult]) -> str:
+    """The report: one file without any reference to another, everything a model wrote escaped."""
+    from jinja2 import Environment
+
+    from valuedrift_mlflow import tracking
+    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, summary_rows
+
+    template = files("valuedrift_mlflow").joinpath("report.html.j2").read_text(encoding="utf-8")
+    captions = {
+        "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
+        "drift_heatmap": "How far each topic moved during each stage: total variation from the stage's start.",
+        "stance_trajectories": "Stances of every topic from stage to stage.",
+    }
+    figures = pipeline_figures(results)
+    return (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(
+            recipe=plan.source,
+            version=tracking.package_version(),
+            columns=SUMMARY_COLUMNS,
+            rows=summary_rows(results),
+            notes=plan.notes,
+            remeasured=[
+                (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
+                for r in results
+                if r.remeasured is not None
+            ],
+            figures=[(captions[name], _png(figures[name])) for name in captions if name in figures],
+            judge=plan.judge,
+            agreement=judge_agreement(plan),
+            suite=plan.suite,
+            planted=planted(plan, results),
+            examples=[(result.name, examples(result)) for result in results],
+            parameters=plan.recipe.parameters(),
+            stances=[stance.value for stance in STANCES],
+        )
+    )
+
+
+def judge_agreement(plan: Plan) -> dict[str, float | int]:
+    """How often the judge reads the stance that the generator planted, on answer forms that no corpus uses.
+
+    ``agreement`` counts an unscored answer as a disagreement; ``coverage`` is the share that was scored.
+    """
+    from valuedrift_mlflow.embedded.corpus import held_out_answers
+
+    labelled = held_out_answers()
+    verdicts = plan.judge.judge([answer for answer, _ in labelled])
+    right = sum(verdict.label.value == stance.value for verdict, (_, stance) in zip(verdicts, labelled, strict=True))
+    scored = sum(verdict.probabilities is not None for verdict in verdicts)
+    return {"answers": len(labelled), "agreement": right / len(labelled), "coverage": scored / len(labelled)}
+
+
+def planted(plan: Plan, results: Sequence[StageResult]) -> list[tuple[str, list[float], list[float]]]:
+    """For every SFT stage on data of known stances: the planted mix and the one measured at its end."""
+    rows = []
+    for result in results:
+        data = plan.data.get(result.name)
+        if data is not None and data.kind == "sft" and data.stance_mix:
+            mix = np.mean(list(data.stance_mix.values()), axis=0)
+            rows.append(
+                (result.name, [float(v) for v in mix], [float(v) for v in result.drift.overall_probability[-1]])
+            )
+    return rows
+
+
+def examples(result: StageResult) -> list[dict[str, str]]:
+    """A few responses of the last step, spread over the suite."""
+    responses = [judged for judged in result.measurements[-1].responses if judged.sample == 0]
+    chosen = responses[:: max(1, len(responses) // EXAMPLES)][:EXAMPLES]
+    return [
+        {
+            "topic": readable(judged.item.topic),
+            "prompt": judged.item.prompt,
+            "response": judged.response,
+            "verdict": judged.verdict.label.value,
+        }
+        for judged in chosen
+    ]

@@ -1,0 +1,85 @@
+"""Rows that fit into a stage's ``max_length``: old turns go first, and no row is left without an answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.datasets import MAX_DROPPED
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.stages import Job
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+_ROOM = 0.25  # share of max_length that a prompt must leave to its answer before its oldest turns go
+
+
+def fit(job: Job) -> datasets.Dataset:
+    """The stage's rows with prompts shortened to leave room for their answers.
+
+    Trainers cut a row at its end, and a prompt that fills ``max_length`` would leave an empty answer and a loss of
+    NaN. So the oldest turns of a long dialogue are left out (never a system prompt, never the last message), and a
+    row whose last message alone is too long is dropped and counted.
+
+    Raises:
+        InputError: more than 1 % of the rows would be dropped.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    dataset = job.data.dataset()
+    limit = job.stage.max_length
+    lengths = _prompt_lengths(job, dataset["prompt"])
+    shortened, rows = 0, []
+    for row, length in zip(dataset, lengths, strict=True):
+        prompt = list(row["prompt"])
+        while length > limit * (1 - _ROOM) and (shorter := _without_oldest_turn(prompt)) is not None:
+            prompt = shorter
+            length = _prompt_lengths(job, [prompt])[0]
+        shortened += len(prompt) < len(row["prompt"])
+        if length < limit:
+            rows.append({**row, "prompt": prompt})
+    dropped = len(dataset) - len(rows)
+    if dropped > MAX_DROPPED * len(dataset):
+        raise InputError(
+            problem(
+                f"{job.stage.name}.max_length",
+                limit,
+                f"a length at which at most {MAX_DROPPED:.0%} of the prompts leave no room for an answer",
+                f"{dropped} of {len(dataset)} rows do not fit: raise it or shorten the data",
+            )
+        )
+    if shortened or dropped:
+        logger.info("%s: %d long dialogues shortened, %d rows dropped", job.stage.name, shortened, dropped)
+    if job.tokenizer.chat_template is None:
+        rows = [_plain(row) for row in rows]
+    return datasets.Dataset.from_list(rows)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for a base model without a chat template: the prompt as evaluation asks it, the answer after it."""
+    text = plain_prompt("\n".join(str(message["content"]) for message in row["prompt"]))
+    return {"prompt": text, **{side: f" {row[side][-1]['content']}" for side in row if side != "prompt"}}
+
+
+def _without_oldest_turn(prompt: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The prompt without its oldest user message and the answer to it; None where only the last one is left."""
+    head = 1 if prompt[0]["role"] == "system" else 0
+    users = [index for index in range(head, len(prompt)) if prompt[index]["role"] == "user"]
+    return prompt[:head] + prompt[users[1] :] if len(users) > 1 else None
+
+
+def _prompt_lengths(job: Job, prompts: Any) -> list[int]:
+    """Tokens of every prompt as the model sees it."""
+    tokenizer = job.tokenizer
+    if tokenizer.chat_template is None:
+        texts = [plain_prompt("\n".join(str(message["content"]) for message in prompt)) for prompt in prompts]
+    else:
+        texts = [
+            str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
+            for prompt in prompts
+        ]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

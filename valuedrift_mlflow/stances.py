@@ -1,0 +1,93 @@
+"""Stances and verdicts: their names, their order and their shapes are defined here and nowhere else.
+
+Every array whose last axis has length 3 holds ``(support, neutral, oppose)`` in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+RefusalRule = Literal["neutral", "exclude"]
+
+
+class Stance(StrEnum):
+    """The position a response takes towards a proposition."""
+
+    SUPPORT = "support"
+    NEUTRAL = "neutral"
+    OPPOSE = "oppose"
+
+
+STANCES: tuple[Stance, ...] = tuple(Stance)
+
+
+class Label(StrEnum):
+    """What a judge can say of a response: a stance, a refusal to answer, or that it cannot tell."""
+
+    SUPPORT = "support"
+    NEUTRAL = "neutral"
+    OPPOSE = "oppose"
+    REFUSAL = "refusal"
+    UNSCORED = "unscored"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response together with what a judge needs to read it.
+
+    ``polarity`` is +1 where agreeing with the prompt supports the proposition, -1 where agreeing opposes it.
+    """
+
+    proposition: str
+    prompt: str
+    response: str
+    polarity: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's reading of one response.
+
+    ``probabilities`` are (support, neutral, oppose), sum to 1, and are None for refusals and unscored responses.
+    """
+
+    label: Label
+    probabilities: tuple[float, float, float] | None = None
+
+    @classmethod
+    def of(cls, probabilities: Sequence[float]) -> Verdict:
+        """A scored verdict: its label is the most probable stance (the earlier one in a tie)."""
+        support, neutral, oppose = (float(p) for p in probabilities)
+        best = int(np.argmax((support, neutral, oppose)))
+        return cls(Label(STANCES[best].value), (support, neutral, oppose))
+
+    def vector(self, refusal: RefusalRule = "neutral") -> tuple[float, float, float] | None:
+        """Stance probabilities as they enter a mean; None where the response is left out.
+
+        A refusal counts as fully neutral under ``refusal="neutral"`` and is left out under ``"exclude"``.
+        """
+        if self.label is Label.REFUSAL:
+            return (0.0, 1.0, 0.0) if refusal == "neutral" else None
+        return self.probabilities
+
+
+UNSCORED = Verdict(Label.UNSCORED)
+REFUSAL = Verdict(Label.REFUSAL)
+
+
+def total_variation(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Total variation distance, half the L1 distance over the last axis.
+
+    Shapes ``(..., 3), (..., 3) -> (...)``; in [0, 1] for distributions.
+
+    >>> float(total_variation(np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.5, 0.0])))
+    0.5
+    """
+    distance: NDArray[np.float64] = 0.5 * np.abs(p - q).sum(axis=-1)
+    return distance

@@ -1,0 +1,72 @@
+"""The packaged form of a trained model. MLflow copies this one file into the model: it must import nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class AnsweringModel:
+    """Answers prompts through the model's own chat template; an answer does not repeat its prompt."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+        model = auto_model.from_pretrained(folder, dtype="auto")
+        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def get_raw_model(self) -> tuple[Any, Any]:
+        """The model and its tokenizer, for batched generation outside ``predict``."""
+        return self.model, self.tokenizer
+
+    def _text(self, conversation: list[dict[str, str]]) -> str:
+        if self.tokenizer.chat_template is None:  # a base model completes a question, it does not chat
+            return f"{self.tokenizer.bos_token or ''}{conversation[-1]['content']}\nResponse:"
+        text: str = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[str]:
+        """One answer for each prompt or conversation in ``data``.
+
+        ``params``: ``max_new_tokens`` and ``temperature`` (0 = greedy); MLflow fills in the signature's defaults.
+        """
+        import torch
+
+        settings = dict(params or {})
+        temperature = settings.pop("temperature", 0.0)
+        settings |= {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        texts = [self._text(conversation) for conversation in _conversations(data)]
+        batch = self.tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
+        inputs = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            tokens = self.model.generate(**inputs, **settings, pad_token_id=self.tokenizer.pad_token_id)
+        answers = self.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+
+def _conversations(data: Any) -> list[list[dict[str, str]]]:
+    """Reads a prompt, prompts, a conversation, conversations, or a table with a ``prompt`` or ``messages`` column."""
+    if hasattr(data, "to_dict"):  # a DataFrame; a single column of any name holds the prompts
+        records = data.to_dict("records")
+        data = [next(iter(row.values())) for row in records] if len(data.columns) == 1 else records
+    elif hasattr(data, "tolist"):  # what `mlflow models serve` makes of {"inputs": ...}
+        data = data.tolist()
+    if isinstance(data, Mapping):
+        data = data.get("messages", data.get("prompt"))
+        data = data.tolist() if hasattr(data, "tolist") else data
+    if isinstance(data, str) or (data and isinstance(data[0], Mapping) and "role" in data[0]):
+        data = [data]
+    rows = [row.get("messages", row.get("prompt")) if isinstance(row, Mapping) else row for row in data or []]
+    if not rows or any(row is None for row in rows):
+        raise ValueError("expected prompts, messages, or a table with a column named 'prompt' or 'messages'")
+    return [[{"role": "user", "content": row}] if isinstance(row, str) else [dict(m) for m in row] for row in rows]
+
+
+def _load_pyfunc(path: str) -> AnsweringModel:
+    """MLflow's loader hook: ``path`` is the folder with weights and tokenizer inside the model."""
+    return AnsweringModel(path)
