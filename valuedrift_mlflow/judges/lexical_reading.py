@@ -151,6 +151,7 @@ class Memory(NamedTuple):
     target: str = "prompt"
     sign: int = 1
     attributed: Statement | None = None
+    asked: bool = False
 
 
 _ZONES = {"C": "contrast", "Z": "conclusion", "c": "concession", "i": "condition", "~": "condition", "b": "reason"}
@@ -159,16 +160,21 @@ _SENTENCE = re.compile(r"[^.?]+[.?]?")
 # Marks that open a clause, then the clause; a modal after an operator or evaluation opens one too ("a cruel practice
 # that should end"), and what follows "than" is left out.
 _CLAUSE = re.compile(r"([,CcZb&/i~]*)([^,CcZb&/i~.?]*)")
-_PREDICATE = re.compile(r"(?<=[PQ^v+\-Aa])(?=[^S]*S)")
+_PREDICATE = re.compile(r"(?<=[+\-])(?=[^S]*S)")
 # "petrol and diesel cars", "church and state": one noun phrase.
 _PAIR = re.compile(r"(?<=[wX])&(?=[qt]?[wX])")
-# "I do.", "It is not.": an answer by itself.
-_SHORT = re.compile(r"[hoEek,&]*[IR]V+(N?)o*\.?$")
+# "I do.", "It is not.", "You should.": an answer by itself.
+_SHORT = re.compile(r"[hoEek,&]*[IRY](?:V+|S)(N?)o*\.?$")
 # A parenthesis that takes no side ("in my opinion", "I reckon") must not part what it stands in.
 _ASIDE = re.compile(r",[&/IThHwoqutVYE]{1,7},")
-_NO_VIEW = re.compile(r"[Nk][^#XAaC]*n")
+_NO_VIEW = re.compile(r"[Nk][^#XAaC]*n(?![#T])")
+_DECLINES = re.compile(r"[NkD][^#XAaC]*s")
 _THAN = re.compile(r"M[^,.?CcZb&/i~]*")
 _YES_NO = re.compile(r"[ho,&HCIT]*?(?:([Ee])(?=[,.NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
+
+
+_OWN = frozenset({"attitude", "agreement", "echo", "answer"})
+_GROUNDS = frozenset({"evaluation", "operator", "denial", "should", "mood"})
 
 
 class _Clause:
@@ -178,9 +184,8 @@ class _Clause:
         self.negation = negation
         self.attitude = self.agreement = self.operator = self.evaluation = self.camp = 0
         self.own = self.owned = self.wrapper = self.modal = self.governed = self.subject_first = False
-        self.touches = self.refers = self.verbatim = self.unsettled = self.attributed = self.relative = (
-            self.declined
-        ) = False
+        self.touches = self.refers = self.noun = self.verbatim = self.relative = self.attributed = False
+        self.unsettled = self.declined = False
         self.previous = " "
         for code in codes:
             if code == "M":
@@ -189,9 +194,12 @@ class _Clause:
                 break
             self._take(code)
             self.previous = code
-        if _NO_VIEW.search(codes):
-            self.declined |= "s" in codes
-            self.unsettled = True
+        if self.attributed and self.camp and (self.own or not self.wrapper):
+            # "Those who oppose it are right", "its critics have convinced me": the camp stands for what it wants.
+            if self.own or self.evaluation or self.agreement:
+                self.attitude, self.attributed = self.camp, False
+        self.unsettled |= _NO_VIEW.search(codes) is not None
+        self.declined |= _DECLINES.search(codes) is not None
 
     def _take(self, code: str) -> None:
         if code in "X#":
@@ -199,20 +207,24 @@ class _Clause:
             self.verbatim |= code == "#"
         elif code in "Rp":
             self.refers = True
+            self.noun |= code == "p"
         elif code == "I":
             self.own = True
         elif code in "Nk":
             self.negation = -self.negation
-        elif code in "TDn":
+        elif code in "TD":
             self.wrapper = True
             self.negation *= -1 if code == "D" else 1
+        elif code == "n":
+            self.noun = True
+            self.wrapper |= self.own
         elif code in "Aa":
             sign = 1 if code == "A" else -1
             if self.attitude and not self.owned:
                 # "As much speaks for it as against it."
                 self.unsettled |= self.attitude != sign and not self.relative
             else:
-                self.owned |= self.own and not self.attitude
+                self.owned |= self.own and not (self.attitude or self.wrapper)
                 self.attitude = (self.attitude or 1) * sign
         elif code in "Gg":
             self.agreement = (self.agreement or 1) * (1 if code == "G" else -1)
@@ -223,6 +235,10 @@ class _Clause:
         elif code in "PQ^v" and self.previous in "PQ^v":
             # "stop limiting", "an end to the ban".
             self.operator *= 1 if code in "P^" else -1
+        elif code in "PQ^v" and self.operator and self.modal and not self.governed:
+            # "The ban should be lifted."
+            self.operator *= 1 if code in "P^" else -1
+            self.governed = True
         elif code in "PQ^v" and not self.operator:
             self.operator = 1 if code in "P^" else -1
             self.governed = self.modal
@@ -254,13 +270,17 @@ class _Clause:
             return "attitude"
         if self.agreement:
             return "agreement"
-        if self.modal and not self.verbatim:
+        if self.verbatim and self.evaluation and self.noun:
+            return "evaluation"
+        if self.wrapper and self.own and self.refers and self.negation < 0 and not (self.touches or self.modal or self.evaluation or self.operator):
+            return "agreement"
+        if self.modal and not self.verbatim and (self.touches or self.refers or self.operator):
             return "should"
         if self.evaluation and not self.verbatim:
             return "evaluation" if self.touches or self.refers or self.operator else "mood"
         if self.operator and not self.verbatim:
             return "operator" if self.touches or self.refers else "mood"
-        if self.verbatim or (self.touches and self.wrapper):
+        if (self.verbatim and not self.noun) or (self.touches and self.wrapper):
             return "echo"
         return "denial" if self.touches and self.negation < 0 else ""
 
@@ -281,7 +301,7 @@ class _Clause:
             return Statement(kind, "claim", zone, self.sign)
         if self.touches or self.operator or kind == "mood":
             return Statement(kind, "operated" if self.operator or self.evaluation else "object", zone, self.sign)
-        if kind == "agreement" and memory.attributed and zone == "contrast":
+        if kind == "agreement" and memory.attributed:
             return memory.attributed._replace(kind=kind, zone=zone, sign=self.sign * memory.attributed.sign)
         if kind == "agreement" and not self.evaluation:
             return Statement(kind, "claim" if memory.target == "claim" else "prompt", zone, self.sign)
@@ -291,16 +311,18 @@ class _Clause:
 def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]:
     """Statements of one sentence, and what it leaves for the next one to point back to."""
     statements: list[Statement] = []
+    # "Zoos? No." answers its own question, not the prompt.
+    asked, side = (memory.target, memory.sign) if memory.asked else ("prompt", 1)
     if short := _SHORT.match(codes):
-        return [Statement("answer", "prompt", "plain", -1 if short[1] else 1)], memory
+        return [Statement("answer", asked, "plain", (-1 if short[1] else 1) * side)], memory
     if opening := _YES_NO.match(codes):
         sign = (1 if opening[1] == "E" else -1) * (-1 if opening[2] else 1)
-        statements.append(Statement("answer", "prompt", "plain", sign))
+        statements.append(Statement("answer", asked, "plain", sign * side))
         codes = codes[opening.end() :]
     compact = _PAIR.sub("", _ASIDE.sub("", codes)).translate(_FILLER)
     zone, attributed, carried, negated = "plain", False, 1, 1
     for marks, body in _CLAUSE.findall(compact):
-        carried = carried if "/" not in marks else negated
+        carried = negated if "/" in marks else 1 if "C" in marks or "c" in marks else carried
         for mark in marks:
             attributed &= mark != "C"
             zone = _ZONES.get(mark, zone if mark in "&/" or zone in ("contrast", "conclusion") else "plain")
@@ -316,7 +338,9 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
                 clause.unsettled |= carried > 0
             statement = clause.statement(where, memory)
             if statement is not None:
-                if attributed and statement.sign:
+                if not attributed:
+                    memory = memory._replace(attributed=None)
+                elif statement.sign:
                     statement = statement._replace(sign=clause.camp or statement.sign)
                     memory = memory._replace(attributed=statement)
                 statements.append(statement)
@@ -325,14 +349,15 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
                 memory = memory._replace(target=target, sign=1 if clause.verbatim else clause.operator or 1)
             negated = clause.negation
             carried = clause.negation if clause.wrapper and clause.own and not (clause.touches or statement) else 1
-    return statements, memory
+    if "F" in compact:
+        # "As an AI I take no side" declines, "I take no side" does not.
+        statements = [s._replace(kind="declined") if s.kind == "unsettled" else s for s in statements]
+    owned = [i for i, s in enumerate(statements) if s.kind in _OWN]
+    statements = [s for i, s in enumerate(statements) if not owned or i > owned[-1] or s.kind not in ("operator", "mood")]
+    return statements, memory._replace(asked=codes.endswith("?"))
 
 
 _cached_sentence = lru_cache(maxsize=50_000)(_read_sentence)
-
-
-_OWN = frozenset({"attitude", "agreement", "echo", "answer"})
-_GROUNDS = frozenset({"evaluation", "operator", "denial", "should", "mood"})
 
 
 def _statements(codes: str) -> Iterator[tuple[Statement, bool]]:
@@ -466,18 +491,32 @@ def features(frame: Frame, answer: Answer, familiar: frozenset[str]) -> list[str
     sides: set[str] = set()
     open_ends: set[str] = set()
     net = 0
-    last = ""
-    for statement, in_last in _statements(codes):
+    last = camps = ""
+    statements = list(_statements(codes))
+    # A concession that nothing follows concedes nothing: "I accept that ..."
+    conceded = not any(s.zone in _OPEN_ZONES and s.kind not in ("mood", "answer") for s, _ in statements)
+    for statement, in_last in statements:
+        if conceded and statement.zone == "concession":
+            statement = statement._replace(zone="plain")
         sign = statement.sign and frame.resolve(statement, polarity)
         side = "+" if sign > 0 else "-" if sign < 0 else ""
         found.append(f"{statement.kind}/{statement.zone}{side}")
+        turn = statement.zone in ("contrast", "conclusion")
+        camps += side if statement.zone == "attributed" else ""
         if not side:
-            open_ends.add(statement.kind)
-            last = f"last/{statement.kind}"
+            if turn:
+                sides.clear()
+            if statement.zone != "concession":
+                open_ends.add(statement.kind)
+                last = f"last/{statement.kind}"
         elif statement.zone in _OPEN_ZONES and statement.kind != "mood":
             net += sign
             explicit = statement.kind in _EXPLICIT and statement.zone != "reason"
             if explicit:
+                if turn:
+                    # What follows "but" or "overall" replaces what came before.
+                    sides.clear()
+                    open_ends.discard("unsettled")
                 sides.add(side)
                 if not last:
                     found.append(f"first/{statement.kind}{side}")
@@ -486,6 +525,8 @@ def features(frame: Frame, answer: Answer, familiar: frozenset[str]) -> list[str
                 found.append(f"{'end' if explicit else 'weak end'}{side}")
     if last:
         found.append(last)
+    if "+" in camps and "-" in camps:
+        found.append("both camps")
     unsided = "/".join(sorted(open_ends))
     found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
     if net:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,10 @@ class Job:
 
 def build_trainer(job: Job) -> Trainer:
     """The TRL trainer of a stage, ready to ``train()``."""
-    from valuedrift_mlflow.stages import dpo, sft
-
-    build = {"pretrain": sft.build, "sft": sft.build, "dpo": dpo.build}[job.stage.algorithm]
-    trainer: Trainer = build(job)
     from transformers import PrinterCallback
 
+    module = import_module(f"{__name__}.{job.stage.algorithm}")
+    trainer: Trainer = module.build(job)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
