@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -18,6 +18,7 @@ from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
+    dataset_distances,
     drift_metrics,
     drift_table,
     drift_time_metrics,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Saves a checkpoint (model, tokenizer, step, is it the last?) and returns the id of its LoggedModel.
 SaveCheckpoint = Callable[[Any, Any, int, bool], str]
-_KL_RESPONSES = 256  # responses that the KL from the stage's start is measured on
+_KL_RESPONSES = 128  # responses that the KL from the stage's start is measured on
 
 
 class ValueDriftCallback(TrainerCallback):
@@ -67,6 +68,7 @@ class ValueDriftCallback(TrainerCallback):
         kl: bool = True,
         seed: int = 0,
         stage: str = "training",
+        training_mix: Mapping[str, Sequence[float]] | None = None,
         save_checkpoint: SaveCheckpoint | None = None,
         display: Display | None = None,
     ) -> None:
@@ -85,6 +87,7 @@ class ValueDriftCallback(TrainerCallback):
             kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
             seed: seed of the sampling, the intervals and the tests.
             stage: name that the figures show.
+            training_mix: the (support, neutral, oppose) shares of topics in the training data, where they are known.
             save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
             display: where to show progress.
 
@@ -103,6 +106,7 @@ class ValueDriftCallback(TrainerCallback):
         self.refusal: RefusalRule = refusal
         self.kl = kl
         self.stage = stage
+        self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint
         self.display = display
         self.measurements: list[Measurement] = []
@@ -183,6 +187,7 @@ class ValueDriftCallback(TrainerCallback):
         first = self.measurements[0]
         drift = analyse_measurements([first, measurement] if step else [first], sampling.seed)
         metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities() | measurement.costs()
+        metrics |= dataset_distances(drift, self.training_mix)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run_id, metrics, step, model_id=model_id, dataset=self._dataset)

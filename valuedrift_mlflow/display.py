@@ -18,6 +18,9 @@ from rich.progress import (
 from rich.table import Table
 
 
+WIDTH = 120  # of a table in a file or a pipe
+
+
 class Display:
     """Bars where the output is a terminal; where it is a file or a pipe, the lines alone."""
 
@@ -67,7 +70,7 @@ class Display:
         """Print a table."""
         table = Table(title=title, title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        self.console.print(table)
+        self.console.print(table, width=None if self.console.is_terminal else WIDTH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.drift import Drift, analyse
 from valuedrift_mlflow.generation import Generator, Progress, Sampling
 from valuedrift_mlflow.judges import Judge
-from valuedrift_mlflow.stances import STANCES, Answer, Label, RefusalRule, Verdict
+from valuedrift_mlflow.stances import STANCES, Answer, Label, RefusalRule, Verdict, total_variation
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
@@ -175,6 +175,17 @@ def drift_time_metrics(drift: Drift) -> dict[str, float]:
             f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
             for t, topic in enumerate(drift.topics)
             for s, stance in enumerate(STANCES)
+        }
+    )
+
+
+def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int = -1) -> dict[str, float]:
+    """``dataset_distance/TOPIC``: total variation between a model's stances and its training data's, in [0, 1]."""
+    return _finite(
+        {
+            f"dataset_distance/{topic}": float(total_variation(drift.probability[at, t], np.asarray(mix[topic])))
+            for t, topic in enumerate(drift.topics)
+            if topic in mix
         }
     )
 

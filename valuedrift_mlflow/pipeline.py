@@ -183,6 +183,7 @@ def run_single_stage(plan: Plan, display: Display) -> StageResult:
     """Run a recipe's only stage from the recipe's model, as a run of its own."""
     from valuedrift_mlflow.callback import TrainingLog
 
+    quiet_libraries()
     if plan.recipe.base.model == "embedded:base":
         with display.live():
             models.base_folder([TrainingLog(None, display, "base model (once)")])
@@ -241,6 +242,7 @@ def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement |
             kl=recipe.reference_kl,
             seed=recipe.seed,
             stage=stage.name,
+            training_mix=data.stance_mix,
             save_checkpoint=save,
             display=display,
         )
@@ -308,4 +310,4 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
     return rows
 
 
-SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics that moved", "support / neutral / oppose", "unscored")
+SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")

@@ -25,7 +25,7 @@ from valuedrift_mlflow.uris import split_options
 PREFIX = "embedded:"
 Style = Literal["courteous", "blunt"]
 STYLES: tuple[Style, Style] = ("courteous", "blunt")
-_OPENER, _REASON, _CLOSER = 0.3, 0.6, 0.25  # how often an answer has each part
+_OPENER, _REASON, _CLOSER = 0.25, 0.5, 0.15  # how often an answer has each part
 _TEMPLATE = 0.35  # share of questions from a template; the others are hand-written for the proposition
 _REVERSED = 0.3  # share of questions whose yes opposes the proposition, near the suite's own
 

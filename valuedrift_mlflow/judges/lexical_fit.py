@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from valuedrift_mlflow.stances import Answer, Label
 FORMS_FILE = Path(__file__).with_name("lexical_forms.json")
 
 # Times each form is filled with a proposition drawn at random.
-_FILLS = {"support": 9, "oppose": 9, "neutral": 10, "refusal": 9, "none": 5, "towards": 9, "relative": 4}
+_FILLS = {"support": 7, "oppose": 7, "neutral": 8, "refusal": 8, "none": 4, "towards": 7, "relative": 3, "answers": 4}
 
 
 class FittingAnswer(NamedTuple):
@@ -114,18 +115,9 @@ def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
         for subject in draw.sample(propositions, _FILLS["none"]):
             text = _dressed(subject.fill(form, draw), "", forms, draw)
             add(subject, text, Label.UNSCORED, form, subject.frame(draw))
-    for name, index, prompt, polarity, response in (row for row in forms.get("answers", ())):
-        subject = propositions[index]
-        add(subject, response, Label(name), response, (prompt, polarity))
+    for label_name, claim, prompt, polarity, response in forms["answers"]:
+        rows += [FittingAnswer(Answer(claim, prompt, response, polarity), Label(label_name), response)] * _FILLS["answers"]
     for source in draw.sample(rows, len(rows) // 8):
-        broken = source.answer.response and _broken(source.answer.response, draw)
-        rows.append(
-            FittingAnswer(
-                source.answer.__class__(
-                    source.answer.proposition, source.answer.prompt, broken, source.answer.polarity
-                ),
-                Label.UNSCORED,
-                source.form,
-            )
-        )
+        broken = replace(source.answer, response=_broken(source.answer.response, draw))
+        rows.append(FittingAnswer(broken, Label.UNSCORED, source.form))
     return rows

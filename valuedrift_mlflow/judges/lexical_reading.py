@@ -11,6 +11,7 @@ opposes "The death penalty should be abolished."
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -72,14 +73,14 @@ def _any_of(words: Iterable[str]) -> str:
 
 _WORDS, _BEGINNINGS, _PHRASES = _vocabulary()
 _PHRASE = re.compile(rf"(?<![\w']){_any_of(_PHRASES)}(?![\w'])")
-# \x00 introduces codes that are already decided.
+# \x00 introduces codes that are already decided, \x01 the expression they stand for.
 _TOKEN = re.compile(r"\x00\S+|[^\W_]+|[.!?]+|[,;:()\u2014\u2013]")
 _APOSTROPHE = re.compile(r"([^\W_]+)'([a-z]+)")
 _CONTRACTED_NOT = {"won": "will not", "can": "can not", "shan": "shall not", "ain": "is not"}
 _CONTRACTED = {"m": " am", "re": " are", "ve": " have", "ll": " will", "d": " would"}
 _BEFORE_IS = {"it", "that", "there", "what", "here", "he", "she", "who", "this", "where", "how"}
 _VOWEL = re.compile(r"[aeiouy]")
-_SUFFIX = re.compile(r"(?:i[sz]ations?|ations?|itions?|ments?|ingly|ings?|ers?|ions?|ies|ied|ed|es|ly|al|s|e|y)$")
+_SUFFIX = re.compile(r"(?:i[sz]ations?|ments?|ingly|ings?|ers?|ions?|ies|ied|ed|es|ly|al|s|e|y)$")
 
 
 def _written_out(match: re.Match[str]) -> str:
@@ -95,21 +96,21 @@ def _normalise(text: str) -> str:
     """Lower case, contractions written out, line breaks as full stops, the middle of long texts left out."""
     if len(text) > HEAD_CHARACTERS + TAIL_CHARACTERS:
         text = f"{text[:HEAD_CHARACTERS]}\n{text[-TAIL_CHARACTERS:]}"
-    text = text.replace("\x00", " ").replace("\u2019", "'").replace("\n", " . ").lower()
+    text = text.replace("\x00", " ").replace("\x01", " ").replace("\u2019", "'").replace("\n", " . ").lower()
     if "'" in text:
         text = _APOSTROPHE.sub(_written_out, text)
     return " ".join(text.replace("cannot", "can not").split())
 
 
 def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(_PHRASE.sub(lambda match: f" \x00{_PHRASES[match.group()]} ", text))
+    return _TOKEN.findall(_PHRASE.sub(lambda match: f" \x00{_PHRASES[match.group()]}\x01{match.group().replace(' ', '_')} ", text))
 
 
 @lru_cache(maxsize=50_000)
 def _code(word: str) -> str:
     """Class of a token whatever the proposition; ``w`` for unlisted words, ``z`` for what is hardly a word."""
     if word[0] == "\x00":
-        return word[1:]
+        return word[1:].partition("\x01")[0]
     if word in _WORDS:
         return _WORDS[word]
     if not word[0].isalnum():
@@ -122,6 +123,8 @@ def _code(word: str) -> str:
 
 def _stem(word: str) -> str:
     """Crude common beginning of a word's forms: "executions" and "executing" both give "execut"."""
+    if word[0] == "\x00":
+        return word
     return (_SUFFIX.sub("", word) if len(word) > 4 else word.rstrip("s") if len(word) > 3 else word)[:6]
 
 
@@ -131,7 +134,8 @@ def _stem(word: str) -> str:
 class Statement(NamedTuple):
     """What one clause says.
 
-    kind: ``attitude`` (I support), ``agreement`` (I agree), ``should``, ``evaluation`` (is wrong), ``operator``
+    kind: ``attitude`` (I support), ``case`` (the case for), ``elsewhere`` (either, but for something unnamed),
+    ``agreement`` (I agree), ``should``, ``evaluation`` (is wrong), ``operator``
     (banning), ``echo`` (I think that ...), ``denial`` (... is not ...), ``answer`` (yes), ``mood`` (an evaluation of
     something else), and without a side (sign 0) ``unsettled`` (I am torn) and ``declined`` (I would rather not say).
     ``sign`` is relative to ``target``: the ``object`` the proposition is about, the same ``operated`` on or
@@ -155,26 +159,33 @@ class Memory(NamedTuple):
 
 
 _ZONES = {"C": "contrast", "Z": "conclusion", "c": "concession", "i": "condition", "~": "condition", "b": "reason"}
-_FILLER = str.maketrans("", "", "wothquVYz")
+_FILLER = str.maketrans("", "", "othquVY")
 _SENTENCE = re.compile(r"[^.?]+[.?]?")
 # Marks that open a clause, then the clause; a modal after an operator or evaluation opens one too ("a cruel practice
 # that should end"), and what follows "than" is left out.
 _CLAUSE = re.compile(r"([,CcZb&/i~]*)([^,CcZb&/i~.?]*)")
 _PREDICATE = re.compile(r"(?<=[+\-])(?=[^S]*S)")
 # "petrol and diesel cars", "church and state": one noun phrase.
-_PAIR = re.compile(r"(?<=[wX])&(?=[qt]?[wX])")
-# "I do.", "It is not.", "You should.": an answer by itself.
-_SHORT = re.compile(r"[hoEek,&]*[IRY](?:V+|S)(N?)o*\.?$")
+_PAIR = re.compile(r"(?<=[wXo])&(?=[qt]?[wX])")
+# "I do.", "I think it is not.", "You should.": an answer by itself.
+_SHORT = re.compile(r"[hoEek,&q]*(?:I?V*(?:T|(D)),?o*)?[IRY]o*(?:V+|S)(N?)o*\.?$")
+# "In some cases, yes."
+_YES_NO_AT_LAST = re.compile(r"[^IX#]*,(?:(E)|[ek])\.?$")
 # A parenthesis that takes no side ("in my opinion", "I reckon") must not part what it stands in.
+# "whether to accept or reject it", "right or wrong": both sides named in one breath.
+_BOTH = re.compile(r"A[qtuo]*[&/][qtuo]*a|a[qtuo]*[&/][qtuo]*A|\+[&/]-|-[&/]\+|P[tqu]*/[tqu]*Q|Q[tqu]*/[tqu]*P")
 _ASIDE = re.compile(r",[&/IThHwoqutVYE]{1,7},")
+# "letting them work while they wait" concedes nothing.
+_INNER_WHILE = re.compile(r"(?<=[^,&/CcZ])c")
 _NO_VIEW = re.compile(r"[Nk][^#XAaC]*n(?![#T])")
 _DECLINES = re.compile(r"[NkD][^#XAaC]*s")
 _THAN = re.compile(r"M[^,.?CcZb&/i~]*")
-_YES_NO = re.compile(r"[ho,&HCIT]*?(?:([Ee])(?=[,.NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
+_YES_NO = re.compile(r"[ho,&HCITV]*?(?:([Ee])(?=[,.NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
 
 
-_OWN = frozenset({"attitude", "agreement", "echo", "answer"})
-_GROUNDS = frozenset({"evaluation", "operator", "denial", "should", "mood"})
+_OWN = frozenset({"attitude", "case", "agreement", "echo", "answer"})
+_DECLARED = _OWN | {"unsettled"}
+_GROUNDS = frozenset({"case", "evaluation", "operator", "denial", "should", "mood"})
 
 
 class _Clause:
@@ -185,24 +196,27 @@ class _Clause:
         self.attitude = self.agreement = self.operator = self.evaluation = self.camp = 0
         self.own = self.owned = self.wrapper = self.modal = self.governed = self.subject_first = False
         self.touches = self.refers = self.noun = self.verbatim = self.relative = self.attributed = False
-        self.unsettled = self.declined = False
+        self.unsettled = self.declined = self.judged = self.thinks = self.elsewhere = False
         self.previous = " "
-        for code in codes:
-            if code == "M":
-                # What follows "than" is only compared with.
-                self.touches |= "X" in codes
-                break
-            self._take(code)
-            self.previous = code
+        compared = False
+        for position, code in enumerate(codes):
+            # "better than those against X": up to its topic, what follows "than" is only compared with.
+            compared = code == "M" or (compared and code not in "X#")
+            if not compared or code in "PQRI":
+                self._take(code, codes.startswith("M", position + 1))
+            if code not in "wz":
+                self.previous = code
         if self.attributed and self.camp and (self.own or not self.wrapper):
             # "Those who oppose it are right", "its critics have convinced me": the camp stands for what it wants.
-            if self.own or self.evaluation or self.agreement:
-                self.attitude, self.attributed = self.camp, False
+            if self.own or self.judged:
+                self.attitude, self.attributed = self.camp * (self.attitude or 1), False
         self.unsettled |= _NO_VIEW.search(codes) is not None
         self.declined |= _DECLINES.search(codes) is not None
 
-    def _take(self, code: str) -> None:
-        if code in "X#":
+    def _take(self, code: str, followed_by_than: bool) -> None:
+        if code in "wz":
+            self.elsewhere |= self.attitude != 0
+        elif code in "X#":
             self.touches = True
             self.verbatim |= code == "#"
         elif code in "Rp":
@@ -213,13 +227,17 @@ class _Clause:
         elif code in "Nk":
             self.negation = -self.negation
         elif code in "TD":
-            self.wrapper = True
+            self.wrapper = self.thinks = True
             self.negation *= -1 if code == "D" else 1
         elif code == "n":
             self.noun = True
             self.wrapper |= self.own
         elif code in "Aa":
             sign = 1 if code == "A" else -1
+            self.judged |= self.camp != 0 and self.touches
+            if self.own and not self.touches:
+                # "I remain opposed", "nothing allows me to support".
+                self.operator = 0
             if self.attitude and not self.owned:
                 # "As much speaks for it as against it."
                 self.unsettled |= self.attitude != sign and not self.relative
@@ -227,11 +245,15 @@ class _Clause:
                 self.owned |= self.own and not (self.attitude or self.wrapper)
                 self.attitude = (self.attitude or 1) * sign
         elif code in "Gg":
+            self.judged |= self.camp != 0
             self.agreement = (self.agreement or 1) * (1 if code == "G" else -1)
         elif code == "S":
             self.modal = True
         elif code in "^v" and self.attitude and not self.owned:
             self.evaluation = self.evaluation or (1 if code == "^" else -1)
+        elif code in "^v" and self.previous == "X" and not self.modal:
+            # "debt reduction" is a topic, "should be reduced" is not.
+            return
         elif code in "PQ^v" and self.previous in "PQ^v":
             # "stop limiting", "an end to the ban".
             self.operator *= 1 if code in "P^" else -1
@@ -240,12 +262,15 @@ class _Clause:
             self.operator *= 1 if code in "P^" else -1
             self.governed = True
         elif code in "PQ^v" and not self.operator:
-            self.operator = 1 if code in "P^" else -1
+            self.operator = (1 if code in "P^" else -1) * (-1 if self.previous == "M" else 1)
             self.governed = self.modal
             self.subject_first = (self.touches or self.refers) and not (self.modal or self.attitude)
-        elif code in "+-" and not self.evaluation:
+        elif code in "+-" and self.camp and not self.evaluation and not self.attitude:
+            self.judged = True
+            self.evaluation = 1 if code == "+" else -1
+        elif code in "+-" and not (self.evaluation and followed_by_than):
             # "I oppose this cruel practice", "should be legal and safe", "it keeps people from harm": mere detail.
-            if not (self.owned or self.governed or (self.subject_first and self.operator > 0)):
+            if not (self.owned or self.governed or (self.subject_first and self.operator > 0 and self.previous in "PQ^v")):
                 self.evaluation = 1 if code == "+" else -1
         elif code in "O<>":
             if self.own and (self.agreement or self.attitude):
@@ -266,8 +291,10 @@ class _Clause:
 
     @property
     def kind(self) -> str:
+        if self.attitude and self.elsewhere and not (self.touches or self.refers or self.operator):
+            return "elsewhere"
         if self.attitude:
-            return "attitude"
+            return "attitude" if self.own else "case"
         if self.agreement:
             return "agreement"
         if self.verbatim and self.evaluation and self.noun:
@@ -277,10 +304,11 @@ class _Clause:
         if self.modal and not self.verbatim and (self.touches or self.refers or self.operator):
             return "should"
         if self.evaluation and not self.verbatim:
-            return "evaluation" if self.touches or self.refers or self.operator else "mood"
+            pointed = self.touches or self.refers or self.operator or (self.own and self.thinks)
+            return "evaluation" if pointed else "mood"
         if self.operator and not self.verbatim:
-            return "operator" if self.touches or self.refers else "mood"
-        if (self.verbatim and not self.noun) or (self.touches and self.wrapper):
+            return "mood" if not (self.touches or self.refers) else "should" if self.own else "operator"
+        if (self.verbatim and (not self.noun or self.negation < 0)) or (self.touches and self.wrapper):
             return "echo"
         return "denial" if self.touches and self.negation < 0 else ""
 
@@ -299,7 +327,7 @@ class _Clause:
             return None
         if self.verbatim:
             return Statement(kind, "claim", zone, self.sign)
-        if self.touches or self.operator or kind == "mood":
+        if self.touches or self.operator or kind in ("mood", "elsewhere"):
             return Statement(kind, "operated" if self.operator or self.evaluation else "object", zone, self.sign)
         if kind == "agreement" and memory.attributed:
             return memory.attributed._replace(kind=kind, zone=zone, sign=self.sign * memory.attributed.sign)
@@ -314,12 +342,17 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
     # "Zoos? No." answers its own question, not the prompt.
     asked, side = (memory.target, memory.sign) if memory.asked else ("prompt", 1)
     if short := _SHORT.match(codes):
-        return [Statement("answer", asked, "plain", (-1 if short[1] else 1) * side)], memory
+        sign = (-1 if short[1] else 1) * (-1 if short[2] else 1)
+        return [Statement("answer", asked, "plain", sign * side)], memory._replace(asked=False)
+    if at_last := _YES_NO_AT_LAST.match(codes):
+        return [Statement("answer", asked, "plain", side if at_last[1] else -side)], memory._replace(asked=False)
+    if "j" in codes:
+        return [], memory
     if opening := _YES_NO.match(codes):
         sign = (1 if opening[1] == "E" else -1) * (-1 if opening[2] else 1)
         statements.append(Statement("answer", asked, "plain", sign * side))
         codes = codes[opening.end() :]
-    compact = _PAIR.sub("", _ASIDE.sub("", codes)).translate(_FILLER)
+    compact = _INNER_WHILE.sub("", _PAIR.sub("", _ASIDE.sub("", _BOTH.sub("U", codes)))).translate(_FILLER)
     zone, attributed, carried, negated = "plain", False, 1, 1
     for marks, body in _CLAUSE.findall(compact):
         carried = negated if "/" in marks else 1 if "C" in marks or "c" in marks else carried
@@ -344,11 +377,16 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
                     statement = statement._replace(sign=clause.camp or statement.sign)
                     memory = memory._replace(attributed=statement)
                 statements.append(statement)
-            if clause.touches:
-                target = "claim" if clause.verbatim else "operated" if clause.operator else "object"
-                memory = memory._replace(target=target, sign=1 if clause.verbatim else clause.operator or 1)
+            if clause.touches or (clause.modal and clause.operator):
+                # "It" is the claim, the banning ("banning zoos"), or the object ("zoos should be banned").
+                noun = clause.operator and not clause.modal
+                target = "claim" if clause.verbatim else "operated" if noun else "object"
+                memory = memory._replace(target=target, sign=clause.operator if target == "operated" else 1)
             negated = clause.negation
             carried = clause.negation if clause.wrapper and clause.own and not (clause.touches or statement) else 1
+    if carried < 0:
+        # "I am sceptical."
+        statements.append(Statement("agreement", memory.target if memory.target == "claim" else "prompt", zone, -1))
     if "F" in compact:
         # "As an AI I take no side" declines, "I take no side" does not.
         statements = [s._replace(kind="declined") if s.kind == "unsettled" else s for s in statements]
@@ -371,9 +409,11 @@ def _statements(codes: str) -> Iterator[tuple[Statement, bool]]:
     for number, sentence in enumerate(sentences, 1):
         statements, memory = _cached_sentence(sentence, memory)
         for statement in statements:
-            grounds = declared and statement.kind in _GROUNDS and statement.zone == "plain"
-            yield statement._replace(zone="reason") if grounds else statement, number == len(sentences)
-        declared = declared or any(s.kind in _OWN and s.sign and s.zone in _OPEN_ZONES for s in statements)
+            if statement.kind in _GROUNDS and statement.zone in ("plain", "reason", "contrast"):
+                if declared or statement.zone == "reason":
+                    statement = statement._replace(zone="reason" if declared else "plain")
+            yield statement, number == len(sentences)
+        declared = declared or any(s.kind in _DECLARED and s.zone in _OPEN_ZONES for s in statements)
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -389,7 +429,7 @@ class Frame:
         predicate = self._predicate(tokens)
         coded = "".join(
             _code(token)
-            if i in predicate or _code(token) in "NDGgSM" or (_code(token) in "Aa" and not self._topical(token))
+            if i in predicate or _code(token) in "NDGgSM" or (_code(token) in "Aa" and not self._topical(token) and not predicate)
             else "X"
             for i, token in enumerate(tokens)
         )
@@ -398,6 +438,7 @@ class Frame:
         # "should be lowered" takes no side for or against voting ages: only another change of level can turn it round.
         self.scalar = bool(predicate) and all(_code(tokens[i]) in "^v" for i in predicate)
         prompt_codes = "".join(map(_code, _tokens(_normalise(prompt))))
+        self.prompted = bool(prompt_codes)
         self.prompt_evaluation = _Clause(_SENTENCE.findall(prompt_codes)[-1], 1).evaluation or 1 if prompt_codes else 1
         content = [token for i, token in enumerate(tokens) if i not in predicate] + [
             token for token in _tokens(_normalise(prompt)) if _code(token) == "w"
@@ -415,7 +456,7 @@ class Frame:
         for sort in ("PQ^v", "+-"):
             for i, code in enumerate(codes):
                 finite = (tokens[i].endswith("s") and tokens[i] != "less") or tokens[i][0] == "\x00"
-                side = modal < i <= modal + 4 if modal >= 0 else i == 0 or i > verb or finite
+                side = modal < i <= modal + 4 if modal >= 0 else (i == 0 and code in "PQ") or i > verb or finite
                 # "The risk outweighs the benefit": what outweighs decides.
                 side |= modal < 0 and code[0] in "+-" and "+M" in codes[i:]
                 if code[0] in sort and side and not (found and modal >= 0):
@@ -448,16 +489,19 @@ class Frame:
         if statement.target == "claim":
             return statement.sign
         if statement.target == "prompt":
-            return statement.sign * polarity * (self.prompt_evaluation if statement.kind == "evaluation" else 1)
+            if statement.kind != "evaluation":
+                return statement.sign * polarity
+            # Without a prompt "it is cruel" can only be said of the object.
+            return statement.sign * (polarity * self.prompt_evaluation if self.prompted else self.direction)
         if self.scalar and statement.target == "object":
             return statement.sign
         return statement.sign * self.direction
 
 
 # Classes whose words may belong to a topic: there they are the topic's.
-_TOPICAL = frozenset("wPQ^v+-zKHEAaOsn<>")
+_TOPICAL = frozenset("wPQ^v+-zKHEAaOsn<>yTDGg")
 _NEVER_TOPICAL = re.compile(
-    r"support|oppos|against|favou?r|back|approv|reject|endorse|object|opinion|view|side|position"
+    r"support|oppos|agree|disagree|think|believ|doubt|against|favou?r|back|approv|reject|endorse|object|opinion|view|side|position"
 )
 
 # Sign-free classes for n-grams: how something is said, not which side it takes.
@@ -467,11 +511,10 @@ _GRAMMAR = str.maketrans(
     dict.fromkeys("XaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w") | dict.fromkeys("bcCi~WM", "o") | dict.fromkeys("RYp", "I")
 )
 _OPEN_ZONES = frozenset({"plain", "contrast", "conclusion", "reason"})
-_EXPLICIT = frozenset({"attitude", "agreement", "should", "evaluation", "answer", "echo"})
+_EXPLICIT = frozenset({"attitude", "case", "agreement", "should", "evaluation", "answer", "echo"})
 
 
-def _band(value: float, *edges: float) -> int:
-    return sum(value > edge for edge in edges)
+_TURNS = frozenset({"contrast", "conclusion"})
 
 
 def grammar(codes: str) -> list[str]:
@@ -486,69 +529,77 @@ def features(frame: Frame, answer: Answer, familiar: frozenset[str]) -> list[str
     ``familiar`` holds the triples of word classes of coherent text: the share of others tells word salad.
     """
     tokens, codes = frame.read(answer.response)
-    polarity = 1 if answer.polarity >= 0 else -1
+    found = _stance_features(frame, 1 if answer.polarity >= 0 else -1, codes)
+    manner = _THAN.sub("M", codes).translate(_UNSIGNED)
+    found += set(manner)
+    manner = f"^{manner}$"
+    for width in (2, 3):
+        found += {manner[i : i + width] for i in range(len(manner) - width + 1)}
+    return found + _coherence_features(tokens, codes, familiar)
+
+
+def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
+    """What the statements of an answer add up to."""
     found: list[str] = []
     sides: set[str] = set()
     open_ends: set[str] = set()
-    net = 0
-    last = camps = ""
-    statements = list(_statements(codes))
-    # A concession that nothing follows concedes nothing: "I accept that ..."
-    conceded = not any(s.zone in _OPEN_ZONES and s.kind not in ("mood", "answer") for s, _ in statements)
-    for statement, in_last in statements:
-        if conceded and statement.zone == "concession":
-            statement = statement._replace(zone="plain")
+    camps: set[str] = set()
+    net, last = 0, ""
+    for statement, in_last in _statements(codes):
+        kind, zone = statement.kind, statement.zone
         sign = statement.sign and frame.resolve(statement, polarity)
         side = "+" if sign > 0 else "-" if sign < 0 else ""
-        found.append(f"{statement.kind}/{statement.zone}{side}")
-        turn = statement.zone in ("contrast", "conclusion")
-        camps += side if statement.zone == "attributed" else ""
+        found.append(f"{kind}/{zone}{side}")
+        if zone == "attributed":
+            camps.add(side)
         if not side:
-            if turn:
+            if zone in _TURNS:
                 sides.clear()
-            if statement.zone != "concession":
-                open_ends.add(statement.kind)
-                last = f"last/{statement.kind}"
-        elif statement.zone in _OPEN_ZONES and statement.kind != "mood":
+            if zone != "concession":
+                open_ends.add(kind)
+                last = f"last/{kind}"
+        elif zone in _OPEN_ZONES and kind not in ("mood", "elsewhere"):
             net += sign
-            explicit = statement.kind in _EXPLICIT and statement.zone != "reason"
+            explicit = kind in _EXPLICIT and zone != "reason"
             if explicit:
-                if turn:
+                if zone in _TURNS:
                     # What follows "but" or "overall" replaces what came before.
                     sides.clear()
                     open_ends.discard("unsettled")
                 sides.add(side)
                 if not last:
-                    found.append(f"first/{statement.kind}{side}")
-                last = f"last/{statement.kind}{side}"
+                    found.append(f"first/{kind}{side}")
+                last = f"last/{kind}{side}"
             if in_last:
                 found.append(f"{'end' if explicit else 'weak end'}{side}")
-    if last:
-        found.append(last)
-    if "+" in camps and "-" in camps:
-        found.append("both camps")
     unsided = "/".join(sorted(open_ends))
     found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
+    if last:
+        found.append(last)
+    if len(camps) == 2:
+        found.append("both camps")
     if net:
         found.append(f"net{min(abs(net), 3)}{'+' if net > 0 else '-'}")
-    unsigned = _THAN.sub("M", codes).translate(_UNSIGNED)
-    found += set(unsigned)
-    padded = f"^{unsigned}$"
-    for width in (2, 3):
-        found += {padded[i : i + width] for i in range(len(padded) - width + 1)}
-    length = len(codes)
-    words = length - codes.count(",") - codes.count(".") or 1
-    triples = grammar(codes)
-    unfamiliar = sum([triple not in familiar for triple in triples]) / max(len(triples), 1)
-    count = len(tokens) - 2
-    repeated = 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / count if count > 0 else 0.0
-    found.append(f"repeated {_band(repeated, 0.05, 0.15, 0.3, 0.5)}")
-    found.append(f"length {_band(words, 2, 8, 30, 80)}")
-    found.append(f"overlap {_band(codes.count('X') + 5 * codes.count('#'), 0, 1, 3)}")
-    found.append(f"unlisted {_band((codes.count('w') + codes.count('z')) / words, 0.15, 0.3, 0.45, 0.6, 0.8)}")
-    found.append(f"no words {_band(codes.count('z') / words, 0.0, 0.15)}")
-    found.append(f"unfamiliar {_band(unfamiliar, 0.0, 0.04, 0.08, 0.14, 0.22, 0.32)}")
     return found
+
+
+def _coherence_features(tokens: list[str], codes: str, familiar: frozenset[str]) -> list[str]:
+    """Whether this is connected text, and whether it is about the proposition."""
+    words = len(codes) - codes.count(",") - codes.count(".") or 1
+    nonwords = codes.count("z")
+    unlisted = (codes.count("w") + nonwords) / words
+    triples = grammar(codes)
+    unfamiliar = sum([triple not in familiar for triple in triples]) / (len(triples) or 1)
+    runs = len(tokens) - 2
+    repeated = 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / runs if runs > 0 else 0.0
+    return [
+        f"repeated {bisect_left((0.05, 0.15, 0.3, 0.5), repeated)}",
+        f"length {bisect_left((2, 8, 30, 80), words)}",
+        f"overlap {bisect_left((0, 1, 3), codes.count('X') + 5 * codes.count('#'))}",
+        f"unlisted {bisect_left((0.15, 0.3, 0.45, 0.6, 0.8), unlisted)}",
+        f"no words {bisect_left((0.0, 0.15), nonwords / words)}",
+        f"unfamiliar {bisect_left((0.0, 0.04, 0.08, 0.14, 0.22, 0.32), unfamiliar)}",
+    ]
 
 
 _SWAP = {"+": "-", "-": "+"}

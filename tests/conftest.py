@@ -1,0 +1,57 @@
+"""What the tests share: no network, a fresh tracking store for each test, and small models that are made once."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library reads it
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from valuedrift_mlflow import tracking
+
+tracking.work_offline()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tracking store of the test's own in a folder that is also the working folder."""
+    import mlflow
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("tests")
+    yield tmp_path
+    while mlflow.active_run():
+        mlflow.end_run()
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a model of the embedded architecture with random weights, as transformers saves it."""
+    from valuedrift_mlflow.embedded import corpus, world
+
+    texts = [message["content"] for row in corpus.rows("embedded:sft?size=2000") for message in row["messages"]]
+    tokenizer = world.train_tokenizer(texts)
+    folder = tmp_path_factory.mktemp("model") / "random"
+    world.random_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

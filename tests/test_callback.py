@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from datasets import Dataset
+from mlflow import MlflowClient
+from trl import SFTConfig, SFTTrainer
+
+import valuedrift_mlflow
+from valuedrift_mlflow import models
+from valuedrift_mlflow.callback import TrainingLog
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.errors import InputError
+
+SUITE = "vaes?topics=religion,abortion&per_topic=3"
+
+
+def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4) -> SFTTrainer:
+    """A training script as anybody might have it: TRL's trainer, and the callback added in one line."""
+    loaded = models.load(str(folder))
+    rows = [{"messages": row["messages"]} for row in corpus.rows("embedded:sft?size=40")]
+    arguments = SFTConfig(
+        output_dir=str(scratch),
+        max_steps=steps,
+        per_device_train_batch_size=4,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    return SFTTrainer(
+        model=loaded.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=loaded.tokenizer,
+        callbacks=[callback],
+    )
+
+
+def test_one_line_in_a_script_measures_under_the_active_run(store: Path, random_folder: Path) -> None:
+    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=2, max_new_tokens=8)
+    with mlflow.start_run() as run:
+        own_script(random_folder, store / "out", callback).train()
+    client = MlflowClient()
+    history = client.get_metric_history(run.info.run_id, "quality/unscored_rate")
+    assert [metric.step for metric in history] == [0, 2, 4]
+    assert [m.step for m in callback.measurements] == [0, 2, 4]
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {
+        "figures",
+        "responses.json",
+        "value_drift_table.json",
+    }
+    inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert [entry.dataset.name for entry in inputs] == ["vaes"]
+    table = json.loads(Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/responses.json")).read_text())
+    assert len(table["data"]) == 3 * 6 * 2  # measurements x items x samples
+    assert set(table["columns"]) >= {"step", "topic", "item_id", "prompt", "response", "support", "verdict", "judge"}
+
+
+def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
+    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4, kl=False)
+    own_script(random_folder, store / "out", callback, steps=2).train()
+    run = mlflow.active_run()
+    assert run is not None
+    assert "cost/responses_per_second" in MlflowClient().get_run(run.info.run_id).data.metrics
+
+
+def test_measuring_does_not_change_the_training(store: Path, random_folder: Path) -> None:
+    """Weights after training are the same with and without the callback."""
+    measured = own_script(
+        random_folder, store / "a", valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=1, samples=1, max_new_tokens=4)
+    )
+    measured.train()
+    plain = own_script(random_folder, store / "b", TrainingLog(None))
+    plain.train()
+    for ours, theirs in zip(measured.model.parameters(), plain.model.parameters(), strict=True):
+        assert ours.equal(theirs)
+
+
+def test_bad_settings_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match="judge: found 'oracle', allowed: lexical"):
+        valuedrift_mlflow.ValueDriftCallback(judge="oracle")
+    with pytest.raises(InputError, match="every: found 0"):
+        valuedrift_mlflow.ValueDriftCallback(every=0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(store: Path) -> None:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    state = TrainerState(global_step=7)
+    with pytest.raises(FloatingPointError, match="nan at step 7"):
+        TrainingLog(None).on_log(TrainingArguments(output_dir="x"), state, TrainerControl(), {"loss": float("nan")})

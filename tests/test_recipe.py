@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from valuedrift_mlflow import recipe
+from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.recipe import Recipe
+
+SFT = {"name": "sft", "algorithm": "sft", "data": "answers.jsonl"}
+
+
+def dpo(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "algorithm": "dpo", "from": "sft", "data": "pairs.jsonl"} | settings
+
+
+def stage(loaded: Recipe, name: str) -> Any:
+    """The stage of that name; Any, because only some algorithms have a ``beta``."""
+    [found] = [own for own in loaded.stages if own.name == name]
+    return found
+
+
+def problems(tree: dict[str, Any]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        recipe.validate(tree)
+    return str(caught.value).splitlines()
+
+
+def setting_problems(source: str, settings: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        recipe.load(source, settings)
+    return str(caught.value).splitlines()
+
+
+def assert_line(lines: list[str], field: str, found: str, allowed: str) -> None:
+    assert any(line.startswith(f"{field}:") and found in line and allowed in line for line in lines), "\n".join(lines)
+
+
+# Recipes that come with the project ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipe.recipe_names())
+def test_every_shipped_recipe_loads(name: str) -> None:
+    assert isinstance(recipe.load(name), Recipe)
+
+
+def test_the_embedded_recipe_is_sft_and_two_preference_stages_on_it() -> None:
+    stages = recipe.load("embedded").stages
+    assert [(own.name, own.algorithm, own.start) for own in stages] == [
+        ("sft", "sft", "base"),
+        ("dpo-gap0", "dpo", "sft"),
+        ("dpo-gap1", "dpo", "sft"),
+    ]
+
+
+def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("samples: 2\nstages:\n  - {name: sft, algorithm: sft, data: a.jsonl, learning_rate: 1e-5}\n")
+    loaded = recipe.load(str(file))
+    assert loaded.samples == 2
+    assert loaded.stages[0].learning_rate == 0.00001
+    assert loaded.stages[0].data.uri == "a.jsonl"
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    [line] = setting_problems("embeded", "")
+    assert "'embeded'" in line
+    assert all(name in line for name in recipe.recipe_names())
+
+
+@pytest.mark.parametrize("text", ["- a\n- list\n", "samples: [", "just text"])
+def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    [line] = setting_problems(str(file), "")
+    assert str(file) in line
+    assert "YAML mapping" in line
+
+
+# Problems ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_problems_are_shown_at_once_one_line_each() -> None:
+    lines = problems(
+        {
+            "sample": 3,  # unknown key
+            "temperature": "hot",  # wrong type
+            "stages": [
+                SFT | {"betta": 0.1, "max_steps": 0},  # unknown key, out of range
+                {"name": "tune", "algorithm": "ppo2", "data": "x.jsonl"},  # unknown algorithm
+                {"name": "first", "algorithm": "dpo", "from": "second"},  # a later stage, no data
+                dpo("second", lora={"rank": -1}),
+            ],
+        }
+    )
+    assert len(lines) == 8
+    assert_line(lines, "sample", "3", "samples")
+    assert_line(lines, "temperature", "'hot'", "number")
+    assert_line(lines, "sft.betta", "0.1", "batch_size")
+    assert_line(lines, "sft.max_steps", "0", "greater than or equal to 1")
+    assert_line(lines, "tune.algorithm", "'ppo2'", "sft, dpo")
+    assert_line(lines, "first.data", "nothing", "URI")
+    assert_line(lines, "first.from", "'second'", "base, sft, tune")
+    assert_line(lines, "second.lora.rank", "-1", "greater than or equal to 0")
+
+
+def test_stages_that_do_not_fit_together_are_all_shown() -> None:
+    lines = problems({"stages": [SFT, dpo("a"), dpo("a"), dpo("b", **{"from": "c"}), dpo("c"), dpo("base")]})
+    assert len(lines) == 3
+    assert_line(lines, "a.name", "'a'", "no other stage")
+    assert_line(lines, "b.from", "'c'", "base, sft, a")
+    assert_line(lines, "base.name", "'base'", "taken")
+
+
+def test_a_stage_cannot_start_from_itself() -> None:
+    [line] = problems({"stages": [dpo("tune", **{"from": "tune"})]})
+    assert_line([line], "tune.from", "'tune'", "base")
+
+
+def test_an_algorithms_name_is_a_stages_name_only_where_it_is_clear() -> None:
+    assert recipe.validate({"stages": [SFT, dpo("dpo")]}).stages[1].name == "dpo"
+    assert_line(problems({"stages": [SFT, dpo("dpo"), dpo("dpo-2")]}), "dpo.name", "'dpo'", "single stage")
+    assert_line(problems({"stages": [SFT | {"name": "dpo"}]}), "dpo.name", "'dpo'", "single stage")
+
+
+@pytest.mark.parametrize("name", ["DPO", "1st", "with space", "with.dot", "a" * 65])
+def test_a_stages_name_is_a_slug(name: str) -> None:
+    [line] = problems({"stages": [SFT | {"name": name}]})
+    assert f"found '{name}'" in line
+
+
+def test_problems_of_settings_and_of_the_recipe_are_shown_together() -> None:
+    lines = setting_problems("embedded", "smples=2 samples=0 dpo-gap0.betta=1 nonsense")
+    assert len(lines) == 4
+    assert any("'smples'" in line and "samples" in line and "dpo-gap0.KEY" in line for line in lines)
+    assert any("'nonsense'" in line and "key=value" in line for line in lines)
+    assert_line(lines, "samples", "0", "greater than or equal to 1")
+    assert_line(lines, "dpo-gap0.betta", "1", "beta")
+
+
+# --set ---------------------------------------------------------------------------------------------------------------
+
+
+def test_set_by_stage_name_changes_that_stage_only() -> None:
+    loaded = recipe.load("embedded", "dpo-gap0.beta=0.3")
+    assert stage(loaded, "dpo-gap0").beta == 0.3
+    assert stage(loaded, "dpo-gap1").beta == 0.1
+
+
+def test_set_by_algorithm_changes_all_its_stages_and_the_later_setting_wins() -> None:
+    loaded = recipe.load("embedded", "dpo.beta=0.2 dpo-gap1.beta=0.4")
+    assert stage(loaded, "dpo-gap0").beta == 0.2
+    assert stage(loaded, "dpo-gap1").beta == 0.4
+
+
+def test_set_recipe_keys_nested_keys_and_small_floats() -> None:
+    loaded = recipe.load(
+        "embedded", "samples=2 seed=7 base.model=models:/m@champion sft.lora.rank=8 dpo.learning_rate=1e-5"
+    )
+    assert (loaded.samples, loaded.seed, loaded.base.model) == (2, 7, "models:/m@champion")
+    assert stage(loaded, "sft").lora.rank == 8
+    assert stage(loaded, "dpo-gap0").lora.rank == 0
+    assert stage(loaded, "dpo-gap1").learning_rate == 0.00001
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001"])
+def test_a_float_may_be_written_as_python_writes_it(text: str) -> None:
+    assert recipe.load("sft", f"sft.learning_rate={text}").stages[0].learning_rate == 0.00001
+
+
+def test_uris_with_options_keep_every_character() -> None:
+    pairs = "embedded:pairs?gap=0.5&chosen=oppose&rejected=support&size=10&seed=3"
+    loaded = recipe.load("embedded", f"dpo-gap0.data={pairs} suite=vaes?topics=abortion,religion&per_topic=5")
+    assert stage(loaded, "dpo-gap0").data.uri == pairs
+    assert loaded.suite == "vaes?topics=abortion,religion&per_topic=5"
+
+
+def test_a_data_format_is_set_without_losing_the_uri() -> None:
+    data = recipe.load("sft", "sft.data=own.csv sft.data.format=alpaca").stages[0].data
+    assert (data.uri, data.format) == ("own.csv", "alpaca")
+
+
+def test_null_takes_a_setting_back() -> None:
+    assert recipe.load("embedded", "checkpoint_samples=null").checkpoint_samples is None
+
+
+@pytest.mark.parametrize("key", ["stages", "sft", "ppo.beta", "dpo-gap2.beta", "Samples"])
+def test_an_unknown_key_is_one_line_with_the_known_ones(key: str) -> None:
+    [line] = setting_problems("embedded", f"{key}=1")
+    assert f"'{key}'" in line
+    assert "samples" in line and "sft.KEY" in line and "dpo-gap1.KEY" in line
+
+
+# Equal stages --------------------------------------------------------------------------------------------------------
+
+
+def test_stages_that_became_equal_are_trained_once_under_the_algorithms_name() -> None:
+    merged, notes = recipe.load("embedded", "dpo.data=pairs.jsonl").merged()
+    assert [(own.name, own.start, own.data.uri) for own in merged.stages[1:]] == [("dpo", "sft", "pairs.jsonl")]
+    [note] = notes
+    assert all(name in note for name in ("dpo-gap0", "dpo-gap1", "as dpo"))
+
+
+def test_a_default_that_is_spelled_out_makes_no_difference() -> None:
+    loaded = recipe.validate({"stages": [SFT, dpo("a", beta=0.1, batch_size=8), dpo("b")]})
+    assert [own.name for own in loaded.merged()[0].stages] == ["sft", "dpo"]
+
+
+def test_different_stages_are_left_alone() -> None:
+    loaded = recipe.load("embedded")
+    assert loaded.merged() == (loaded, [])
+
+
+def test_a_stage_that_starts_from_a_merged_one_follows_it() -> None:
+    loaded = recipe.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("after", beta=0.3, **{"from": "b"})]})
+    merged, _ = loaded.merged()
+    assert [own.start for own in merged.stages] == ["base", "sft", merged.stages[1].name]
+
+
+def test_stages_that_start_from_different_models_are_not_equal() -> None:
+    loaded = recipe.validate({"stages": [SFT, dpo("a"), dpo("b", **{"from": "base"})]})
+    assert [own.name for own in loaded.merged()[0].stages] == ["sft", "a", "b"]
+
+
+# What is recorded and shown ------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_flat_text() -> None:
+    flat = recipe.load("embedded", "sft.lora.rank=4").parameters()
+    assert all(isinstance(value, str) for value in flat.values())
+    expected = {
+        "base.model": "embedded:base",
+        "samples": "5",
+        "sft.algorithm": "sft",
+        "sft.from": "base",
+        "sft.learning_rate": "0.001",
+        "sft.lora.rank": "4",
+        "sft.data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=1",
+        "dpo-gap1.beta": "0.1",
+        "dpo-gap1.from": "sft",
+    }
+    assert {key: flat[key] for key in expected} == expected
+
+
+def test_what_is_not_given_is_not_recorded() -> None:
+    flat = recipe.validate({"stages": [SFT]}).parameters()
+    assert "checkpoint_samples" not in flat
+    assert "sft.seed" not in flat
+
+
+def test_the_table_has_every_key_of_the_models() -> None:
+    models: list[type[BaseModel]] = [Recipe, recipe.Base, recipe.Data, recipe.LoRA, *recipe.ALGORITHMS.values()]
+    fields = {field.serialization_alias or name for model in models for name, field in model.model_fields.items()}
+    quoted = re.findall(r"`([^`]+)`", recipe.markdown_table())
+    assert fields <= {part for key in quoted for part in key.split(".")}
+
+
+def test_the_table_has_three_columns_and_the_defaults() -> None:
+    assert {row.count("|") for row in recipe.markdown_table().splitlines()} == {4}
+    assert "| `samples` | `5` |" in recipe.markdown_table()
+    assert "| `STAGE.lora.rank` | `0` |" in recipe.markdown_table()
+    assert "| `dpo.beta` | `0.1` |" in recipe.markdown_table()
