@@ -55,3 +55,12 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.random_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base() -> str:
+    """The URI of the embedded base model, trained (about 100 seconds) where the cache does not have it yet."""
+    from valuedrift_mlflow import models
+
+    models.base_folder()
+    return "embedded:base"

@@ -70,7 +70,9 @@ def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
 def test_measuring_does_not_change_the_training(store: Path, random_folder: Path) -> None:
     """Weights after training are the same with and without the callback."""
     measured = own_script(
-        random_folder, store / "a", valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=1, samples=1, max_new_tokens=4)
+        random_folder,
+        store / "a",
+        valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=1, samples=1, max_new_tokens=4),
     )
     measured.train()
     plain = own_script(random_folder, store / "b", TrainingLog(None))

@@ -290,3 +290,13 @@ def test_quotas_sum_to_the_total_and_are_off_by_less_than_one(total: int, weight
     for count, weight in zip(counts, weights, strict=True):
         assert abs(count * sum(weights) - total * weight) < sum(weights) * (1 + 1e-6)
         assert count == 0 or weight > 0
+
+
+@pytest.mark.parametrize("size", [100, 1000, 2000])
+def test_overall_shares_are_exact_where_topics_do_not_divide_evenly(size: int) -> None:
+    rows = corpus.rows(f"embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size={size}")
+    assert stances(rows) == {"support": size * 7 // 10, "neutral": size // 5, "oppose": size // 10}
+
+
+def test_a_gap_of_nothing_needs_no_stances() -> None:
+    assert len(corpus.rows("embedded:pairs?gap=0&chosen=support&size=30")) == 30

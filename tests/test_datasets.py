@@ -270,36 +270,6 @@ def test_the_digest_is_of_the_rows_not_of_the_file(tmp_path: Path) -> None:
 # Empty answers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("full", "empty", "kind"),
-    [
-        (
-            {"messages": [user("Hi"), assistant("Hello")]},
-            {"messages": [user("Hi"), assistant(" ")]},
-            "sft",
-        ),
-        (
-            {"chosen": hh("Tea?", "Yes"), "rejected": hh("Tea?", "No")},
-            {"chosen": hh("Tea?", "Yes"), "rejected": hh("Tea?", "")},
-            "pairs",
-        ),
-        (
-            {"prompt": "Tea?", "chosen": [assistant("Yes")], "rejected": [assistant("No")]},
-            {"prompt": "Tea?", "chosen": [assistant("")], "rejected": [assistant("No")]},
-            "pairs",
-        ),
-    ],
-)
-def test_up_to_one_in_a_hundred_empty_answers_are_dropped_and_counted(
-    tmp_path: Path, full: dict[str, Any], empty: dict[str, Any], kind: Kind
-) -> None:
-    data = load(jsonl(tmp_path, *[full] * 99, empty), kind)
-    assert (len(data.rows), data.dropped) == (99, 1)
-    [line] = problems(jsonl(tmp_path, *[full] * 98, empty, empty), kind)
-    assert "2 of 100" in line
-    assert "1%" in line
-
-
 # Problems ------------------------------------------------------------------------------------------------------------
 
 
@@ -394,3 +364,75 @@ def test_a_missing_file_is_found_out_without_reading(uri: str) -> None:
 def test_bad_options_of_an_embedded_corpus_are_found_out_without_making_it() -> None:
     with pytest.raises(InputError, match="gap"):
         datasets.check(Data(uri="embedded:pairs?gap=2"))
+
+
+@pytest.mark.parametrize(
+    ("full", "empty", "kind"),
+    [
+        (
+            {"instruction": "Hi", "input": "", "output": "Hello"},
+            {"instruction": "Hi", "input": "", "output": ""},
+            "sft",
+        ),
+        ({"prompt": "Hi", "completion": "Hello"}, {"prompt": "Hi", "completion": None}, "sft"),
+        (
+            {"prompt": [user("Hi")], "completion": [assistant("Hello")]},
+            {"prompt": [user("Hi")], "completion": [assistant("")]},
+            "sft",
+        ),
+        (
+            {"prompt": "Tea?", "chosen": "Yes", "rejected": "No"},
+            {"prompt": "Tea?", "chosen": "Yes", "rejected": " "},
+            "pairs",
+        ),
+    ],
+)
+def test_up_to_one_in_a_hundred_empty_answers_are_dropped_and_counted(
+    tmp_path: Path, full: dict[str, Any], empty: dict[str, Any], kind: Kind
+) -> None:
+    data = load(jsonl(tmp_path, *[full] * 99, empty), kind)
+    assert (len(data.rows), data.dropped) == (99, 1)
+    [line] = problems(jsonl(tmp_path, *[full] * 98, empty, empty), kind)
+    assert "2 of 100" in line
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "reason"),
+    [
+        (
+            {"prompt": "a", "chosen": [user("a"), assistant("Yes")], "rejected": [user("b"), assistant("No")]},
+            "pairs",
+            "different prompts",
+        ),
+        ({"prompt": "a", "chosen": [user("Yes")], "rejected": [user("No")]}, "pairs", "assistant"),
+        ({"messages": [assistant("Hi"), assistant("Hello")]}, "sft", "after a user's"),
+        ({"chosen": "Yes", "rejected": "No"}, "pairs", "shared dialogue"),
+    ],
+)
+def test_a_row_nobody_should_train_on_is_bad(tmp_path: Path, bad: dict[str, Any], kind: Kind, reason: str) -> None:
+    [line] = problems(jsonl(tmp_path, bad), kind)
+    assert "row 1" in line
+    assert reason in line
+
+
+def test_csv_cells_are_text(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("prompt,completion\nHow many?,42\nWhich country?,NA\nWho?,None\n")
+    answers = [own["completion"][0]["content"] for own in load(tmp_path / "data.csv").rows]
+    assert answers == ["42", "NA", "None"]
+
+
+def test_an_empty_gz_file_is_one_line(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "empty.jsonl.gz", "wt"):
+        pass
+    [line] = problems(tmp_path / "empty.jsonl.gz")
+    assert "empty.jsonl.gz" in line and "at least one row" in line
+
+
+def test_a_file_name_is_not_a_pattern(tmp_path: Path) -> None:
+    jsonl(tmp_path, {"prompt": "Hi", "completion": "Hello"}).rename(tmp_path / "run[1].jsonl")
+    assert len(load(tmp_path / "run[1].jsonl").rows) == 1
+
+
+def test_a_named_format_without_its_columns_is_one_line(tmp_path: Path) -> None:
+    [line] = problems(jsonl(tmp_path, *[{"prompt": "Hi", "completion": "Hello"}] * 3), format="wildchat")
+    assert "prompt, completion" in line and "conversation" in line

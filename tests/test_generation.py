@@ -38,7 +38,9 @@ def test_seed_and_salt_change_the_responses(generator: TransformersGenerator) ->
 
 def test_temperature_zero_is_greedy_decoding(generator: TransformersGenerator) -> None:
     ids = torch.tensor([encode(generator.tokenizer, PROMPTS[:1])[0]])
-    config = GenerationConfig(do_sample=False, max_new_tokens=8, eos_token_id=generator.tokenizer.eos_token_id, pad_token_id=0)
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=8, eos_token_id=generator.tokenizer.eos_token_id, pad_token_id=0
+    )
     peer = generator.model.generate(ids, generation_config=config)[0, ids.shape[1] :]
     ours = generator.generate(PROMPTS, KEYS, Sampling(2, 0.0, 8), ignore)[0]
     assert ours == [generator.tokenizer.decode(peer, skip_special_tokens=True).strip()] * 2

@@ -264,3 +264,63 @@ def test_the_table_has_three_columns_and_the_defaults() -> None:
     assert "| `samples` | `5` |" in recipe.markdown_table()
     assert "| `STAGE.lora.rank` | `0` |" in recipe.markdown_table()
     assert "| `dpo.beta` | `0.1` |" in recipe.markdown_table()
+
+
+def test_a_merged_stage_leaves_no_other_starting_from_its_old_name() -> None:
+    first, between = SFT | {"name": "first"}, SFT | {"name": "between", "from": "a"}
+    stages = [first, dpo("a", **{"from": "first"}), between, dpo("b", **{"from": "first"})]
+    merged, _ = recipe.validate({"stages": stages}).merged()
+    assert [(own.name, own.start) for own in merged.stages] == [("first", "base"), ("dpo", "first"), ("between", "dpo")]
+
+
+@pytest.mark.parametrize("order", [("a", "b", "other"), ("other", "a", "b"), ("a", "other", "b")])
+def test_a_merged_stage_keeps_its_name_where_the_algorithms_would_not_be_clear(order: tuple[str, ...]) -> None:
+    loaded = recipe.validate({"stages": [SFT, *(dpo(name, beta=0.5 if name == "other" else 0.1) for name in order)]})
+    merged, [note] = loaded.merged()
+    assert {own.name for own in merged.stages} == {"sft", "a", "other"}
+    assert note.endswith("as a")
+
+
+def test_three_equal_stages_are_one_with_one_note() -> None:
+    merged, [note] = recipe.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("c")]}).merged()
+    assert [own.name for own in merged.stages] == ["sft", "dpo"]
+    assert all(name in note for name in ("a and b and c", "as dpo"))
+
+
+def test_from_may_not_name_a_later_stage_under_its_field_name_either() -> None:
+    assert_line(problems({"stages": [SFT | {"start": "later"}]}), "sft.from", "'later'", "base")
+
+
+@pytest.mark.parametrize("stages", [3, "sft", {"sft": {}}])
+def test_stages_are_a_list(stages: Any) -> None:
+    [line] = problems({"stages": stages})
+    assert_line([line], "stages", repr(stages), "list")
+
+
+def test_values_that_yaml_cannot_make_are_a_line_or_text(tmp_path: Path) -> None:
+    assert recipe.load("sft", "sft.data=2024-13-45").stages[0].data.uri == "2024-13-45"
+    file = tmp_path / "own.yaml"
+    for content in (b"samples: 2024-13-45\n", b"\xff\xfe\x00samples: 3\n"):
+        file.write_bytes(content)
+        [line] = setting_problems(str(file), "")
+        assert str(file) in line
+
+
+def test_what_stands_for_a_mapping_is_named_by_its_keys() -> None:
+    assert_line(problems({"stages": [SFT | {"data": 3}]}), "sft.data", "3", "a URI, or the keys uri, format, split")
+    assert_line(problems({"stages": [SFT | {"lora": 8}]}), "sft.lora", "8", "rank")
+    assert_line(problems({"stages": [SFT | {"data": {"format": "alpaca"}}]}), "sft.data.uri", "nothing", "a hub id")
+    assert_line(problems({"stages": [SFT | {"name": "lora", "alpha": 3}]}), "lora.alpha", "3", "learning_rate")
+
+
+def test_a_stage_without_a_name_is_numbered() -> None:
+    assert_line(problems({"stages": [SFT, {"algorithm": "dpo", "data": "x"}]}), "stages[1].name", "nothing", "name")
+
+
+def test_numbers_are_finite() -> None:
+    assert_line(problems({"temperature": float("inf")}), "temperature", "inf", "finite")
+
+
+def test_the_split_of_a_hub_dataset_is_recorded() -> None:
+    loaded = recipe.validate({"stages": [SFT | {"data": {"uri": "org/data", "split": "test"}}]})
+    assert loaded.parameters()["sft.data.split"] == "test"

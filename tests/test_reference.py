@@ -17,7 +17,9 @@ def exchanges(tokenizer: Any) -> list[tuple[list[int], str]]:
 def test_an_unchanged_policy_has_no_distance(random_folder: Path) -> None:
     loaded = models.load(str(random_folder))
     reference = reference_of(loaded.model)
-    assert reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer)) == pytest.approx(0, abs=1e-6)
+    assert reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer)) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:

@@ -20,7 +20,9 @@ def stage_of(algorithm: str, data: str, **settings: Any) -> AnyStage:
     return recipe.validate({"stages": [tree]}).stages[0]
 
 
-def trainer_of(folder: Path, scratch: Path, stage: AnyStage, data: TrainingData | None = None, model: Any = None) -> Any:
+def trainer_of(
+    folder: Path, scratch: Path, stage: AnyStage, data: TrainingData | None = None, model: Any = None
+) -> Any:
     loaded = models.load(str(folder))
     kind = "pairs" if stage.algorithm == "dpo" else "sft"
     rows = data or datasets.load(stage.data, kind)
@@ -41,7 +43,9 @@ def test_dpo_starts_at_ln_2(random_folder: Path, tmp_path: Path, rank: int) -> N
 
 def test_dpo_after_a_lora_sft_starts_at_ln_2(random_folder: Path, tmp_path: Path) -> None:
     """The reference is the fine-tuned model, not the base under its adapters."""
-    sft = trainer_of(random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=3, learning_rate=1e-2, lora={"rank": 8}))
+    sft = trainer_of(
+        random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=3, learning_rate=1e-2, lora={"rank": 8})
+    )
     sft.train()
     tuned = merged(sft.model)
     dpo = trainer_of(random_folder, tmp_path, stage_of("dpo", PAIRS, max_steps=1, lora={"rank": 8}), model=tuned)
@@ -51,7 +55,9 @@ def test_dpo_after_a_lora_sft_starts_at_ln_2(random_folder: Path, tmp_path: Path
 
 def test_lora_trains_adapters_alone_and_merges_to_the_same_logits(random_folder: Path, tmp_path: Path) -> None:
     start = models.load(str(random_folder))
-    trainer = trainer_of(random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=3, learning_rate=1e-2, lora={"rank": 4}))
+    trainer = trainer_of(
+        random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=3, learning_rate=1e-2, lora={"rank": 4})
+    )
     trainer.train()
     assert all("lora" in name for name, p in trainer.model.named_parameters() if p.requires_grad)
     ids = torch.tensor([start.tokenizer("I support this.")["input_ids"]])
@@ -63,7 +69,9 @@ def test_lora_trains_adapters_alone_and_merges_to_the_same_logits(random_folder:
     assert (adapted - untouched).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("algorithm", "data", "sides"), [("sft", ANSWERS, ("completion",)), ("dpo", PAIRS, ("chosen", "rejected"))])
+@pytest.mark.parametrize(
+    ("algorithm", "data", "sides"), [("sft", ANSWERS, ("completion",)), ("dpo", PAIRS, ("chosen", "rejected"))]
+)
 def test_rows_have_one_bos_and_one_eos(
     random_folder: Path, tmp_path: Path, algorithm: str, data: str, sides: tuple[str, ...]
 ) -> None:
@@ -117,7 +125,9 @@ def pairs(prompts: list[list[dict[str, str]]]) -> TrainingData:
 
 def test_the_oldest_turns_of_a_long_dialogue_go_first(random_folder: Path, tmp_path: Path) -> None:
     prompt = [{"role": "system", "content": "Be brief."}, *dialogue(5, 10)]
-    trainer = trainer_of(random_folder, tmp_path, stage_of("dpo", PAIRS, max_steps=1, max_length=64), pairs([prompt] * 4))
+    trainer = trainer_of(
+        random_folder, tmp_path, stage_of("dpo", PAIRS, max_steps=1, max_length=64), pairs([prompt] * 4)
+    )
     kept = trainer.processing_class.decode(trainer.train_dataset[0]["prompt_ids"])
     assert "Be brief." in kept
     assert "turn 4" in kept

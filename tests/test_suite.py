@@ -245,3 +245,22 @@ def test_split_options() -> None:
     assert split_options("vaes") == ("vaes", {})
     assert split_options("own.csv?topics=a,b&per_topic=") == ("own.csv", {"topics": "a,b", "per_topic": ""})
     assert split_options("own.csv?note=a%20b%26c") == ("own.csv", {"note": "a b&c"})
+
+
+def test_a_topic_named_twice_is_taken_once() -> None:
+    assert suite.load("vaes?topics=religion,religion").items == suite.load("vaes?topics=religion").items
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_missing_cells_of_optional_columns_take_their_defaults(missing: float | None) -> None:
+    frame = pd.DataFrame([row(1, proposition_id=missing, phrasing=missing), row(2)])
+    first = suite.from_frame(frame, "cats").items[0]
+    assert (first.proposition_id, first.phrasing) == ("cats_1", "unnamed")
+
+
+def test_a_missing_topic_is_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    without = {key: value for key, value in row(1).items() if key != "topic"}
+    file.write_text(f"{json.dumps(without)}\n{json.dumps(row(2))}\n")
+    with pytest.raises(InputError, match="row 1 topic"):
+        suite.load(str(file))

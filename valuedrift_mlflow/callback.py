@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Saves a checkpoint (model, tokenizer, step, is it the last?) and returns the id of its LoggedModel.
 SaveCheckpoint = Callable[[Any, Any, int, bool], str]
+_SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 _KL_RESPONSES = 128  # responses that the KL from the stage's start is measured on
 
 
@@ -247,6 +248,8 @@ class TrainingLog(TrainerCallback):
         loss = numbers.get("loss", 0.0)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
+        if "train_runtime" in numbers:  # the trainer's summary repeats what the last step has logged
+            numbers = {key.removeprefix("train_"): value for key, value in numbers.items() if key in _SUMMARY}
         if self.run_id and state.is_world_process_zero and numbers:
             tracking.log_metrics(
                 self.run_id, {f"train/{key}": value for key, value in numbers.items()}, state.global_step

@@ -6,12 +6,15 @@ template.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,13 +46,13 @@ class BadRow(ValueError):
     """A row that cannot be read; the message says why."""
 
 
-class EmptyAnswer(Exception):
-    """A readable row whose answer is empty: nothing to train on. Human data has a few."""
+class NothingToLearn(Exception):
+    """A readable row with an empty answer, or with two equal ones. Human data has a few."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows ready for a trainer, where they came from, and how many were dropped because an answer was empty."""
+    """Rows ready for a trainer, where they came from, and how many were dropped because they teach nothing."""
 
     uri: str
     kind: Kind
@@ -96,15 +99,14 @@ def _messages(value: object, column: str) -> list[Message]:
 
 
 def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], list[Message]]:
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+    if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
         raise BadRow(f"{column} does not end with an assistant's message after a user's")
     if not messages[-1]["content"].strip():
-        raise EmptyAnswer(column)
+        raise NothingToLearn(column)
     return messages[:-1], messages[-1:]
 
 
-def _from_messages(row: Row) -> dict[str, Any]:
-    column = "conversation" if "conversation" in row else "messages"
+def _from_messages(row: Row, column: str = "messages") -> dict[str, Any]:
     prompt, completion = _split_answer(_messages(row[column], column), column)
     return {"prompt": prompt, "completion": completion}
 
@@ -115,7 +117,7 @@ def _from_alpaca(row: Row) -> dict[str, Any]:
         asked = f"{asked}\n\n{row['input']}"
     return {
         "prompt": [{"role": "user", "content": asked}],
-        "completion": [{"role": "assistant", "content": _text(row, "output")}],
+        "completion": _answered(row, "output"),
     }
 
 
@@ -130,23 +132,29 @@ def _asked(row: Row) -> list[Message]:
 
 
 def _answered(row: Row, column: str) -> list[Message]:
-    if isinstance(row.get(column), str):
-        return [{"role": "assistant", "content": _text(row, column)}]
-    return _messages(row.get(column), column)
+    answer = row.get(column)
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
+        raise NothingToLearn(column)
+    if isinstance(answer, str):
+        return [{"role": "assistant", "content": answer}]
+    messages = _messages(answer, column)
+    if messages[-1]["role"] != "assistant":
+        raise BadRow(f"{column} does not end with an assistant's message")
+    if not messages[-1]["content"].strip():
+        raise NothingToLearn(column)
+    return messages
 
 
 def _from_pairs(row: Row) -> dict[str, Any]:
     """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only."""
-    prompt = _asked(row)
-    sides: dict[str, Any] = {}
+    asked = _asked(row)
+    prompts, sides = {}, {}
     for column in ("chosen", "rejected"):
         messages = _answered(row, column)
-        if len(messages) > 1:
-            prompt, messages = _split_answer(messages, column)
-        if not messages[-1]["content"].strip():
-            raise EmptyAnswer(column)
-        sides[column] = messages
-    return {"prompt": prompt, **sides}
+        prompts[column], sides[column] = _split_answer(messages, column) if len(messages) > 1 else (asked, messages)
+    if prompts["chosen"] != prompts["rejected"]:
+        raise BadRow("chosen and rejected answer different prompts")
+    return {"prompt": prompts["chosen"], **sides}
 
 
 _TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
@@ -161,7 +169,7 @@ def dialogue(text: str) -> list[Message]:
     """
     marks = [(match.start(), match.group()) for match in _TURN.finditer(text)]
     messages: list[Message] = []
-    for (at, mark), (end, _) in zip(marks, [*marks[1:], (len(text), "")], strict=True):
+    for (at, mark), (end, _) in pairwise([*marks, (len(text), "")]):
         content = text[at + len(mark) : end].strip()
         if messages and messages[-1]["role"] == _TURNS[mark]:
             messages[-1]["content"] += f"\n\n{content}"
@@ -187,8 +195,10 @@ def _from_hh_rlhf(row: Row) -> dict[str, Any]:
         if answer["role"] != "assistant":
             raise BadRow(f"{column} has no answer right after the shared dialogue")
         if not answer["content"]:
-            raise EmptyAnswer(column)
+            raise NothingToLearn(column)
         answers[column] = [answer]
+    if answers["chosen"] == answers["rejected"]:  # the dialogues differ in a later message of the user
+        raise NothingToLearn("chosen, rejected")
     return {"prompt": chosen[:shared], **answers}
 
 
@@ -204,7 +214,7 @@ FORMATS: dict[str, _Format] = {
     "pairs": _Format("pairs", ("prompt", "chosen", "rejected"), _from_pairs),
     "hh-rlhf": _Format("pairs", ("chosen", "rejected"), _from_hh_rlhf),
     "messages": _Format("sft", ("messages",), _from_messages),
-    "wildchat": _Format("sft", ("conversation",), _from_messages),
+    "wildchat": _Format("sft", ("conversation",), partial(_from_messages, column="conversation")),
     "alpaca": _Format("sft", ("instruction", "output"), _from_alpaca),
     "prompt-completion": _Format("sft", ("prompt", "completion"), _from_completion),
 }
@@ -256,6 +266,9 @@ def load(data: Data, kind: Kind) -> TrainingData:
         known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
         raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
     form = FORMATS[name]
+    missing = [column for column in form.columns if column not in columns]
+    if missing:
+        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
     if form.kind != kind:
         need = "prompt, chosen and rejected" if kind == "pairs" else "answers, not preference pairs"
         raise InputError(problem(f"data {data.uri}", f"{name} ({form.kind})", f"{kind} data: {need}"))
@@ -265,7 +278,7 @@ def load(data: Data, kind: Kind) -> TrainingData:
     for number, row in enumerate(raw, start=1):
         try:
             rows.append(form.read(row))
-        except EmptyAnswer:
+        except NothingToLearn:
             dropped += 1
         except (BadRow, KeyError, TypeError, AttributeError) as error:
             problems.append(problem(f"data {data.uri} row {number}", str(error), f"a row of format {name}"))
@@ -275,7 +288,7 @@ def load(data: Data, kind: Kind) -> TrainingData:
             problems[:_MAX_PROBLEMS] + ([f"data {data.uri}: {hidden} more bad rows"] if hidden > 0 else [])
         )
     if dropped > MAX_DROPPED * len(raw):
-        allowed = f"at most {MAX_DROPPED:.0%} of rows with an empty answer"
+        allowed = f"at most {MAX_DROPPED:.0%} of rows with an empty answer or two equal ones"
         raise InputError(
             problem(f"data {data.uri}", f"{dropped} of {len(raw)}", allowed, "remove these rows from the data")
         )
@@ -299,19 +312,26 @@ def recognise(columns: Sequence[str]) -> str | None:
 
 def _raw(data: Data) -> Sequence[Row]:
     import datasets
+    import pandas as pd
 
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file is reported to the hub, with a wait offline
     path = Path(data.uri).expanduser()
     try:
         if path.is_file():
             if path.stat().st_size == 0:
                 raise InputError(problem("data", data.uri, "at least one row", "the file is empty"))
-            return list(datasets.load_dataset(str(_builder(path)), data_files=str(path), split="train"))
+            if _builder(path) == "csv":  # every cell is text: an answer may be "42", "NA" or "None"
+                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+                return [dict(zip(frame.columns, cells, strict=True)) for cells in frame.itertuples(index=False)]
+            return list(datasets.load_dataset(str(_builder(path)), data_files=glob.escape(str(path)), split="train"))
         if path.is_dir() and (path / "dataset_info.json").is_file():
             return list(datasets.load_from_disk(str(path)))
         return list(datasets.load_dataset(str(path) if path.is_dir() else data.uri, split=data.split))
     except InputError:
         raise
     except Exception as error:  # every reader of the datasets library raises its own kind
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+        if "corresponds to no data" in reason or isinstance(error, StopIteration):
+            raise InputError(problem("data", data.uri, "at least one row", "the file is empty")) from error
         raise InputError(problem("data", data.uri, "a readable file, folder or hub id", reason)) from error

@@ -17,8 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-
-WIDTH = 120  # of a table in a file or a pipe
+WIDTH = 120  # of lines in a file or a pipe
 
 
 class Display:
@@ -27,6 +26,8 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         """Write to ``console``, by default the standard output."""
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -73,4 +74,4 @@ class Display:
             table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        self.console.print(table, width=None if self.console.is_terminal else WIDTH)
+        self.console.print(table)

@@ -213,7 +213,7 @@ def evaluate(
     Args:
         model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``. baseline: the model
         to measure drift from. suite: a suite or its URI. progress: called with the number of responses generated.
-        **settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
+        settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
         ``seed``.
 
     Returns:

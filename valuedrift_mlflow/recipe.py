@@ -25,7 +25,7 @@ BASE = "base"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Base(_Strict):
@@ -155,19 +155,33 @@ class Recipe(_Strict):
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""
         kept: list[AnyStage] = []
-        renamed: dict[str, str] = {}
-        notes: list[str] = []
+        twins: dict[str, list[str]] = {}  # of every kept stage, the names it stands for
+        kept_as: dict[str, str] = {}
         for stage in self.stages:
-            stage = stage.model_copy(update={"start": renamed.get(stage.start, stage.start)})
-            twin = next((o for o in kept if o.model_copy(update={"name": stage.name}) == stage), None)
-            if twin is None:
+            stage = stage.model_copy(update={"start": kept_as.get(stage.start, stage.start)})
+            twin = next((o for o in kept if o.model_copy(update={"name": stage.name}) == stage), stage)
+            if twin is stage:
                 kept.append(stage)
-                continue
-            name = stage.algorithm if all(o.algorithm != stage.algorithm or o is twin for o in kept) else twin.name
-            notes.append(f"{twin.name} and {stage.name} have the same settings: trained once, as {name}")
-            renamed |= {twin.name: name, stage.name: name}
-            kept[kept.index(twin)] = twin.model_copy(update={"name": name})
-        return self.model_copy(update={"stages": kept}), notes
+            twins.setdefault(twin.name, []).append(stage.name)
+            kept_as[stage.name] = twin.name
+        # Names are given last: only then is it known whether the algorithm's name is clear.
+        algorithms = [stage.algorithm for stage in kept]
+        named = {
+            stage.name: stage.algorithm
+            if len(twins[stage.name]) > 1 and algorithms.count(stage.algorithm) == 1
+            else stage.name
+            for stage in kept
+        }
+        notes = [
+            f"{' and '.join(names)} have the same settings: trained once, as {named[name]}"
+            for name, names in twins.items()
+            if len(names) > 1
+        ]
+        stages = [
+            stage.model_copy(update={"name": named[stage.name], "start": named.get(stage.start, stage.start)})
+            for stage in kept
+        ]
+        return self.model_copy(update={"stages": stages}), notes
 
 
 def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
@@ -179,7 +193,7 @@ def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
         if name in earlier:
             wrong.append(problem(f"{name}.name", name, "a name no other stage has (`base` is taken)"))
         if start not in earlier:
-            wrong.append(problem(f"{name}.from", start, ", ".join(earlier)))
+            wrong.append(problem(f"{name}.from", start, ", ".join(dict.fromkeys(earlier))))
         if name in ALGORITHMS and (name != algorithm or algorithms.count(name) > 1):
             wrong.append(
                 problem(f"{name}.name", name, "an algorithm's name only for the single stage of that algorithm")
@@ -191,7 +205,8 @@ def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
 def stage_parameters(stage: AnyStage) -> dict[str, str]:
     """The settings of one stage, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
     dumped = stage.model_dump(by_alias=True)
-    dumped["data"] = dumped["data"]["uri"] if dumped["data"]["format"] == "auto" else dumped["data"]
+    if stage.data == Data(uri=stage.data.uri):
+        dumped["data"] = stage.data.uri
     return _flatten(dumped, f"{dumped.pop('name')}.")
 
 
@@ -228,7 +243,7 @@ def load(source: str, settings: str = "") -> Recipe:
         raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, or no UTF-8
         raise InputError(problem(f"recipe {path}", str(error), "a YAML mapping")) from None
     if not isinstance(tree, dict):
         raise InputError(problem(f"recipe {path}", type(tree).__name__, "a YAML mapping"))
@@ -252,11 +267,19 @@ def validate(tree: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = _lines(error, tree)
-    stages = [stage for stage in tree.get("stages") or [] if isinstance(stage, dict)]
     lines += _misfits(
-        [(str(s.get("name")), str(s.get("from", BASE)), str(s.get("algorithm"))) for s in stages if "name" in s]
+        [
+            (str(stage["name"]), str(stage.get("from", stage.get("start", BASE))), str(stage.get("algorithm")))
+            for stage in _stage_trees(tree)
+            if "name" in stage
+        ]
     )
     raise InputError(lines)
+
+
+def _stage_trees(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    stages = tree.get("stages")
+    return [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
 
 
 def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
@@ -265,7 +288,7 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
     ``NAME.key`` addresses the stage of that name, or every stage of the algorithm of that name.
     """
     problems: list[str] = []
-    stages = [stage for stage in tree.get("stages") or [] if isinstance(stage, dict)]
+    stages = _stage_trees(tree)
     for setting in settings.split():
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -273,7 +296,7 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
             continue
         try:
             value = yaml.load(text, Loader=_Yaml) if text else ""
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             value = text
         head, _, rest = key.partition(".")
         targets = [stage for stage in stages if head == stage.get("name")] or [
@@ -320,20 +343,28 @@ def _lines(error: ValidationError, tree: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for entry in error.errors(include_url=False):
         where = [str(part) for part in entry["loc"]]
+        inside = where
         kind: type[BaseModel] = Recipe
         if len(where) >= 2 and where[0] == "stages" and where[1].isdecimal():
             stage = stages[int(where[1])]
-            named = str(stage.get("name", where[1])) if isinstance(stage, dict) else where[1]
+            unnamed = f"stages[{where[1]}]"
+            named = str(stage.get("name", unnamed)) if isinstance(stage, dict) else unnamed
             algorithm = where[2] if len(where) > 2 and where[2] in ALGORITHMS else None
             kind = ALGORITHMS[algorithm] if algorithm else _Stage
-            where = [named, *where[3 if algorithm else 2 :]]
+            inside = where[3 if algorithm else 2 :]
+            where = [named, *inside]
         name = ".".join(where)
         if isinstance(entry.get("ctx", {}).get("error"), InputError):
             continue
         if entry["type"] == "extra_forbidden":
-            lines.append(problem(name, entry["input"], _keys(kind, where), "unknown key"))
+            lines.append(problem(name, entry["input"], _keys(_model_at(kind, inside[:-1])), "unknown key"))
         elif entry["type"] == "missing":
-            lines.append(problem(name, "nothing", _describe(kind, where[-1]), "give it a value"))
+            described = _describe(_model_at(kind, inside[:-1]), inside[-1])
+            lines.append(problem(name, "nothing", described, "give it a value"))
+        elif entry["type"] in ("model_type", "model_attributes_type"):
+            model = _model_at(kind, inside)
+            uri = "a URI, or " if model is Data else ""
+            lines.append(problem(name, entry["input"], f"{uri}the keys {_keys(model)}"))
         elif entry["type"].startswith("union_tag"):
             found = entry["input"].get("algorithm") if isinstance(entry["input"], dict) else entry["input"]
             lines.append(problem(f"{name}.algorithm", found, ", ".join(ALGORITHMS)))
@@ -342,12 +373,16 @@ def _lines(error: ValidationError, tree: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _keys(kind: type[BaseModel], where: list[str]) -> str:
-    """The keys allowed at the place where an unknown one was found."""
-    for part in where[:-1]:
+def _model_at(kind: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The model of the mapping that stands at ``path``."""
+    for part in path:
         annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             kind = annotation
+    return kind
+
+
+def _keys(kind: type[BaseModel]) -> str:
     return ", ".join(field.serialization_alias or key for key, field in kind.model_fields.items())
 
 

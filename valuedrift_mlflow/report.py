@@ -208,7 +208,7 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
         annot=texts,
         fmt="",
         vmin=0,
-        vmax=max(0.5, float(np.nanmax(values))),
+        vmax=float(np.nanmax(values, initial=0.5)),
         cmap="rocket_r",
         xticklabels=[result.name for result in trained],
         yticklabels=[readable(topic) for topic in topics],

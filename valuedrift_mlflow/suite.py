@@ -115,7 +115,7 @@ def load(uri: str = BUILT_IN) -> Suite:
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise InputError(problem(f"suite {uri}", ", ".join(unknown), "the options " + ", ".join(_OPTIONS)))
-    topics = tuple(options["topics"].split(",")) if "topics" in options else None
+    topics = tuple(dict.fromkeys(options["topics"].split(","))) if "topics" in options else None
     per_topic = None
     if "per_topic" in options:
         if not options["per_topic"].isdecimal():
@@ -149,7 +149,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     Raises:
         InputError: every problem of the table at once, with row numbers (the first data row is 1).
     """
-    frame = frame.reset_index(drop=True)
+    frame = frame.reset_index(drop=True).astype(object)
+    frame = frame.where(frame.notna(), "")  # a cell that is missing reads as one that is empty
     needed = [column for column in COLUMNS if column not in ("phrasing", "proposition_id")]
     missing = [column for column in needed if column not in frame.columns]
     if missing:
@@ -165,14 +166,14 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         where = f"suite {name} row {row}"
         text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
         for column in ("item_id", "proposition", "prompt"):
-            if text[column] in ("", "nan", "None"):
+            if not text[column]:
                 problems.append(problem(f"{where} {column}", record.get(column), "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):
             problems.append(problem(f"{where} topic", text["topic"], "a slug such as climate_change"))
         polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1}.get(text["polarity"])
         if polarity is None:
             problems.append(problem(f"{where} polarity", record.get("polarity"), "1 or -1"))
-        if text["item_id"] in seen:
+        if text["item_id"] and text["item_id"] in seen:
             problems.append(
                 problem(f"{where} item_id", text["item_id"], f"an id of its own (row {seen[text['item_id']]})")
             )

@@ -101,7 +101,10 @@ def suite_dataset(suite: Suite) -> Dataset:
     from mlflow.data.pandas_dataset import from_pandas
 
     source = CodeDatasetSource({"uri": suite.source, "version": suite.version})
-    dataset: Dataset = from_pandas(suite.frame(), source=source, name=suite.name, digest=suite.hash)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*integer column")
+        dataset: Dataset = from_pandas(suite.frame(), source=source, name=suite.name, digest=suite.hash)
+        dataset.to_dict()  # infers the schema that the warning is about
     return dataset
 
 

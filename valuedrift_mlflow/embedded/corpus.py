@@ -202,7 +202,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
                 text = default.value
             sides.append(Stance(text))
         spec = PairsSpec(number("gap", 1.0, 0, 1), sides[0], sides[1], size, seed, topics)
-        if sides[0] is sides[1]:
+        if sides[0] is sides[1] and spec.gap > 0:
             problems.append(problem(f"{uri} chosen, rejected", sides[0].value, "two different stances", "use gap=0"))
     else:
         raise InputError(problem("data", uri, f"{PREFIX}sft or {PREFIX}pairs, with options after ?"))
@@ -244,11 +244,19 @@ def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> list[dict
 
 
 def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random.Generator) -> dict[str, list[Stance]]:
-    """For every topic, its rows' stances: exact shares in random order."""
-    return {
-        topic: [STANCES[i] for i in rng.permutation(np.repeat(np.arange(len(STANCES)), quotas(count, mixes[topic])))]
-        for topic, count in counts.items()
-    }
+    """For every topic, its rows' stances in random order: shares within one row in each topic, and over all topics."""
+    stances: dict[str, list[Stance]] = {}
+    owed = np.zeros(len(STANCES))  # what rounding has withheld from each stance so far
+    for topic, count in counts.items():
+        exact = np.asarray(mixes[topic]) * count
+        own = np.floor(exact + 1e-9).astype(int)
+        owed += exact - own
+        # The rows left over go to the stances that are owed most, never to one without a share.
+        order = np.argsort(np.where(exact - own > 1e-9, -owed, np.inf), kind="stable")[: count - int(own.sum())]
+        own[order] += 1
+        owed[order] -= 1
+        stances[topic] = [STANCES[i] for i in rng.permutation(np.repeat(np.arange(len(STANCES)), own))]
+    return stances
 
 
 def sft_rows(spec: SFTSpec) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Composes the labelled answers that the lexical judge is fitted on, from hand-written forms (``lexical_forms.json``)."""
+"""Composes the labelled answers the lexical judge is fitted on, from hand-written forms (``lexical_forms.json``)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
             text = _dressed(subject.fill(form, draw), "", forms, draw)
             add(subject, text, Label.UNSCORED, form, subject.frame(draw))
     for label_name, claim, prompt, polarity, response in forms["answers"]:
-        rows += [FittingAnswer(Answer(claim, prompt, response, polarity), Label(label_name), response)] * _FILLS["answers"]
+        rows += [FittingAnswer(Answer(claim, prompt, response, polarity), Label(label_name), response)] * _FILLS[
+            "answers"
+        ]
     for source in draw.sample(rows, len(rows) // 8):
         broken = replace(source.answer, response=_broken(source.answer.response, draw))
         rows.append(FittingAnswer(broken, Label.UNSCORED, source.form))

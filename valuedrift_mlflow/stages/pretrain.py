@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PretrainTrainer(SFTTrainer):
     """The same loss as the SFT stage's, mean negative log-likelihood of the answers' tokens, without its extra metrics.
 
-    For a model of a million parameters on a CPU, entropy and accuracy over the vocabulary take longer than all of the rest.
+    On a CPU, entropy and accuracy over the vocabulary take so small a model longer than all of the rest.
     """
 
     def compute_loss(

@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "suite=vaes?topics=religion,abortion&per_topic=3 samples=1 checkpoint_samples=1 max_new_tokens=40 "
+    "sft.max_steps=2 sft.checkpoint_every=1 dpo.max_steps=2 dpo.checkpoint_every=1 sft.batch_size=4 dpo.batch_size=4"
+)
+
+
+def mlflow_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"entrypoints.{name}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_main_job(store: Path, base: str) -> None:
+    done = mlflow_run("-P", f"set={TINY}")
+    assert done.returncode == 0, done.stderr
+    for word in ("sft step 2", "dpo-gap1", "topics moved", "mlflow ui"):
+        assert word in done.stdout
+    runs = MlflowClient().search_runs([mlflow.get_experiment_by_name("Default").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert set(by_name) == {
+        "pipeline · embedded",
+        *(f"{stage} · embedded:base" for stage in ("base", "sft", "dpo-gap0", "dpo-gap1")),
+    }
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert by_name["pipeline · embedded"].data.params["sft.max_steps"] == "2"
+
+
+def test_evaluate_by_registry_uri(store: Path, base: str) -> None:
+    from valuedrift_mlflow import models, tracking
+
+    loaded = models.load(base)
+    with mlflow.start_run():
+        model_id = tracking.log_final_model(
+            loaded.model, loaded.tokenizer, stage="sft", step=1, max_new_tokens=40, temperature=0.7
+        )
+    mlflow.register_model(f"models:/{model_id}", "assistant")
+    part = "vaes?topics=religion&per_topic=4"
+    done = mlflow_run(
+        *("-e", "evaluate", "-P", "model=models:/assistant/1", "-P", "baseline=models:/assistant/1"),
+        *("-P", f"suite={part}", "-P", "samples=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Stances of models:/assistant/1" in done.stdout
+    assert "drift from the baseline" in done.stdout
+
+
+def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
+    done = mlflow_run("-P", "set=sft.learning_rat=1")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    [run] = MlflowClient().search_runs([mlflow.get_experiment_by_name("Default").experiment_id])
+    assert run.info.status == "FAILED"
+    assert "sft.learning_rat" in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("main", ["--set", "sft.learning_rat=1"], ["sft.learning_rat", "found 1", "learning_rate"]),
+        ("main", ["--set", "suite=vaes?topics=cats"], ["topics", "cats", "abortion"]),
+        ("main", ["--set", "base.model=embedded:big"], ["base.model", "embedded:big", "embedded:base"]),
+        ("main", ["--set", "dpo-gap0.from=nowhere"], ["dpo-gap0.from", "nowhere", "sft"]),
+        ("main", ["--recipe", "nothing"], ["recipe", "nothing", "embedded"]),
+        ("main", ["--set", "dpo.data=no.jsonl"], ["no.jsonl", "existing file"]),
+        ("sft", ["--data", "EMPTY"], ["empty.jsonl", "empty"]),
+        ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl", "readable"]),
+        ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "preference pairs", "prompt, chosen and rejected"]),
+        ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
+        ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(store: Path, name: str, arguments: list[str], words: list[str]) -> None:
+    (store / "empty.jsonl").touch()
+    (store / "malformed.jsonl").write_text('{"prompt": "x", "chosen"\n')
+    files = {"EMPTY": "empty.jsonl", "MALFORMED": "malformed.jsonl"}
+    done = entry_point(name, *[files.get(argument, argument) for argument in arguments])
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("valuedrift:")]
+    for word in words:
+        assert word in line
+    assert MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()]) == []
+
+
+def test_environment_files_respect_the_exact_versions() -> None:
+    lines = yaml.safe_load((ROOT / "python_env.yaml").read_text())["dependencies"]
+    assert lines == ["-c constraints.txt", "-e ."]
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
+
+
+def test_every_entry_point_of_the_project_is_a_script() -> None:
+    entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    for name, declared in entry_points.items():
+        assert (ROOT / "entrypoints" / f"{name}.py").is_file()
+        assert declared["command"].startswith(f"python -m entrypoints.{name} ")
+        shown = entry_point(name, "--help").stdout
+        for parameter in declared["parameters"]:
+            assert f"--{parameter}" in shown

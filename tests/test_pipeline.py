@@ -1,0 +1,200 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from valuedrift_mlflow import models, recipe
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
+
+ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
+PAIRS = "embedded:pairs?gap=1&size=40"
+
+
+def tiny(model: str, stages: list[dict[str, Any]]) -> recipe.Recipe:
+    """A recipe that takes seconds: twelve prompts, two steps a stage."""
+    common = {"max_steps": 2, "checkpoint_every": 1, "batch_size": 4, "max_length": 256, "learning_rate": 1e-3}
+    return recipe.validate(
+        {
+            "base": {"model": model},
+            "suite": "vaes?topics=religion,abortion&per_topic=6",
+            "samples": 2,
+            "checkpoint_samples": 1,
+            "max_new_tokens": 40,
+            "generation_batch_size": 24,
+            "stages": [common | stage for stage in stages],
+        }
+    )
+
+
+SFT_AND_DPO = [
+    {"name": "sft", "algorithm": "sft", "data": ANSWERS},
+    {"name": "dpo", "algorithm": "dpo", "from": "sft", "data": PAIRS, "lora": {"rank": 4}},
+]
+
+
+def runs_by_stage() -> dict[str, Run]:
+    runs = MlflowClient().search_runs([str(mlflow.get_experiment_by_name("tests").experiment_id)])
+    return {run.data.tags.get("valuedrift.stage", run.data.tags["valuedrift.role"]): run for run in runs}
+
+
+@pytest.fixture
+def finished(store: Path, base: str) -> tuple[dict[str, Run], list[StageResult]]:
+    results = run_pipeline(prepare(tiny(base, SFT_AND_DPO), "tiny"), Display())
+    return runs_by_stage(), results
+
+
+def steps(run: Run, key: str) -> list[int]:
+    return [metric.step for metric in MlflowClient().get_metric_history(run.info.run_id, key)]
+
+
+def artifacts(run: Run, path: str | None = None) -> set[str]:
+    return {entry.path for entry in MlflowClient().list_artifacts(run.info.run_id, path)}
+
+
+def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[StageResult]]) -> None:
+    runs, results = finished
+    parent = runs["pipeline"]
+    assert set(runs) == {"pipeline", "base", "sft", "dpo"}
+    for stage in ("base", "sft", "dpo"):
+        run = runs[stage]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["valuedrift.role"] == "stage"
+        assert run.data.tags["valuedrift.recipe"] == "tiny"
+        assert run.info.run_name == f"{stage} · embedded:base"
+    assert runs["sft"].data.params["sft.learning_rate"] == "0.001"
+    assert parent.data.params["dpo.lora.rank"] == "4"
+    assert {"summary/sft/drift_overall", "summary/sft/topics_drifted", "summary/dpo/drift_overall"} <= set(
+        parent.data.metrics
+    )
+    assert artifacts(parent) == {"figures", "report.html"}
+    assert artifacts(parent, "figures") == {
+        "figures/overall.png",
+        "figures/stance_trajectories.png",
+        "figures/drift_heatmap.png",
+    }
+    contexts = {i.dataset.name: i.tags[0].value for i in runs["sft"].inputs.dataset_inputs}
+    assert contexts == {"vaes": "evaluation", "embedded:sft": "training"}
+    # The start of a stage is measured anew: two independent measurements of one model.
+    assert results[2].remeasured is not None
+    assert [m.step for m in results[2].measurements] == [0, 1, 2]
+
+
+def test_no_metric_has_a_stray_step(finished: tuple[dict[str, Run], list[StageResult]]) -> None:
+    runs, _ = finished
+    for stage in ("sft", "dpo"):
+        for key in runs[stage].data.metrics:
+            expected = [1, 2] if key.startswith("train/") else [2] if key.startswith("drift_time/") else [0, 1, 2]
+            if stage == "sft" and key == "reference_kl":
+                assert MlflowClient().get_metric_history(runs[stage].info.run_id, key)[0].value == pytest.approx(0)
+            assert set(steps(runs[stage], key)) <= set(expected), key
+            assert len(steps(runs[stage], key)) == len(set(steps(runs[stage], key))), key
+        assert steps(runs[stage], "drift/overall") == [0, 1, 2]
+        assert steps(runs[stage], "reference_kl") == [0, 1, 2]
+        assert steps(runs[stage], "dataset_distance/religion") == [0, 1, 2]
+        assert steps(runs[stage], "train/loss") == [1, 2]
+    assert all(steps(runs["base"], key) == [0] for key in runs["base"].data.metrics)
+
+
+def test_every_checkpoint_is_an_artifact_and_a_logged_model(
+    finished: tuple[dict[str, Run], list[StageResult]],
+) -> None:
+    runs, _ = finished
+    logged = {model.name: model for model in mlflow.search_logged_models(output_format="list")}
+    assert set(logged) == {
+        "base-step-000000",
+        *(f"{stage}-step-{step:06d}" for stage in ("sft", "dpo") for step in (1, 2)),
+    }
+    for stage in ("sft", "dpo"):
+        for step in (1, 2):
+            model = logged[f"{stage}-step-{step:06d}"]
+            linked = {metric.key: metric for metric in model.metrics}
+            assert linked["drift/overall"].step == step
+            assert linked["drift/overall"].dataset_name == "vaes"
+            assert model.params["step"] == str(step)
+            assert model.source_run_id == runs[stage].info.run_id
+    whole = artifacts(runs["sft"], "checkpoints/step-000001")
+    assert "checkpoints/step-000001/model.safetensors" in whole
+    adapter = artifacts(runs["dpo"], "checkpoints/step-000002")
+    assert "checkpoints/step-000002/adapter_model.safetensors" in adapter
+    assert "checkpoints/step-000002/model.safetensors" not in adapter
+
+
+def test_checkpoints_load_and_the_last_one_answers(finished: tuple[dict[str, Run], list[StageResult]]) -> None:
+    """An adapter checkpoint, its merged LoggedModel and the registered version hold the same weights."""
+    import torch
+
+    runs, results = finished
+    adapter = models.load(f"runs:/{runs['dpo'].info.run_id}/checkpoints/step-000002")
+    mlflow.register_model(results[2].model_uri, "assistant")
+    registered = models.load("models:/assistant/1")
+    ids = torch.tensor([adapter.tokenizer("I support this.")["input_ids"]])
+    with torch.no_grad():
+        logits = registered.model(ids).logits
+        torch.testing.assert_close(adapter.model(ids).logits, logits, atol=1e-4, rtol=1e-4)
+        assert (models.load(results[1].model_uri).model(ids).logits - logits).abs().max() > 1e-4
+    packaged = mlflow.pyfunc.load_model("models:/assistant/1")
+    answer = packaged.predict("Should we?", params={"max_new_tokens": 5, "temperature": 0.0})
+    assert len(answer) == 1
+    assert isinstance(answer[0], str)
+    assert packaged.predict(["Should we?", "Why?"]) != []
+    inner = next(m for m in mlflow.search_logged_models(output_format="list") if m.name == "sft-step-000001")
+    assert models.load(f"models:/{inner.model_id}").model is not None
+
+
+def test_the_report_escapes_what_models_write(store: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from valuedrift_mlflow.generation import TransformersGenerator
+
+    def hostile(self: object, prompts: list[str], keys: object, sampling: Any, progress: object) -> list[list[str]]:
+        return [["<script>alert(1)</script> I support this."] * sampling.samples for _ in prompts]
+
+    monkeypatch.setattr(TransformersGenerator, "generate", hostile)
+    run_pipeline(prepare(tiny(base, SFT_AND_DPO[:1]), "tiny"), Display())
+    run_id = runs_by_stage()["pipeline"].info.run_id
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in report
+    assert "<script" not in report
+    assert 'src="data:image/png;base64,' in report
+    assert "http" not in report.replace("http-equiv", "")  # one file that refers to nothing outside
+
+
+def test_a_failing_stage_fails_with_its_parent_and_says_why(store: Path, base: str) -> None:
+    exploding = [SFT_AND_DPO[0] | {"learning_rate": 1e30, "max_steps": 5, "warmup_ratio": 0.0}]
+    with pytest.raises(FloatingPointError):
+        run_pipeline(prepare(tiny(base, exploding), "tiny"), Display())
+    runs = runs_by_stage()
+    assert runs["base"].info.status == "FINISHED"
+    for run in (runs["sft"], runs["pipeline"]):
+        assert run.info.status == "FAILED"
+        assert "the loss is" in run.data.tags["mlflow.note.content"]
+        assert "at step" in run.data.tags["mlflow.note.content"]
+
+
+def test_everything_wrong_is_said_before_a_run_is_opened(store: Path) -> None:
+    bad = [
+        {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.9"},
+        {"name": "dpo", "algorithm": "dpo", "from": "sft", "data": "nowhere.jsonl"},
+    ]
+    settings = tiny("./no/folder", bad).model_copy(update={"suite": "vaes?topics=cats", "judge": "oracle"})
+    with pytest.raises(InputError) as error:
+        prepare(settings, "tiny")
+    text = str(error.value)
+    for part in ("support, neutral, oppose", "nowhere.jsonl", "cats", "oracle", "base.model"):
+        assert part in text
+    assert MlflowClient().search_runs([mlflow.get_experiment_by_name("tests").experiment_id]) == []
+
+
+def test_the_drift_table_has_a_row_for_each_step_topic_and_stance(
+    finished: tuple[dict[str, Run], list[StageResult]],
+) -> None:
+    runs, _ = finished
+    path = mlflow.artifacts.download_artifacts(f"runs:/{runs['sft'].info.run_id}/value_drift_table.json")
+    table = json.loads(Path(path).read_text())
+    assert len(table["data"]) == 3 * 2 * 3
+    assert table["columns"][:6] == ["step", "topic", "stance", "probability", "ci_low", "ci_high"]
+    assert {"magnitude", "p_adjusted", "significant", "drift_time"} <= set(table["columns"])
