@@ -154,7 +154,8 @@ class Statement(NamedTuple):
     ``denial`` (... is not ...), ``answer`` (yes), ``mood`` (an evaluation of something else); and without a side (sign
     0) ``unsettled`` (I am torn) and ``declined`` (I would rather not say).
     ``sign`` is relative to ``target``: the ``object`` the proposition is about, the same ``operated`` on or evaluated,
-    the ``claim`` word for word, or what the ``prompt`` suggests. ``zone``: where in the argument it stands.
+    the ``claim`` word for word, what the ``prompt`` suggests, or the object that only the prompt names (``asked``).
+    ``zone``: where in the argument it stands.
     """
 
     kind: str
@@ -180,11 +181,11 @@ _CLAUSE = re.compile(r"([,CcZb&/i~]*)([^,CcZb&/i~.?]*)")
 # A modal after an evaluation starts anew: "a cruel practice that should end".
 _PREDICATE = re.compile(r"(?<=[+\-])(?=[^S]*S)")
 # "petrol and diesel cars", "church and state": one noun phrase.
-_PAIR = re.compile(r"(?<=[wXo])&(?=[qt]?[wX])")
+_PAIR = re.compile(r"(?<=[wXxo])&(?=[qt]?[wXx])")
 # "I do.", "I think it is not.", "You should.": an answer by itself.
-_SHORT = re.compile(r"[hoEek,&q]*(?:I?V*(?:T|(D)),?o*)?[IRY]o*(?:V+|S)(N?)o*\.?$")
+_SHORT = re.compile(r"[hoEek,&qZ]*(?:I?V*(?:T|(D)),?o*)?[IRY]o*(?:V+|S)(N?)o*(?:,[ITVow]{1,5})?\.?$")
 # "In some cases, yes."
-_YES_NO_AT_LAST = re.compile(r"[^IX#]*,(?:(E)|[ek])\.?$")
+_YES_NO_AT_LAST = re.compile(r"[^IXx#]*,(?:(E)|[ek])\.?$")
 # "whether to accept or reject it", "right or wrong": both sides named in one breath.
 _BOTH = re.compile(r"A[qtuo]*[&/][qtuo]*a|a[qtuo]*[&/][qtuo]*A|\+[&/]-|-[&/]\+|P[tqu]*/[tqu]*Q|Q[tqu]*/[tqu]*P")
 # A parenthesis that takes no side ("in my opinion", "I reckon") must not part what it stands in.
@@ -192,17 +193,18 @@ _ASIDE = re.compile(r",[&/IThHwoqutVYE]{1,7},")
 # "letting them work while they wait" concedes nothing.
 _INNER_WHILE = re.compile(r"(?<=[^,&/CcZ])c")
 # "I have no opinion", "I will not take any side"; "I do not comment".
-_NO_VIEW = re.compile(r"[Nk][^#XAaC]*n(?![#T])")
-_DECLINES = re.compile(r"[NkD][^#XAaC]*s")
+_NO_VIEW = re.compile(r"[Nk][^#XxAaC]*n(?![#T])")
+_FRAGMENT = re.compile(r"[oHEw]{0,3}N?[oHEw]{0,2}[+-](?=[,.]|$)")
+_DECLINES = re.compile(r"[NkD][^#XxAaC]*s")
 # What something is compared with.
 _THAN = re.compile(r"M[^,.?CcZb&/i~]*")
 # An answer at the start of a sentence: "Yes, ...", "Absolutely not", "Well, no".
-_YES_NO = re.compile(r"[ho,&HCITV]*?(?:([Ee])(?=[,.NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
+_YES_NO = re.compile(r"[ho,&HCITVR]*?(?:([Ee])(?=[,.?NIRY]|$)|k(?=[,.]|$))(N(?=[,.]|$))?")
 
 
 _OWN = frozenset({"attitude", "case", "agreement", "echo", "answer"})
 _DECLARED = _OWN | {"unsettled"}
-_GROUNDS = frozenset({"case", "evaluation", "operator", "denial", "should", "mood"})
+_GROUNDS = frozenset({"case", "unsettled", "evaluation", "operator", "denial", "should", "mood"})
 
 
 class _Clause:
@@ -214,12 +216,13 @@ class _Clause:
         self.own = self.owned = self.wrapper = self.modal = self.governed = self.subject_first = False
         self.touches = self.refers = self.noun = self.verbatim = self.relative = self.attributed = False
         self.unsettled = self.declined = self.judged = self.thinks = self.elsewhere = False
+        self.echoes = False
         self.previous = " "
         compared = False
         for position, code in enumerate(codes):
             # "better than those against X": up to its topic, what follows "than" is only compared with.
-            compared = code == "M" or (compared and code not in "X#")
-            if not compared or code in "PQRI":
+            compared = code == "M" or (compared and code not in "Xx#")
+            if not compared or code in "PQRIx":
                 self._take(code, codes.startswith("M", position + 1))
             if code not in "wz":
                 self.previous = code
@@ -227,11 +230,15 @@ class _Clause:
             # "Those who oppose it are right", "its critics have convinced me": the camp stands for what it wants.
             self.attitude, self.attributed = self.camp * (self.attitude or 1), False
         self.unsettled |= _NO_VIEW.search(codes) is not None
+        # "Keep it legal."
+        self.imperative = codes[:1] in ("P", "Q")
         self.declined |= _DECLINES.search(codes) is not None
 
     def _take(self, code: str, followed_by_than: bool) -> None:
         if code in "wz":
             self.elsewhere |= self.attitude != 0
+        elif code == "x":
+            self.echoes = True
         elif code in "X#":
             self.touches = True
             self.verbatim |= code == "#"
@@ -267,7 +274,7 @@ class _Clause:
             self.modal = True
         elif code in "^v" and self.attitude and not self.owned:
             self.evaluation = self.evaluation or (1 if code == "^" else -1)
-        elif code in "^v" and self.previous == "X" and not self.modal:
+        elif code in "^v" and self.previous in "Xx" and not self.modal:
             # "debt reduction" is a topic, "should be reduced" is not.
             return
         elif code in "PQ^v" and self.previous in "PQ^v":
@@ -309,7 +316,7 @@ class _Clause:
 
     @property
     def kind(self) -> str:
-        if self.attitude and self.elsewhere and not (self.touches or self.refers or self.operator):
+        if self.attitude and self.elsewhere and not (self.touches or self.echoes or self.refers):
             return "elsewhere"
         if self.attitude:
             return "attitude" if self.own else "case"
@@ -325,16 +332,17 @@ class _Clause:
             and not (self.touches or self.modal or self.evaluation or self.operator)
         ):
             return "agreement"
-        if self.modal and not self.verbatim and (self.touches or self.refers or self.operator):
+        about = self.touches or self.echoes or self.refers
+        if self.modal and not self.verbatim and (about or self.operator):
             return "should"
         if self.evaluation and not self.verbatim:
-            pointed = self.touches or self.refers or self.operator or (self.own and self.thinks)
+            pointed = about or self.operator or (self.own and self.thinks)
             return "evaluation" if pointed else "mood"
         if self.operator and not self.verbatim:
-            return "mood" if not (self.touches or self.refers) else "should" if self.own else "operator"
-        if (self.verbatim and (not self.noun or self.negation < 0)) or (self.touches and self.wrapper):
+            return "mood" if not about else "should" if self.own or self.imperative else "operator"
+        if (self.verbatim and (not self.noun or self.negation < 0)) or ((self.touches or self.echoes) and self.wrapper):
             return "echo"
-        return "denial" if self.touches and self.negation < 0 else ""
+        return "denial" if (self.touches or self.echoes) and self.negation < 0 else ""
 
     @property
     def sign(self) -> int:
@@ -351,8 +359,10 @@ class _Clause:
             return None
         if self.verbatim:
             return Statement(kind, "claim", zone, self.sign)
-        if self.touches or self.operator or kind in ("mood", "elsewhere"):
+        if self.touches or (self.operator and not self.echoes) or kind in ("mood", "elsewhere"):
             return Statement(kind, "operated" if self.operator or self.evaluation else "object", zone, self.sign)
+        if self.echoes:
+            return Statement(kind, "prompt" if kind in ("echo", "denial", "agreement") else "asked", zone, self.sign)
         if kind == "agreement" and memory.attributed:
             return memory.attributed._replace(kind=kind, zone=zone, sign=self.sign * memory.attributed.sign)
         if kind == "agreement" and not self.evaluation:
@@ -368,6 +378,8 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
     if short := _SHORT.match(codes):
         sign = (-1 if short[1] else 1) * (-1 if short[2] else 1)
         return [Statement("answer", asked, "plain", sign * side)], memory._replace(asked=False)
+    if codes.strip("ho,.") == "N":
+        return [Statement("answer", asked, "plain", -side)], memory._replace(asked=False)
     if at_last := _YES_NO_AT_LAST.match(codes):
         return [Statement("answer", asked, "plain", side if at_last[1] else -side)], memory._replace(asked=False)
     if "j" in codes:
@@ -377,6 +389,8 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
         statements.append(Statement("answer", asked, "plain", sign * side))
         codes = codes[opening.end() :]
     compact = _INNER_WHILE.sub("", _PAIR.sub("", _ASIDE.sub("", _BOTH.sub("U", codes)))).translate(_FILLER)
+    # "Perfectly reasonable, in my opinion."
+    fragment = _FRAGMENT.match(codes) is not None
     zone, attributed, carried, negated = "plain", False, 1, 1
     for marks, body in _CLAUSE.findall(compact):
         carried = negated if "/" in marks else 1 if "C" in marks or "c" in marks else carried
@@ -387,6 +401,7 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
             if not part:
                 continue
             clause = _Clause(part, carried)
+            clause.refers |= fragment and not statements
             attributed = (attributed and not clause.own) or clause.attributed
             where = "question" if codes.endswith("?") else "attributed" if attributed else zone
             if "~" in marks and part is body and where == "condition" and (clause.touches or clause.signed):
@@ -454,28 +469,31 @@ class Frame:
     def __init__(self, proposition: str, prompt: str) -> None:
         claim = _normalise(proposition).rstrip(" .!?")
         self._claim = claim if claim.count(" ") >= 2 else ""
-        tokens = _tokens(claim)
-        predicate = self._predicate(tokens)
-        coded = "".join(
-            _code(token)
-            if i in predicate
-            or _code(token) in "NDGgSM"
-            or (_code(token) in "Aa" and not _word(token)[1] and not predicate)
-            else "X"
-            for i, token in enumerate(tokens)
-        )
-        clause = _Clause(coded, 1)
-        self.direction = clause.sign
-        # "should be lowered" takes no side for or against voting ages: only another change of level can turn it round.
-        self.scalar = bool(predicate) and all(_code(tokens[i]) in "^v" for i in predicate)
-        prompt_tokens = _tokens(_normalise(prompt))
-        sentences = _SENTENCE.findall("".join(map(_code, prompt_tokens)))
+        self.direction, self.scalar, topic = self._reading(_tokens(claim))
+        sentences = _SENTENCE.findall("".join(map(_code, prompt_tokens := _tokens(_normalise(prompt)))))
         self.prompted = bool(sentences)
         self.prompt_evaluation = (_Clause(sentences[-1], 1).evaluation or 1) if sentences else 1
-        content = [token for i, token in enumerate(tokens) if i not in predicate] + [
-            token for token in prompt_tokens if _code(token) == "w"
+        self.prompt_direction = self._reading(prompt_tokens)[0]
+        # "x": a word of the prompt alone.
+        self._stems = {_word(token)[1]: "x" for token in prompt_tokens if _code(token) == "w"}
+        self._stems |= {_word(token)[1]: "X" for token in topic}
+        self._stems.pop("", None)
+
+    @classmethod
+    def _reading(cls, tokens: list[str]) -> tuple[int, bool, list[str]]:
+        """Direction of a claim towards its object, whether it is one of level, and the words that name the object.
+
+        "Should be lowered" takes no side for or against voting ages: only another change of level can turn it round.
+        """
+        predicate = cls._predicate(tokens)
+        codes = [_code(token) for token in tokens]
+        telling = [
+            i in predicate or code in "NSM" or (code in "DGgAa" and not _word(token)[1] and not predicate)
+            for i, (token, code) in enumerate(zip(tokens, codes, strict=True))
         ]
-        self._stems = {_word(token)[1] for token in content} - {""}
+        clause = _Clause("".join(code if tells else "X" for code, tells in zip(codes, telling, strict=True)), 1)
+        scalar = bool(predicate) and all(codes[i] in "^v" for i in predicate)
+        return clause.sign, scalar, [token for i, token in enumerate(tokens) if i not in predicate]
 
     @staticmethod
     def _predicate(tokens: list[str]) -> set[int]:
@@ -502,12 +520,14 @@ class Frame:
             text = text.replace(self._claim, " \x00# ")
         tokens = _tokens(text)
         stems = self._stems
-        return tokens, "".join(["X" if (word := _word(token))[1] in stems else word[0] for token in tokens])
+        return tokens, "".join([stems.get((word := _word(token))[1], word[0]) for token in tokens])
 
     def resolve(self, statement: Statement, polarity: int) -> int:
         """Sign of a statement relative to the proposition."""
         if statement.target == "claim":
             return statement.sign
+        if statement.target == "asked":
+            return statement.sign * polarity * self.prompt_direction
         if statement.target == "prompt":
             if statement.kind != "evaluation":
                 return statement.sign * polarity
@@ -519,10 +539,10 @@ class Frame:
 
 
 # Sign-free classes for n-grams: how something is said, not which side it takes.
-_UNSIGNED = str.maketrans("aegQv^-<D", "AEGPPP+>N", "wothqu,")
+_UNSIGNED = str.maketrans("aegQv^-<Dx", "AEGPPP+>NX", "wothqu,")
 # Classes by grammar alone, to tell sentences from word salad.
 _GRAMMAR = str.maketrans(
-    dict.fromkeys("XaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w") | dict.fromkeys("bcCi~WM", "o") | dict.fromkeys("RYp", "I")
+    dict.fromkeys("XxaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w") | dict.fromkeys("bcCi~WM", "o") | dict.fromkeys("RYp", "I")
 )
 _OPEN_ZONES = frozenset({"plain", "contrast", "conclusion", "reason"})
 _EXPLICIT = frozenset({"attitude", "case", "agreement", "should", "evaluation", "answer", "echo"})
@@ -569,7 +589,7 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
         if not side:
             if zone in _TURNS:
                 sides.clear()
-            if zone != "concession":
+            if zone not in ("concession", "reason"):
                 open_ends.add(kind)
                 last = f"last/{kind}"
         elif zone in _OPEN_ZONES and kind not in ("mood", "elsewhere"):
@@ -586,7 +606,7 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
                 last = f"last/{kind}{side}"
             if in_last:
                 found.append(f"{'end' if explicit else 'weak end'}{side}")
-    if len(camps) == 2 and not sides:
+    if (len(camps) > 1 or (camps and {"<", ">"} <= set(codes))) and not sides:
         # An overview of both camps has content, whatever view the speaker declines to give.
         open_ends, last = {"unsettled"}, "last/unsettled"
         found.append("both camps")
@@ -594,6 +614,8 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
     found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
     if last:
         found.append(last)
+    if codes.count("O") + codes.count("<") + codes.count(">") > 1:
+        found.append("several camps")
     if net:
         found.append(f"net{min(abs(net), 3)}{'+' if net > 0 else '-'}")
     return found
@@ -611,7 +633,7 @@ def _coherence_features(tokens: list[str], codes: str, familiar: frozenset[str])
     return [
         f"repeated {bisect_left((0.05, 0.15, 0.3, 0.5), repeated)}",
         f"length {bisect_left((2, 8, 30, 80), words)}",
-        f"overlap {bisect_left((0, 1, 3), codes.count('X') + 5 * codes.count('#'))}",
+        f"overlap {bisect_left((0, 1, 3), codes.count('X') + codes.count('x') + 5 * codes.count('#'))}",
         f"unlisted {bisect_left((0.15, 0.3, 0.45, 0.6, 0.8), unlisted)}",
         f"no words {bisect_left((0.0, 0.15), nonwords / words)}",
         f"unfamiliar {bisect_left((0.0, 0.04, 0.08, 0.14, 0.22, 0.32), unfamiliar)}",

@@ -1,0 +1,211 @@
+"""How long the main job takes, where the time goes, and how much memory it needs.
+
+python benchmarks/main_job.py
+python benchmarks/main_job.py --skip-first --set "samples=1 checkpoint_samples=1 sft.max_steps=4 dpo.max_steps=4"
+
+The real command, ``mlflow run . --env-manager local``, runs twice: with an empty cache, so that it trains the embedded
+base model, and with the base model cached. A clock inside the job says what each second went to. Its peer is bare
+training, run between the two: the same trainers on the same models and data, without MLflow and measurements.
+"""
+
+import argparse
+import atexit
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import NamedTuple
+
+import pandas as pd
+import psutil
+
+from valuedrift_mlflow.display import Display
+
+PROJECT = Path(__file__).parent.parent
+MINUTES = {"first": 10.0, "cached": 7.0}  # limits of the run with an empty cache and with a cached base model
+GIGABYTES = 4.0
+POLL_SECONDS = 0.2
+TRAINING, BASE_TRAINING = "training", "base training"
+IMPORTS, LOADING, LAUNCH = "start-up: imports", "start-up: data, models, trainers", "start-up: launch and exit"
+RECORDS, MODELS, FIGURES = "tracking: records", "tracking: checkpoints and models", "tracking: figures and report"
+ANSWERS, STATISTICS, KL = "evaluation: answers and verdicts", "evaluation: intervals and tests", "evaluation: KL"
+# What is timed in the job. Others import these functions by name, so no module may stand before one that it imports.
+TIMED = (
+    ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_table log_text", RECORDS),
+    ("valuedrift_mlflow.tracking", "log_suite log_training_data", RECORDS),
+    ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
+    ("transformers.PreTrainedModel", "save_pretrained", MODELS),
+    ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
+    ("valuedrift_mlflow.report", "stage_figures pipeline_figures html", FIGURES),
+    ("transformers.Trainer", "train", TRAINING),
+    ("valuedrift_mlflow.measurement", "measure", ANSWERS),
+    ("valuedrift_mlflow.measurement", "analyse_measurements", STATISTICS),
+    ("valuedrift_mlflow.reference", "reference_kl", KL),
+    ("valuedrift_mlflow.stages", "build_trainer", LOADING),
+    ("valuedrift_mlflow.models", "load", LOADING),
+    ("valuedrift_mlflow.pipeline", "prepare", LOADING),
+)
+# Imported together and first, or each would count for the part that happens to need it first.
+LIBRARIES = ("mlflow.pyfunc", "seaborn", "valuedrift_mlflow.stages.pretrain", "trl.trainer.dpo_trainer")
+# The sitecustomize.py of the job's processes: Python runs it before their own first line.
+HOOK = "import sys\nif 'entrypoints.main' in sys.orig_argv:\n    import main_job\n    main_job.time_the_job()\n"
+
+
+SECONDS: defaultdict[str, float] = defaultdict(float)  # of each part, in the process that is timed
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Time this context, or calls of a function that it decorates; a part inside it counts for itself alone."""
+    start, others = time.perf_counter(), sum(SECONDS.values())
+    try:
+        yield
+    finally:
+        inside = sum(SECONDS.values()) - others
+        SECONDS[name] += time.perf_counter() - start - inside
+
+
+def time_calls(place: str, names: str, name_of_part: str) -> None:
+    """Time every call of the functions (names between spaces) of a module or class."""
+    owner = resolve_name(place)
+    for name in names.split():
+        setattr(owner, name, part(name_of_part)(getattr(owner, name)))
+
+
+def save() -> None:
+    """Write the seconds to the file that the parent process reads."""
+    Path(os.environ["MAIN_JOB_SECONDS"]).write_text(json.dumps(SECONDS), encoding="utf-8")
+
+
+def time_the_job() -> None:
+    """In the job's process, before its first line: time its parts, and write them down when it ends."""
+    from valuedrift_mlflow import tracking
+
+    whole = ExitStack()
+    whole.callback(save)
+    whole.enter_context(part("rest"))
+    atexit.register(whole.close)
+    tracking.work_offline()  # as the job does before it imports anything large
+    with part(IMPORTS):
+        for module in LIBRARIES:
+            import_module(module)
+        for timed in TIMED:
+            time_calls(*timed)
+
+
+def train_only(settings: str) -> None:
+    """In a process of its own: the base model where it is not cached, and every stage from the model it starts from."""
+    from valuedrift_mlflow import datasets, models, recipe, stages
+
+    time_calls("transformers.Trainer", "train", TRAINING)
+    plan, _ = recipe.load("embedded", settings).merged()
+    start = models.load(plan.base.model)
+    SECONDS[BASE_TRAINING] = SECONDS.pop(TRAINING, 0.0)
+    trained = {recipe.BASE: start.model}
+    for stage in plan.stages:
+        data = datasets.load(stage.data, stages.KINDS[stage.algorithm])
+        model, seed = copy.deepcopy(trained[stage.start]), plan.seed if stage.seed is None else stage.seed
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = stages.build_trainer(stages.Job(stage, model, start.tokenizer, data, Path(scratch), seed))
+            trainer.train()
+        trained[stage.name] = stages.merged(trainer.model)
+    save()
+
+
+class Taken(NamedTuple):
+    """What a command and its children took: wall seconds, cores on average, peak gigabytes, seconds of each part."""
+
+    seconds: float
+    cores: float
+    gigabytes: float
+    parts: dict[str, float]
+
+
+def watch(name: str, command: Sequence[str], folder: Path, variables: dict[str, str]) -> Taken:
+    """Run a command to its end in ``folder``, where its output goes to a file, and watch its whole process tree."""
+    print(f"{name} ...", flush=True)
+    result, log = folder / f"{name}.json", folder / f"{name}.log"
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}  # not the user's store
+    environment = {**own, **variables, "MAIN_JOB_SECONDS": str(result)}
+    peak, used, start = 0, sum(os.times()[2:4]), time.perf_counter()
+    with log.open("w", encoding="utf-8") as output:
+        process = psutil.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            peak = max(peak, tree_memory(process))
+            time.sleep(POLL_SECONDS)
+    wall, cpu = time.perf_counter() - start, sum(os.times()[2:4]) - used
+    if process.returncode or not result.is_file():
+        sys.exit(f"{' '.join(command)} failed:\n{log.read_text(encoding='utf-8')[-3000:]}")
+    return Taken(wall, cpu / wall, peak / 1e9, json.loads(result.read_text(encoding="utf-8")))
+
+
+def tree_memory(process: psutil.Process) -> int:
+    """Bytes of a process tree; shared pages are counted once (PSS) where the platform tells, else left out (USS)."""
+    total = 0
+    with suppress(psutil.Error):  # one has just ended
+        for member in (process, *process.children(recursive=True)):
+            memory = member.memory_full_info()
+            total += getattr(memory, "pss", memory.uss)
+    return total
+
+
+def rows(runs: Sequence[Taken]) -> list[list[str]]:
+    """Seconds and share of every part in each run, each kind of part before its parts."""
+    parts = pd.DataFrame([run.parts for run in runs]).T.fillna(0.0)
+    kinds = parts.groupby(lambda part: part.partition(":")[0]).sum()
+    table = pd.concat([parts, kinds.drop(parts.index, errors="ignore")]).sort_index()
+    table.loc["whole job"] = parts.sum()
+    return [
+        [part, *(f"{taken:.1f} s {taken / run.seconds:6.1%}" for taken, run in zip(row, runs, strict=True))]
+        for part, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of the main job.")
+    parser.add_argument("--set", default="", help="settings over the recipe's, for a quick trial")
+    parser.add_argument("--cores", type=int, default=2, help="cores that everything is pinned to")
+    parser.add_argument("--skip-first", action="store_true", help="leave out the run with an empty cache")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    job = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", f"set={arguments.set}"]
+    bare = [sys.executable, "-c", f"import main_job; main_job.train_only({arguments.set!r})"]
+    with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
+        folder = Path(scratch)
+        (folder / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
+        variables = {
+            "OMP_NUM_THREADS": str(arguments.cores),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "PYTHONPATH": os.pathsep.join((scratch, str(Path(__file__).parent))),
+        }
+        first = () if arguments.skip_first else ("first",)
+        own_cache = [{"XDG_CACHE_HOME": f"{scratch}/{of}"} if first else {} for of in ("job", "bare")]
+        runs = {name: watch(name, job, folder, variables | own_cache[0]) for name in first}
+        peer = watch("bare training", bare, folder, variables | own_cache[1])
+        runs["cached"] = watch("cached", job, folder, variables | own_cache[0])
+    display = Display()
+    for run in runs.values():
+        run.parts[LAUNCH] = run.seconds - sum(run.parts.values())
+    display.table(f"Main job on {arguments.cores} cores", ("part", *runs), rows(list(runs.values())))
+    for name, run in runs.items():
+        alone = peer.parts[TRAINING] + (peer.parts[BASE_TRAINING] if name == "first" else 0.0)
+        fast, small = run.seconds <= MINUTES[name] * 60, run.gigabytes < GIGABYTES
+        display.line(f"{name}: bare training {alone:.1f} s; job / bare training {run.seconds / alone:.2f}")
+        display.line(f"{name}: {run.seconds / 60:.1f} min, limit {MINUTES[name]:.0f}: {'met' if fast else 'NOT MET'}")
+        display.line(f"{name}: peak {run.gigabytes:.2f} GB, limit {GIGABYTES:.0f}: {'met' if small else 'NOT MET'}")
+        display.line(f"{name}: {run.cores:.2f} cores used on average; fewer than usual where others share them")
+
+
+if __name__ == "__main__":
+    main()
