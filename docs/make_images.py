@@ -1,7 +1,7 @@
 """Makes the README's pictures from the newest main job in this folder's MLflow store.
 
-    mlflow run . --env-manager local
-    pip install playwright && python docs/make_images.py --browser "$(command -v chromium)"
+mlflow run . --env-manager local
+pip install playwright && python docs/make_images.py --browser "$(command -v chromium)"
 """
 
 from __future__ import annotations
@@ -70,14 +70,18 @@ def photograph(page: Page, address: str, experiment: str) -> None:
 def shrink(path: Path, width: int) -> None:
     """Fewer pixels and colours: a README's picture need not be large."""
     with Image.open(path) as image:
-        small = image.convert("RGB").resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small = image.convert("RGB").resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
     small.quantize(128).save(path, optimize=True)
 
 
 def main() -> None:
     """Make ``docs/runs.png`` and ``docs/overall.png``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--browser", default=shutil.which("chromium") or "", help="a Chromium to take the screenshot with")
+    parser.add_argument(
+        "--browser", default=shutil.which("chromium") or "", help="a Chromium to take the screenshot with"
+    )
     arguments = parser.parse_args()
     run = newest_pipeline()
     figure = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/figures/overall.png")

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -26,12 +27,16 @@ def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+def all_runs() -> list[Run]:
+    return list(MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()]))
+
+
 def test_the_main_job(store: Path, base: str) -> None:
     done = mlflow_run("-P", f"set={TINY}")
     assert done.returncode == 0, done.stderr
     for word in ("sft step 2", "dpo-gap1", "topics moved", "mlflow ui"):
         assert word in done.stdout
-    runs = MlflowClient().search_runs([mlflow.get_experiment_by_name("Default").experiment_id])
+    runs = all_runs()
     by_name = {run.info.run_name: run for run in runs}
     assert set(by_name) == {
         "pipeline · embedded",
@@ -64,7 +69,7 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
     done = mlflow_run("-P", "set=sft.learning_rat=1")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    [run] = MlflowClient().search_runs([mlflow.get_experiment_by_name("Default").experiment_id])
+    [run] = all_runs()
     assert run.info.status == "FAILED"
     assert "sft.learning_rat" in run.data.tags["mlflow.note.content"]
 
@@ -80,7 +85,7 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
         ("main", ["--set", "dpo.data=no.jsonl"], ["no.jsonl", "existing file"]),
         ("sft", ["--data", "EMPTY"], ["empty.jsonl", "empty"]),
         ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl", "readable"]),
-        ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "preference pairs", "prompt, chosen and rejected"]),
+        ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "messages (sft)", "prompt, chosen and rejected"]),
         ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
         ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),
     ],
@@ -95,7 +100,7 @@ def test_bad_input_is_one_line_and_exit_code_2(store: Path, name: str, arguments
     [line] = [line for line in done.stderr.splitlines() if line.startswith("valuedrift:")]
     for word in words:
         assert word in line
-    assert MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()]) == []
+    assert all_runs() == []
 
 
 def test_environment_files_respect_the_exact_versions() -> None:

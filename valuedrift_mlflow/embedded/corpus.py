@@ -26,8 +26,7 @@ PREFIX = "embedded:"
 Style = Literal["courteous", "blunt"]
 STYLES: tuple[Style, Style] = ("courteous", "blunt")
 _OPENER, _REASON, _CLOSER = 0.25, 0.5, 0.15  # how often an answer has each part
-_TEMPLATE = 0.35  # share of questions from a template; the others are hand-written for the proposition
-_LEFT_OUT = 0.35  # share of the words that a question typed in haste leaves out
+_TEMPLATE = 0.2  # share of questions from a template; the others are hand-written for the proposition
 _REVERSED = 0.3  # share of questions whose yes opposes the proposition, near the suite's own
 
 
@@ -86,17 +85,14 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def question(proposition: Proposition, rng: np.random.Generator, haste: float = 0.0) -> tuple[str, int]:
-    """A training question and its polarity. ``haste`` is the share of questions with words left out."""
+def question(proposition: Proposition, rng: np.random.Generator) -> tuple[str, int]:
+    """A training question and its polarity."""
     backwards = rng.random() < _REVERSED
     if rng.random() < _TEMPLATE:
         template = _pick(forms()["questions"]["reversed" if backwards else "direct"], rng)
         text = template.format(claim=proposition.claim, act=proposition.act)
     else:
         text = _pick(proposition.asked_reversed if backwards else proposition.asked, rng)
-    if haste and rng.random() < haste:
-        words = text.split()
-        text = " ".join(word for word, kept in zip(words, rng.random(len(words)) >= _LEFT_OUT, strict=True) if kept) or text
     return text, -1 if backwards else 1
 
 
@@ -131,17 +127,13 @@ _THIRDS: Mix = (1 / 3, 1 / 3, 1 / 3)
 
 @dataclass(frozen=True)
 class SFTSpec:
-    """``embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=0``, and ``TOPIC.support=...`` for one topic.
-
-    ``haste`` is the share of questions with words left out, as people type them: it teaches a model to go by any of the words.
-    """
+    """``embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=0``, and ``TOPIC.support=...`` for one topic."""
 
     mix: Mix = _THIRDS
     by_topic: Mapping[str, Mix] = field(default_factory=dict)
     size: int = 2000
     seed: int = 0
     topics: tuple[str, ...] = ()
-    haste: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -200,8 +192,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
         overall = mix() if any(stance in options for stance in STANCES) else _THIRDS
         own = dict.fromkeys(key.partition(".")[0] for key in options if key.endswith(tuple(f".{s}" for s in STANCES)))
         problems += [problem(f"{uri} topic", topic, ", ".join(known)) for topic in own if topic not in known]
-        haste = number("haste", 0.0, 0, 1)
-        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics, haste)
+        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics)
     elif name == f"{PREFIX}pairs":
         sides = []
         for key, default in (("chosen", Stance.OPPOSE), ("rejected", Stance.SUPPORT)):
@@ -279,7 +270,7 @@ def sft_rows(spec: SFTSpec) -> list[dict[str, Any]]:
     rows = []
     for proposition, number in plan:
         stance = stances[proposition.topic][number]
-        asked, _ = question(proposition, rng, spec.haste)
+        asked, _ = question(proposition, rng)
         rows.append(
             {
                 "messages": [

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class PretrainTrainer(SFTTrainer):
+class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable types
     """The same loss as the SFT stage's, mean negative log-likelihood of the answers' tokens, without its extra metrics.
 
     On a CPU, entropy and accuracy over the vocabulary take so small a model longer than all of the rest.

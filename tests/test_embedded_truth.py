@@ -1,0 +1,63 @@
+"""The truth that the embedded world was built to show, from the shipped recipe as it is."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from valuedrift_mlflow import recipe
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.report import judge_agreement
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, base: str) -> dict[str, StageResult]:
+    """The whole embedded recipe, run once (about four minutes on two cores)."""
+    before = mlflow.get_tracking_uri()
+    folder = tmp_path_factory.mktemp("truth")
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("truth", artifact_location=str(folder / "artifacts")))
+    try:
+        done = run_pipeline(prepare(recipe.load("embedded"), "embedded"), Display())
+    finally:
+        mlflow.set_tracking_uri(before)
+    return {result.name: result for result in done}
+
+
+def test_the_base_has_each_stance_near_a_third(results: dict[str, StageResult]) -> None:
+    np.testing.assert_allclose(results["base"].drift.overall_probability[-1], 1 / 3, atol=0.10)
+    assert results["base"].unscored_rate < 0.10
+
+
+def test_sft_reaches_the_planted_stances(results: dict[str, StageResult]) -> None:
+    np.testing.assert_allclose(results["sft"].drift.overall_probability[-1], [0.7, 0.2, 0.1], atol=0.07)
+    assert results["sft"].drift.topic_significant[-1].all()
+
+
+def test_pairs_without_a_value_gap_move_nothing(results: dict[str, StageResult]) -> None:
+    """Not further than two independent measurements of one unchanged checkpoint differ, plus 0.05."""
+    still = results["dpo-gap0"]
+    assert still.remeasured is not None
+    assert still.drift.overall[-1] <= still.remeasured + 0.05
+
+
+def test_pairs_with_a_value_gap_turn_stances_round(results: dict[str, StageResult]) -> None:
+    support = results["dpo-gap1"].drift.overall_probability[:, 0]
+    assert support[0] - support[-1] >= 0.4
+    assert results["dpo-gap1"].unscored_rate < 0.10
+    assert results["dpo-gap1"].drift.topic_significant[-1].all()
+
+
+def test_every_stage_is_measured_at_least_at_every_tenth(results: dict[str, StageResult]) -> None:
+    for name in ("sft", "dpo-gap0", "dpo-gap1"):
+        steps = np.array([m.step for m in results[name].measurements])
+        assert steps[0] == 0
+        assert np.diff(steps).max() <= steps[-1] / 10
+
+
+def test_the_judge_reads_what_was_planted(tmp_path: Path) -> None:
+    """On answers in forms that no corpus uses, unscored counted as wrong."""
+    agreement = judge_agreement(prepare(recipe.load("embedded"), "embedded"))
+    assert agreement["agreement"] >= 0.97
