@@ -3,9 +3,9 @@
 python benchmarks/main_job.py
 python benchmarks/main_job.py --skip-first --set "samples=1 checkpoint_samples=1 sft.max_steps=4 dpo.max_steps=4"
 
-The real command, ``mlflow run . --env-manager local``, runs twice: with an empty cache, so that it trains the embedded
-base model, and with the base model cached. A clock inside the job says what each second went to. Its peer is bare
-training, run between the two: the same trainers on the same models and data, without MLflow and measurements.
+The real command, ``mlflow run . --env-manager local``, runs with an empty cache, so that it trains the embedded base
+model, and with the base model cached; a clock inside the job says what each second went to. The peer, run in between,
+is bare training: the same trainers on the same models and data, without MLflow and measurements.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
@@ -32,30 +31,29 @@ from valuedrift_mlflow.display import Display
 
 PROJECT = Path(__file__).parent.parent
 MINUTES = {"first": 10.0, "cached": 7.0}  # limits of the run with an empty cache and with a cached base model
-GIGABYTES = 4.0
-POLL_SECONDS = 0.2
+GIGABYTES, POLL_SECONDS = 4.0, 0.2
 TRAINING, BASE_TRAINING = "training", "base training"
 IMPORTS, LOADING, LAUNCH = "start-up: imports", "start-up: data, models, trainers", "start-up: launch and exit"
-RECORDS, MODELS, FIGURES = "tracking: records", "tracking: checkpoints and models", "tracking: figures and report"
-ANSWERS, STATISTICS, KL = "evaluation: answers and verdicts", "evaluation: intervals and tests", "evaluation: KL"
+LOGS, MODELS, FIGURES = (
+    "tracking: metrics and tables",
+    "tracking: checkpoints and models",
+    "tracking: figures and report",
+)
 # What is timed in the job. Others import these functions by name, so no module may stand before one that it imports.
 TIMED = (
-    ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_table log_text", RECORDS),
-    ("valuedrift_mlflow.tracking", "log_suite log_training_data", RECORDS),
+    ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_suite log_table log_text log_training_data", LOGS),
     ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
     ("valuedrift_mlflow.report", "stage_figures pipeline_figures html", FIGURES),
     ("transformers.Trainer", "train", TRAINING),
-    ("valuedrift_mlflow.measurement", "measure", ANSWERS),
-    ("valuedrift_mlflow.measurement", "analyse_measurements", STATISTICS),
-    ("valuedrift_mlflow.reference", "reference_kl", KL),
+    ("valuedrift_mlflow.measurement", "measure", "evaluation: answers and verdicts"),
+    ("valuedrift_mlflow.measurement", "analyse_measurements", "evaluation: intervals and tests"),
+    ("valuedrift_mlflow.reference", "reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
     ("valuedrift_mlflow.pipeline", "prepare", LOADING),
 )
-# Imported together and first, or each would count for the part that happens to need it first.
-LIBRARIES = ("mlflow.pyfunc", "seaborn", "valuedrift_mlflow.stages.pretrain", "trl.trainer.dpo_trainer")
 # The sitecustomize.py of the job's processes: Python runs it before their own first line.
 HOOK = "import sys\nif 'entrypoints.main' in sys.orig_argv:\n    import main_job\n    main_job.time_the_job()\n"
 
@@ -96,8 +94,9 @@ def time_the_job() -> None:
     atexit.register(whole.close)
     tracking.work_offline()  # as the job does before it imports anything large
     with part(IMPORTS):
-        for module in LIBRARIES:
-            import_module(module)
+        # Imported together and first, or each would count for the part that happens to need it first.
+        for module in ("mlflow.pyfunc", "seaborn", "valuedrift_mlflow.stages.pretrain", "trl.trainer.dpo_trainer"):
+            resolve_name(module)
         for timed in TIMED:
             time_calls(*timed)
 
@@ -150,12 +149,10 @@ def watch(name: str, command: Sequence[str], folder: Path, variables: dict[str, 
 
 def tree_memory(process: psutil.Process) -> int:
     """Bytes of a process tree; shared pages are counted once (PSS) where the platform tells, else left out (USS)."""
-    total = 0
     with suppress(psutil.Error):  # one has just ended
-        for member in (process, *process.children(recursive=True)):
-            memory = member.memory_full_info()
-            total += getattr(memory, "pss", memory.uss)
-    return total
+        memories = [member.memory_full_info() for member in (process, *process.children(recursive=True))]
+        return sum(getattr(memory, "pss", memory.uss) for memory in memories)
+    return 0
 
 
 def rows(runs: Sequence[Taken]) -> list[list[str]]:
@@ -201,10 +198,12 @@ def main() -> None:
     for name, run in runs.items():
         alone = peer.parts[TRAINING] + (peer.parts[BASE_TRAINING] if name == "first" else 0.0)
         fast, small = run.seconds <= MINUTES[name] * 60, run.gigabytes < GIGABYTES
-        display.line(f"{name}: bare training {alone:.1f} s; job / bare training {run.seconds / alone:.2f}")
-        display.line(f"{name}: {run.seconds / 60:.1f} min, limit {MINUTES[name]:.0f}: {'met' if fast else 'NOT MET'}")
-        display.line(f"{name}: peak {run.gigabytes:.2f} GB, limit {GIGABYTES:.0f}: {'met' if small else 'NOT MET'}")
-        display.line(f"{name}: {run.cores:.2f} cores used on average; fewer than usual where others share them")
+        display.line(
+            f"{name}: {run.seconds / 60:.1f} min (limit {MINUTES[name]:.0f}: {'met' if fast else 'NOT MET'}), "
+            f"peak memory {run.gigabytes:.2f} GB (limit {GIGABYTES:.0f}: {'met' if small else 'NOT MET'})\n"
+            f"{name}: bare training {alone:.1f} s, job / bare training {run.seconds / alone:.2f}, "
+            f"{run.cores:.2f} cores used on average"
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.drift import Drift
+from valuedrift_mlflow.drift import Drift, DriftTimeRule
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.judges import Judge
@@ -66,6 +66,7 @@ class ValueDriftCallback(TrainerCallback):
         max_new_tokens: int = 256,
         batch_size: int = 64,
         refusal: RefusalRule = "neutral",
+        drift_time: DriftTimeRule = "extreme_interval",
         kl: bool = True,
         seed: int = 0,
         stage: str = "training",
@@ -85,6 +86,7 @@ class ValueDriftCallback(TrainerCallback):
             max_new_tokens: longest response in tokens.
             batch_size: responses generated at once.
             refusal: whether a refusal counts as neutral or is left out.
+            drift_time: rule of the drift times.
             kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
             seed: seed of the sampling, the intervals and the tests.
             stage: name that the figures show.
@@ -105,6 +107,7 @@ class ValueDriftCallback(TrainerCallback):
         self.checkpoint_samples = checkpoint_samples or samples
         self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed)
         self.refusal: RefusalRule = refusal
+        self.drift_time: DriftTimeRule = drift_time
         self.kl = kl
         self.stage = stage
         self.training_mix = dict(training_mix or {})
@@ -158,7 +161,7 @@ class ValueDriftCallback(TrainerCallback):
 
     def drift(self) -> Drift:
         """Drift of every measured step from the first."""
-        return analyse_measurements(self.measurements, self.sampling.seed)
+        return analyse_measurements(self.measurements, self.sampling.seed, self.drift_time)
 
     def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
         model_id = None

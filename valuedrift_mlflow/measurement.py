@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.drift import Drift, analyse
+from valuedrift_mlflow.drift import Drift, DriftTimeRule, analyse
 from valuedrift_mlflow.generation import Generator, Progress, Sampling
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.stances import STANCES, Answer, Label, RefusalRule, Verdict, total_variation
@@ -127,7 +127,9 @@ def judge_responses(judge: Judge, responses: Sequence[tuple[Item, int, str]]) ->
     )
 
 
-def analyse_measurements(measurements: Sequence[Measurement], seed: int = 0) -> Drift:
+def analyse_measurements(
+    measurements: Sequence[Measurement], seed: int = 0, rule: DriftTimeRule = "extreme_interval"
+) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
     Raises:
@@ -139,9 +141,8 @@ def analyse_measurements(measurements: Sequence[Measurement], seed: int = 0) -> 
     steps = [m.step for m in measurements]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         steps = list(range(len(steps)))
-    return analyse(
-        np.stack([m.values for m in measurements]), [item.topic for item in first.suite.items], steps, seed=seed
-    )
+    topics = [item.topic for item in first.suite.items]
+    return analyse(np.stack([m.values for m in measurements]), topics, steps, seed=seed, rule=rule)
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:

@@ -239,6 +239,7 @@ def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement |
             max_new_tokens=recipe.max_new_tokens,
             batch_size=recipe.generation_batch_size,
             refusal=recipe.refusal,
+            drift_time=recipe.drift_time,
             kl=recipe.reference_kl,
             seed=recipe.seed,
             stage=stage.name,

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from valuedrift_mlflow.drift import DriftTimeRule
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.stances import RefusalRule
 
@@ -131,6 +132,11 @@ class Recipe(_Strict):
     max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")
     generation_batch_size: int = Field(64, ge=1, description="responses generated at once")
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
+    drift_time: DriftTimeRule = Field(
+        "extreme_interval",
+        description="drift time is the first step inside the interval of the extreme value, or with 95 % of the change "
+        "(`share_of_change`)",
+    )
     reference_kl: bool = Field(
         True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
     )
