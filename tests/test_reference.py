@@ -38,9 +38,9 @@ def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
             log_q = frozen(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         total += float((log_p.exp() * (log_p - log_q)).sum())
         tokens += len(answer)
-    measured = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer), batch_size=1)
+    measured = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer), logits_at_once=1)
     assert measured == pytest.approx(total / tokens, rel=1e-4)
-    together = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer), batch_size=2)
+    together = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer))
     assert together == pytest.approx(measured, rel=1e-4)
     assert measured > 0.01
 

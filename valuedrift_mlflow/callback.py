@@ -210,7 +210,7 @@ class ValueDriftCallback(TrainerCallback):
         prompts = encode(tokenizer, [judged.item.prompt for judged in chosen])
         exchanges = [(ids, judged.response) for ids, judged in zip(prompts, chosen, strict=True)]
         with evaluation_mode(model):
-            return reference_kl(model, self._reference, tokenizer, exchanges, self.sampling.batch_size)
+            return reference_kl(model, self._reference, tokenizer, exchanges)
 
 
 class TrainingLog(TrainerCallback):

@@ -211,6 +211,8 @@ def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement |
         tracking.log_training_data(data)
         loaded = models.load(start_uri)
         loaded.model.config.name_or_path = start_uri  # what an adapter's config names as its base
+        if not stage.lora.rank:
+            loaded.model.float()  # small updates of weights in 16 bits would be rounded away
 
         saved: list[str] = []
 

@@ -42,14 +42,14 @@ def reference_kl(
     reference: Reference,
     tokenizer: PreTrainedTokenizerBase,
     exchanges: Sequence[tuple[list[int], str]],
-    batch_size: int = 64,
+    logits_at_once: int = 2**26,
 ) -> float:
     """KL of the policy from its reference on the policy's own responses, nats per token, at least 0.
 
     ``exchanges`` are (prompt ids, response) pairs. At every response token the KL between the two next-token
     distributions is summed over the whole vocabulary, sum_v pi(v) (log pi(v) - log ref(v)), which has the expectation
     of the usual log-ratio estimator and less variance (Rao-Blackwell; Amini, Vieira and Cotterell 2025). The mean is
-    over all response tokens.
+    over all response tokens. ``logits_at_once`` bounds the memory: by default 256 MB of logits for each of the two.
     """
     import torch
 
@@ -61,9 +61,10 @@ def reference_kl(
     ]
     encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
     with torch.no_grad():
-        for start in range(0, len(encoded), batch_size):
-            batch = encoded[start : start + batch_size]
-            width = max(len(p) + len(r) for p, r in batch)
+        while encoded:
+            width = len(encoded[-1][0]) + len(encoded[-1][1])  # the longest that are left
+            rows = max(1, logits_at_once // (width * policy.config.get_text_config().vocab_size))
+            encoded, batch = encoded[:-rows], encoded[-rows:]
             ids = torch.zeros(len(batch), width, dtype=torch.long)
             attention, answered = torch.zeros_like(ids), torch.zeros(len(batch), width, dtype=torch.bool)
             for row, (prompt, response) in enumerate(batch):
