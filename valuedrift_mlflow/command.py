@@ -66,8 +66,9 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
 
 def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model."""
-    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.display import Display, quiet_libraries
     from valuedrift_mlflow.evaluator import evaluate_uri
+    from valuedrift_mlflow.pipeline import with_interval
     from valuedrift_mlflow.suite import load as load_suite
 
     for key in ("suite", "judge", "samples"):
@@ -79,6 +80,7 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     model, baseline = arguments.model or recipe.base.model, arguments.baseline or None
     suite = load_suite(recipe.suite)
     display = Display()
+    quiet_libraries()
     settings = recipe.model_dump(
         include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
     )
@@ -94,9 +96,8 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     drift = evaluation.drift
     rows = []
     for t, topic in enumerate(drift.topics):
-        low, high = drift.total_variation_ci[-1, t]
         star = " *" if drift.topic_significant[-1, t] else ""
-        moved = f"{drift.total_variation[-1, t]:.3f} [{low:.3f}, {high:.3f}]{star}"
+        moved = with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
         rows.append([topic, *(f"{value:.2f}" for value in drift.probability[-1, t]), *([moved] if baseline else [])])
     columns = ["topic", "support", "neutral", "oppose", *(["drift from the baseline"] if baseline else [])]
     display.table(f"Stances of {model}", columns, rows)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from valuedrift_mlflow import datasets, models, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import Sampling
@@ -282,14 +285,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def quiet_libraries() -> None:
-    """Leave the terminal to the display: the libraries' own bars and notices off, their warnings on."""
-    import datasets as hf_datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    hf_datasets.disable_progress_bars()
+def with_interval(estimate: float, interval: NDArray[np.float64]) -> str:
+    """``0.123 [0.100, 0.150]``; the estimate alone where its interval is undefined."""
+    low, high = interval
+    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(interval).all() else f"{estimate:.3f}"
 
 
 def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
@@ -298,13 +297,12 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
     for result in results:
         drift = result.drift
         moved = topics_drifted(drift)
-        low, high = drift.overall_ci[-1]
         mix = " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1])
         trained = result.name != BASE
         rows.append(
             [
                 result.name,
-                f"{drift.overall[-1]:.3f} [{low:.3f}, {high:.3f}]" if trained else "",
+                with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
                 f"{moved} of {len(drift.topics)}" if trained else "",
                 mix,
                 f"{result.unscored_rate:.3f}",
