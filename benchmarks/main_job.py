@@ -34,11 +34,7 @@ MINUTES = {"first": 10.0, "cached": 7.0}  # limits of the run with an empty cach
 GIGABYTES, POLL_SECONDS = 4.0, 0.2
 TRAINING, BASE_TRAINING = "training", "base training"
 IMPORTS, LOADING, LAUNCH = "start-up: imports", "start-up: data, models, trainers", "start-up: launch and exit"
-LOGS, MODELS, FIGURES = (
-    "tracking: metrics and tables",
-    "tracking: checkpoints and models",
-    "tracking: figures and report",
-)
+LOGS, MODELS, FIGURES = "tracking: records", "tracking: checkpoints", "tracking: figures and report"
 # What is timed in the job. Others import these functions by name, so no module may stand before one that it imports.
 TIMED = (
     ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_suite log_table log_text log_training_data", LOGS),
@@ -56,8 +52,6 @@ TIMED = (
 )
 # The sitecustomize.py of the job's processes: Python runs it before their own first line.
 HOOK = "import sys\nif 'entrypoints.main' in sys.orig_argv:\n    import main_job\n    main_job.time_the_job()\n"
-
-
 SECONDS: defaultdict[str, float] = defaultdict(float)  # of each part, in the process that is timed
 
 
@@ -68,8 +62,7 @@ def part(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        inside = sum(SECONDS.values()) - others
-        SECONDS[name] += time.perf_counter() - start - inside
+        SECONDS[name] += time.perf_counter() - start - (sum(SECONDS.values()) - others)
 
 
 def time_calls(place: str, names: str, name_of_part: str) -> None:
@@ -129,12 +122,12 @@ class Taken(NamedTuple):
     parts: dict[str, float]
 
 
-def watch(name: str, command: Sequence[str], folder: Path, variables: dict[str, str]) -> Taken:
+def watch(name: str, command: Sequence[str], folder: str, variables: dict[str, str]) -> Taken:
     """Run a command to its end in ``folder``, where its output goes to a file, and watch its whole process tree."""
     print(f"{name} ...", flush=True)
-    result, log = folder / f"{name}.json", folder / f"{name}.log"
-    own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}  # not the user's store
-    environment = {**own, **variables, "MAIN_JOB_SECONDS": str(result)}
+    result, log = Path(folder, f"{name}.json"), Path(folder, f"{name}.log")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | variables
+    environment["MAIN_JOB_SECONDS"] = str(result)
     peak, used, start = 0, sum(os.times()[2:4]), time.perf_counter()
     with log.open("w", encoding="utf-8") as output:
         process = psutil.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -161,10 +154,9 @@ def rows(runs: Sequence[Taken]) -> list[list[str]]:
     kinds = parts.groupby(lambda part: part.partition(":")[0]).sum()
     table = pd.concat([parts, kinds.drop(parts.index, errors="ignore")]).sort_index()
     table.loc["whole job"] = parts.sum()
-    return [
-        [part, *(f"{taken:.1f} s {taken / run.seconds:6.1%}" for taken, run in zip(row, runs, strict=True))]
-        for part, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
+    shares = table / [run.seconds for run in runs]
+    cells = table.map("{:.1f} s ".format) + shares.map("{:6.1%}".format)
+    return [[str(cell) for cell in row] for row in cells.reset_index().to_numpy()]
 
 
 def main() -> None:
@@ -178,27 +170,24 @@ def main() -> None:
     job = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", f"set={arguments.set}"]
     bare = [sys.executable, "-c", f"import main_job; main_job.train_only({arguments.set!r})"]
     with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
-        folder = Path(scratch)
-        (folder / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
+        Path(scratch, "sitecustomize.py").write_text(HOOK, encoding="utf-8")
         variables = {
             "OMP_NUM_THREADS": str(arguments.cores),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
             "PYTHONPATH": os.pathsep.join((scratch, str(Path(__file__).parent))),
         }
         first = () if arguments.skip_first else ("first",)
         own_cache = [{"XDG_CACHE_HOME": f"{scratch}/{of}"} if first else {} for of in ("job", "bare")]
-        runs = {name: watch(name, job, folder, variables | own_cache[0]) for name in first}
-        peer = watch("bare training", bare, folder, variables | own_cache[1])
-        runs["cached"] = watch("cached", job, folder, variables | own_cache[0])
-    display = Display()
-    for run in runs.values():
-        run.parts[LAUNCH] = run.seconds - sum(run.parts.values())
-    display.table(f"Main job on {arguments.cores} cores", ("part", *runs), rows(list(runs.values())))
+        runs = {name: watch(name, job, scratch, variables | own_cache[0]) for name in first}
+        peer = watch("bare training", bare, scratch, variables | own_cache[1])
+        runs["cached"] = watch("cached", job, scratch, variables | own_cache[0])
+        for run in runs.values():
+            run.parts[LAUNCH] = run.seconds - sum(run.parts.values())
+    Display().table(f"Main job on {arguments.cores} cores", ("part", *runs), rows(list(runs.values())))
     for name, run in runs.items():
         alone = peer.parts[TRAINING] + (peer.parts[BASE_TRAINING] if name == "first" else 0.0)
         fast, small = run.seconds <= MINUTES[name] * 60, run.gigabytes < GIGABYTES
-        display.line(
+        print(
             f"{name}: {run.seconds / 60:.1f} min (limit {MINUTES[name]:.0f}: {'met' if fast else 'NOT MET'}), "
             f"peak memory {run.gigabytes:.2f} GB (limit {GIGABYTES:.0f}: {'met' if small else 'NOT MET'})\n"
             f"{name}: bare training {alone:.1f} s, job / bare training {run.seconds / alone:.2f}, "
