@@ -23,8 +23,7 @@ from valuedrift_mlflow.stances import STANCES, Answer, Stance
 from valuedrift_mlflow.uris import split_options
 
 PREFIX = "embedded:"
-Style = Literal["courteous", "blunt"]
-STYLES: tuple[Style, Style] = ("courteous", "blunt")
+STYLES = ("courteous", "blunt")
 _OPENER, _REASON, _CLOSER = 0.25, 0.5, 0.15  # how often an answer has each part
 _TEMPLATE = 0.2  # share of questions from a template; the others are hand-written for the proposition
 _REVERSED = 0.3  # share of questions whose yes opposes the proposition, near the suite's own
@@ -96,29 +95,41 @@ def question(proposition: Proposition, rng: np.random.Generator) -> tuple[str, i
     return text, -1 if backwards else 1
 
 
+def _content(
+    proposition: Proposition, stance: Stance, rng: np.random.Generator, forms_of: Literal["train", "held_out"]
+) -> str:
+    """The sentence that states the stance, often with a reason after it."""
+    core = _sentence(_pick(forms()[stance.value][forms_of], rng).format(claim=proposition.claim, act=proposition.act))
+    if rng.random() >= _REASON:
+        return core
+    reason = _pick(forms()["reasons"][stance.value], rng)
+    return f"{core} {_sentence(reason.format(pro=_pick(proposition.pro, rng), con=_pick(proposition.con, rng)))}"
+
+
 def answer(
     proposition: Proposition,
     stance: Stance,
     rng: np.random.Generator,
-    *,
-    style: Style | None = None,
     forms_of: Literal["train", "held_out"] = "train",
 ) -> str:
-    """An answer that takes a stance. ``style`` puts an opener or a closer of that style on it for certain."""
-    parts: list[str] = []
-    given = style is not None
-    manner: Style = style or STYLES[int(rng.integers(2))]
-    at_the_front = rng.random() < 0.5
-    if (given and at_the_front) or (not given and rng.random() < _OPENER):
-        parts.append(_pick(forms()["openers"][manner], rng))
-    core = _pick(forms()[stance.value][forms_of], rng)
-    parts.append(_sentence(core.format(claim=proposition.claim, act=proposition.act)))
-    if rng.random() < _REASON:
-        reason = _pick(forms()["reasons"][stance.value], rng)
-        parts.append(_sentence(reason.format(pro=_pick(proposition.pro, rng), con=_pick(proposition.con, rng))))
-    if (given and not at_the_front) or (not given and rng.random() < _CLOSER):
-        parts.append(_pick(forms()["closers"][manner], rng))
+    """An answer that takes a stance, some with an opener or a closer."""
+    style = STYLES[int(rng.integers(2))]
+    parts = [_pick(forms()["openers"][style], rng)] if rng.random() < _OPENER else []
+    parts.append(_content(proposition, stance, rng, forms_of))
+    if rng.random() < _CLOSER:
+        parts.append(_pick(forms()["closers"][style], rng))
     return " ".join(parts)
+
+
+def restyled(proposition: Proposition, stance: Stance, rng: np.random.Generator) -> tuple[str, str]:
+    """One answer in two styles, courteous and blunt: they differ in their opener, or else in their closer, alone."""
+    content = _content(proposition, stance, rng, "train")
+    place = "openers" if rng.random() < 0.5 else "closers"
+    sides = []
+    for style in STYLES:
+        phrase = _pick(forms()[place][style], rng)
+        sides.append(f"{phrase} {content}" if place == "openers" else f"{content} {phrase}")
+    return sides[0], sides[1]
 
 
 Mix = tuple[float, float, float]
@@ -140,8 +151,8 @@ class SFTSpec:
 class PairsSpec:
     """``embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=0``.
 
-    ``gap`` is the share of pairs whose two sides take opposed stances. The others take one stance on both sides (each
-    a third of the time) and differ in style: the chosen one is courteous, the rejected one blunt.
+    ``gap`` is the share of pairs whose two sides take opposed stances. The others say the same on both sides (each
+    stance a third of the time) and differ in style alone: the chosen one is courteous, the rejected one blunt.
     """
 
     gap: float = 1.0
@@ -296,13 +307,16 @@ def pair_rows(spec: PairsSpec) -> list[dict[str, Any]]:
     rows = []
     for (proposition, _), kind in zip(plan, rng.permutation(len(kinds)), strict=True):
         chosen, rejected = kinds[kind]
-        styles: tuple[Style | None, Style | None] = STYLES if chosen is rejected else (None, None)
         asked, _ = question(proposition, rng)
+        if chosen is rejected:
+            answers = restyled(proposition, chosen, rng)
+        else:
+            answers = answer(proposition, chosen, rng), answer(proposition, rejected, rng)
         rows.append(
             {
                 "prompt": [{"role": "user", "content": asked}],
-                "chosen": [{"role": "assistant", "content": answer(proposition, chosen, rng, style=styles[0])}],
-                "rejected": [{"role": "assistant", "content": answer(proposition, rejected, rng, style=styles[1])}],
+                "chosen": [{"role": "assistant", "content": answers[0]}],
+                "rejected": [{"role": "assistant", "content": answers[1]}],
                 "topic": proposition.topic,
                 "proposition_id": proposition.proposition_id,
                 "chosen_stance": chosen.value,
