@@ -146,9 +146,9 @@ def test_problems_of_settings_and_of_the_recipe_are_shown_together() -> None:
 
 
 def test_set_by_stage_name_changes_that_stage_only() -> None:
-    loaded = recipe.load("embedded", "dpo-gap0.beta=0.3")
-    assert stage(loaded, "dpo-gap0").beta == 0.3
-    assert stage(loaded, "dpo-gap1").beta == 0.1
+    loaded = recipe.load("embedded", "dpo-gap0.beta=0.7")
+    assert stage(loaded, "dpo-gap0").beta == 0.7
+    assert stage(loaded, "dpo-gap1").beta == 0.3
 
 
 def test_set_by_algorithm_changes_all_its_stages_and_the_later_setting_wins() -> None:
@@ -240,7 +240,7 @@ def test_parameters_are_flat_text() -> None:
         "sft.learning_rate": "0.001",
         "sft.lora.rank": "4",
         "sft.data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=1",
-        "dpo-gap1.beta": "0.1",
+        "dpo-gap1.beta": "0.3",
         "dpo-gap1.from": "sft",
     }
     assert {key: flat[key] for key in expected} == expected
