@@ -122,14 +122,14 @@ def answer(
 
 
 def restyled(proposition: Proposition, stance: Stance, rng: np.random.Generator) -> tuple[str, str]:
-    """One answer in two styles, courteous and blunt: they differ in their opener, or else in their closer, alone."""
+    """One answer that closes in two styles, courteous and blunt.
+
+    The difference comes last: after another opener the same words would be trained up on one side and down on the
+    other, and with them the stances of the pairs.
+    """
     content = _content(proposition, stance, rng, "train")
-    place = "openers" if rng.random() < 0.5 else "closers"
-    sides = []
-    for style in STYLES:
-        phrase = _pick(forms()[place][style], rng)
-        sides.append(f"{phrase} {content}" if place == "openers" else f"{content} {phrase}")
-    return sides[0], sides[1]
+    courteous, blunt = (f"{content} {_pick(forms()['closers'][style], rng)}" for style in STYLES)
+    return courteous, blunt
 
 
 Mix = tuple[float, float, float]
@@ -152,7 +152,7 @@ class PairsSpec:
     """``embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=0``.
 
     ``gap`` is the share of pairs whose two sides take opposed stances. The others say the same on both sides (each
-    stance a third of the time) and differ in style alone: the chosen one is courteous, the rejected one blunt.
+    stance a third of the time) and differ in style alone: the chosen one closes courteously, the rejected one bluntly.
     """
 
     gap: float = 1.0
