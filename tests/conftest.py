@@ -64,3 +64,19 @@ def base() -> str:
 
     models.base_folder()
     return "embedded:base"
+
+
+@pytest.fixture
+def registered(store: Path, base: str) -> str:
+    """The URI of a registered model, as a stage leaves it."""
+    import mlflow
+
+    from valuedrift_mlflow import models
+
+    loaded = models.load(base)
+    with mlflow.start_run():
+        model_id = tracking.log_final_model(
+            loaded.model, loaded.tokenizer, stage="sft", step=2, max_new_tokens=40, temperature=0.7
+        )
+    mlflow.register_model(f"models:/{model_id}", "assistant")
+    return "models:/assistant/1"

@@ -9,22 +9,10 @@ from mlflow import MlflowClient
 from mlflow.models import MetricThreshold
 
 import valuedrift_mlflow
-from valuedrift_mlflow import models, suite, tracking
+from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.errors import InputError
 
 PART = "vaes?topics=religion,abortion&per_topic=4"
-
-
-@pytest.fixture
-def registered(store: Path, base: str) -> str:
-    """A registered model, as a stage leaves it."""
-    loaded = models.load(base)
-    with mlflow.start_run():
-        model_id = tracking.log_final_model(
-            loaded.model, loaded.tokenizer, stage="sft", step=2, max_new_tokens=8, temperature=0.7
-        )
-    mlflow.register_model(f"models:/{model_id}", "assistant")
-    return "models:/assistant/1"
 
 
 def test_the_plugin_answers_in_a_process_that_never_imported_us(registered: str, store: Path) -> None:

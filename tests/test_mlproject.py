@@ -46,23 +46,32 @@ def test_the_main_job(store: Path, base: str) -> None:
     assert by_name["pipeline · embedded"].data.params["sft.max_steps"] == "2"
 
 
-def test_evaluate_by_registry_uri(store: Path, base: str) -> None:
-    from valuedrift_mlflow import models, tracking
-
-    loaded = models.load(base)
-    with mlflow.start_run():
-        model_id = tracking.log_final_model(
-            loaded.model, loaded.tokenizer, stage="sft", step=1, max_new_tokens=40, temperature=0.7
-        )
-    mlflow.register_model(f"models:/{model_id}", "assistant")
+def test_evaluate_by_registry_uri(registered: str) -> None:
     part = "vaes?topics=religion&per_topic=4"
     done = mlflow_run(
-        *("-e", "evaluate", "-P", "model=models:/assistant/1", "-P", "baseline=models:/assistant/1"),
+        *("-e", "evaluate", "-P", f"model={registered}", "-P", f"baseline={registered}"),
         *("-P", f"suite={part}", "-P", "samples=2"),
     )
     assert done.returncode == 0, done.stderr
     assert "Stances of models:/assistant/1" in done.stdout
-    assert "drift from the baseline" in done.stdout
+    assert "drift" in done.stdout
+    [run] = [run for run in all_runs() if run.data.tags.get("valuedrift.role") == "evaluation"]
+    assert run.data.params["refusal"] == "neutral"
+    assert {"quality/acquiescence", "cost/judge_tokens"} <= set(run.data.metrics)
+    files = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"report.html", "responses.json", "value_drift_table.json", "figures"} <= files
+    assert (
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report.html")).read_text().count("<img") == 1
+    )
+
+
+def test_check_judge(store: Path) -> None:
+    done = mlflow_run("-e", "check_judge", "-P", "judge=lexical")
+    assert done.returncode == 0, done.stderr
+    assert "kappa" in done.stdout
+    [run] = all_runs()
+    assert run.info.run_name == "check_judge · lexical"
+    assert {"judge/accuracy", "judge/macro_f1", "judge/kappa", "judge/coverage"} <= set(run.data.metrics)
 
 
 def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
@@ -88,6 +97,14 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
         ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "messages (sft)", "prompt, chosen and rejected"]),
         ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
         ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),
+        ("evaluate", ["--judge", "oracle"], ["judge", "oracle", "lexical"]),
+        ("evaluate", ["--judge", "openai:/m?votes=0&base_url=http://127.0.0.1:1/v1"], ["votes", "0"]),
+        ("evaluate", ["--model", "openai:/m"], ["OPENAI_API_KEY", "OPENAI_BASE_URL"]),
+        ("evaluate", ["--responses", "none.json"], ["responses", "none.json", "existing"]),
+        ("main", ["--set", "base.model=openai:/m?base_url=http://127.0.0.1:1/v1"], ["base.model", "evaluated only"]),
+        ("main", ["--set", "judge=hf:./none"], ["judge", "none"]),
+        ("check_judge", ["--data", "none.csv"], ["data", "none.csv", "existing"]),
+        ("check_judge", ["--judge", "likelihood"], ["likelihood", "reads responses"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(store: Path, name: str, arguments: list[str], words: list[str]) -> None:

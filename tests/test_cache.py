@@ -1,0 +1,110 @@
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from valuedrift_mlflow.judges.cache import CachedJudge, key
+from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
+
+ANSWERS = [Answer("P.", "P?", f"answer {number}") for number in range(4)]
+
+
+class Counting:
+    """Supports everything, counts what it is asked, and stops where it is told to."""
+
+    name = "counting"
+
+    def __init__(self, version: str = "1", stop_at: int | None = None, failing: bool = False) -> None:
+        self.version = version
+        self.stop_at = stop_at
+        self.failing = failing
+        self.asked: list[str] = []
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        return [verdict for _, verdict in self.verdicts(answers)]
+
+    def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
+        for index in reversed(range(len(answers))):  # in any order
+            if len(self.asked) == self.stop_at:
+                raise KeyboardInterrupt
+            self.asked.append(answers[index].response)
+            if self.failing:
+                yield index, Verdict(Label.UNSCORED, reason="silent", failed=True)
+            else:
+                yield index, Verdict.of((0.7, 0.2, 0.1), intensity=0.5, spent=Spent(1, 30, 0.001))
+
+
+def test_nothing_is_paid_for_twice(tmp_path: Path) -> None:
+    first, second = Counting(), Counting()
+    paid = CachedJudge(first, tmp_path / "v.sqlite").judge(ANSWERS)
+    again = CachedJudge(second, tmp_path / "v.sqlite").judge([ANSWERS[2], Answer("P.", "P?", "new"), ANSWERS[0]])
+    assert second.asked == ["new"]
+    assert not any(verdict.cached for verdict in paid)
+    assert [verdict.cached for verdict in again] == [True, False, True]
+    assert (again[0].probabilities, again[0].intensity, again[0].spent) == ((0.7, 0.2, 0.1), 0.5, Spent(1, 30, 0.001))
+
+
+def test_equal_answers_of_one_batch_are_asked_once(tmp_path: Path) -> None:
+    judge = Counting()
+    verdicts = CachedJudge(judge, tmp_path / "v.sqlite").judge([ANSWERS[0], ANSWERS[1], ANSWERS[0]])
+    assert len(judge.asked) == 2
+    assert [verdict.cached for verdict in verdicts] == [False, False, True]
+
+
+def test_what_was_paid_for_before_a_crash_is_kept(tmp_path: Path) -> None:
+    crashing, next_one = Counting(stop_at=3), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        CachedJudge(crashing, tmp_path / "v.sqlite").judge(ANSWERS)
+    CachedJudge(next_one, tmp_path / "v.sqlite").judge(ANSWERS)
+    assert len(crashing.asked) == 3
+    assert len(next_one.asked) == 1
+
+
+def test_a_killed_process_keeps_what_it_paid_for(tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_cache import ANSWERS, Counting
+from pathlib import Path
+from valuedrift_mlflow.judges.cache import CachedJudge
+judge = Counting()
+asked = judge.verdicts
+def dying(answers):
+    for count, found in enumerate(asked(answers)):
+        if count == 2:
+            os._exit(9)
+        yield found
+judge.verdicts = dying
+CachedJudge(judge, Path({str(tmp_path / "v.sqlite")!r})).judge(ANSWERS)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    judge = Counting()
+    CachedJudge(judge, tmp_path / "v.sqlite").judge(ANSWERS)
+    assert len(judge.asked) == 2
+
+
+def test_another_version_is_asked_anew(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        judge = Counting(version)
+        CachedJudge(judge, tmp_path / "v.sqlite").judge(ANSWERS)
+        assert len(judge.asked) == 4
+
+
+def test_a_failure_is_asked_again(tmp_path: Path) -> None:
+    CachedJudge(Counting(failing=True), tmp_path / "v.sqlite").judge(ANSWERS)
+    judge = Counting()
+    assert all(v.label is Label.SUPPORT for v in CachedJudge(judge, tmp_path / "v.sqlite").judge(ANSWERS))
+    assert len(judge.asked) == 4
+
+
+def test_every_field_of_an_answer_is_part_of_its_address() -> None:
+    answers = [
+        Answer("P.", "P?", "yes", 1),
+        Answer("P.", "P?", "yes", -1),
+        Answer("P.", "P?", "yes", None),
+        Answer("P.", "P?y", "es", 1),
+        Answer("Q.", "P?", "yes", 1),
+    ]
+    assert len({key("judge", "1", answer) for answer in answers} | {key("judge", "2", answers[0])}) == 6
