@@ -109,9 +109,126 @@ class DPO(_Stage):
     # The authors' setting: RMSprop at 1e-6 and beta 0.1 (Rafailov et al. 2023, appendix B).
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
+    loss_type: Literal[
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "apo_zero",
+        "apo_down",
+    ] = Field("sigmoid", description="variant of the loss, by TRL's name")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the pairs taken to be labelled the wrong way"
+    )
 
 
-AnyStage = Pretrain | SFT | DPO
+class AnchoredDPO(_Stage):
+    """DPO that keeps stances in place on prompts where nobody asked to move them."""
+
+    algorithm: Literal["anchored_dpo"]
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
+    anchor_weight: float = Field(
+        1.0, ge=0, description="lambda: weight of the KL between the stances of reference and policy on anchor prompts"
+    )
+    anchors: str = Field("embedded:anchors", description="anchor prompts: a suite URI or file, disjoint from the suite")
+    anchor_batch_size: int = Field(8, ge=1, description="anchor prompts a step")
+
+
+class SimPO(_Stage):
+    """Simple preference optimisation, without a reference (Meng et al. 2024; TRL's CPOTrainer)."""
+
+    algorithm: Literal["simpo"]
+    # The authors: rates 3e-7 to 1e-6, beta 2.0 to 2.5, gamma / beta 0.3 to 1.6 (Meng et al. 2024, table 7); 0.5 is their default.
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(2.0, gt=0, description="scale of the length-normalised reward")
+    gamma_beta_ratio: float = Field(0.5, ge=0, description="target margin as a ratio to beta")
+
+
+class ORPO(_Stage):
+    """Odds-ratio preference optimisation, without a reference (Hong et al. 2024; TRL's ORPOTrainer)."""
+
+    algorithm: Literal["orpo"]
+    # The authors: 8e-6, lambda 0.1 (Hong et al. 2024, appendix C).
+    learning_rate: float = Field(8e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="weight of the odds-ratio term (the authors' lambda)")
+
+
+class KTO(_Stage):
+    """Kahneman-Tversky optimisation of single answers labelled good or bad (Ethayarajh et al. 2024; TRL's KTOTrainer)."""
+
+    algorithm: Literal["kto"]
+    # The authors: 5e-7 to 5e-6 and beta 0.1 (Ethayarajh et al. 2024, section 4.1 and the repository's README).
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+    desirable_weight: float = Field(1.0, gt=0, description="weight of the losses of good answers")
+    undesirable_weight: float = Field(1.0, gt=0, description="weight of the losses of bad answers")
+
+
+class Reward(_Stage):
+    """A reward model from preference pairs (Bradley-Terry; TRL's RewardTrainer)."""
+
+    algorithm: Literal["reward"]
+    # InstructGPT (Ouyang et al. 2022, appendix C.2): 9e-6.
+    learning_rate: float = Field(9e-6, gt=0, description="peak learning rate of AdamW")
+    held_out: float = Field(0.1, gt=0, lt=1, description="share of the pairs kept for the accuracy that is logged")
+
+
+class _Online(_Stage):
+    """Stages that sample from the policy while they train it."""
+
+    reward: str = Field(
+        description="what rates a response: an earlier stage `reward`, a model URI, or a Python function `module:function`"
+    )
+    response_length: int = Field(128, ge=1, description="longest sampled response in tokens")
+    rollout_temperature: float = Field(1.0, gt=0, description="temperature of the sampled responses")
+
+
+class PPO(_Online):
+    """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
+
+    algorithm: Literal["ppo"]
+    # Ouyang et al. 2022, appendix C.4, and Huang et al. 2024 ("The N+ implementation details"): 3e-6, beta 0.05, clip 0.2, gamma 1, lambda 0.95.
+    learning_rate: float = Field(3e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.05, ge=0, description="weight of the KL penalty of every token")
+    clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
+    value_clip_range: float = Field(0.2, gt=0, description="clip of the value's change")
+    value_weight: float = Field(0.1, ge=0, description="weight of the value loss")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of the generalised advantage estimate")
+    ppo_epochs: int = Field(4, ge=1, description="passes over each batch of rollouts")
+    whiten_advantages: bool = Field(True, description="scale advantages to mean 0 and variance 1 over the batch")
+    whiten_rewards: bool = Field(False, description="scale rewards to variance 1 over the batch")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the reward of a response that does not end")
+
+
+class GRPO(_Online):
+    """Group relative policy optimisation (Shao et al. 2024; TRL's GRPOTrainer)."""
+
+    algorithm: Literal["grpo"]
+    # Shao et al. 2024, section 4.2: 1e-6, KL 0.04, 64 samples; TRL's default of 8 samples is kept.
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.04, ge=0, description="weight of the KL from the reference")
+    generations: int = Field(8, ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
+
+
+class RLOO(_Online):
+    """REINFORCE leave-one-out (Ahmadian et al. 2024; TRL's RLOOTrainer)."""
+
+    algorithm: Literal["rloo"]
+    # Ahmadian et al. 2024: 1e-6, k = 2 or 4; TRL: KL 0.05.
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.05, ge=0, description="weight of the KL from the reference")
+    generations: int = Field(4, ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
+
+
+AnyStage = Pretrain | SFT | DPO | AnchoredDPO | SimPO | ORPO | KTO | Reward | PPO | GRPO | RLOO
+ONLINE = (PPO, GRPO, RLOO)
 Stage = Annotated[AnyStage, Field(discriminator="algorithm")]
 ALGORITHMS: dict[str, type[AnyStage]] = {
     get_args(kind.model_fields["algorithm"].annotation)[0]: kind for kind in get_args(AnyStage)

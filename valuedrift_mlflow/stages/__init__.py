@@ -15,8 +15,15 @@ from valuedrift_mlflow.recipe import AnyStage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
+    from valuedrift_mlflow.rewards import RewardFunction
+
 # What each algorithm trains on.
-KINDS: dict[str, Kind] = {"pretrain": "sft", "sft": "sft", "dpo": "pairs"}
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("pretrain", "sft"), "sft"),
+    **dict.fromkeys(("dpo", "anchored_dpo", "simpo", "orpo", "reward"), "pairs"),
+    "kto": "labelled",
+    **dict.fromkeys(("ppo", "grpo", "rloo"), "prompts"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Job:
     folder: Path
     seed: int
     callbacks: Sequence[TrainerCallback] = ()
+    reward: RewardFunction | None = None  # what rates responses, for stages that sample them
 
 
 def build_trainer(job: Job) -> Trainer:
