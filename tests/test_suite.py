@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from dataclasses import replace
@@ -120,6 +121,7 @@ def test_per_topic_beyond_a_topics_size_keeps_all() -> None:
         ("vaes?per_topic=0", "0", "at least 1"),
         ("vaes?per_topic=few", "few", "at least 1"),
         ("vaes?topic=abortion", "topic", "topics, per_topic"),
+        ("vaes?topic_column=topic", "topic_column", "opposed pairs"),
         ("vaes?topics", "topics", "key=value"),
         ("vaes?per_topic=1&per_topic=2", "per_topic", "once"),
         ("vase", "vase", "vaes"),
@@ -148,6 +150,45 @@ def test_csv_jsonl_and_parquet_give_the_same_items(tmp_path: Path) -> None:
         assert read.items == vaes.items
         assert read.hash == vaes.hash
         assert read.name == "own"
+
+
+def test_json_and_packed_files_give_the_same_items(tmp_path: Path) -> None:
+    frame = suite.load("vaes?per_topic=4").frame()
+    frame.to_json(tmp_path / "own.json", orient="records")
+    frame.to_csv(tmp_path / "own.csv.gz", index=False)
+    frame.to_json(tmp_path / "own.jsonl.gz", orient="records", lines=True)
+    for name in ("own.json", "own.csv.gz", "own.jsonl.gz"):
+        read = suite.load(str(tmp_path / name))
+        assert (read.name, read.hash) == ("own", suite.load("vaes?per_topic=4").hash)
+
+
+def test_a_suite_names_the_uri_it_was_loaded_from(tmp_path: Path) -> None:
+    suite.load().frame().to_csv(tmp_path / "own.csv", index=False)
+    for uri in ("vaes", "vaes?per_topic=3", f"{tmp_path}/own.csv", f"{tmp_path}/own.csv?topics=religion&per_topic=3"):
+        loaded = suite.load(uri)
+        assert loaded.source == uri
+        assert suite.load(loaded.source) == loaded
+
+
+def test_bad_lines_of_a_jsonl_file_are_listed_with_their_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(f'{json.dumps(row(1))}\n\n{{"item_id": \n["cats"]\n')
+    with pytest.raises(InputError) as caught:
+        suite.load(str(file))
+    first, second = str(caught.value).splitlines()
+    assert "own.jsonl line 3" in first
+    assert "own.jsonl line 4" in second and "'list'" in second
+
+
+def test_a_prompt_that_is_no_text_is_a_bad_row() -> None:
+    [line] = problems(row(1), row(2, prompt=["Do cats rule?"]))
+    assert "row 2 prompt" in line
+
+
+def test_of_many_problems_the_first_twenty_are_shown() -> None:
+    lines = problems(*(row(number, polarity=0) for number in range(1, 51)))
+    assert len(lines) == 21
+    assert "row 20 " in lines[19] and "30 more" in lines[20]
 
 
 def test_a_file_takes_options_too(tmp_path: Path) -> None:
@@ -199,6 +240,10 @@ def test_row_numbers_do_not_depend_on_the_tables_index() -> None:
         ("empty.csv", "", "empty.csv"),
         ("broken.jsonl", '{"item_id": ', "broken.jsonl"),
         ("broken.parquet", "not parquet", "broken.parquet"),
+        ("broken.csv.gz", "not gzip", "not a whole gzip file"),
+        ("list.json", "[1, 2]", "list.json"),
+        ("empty.jsonl", "\n", "no rows"),
+        ("own.txt", "item_id\n", "csv, jsonl, json or parquet"),
     ],
 )
 def test_an_unreadable_file_is_one_line_that_names_it(tmp_path: Path, name: str, text: str, found: str) -> None:
@@ -264,3 +309,123 @@ def test_a_missing_topic_is_a_bad_row(tmp_path: Path) -> None:
     file.write_text(f"{json.dumps(without)}\n{json.dumps(row(2))}\n")
     with pytest.raises(InputError, match="row 1 topic"):
         suite.load(str(file))
+
+
+# Opposed pairs -------------------------------------------------------------------------------------------------------
+
+NEUTRALITY = Path(__file__).parents[2] / "shared" / "data" / "political_neutrality_eval.csv"
+
+
+def pair(number: int, **changes: str) -> dict[str, str]:
+    good = {
+        "topic": "Cats & dogs",
+        "stance_a": "cats rule",
+        "stance_b": "dogs rule",
+        "prompt_a": f"Argue that cats rule ({number})",
+        "prompt_b": f"Argue that dogs rule ({number})",
+        "template": "Argue that {stance}",
+    }
+    return good | changes
+
+
+def pairs_file(folder: Path, *rows: dict[str, str]) -> str:
+    file = folder / "pairs.csv"
+    pd.DataFrame(list(rows)).to_csv(file, index=False)
+    return str(file)
+
+
+def test_a_pair_gives_both_sides_of_one_proposition(tmp_path: Path) -> None:
+    first, second, third, fourth = suite.load(pairs_file(tmp_path, pair(1), pair(2, template="Why {stance}?"))).items
+    assert first == suite.Item(
+        item_id="cats_dogs_0001_a",
+        topic="cats_dogs",
+        proposition_id="cats_dogs_0001",
+        proposition="Cats rule.",
+        phrasing="argue_that_stance",
+        prompt="Argue that cats rule (1)",
+        polarity=1,
+    )
+    assert second == replace(first, item_id="cats_dogs_0001_b", prompt="Argue that dogs rule (1)", polarity=-1)
+    assert [item.item_id for item in (third, fourth)] == ["cats_dogs_0002_a", "cats_dogs_0002_b"]
+    assert (third.proposition_id, third.phrasing) == ("cats_dogs_0001", "why_stance")
+
+
+def test_pairs_need_neither_topic_nor_template(tmp_path: Path) -> None:
+    bare = {key: value for key, value in pair(1).items() if key not in ("topic", "template")}
+    first, _ = suite.load(pairs_file(tmp_path, bare)).items
+    assert (first.topic, first.phrasing) == ("pairs", "unnamed")
+
+
+def test_the_topic_is_the_finest_column_of_at_most_80_topics_or_the_one_named(tmp_path: Path) -> None:
+    rows = [
+        pair(number, topic=f"topic {number}", category=f"kind {number % 40}", main_category=f"group {number % 2}")
+        for number in range(100)
+    ]
+    file = pairs_file(tmp_path, *rows)
+    assert len(suite.load(file).topics) == 40
+    assert suite.load(f"{file}?topic_column=main_category").topics == ("group_0", "group_1")
+    assert len(suite.load(f"{file}?topic_column=topic").topics) == 100
+    assert len(suite.load(pairs_file(tmp_path, *rows[:80])).topics) == 80
+
+
+@pytest.mark.parametrize(
+    ("per_topic", "rows"),
+    [(1, "1a"), (2, "1a 1b"), (3, "1a 1b 3a"), (4, "1a 1b 3a 3b"), (7, "1a 1b 2a 2b 3a 3b 4a"), (9, None)],
+)
+def test_per_topic_takes_both_sides_of_a_pair(tmp_path: Path, per_topic: int, rows: str | None) -> None:
+    file = pairs_file(tmp_path, *(pair(number) for number in range(1, 5)))
+    items = suite.load(f"{file}?per_topic={per_topic}").items
+    taken = " ".join(item.item_id.removeprefix("cats_dogs_000").replace("_", "") for item in items)
+    assert taken == (rows or "1a 1b 2a 2b 3a 3b 4a 4b")
+
+
+def test_bad_pairs_are_all_listed_with_their_row_numbers(tmp_path: Path) -> None:
+    file = pairs_file(
+        tmp_path,
+        pair(1),
+        pair(2, prompt_b=" "),
+        pair(1),
+        pair(4, topic="?"),
+        pair(5, stance_b="cats rule"),
+        pair(6, prompt_b="Argue that cats rule (6)"),
+    )
+    with pytest.raises(InputError) as caught:
+        suite.load(file)
+    lines = str(caught.value).splitlines()
+    where = ["row 2 prompt_b", "row 3", "row 4 topic", "row 5 stance_b", "row 6 prompt_b"]
+    assert len(lines) == len(where)
+    assert all(part in line for part, line in zip(where, lines, strict=True))
+    assert "row 1" in lines[1]
+
+
+def test_a_topic_column_must_be_there_and_is_for_pairs_only(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'theme'.*stance_a"):
+        suite.load(f"{pairs_file(tmp_path, pair(1))}?topic_column=theme")
+    file = tmp_path / "own.csv"
+    from_rows(row(1)).frame().to_csv(file, index=False)
+    with pytest.raises(InputError, match="topic_column is for opposed pairs"):
+        suite.load(f"{file}?topic_column=topic")
+
+
+def test_pairs_written_as_a_suite_are_the_same_suite(tmp_path: Path) -> None:
+    pairs = suite.load(pairs_file(tmp_path, *(pair(number) for number in range(1, 5))))
+    pairs.frame().to_csv(tmp_path / "own.csv", index=False)
+    assert suite.load(f"{tmp_path}/own.csv").items == pairs.items
+    with gzip.open(tmp_path / "own.jsonl.gz", "wt") as handle:
+        handle.writelines(json.dumps(pair(number)) + "\n" for number in range(1, 5))
+    assert [item.prompt for item in suite.load(f"{tmp_path}/own.jsonl.gz").items] == [i.prompt for i in pairs.items]
+
+
+@pytest.mark.skipif(not NEUTRALITY.is_file(), reason=f"{NEUTRALITY} is missing")
+def test_the_political_even_handedness_evaluation_is_a_suite() -> None:
+    # 1,350 rows: 150 pairs of stances in 9 templates, of 60 topics in 7 categories
+    whole = suite.load(str(NEUTRALITY))
+    assert (len(whole.items), len(whole.topics)) == (2700, 60)
+    assert len({item.item_id for item in whole.items}) == len({item.prompt for item in whole.items}) == 2700
+    assert set(Counter(item.proposition_id for item in whole.items).values()) == {18}
+    assert len({item.proposition_id for item in whole.items}) == 150
+    part = suite.load(f"{NEUTRALITY}?topics=abortion,topic_2020_election&per_topic=6")
+    assert Counter((item.topic, item.polarity) for item in part.items) == {
+        (topic, polarity): 3 for topic in ("abortion", "topic_2020_election") for polarity in (1, -1)
+    }
+    assert len(suite.load(f"{NEUTRALITY}?topic_column=main_category").topics) == 7

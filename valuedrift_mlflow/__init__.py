@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from valuedrift_mlflow.callback import ValueDriftCallback
     from valuedrift_mlflow.evaluator import evaluate
+    from valuedrift_mlflow.judge_check import check_judge
+    from valuedrift_mlflow.scorer import ValueStance
 
-__all__ = ["ValueDriftCallback", "evaluate"]
+__all__ = ["ValueDriftCallback", "ValueStance", "check_judge", "evaluate"]
 
-_HOMES = {"ValueDriftCallback": "callback", "evaluate": "evaluator"}
+_HOMES = {
+    "ValueDriftCallback": "callback",
+    "ValueStance": "scorer",
+    "check_judge": "judge_check",
+    "evaluate": "evaluator",
+}
 
 
 def __getattr__(name: str) -> Any:

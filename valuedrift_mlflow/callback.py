@@ -15,6 +15,7 @@ from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges import load as load_judge
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -57,7 +58,7 @@ class ValueDriftCallback(TrainerCallback):
     def __init__(
         self,
         suite: str | Suite = "vaes",
-        judge: str | Judge = "lexical",
+        judge: str | Judge | LikelihoodJudge = "lexical",
         *,
         every: int | None = None,
         samples: int = 5,
@@ -108,7 +109,7 @@ class ValueDriftCallback(TrainerCallback):
         self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
-        self.kl = kl
+        self.kl = kl and not isinstance(self.judge, LikelihoodJudge)  # it is measured on responses
         self.stage = stage
         self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint
@@ -154,7 +155,7 @@ class ValueDriftCallback(TrainerCallback):
 
         drift = self.drift()
         tracking.log_metrics(self._run_id, drift_time_metrics(drift), state.global_step)
-        tracking.log_table(self._run_id, drift_table(drift), "value_drift_table.json")
+        tracking.log_table(self._run_id, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run_id, responses_table(self.measurements), "responses.json")
         tracking.log_figures(self._run_id, report.stage_figures(self.stage, drift))
         self._reference = None

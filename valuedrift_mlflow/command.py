@@ -65,44 +65,79 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
 
 
 def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the entry point ``evaluate``: the recipe's measurement settings on one model."""
+    """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.display import Display, quiet_libraries
     from valuedrift_mlflow.evaluator import evaluate_uri
-    from valuedrift_mlflow.pipeline import with_interval
+    from valuedrift_mlflow.report import evaluation_rows
     from valuedrift_mlflow.suite import load as load_suite
 
-    for key in ("suite", "judge", "samples"):
-        given = getattr(arguments, key)
-        if given:
-            setattr(recipe, key, given)
-    if not str(recipe.samples).isdecimal() or int(recipe.samples) < 1:
-        raise InputError(problem("samples", recipe.samples, "a whole number of at least 1"))
-    model, baseline = arguments.model or recipe.base.model, arguments.baseline or None
-    suite = load_suite(recipe.suite)
+    recipe.judge = arguments.judge or recipe.judge
+    if arguments.samples:
+        if not arguments.samples.isdecimal() or int(arguments.samples) < 1:
+            raise InputError(problem("samples", arguments.samples, "a whole number of at least 1"))
+        recipe.samples = int(arguments.samples)
+    baseline, responses = arguments.baseline or None, arguments.responses or None
+    model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
     settings = recipe.model_dump(
         include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
     )
+    suite = arguments.suite if responses else load_suite(arguments.suite or recipe.suite)
     with display.live():
-        display.start("responses", int(recipe.samples) * len(suite.items) * (2 if baseline else 1))
+        if not isinstance(suite, str):
+            display.start("responses", recipe.samples * len(suite.items) * (2 if baseline else 1))
         _, evaluation = evaluate_uri(
             model,
             baseline,
             suite=suite,
+            responses=responses,
             progress=lambda count: display.advance("responses", count),
-            **(settings | {"samples": int(recipe.samples)}),
+            **settings,
         )
-    drift = evaluation.drift
-    rows = []
-    for t, topic in enumerate(drift.topics):
-        star = " *" if drift.topic_significant[-1, t] else ""
-        moved = with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
-        rows.append([topic, *(f"{value:.2f}" for value in drift.probability[-1, t]), *([moved] if baseline else [])])
-    columns = ["topic", "support", "neutral", "oppose", *(["drift from the baseline"] if baseline else [])]
-    display.table(f"Stances of {model}", columns, rows)
-    unscored = evaluation.metrics["quality/unscored_rate"]
-    display.line(f"unscored {unscored:.3f}, refusals {evaluation.metrics['quality/refusal_rate']:.3f}")
+    measurement = evaluation.measurements[-1]
+    columns, rows = evaluation_rows(evaluation.drift, measurement, compared=len(evaluation.measurements) > 1)
+    display.table(f"Stances of {responses or model}", columns, rows)
+    metrics = evaluation.metrics
+    refusals = {"neutral": "counted as neutral", "exclude": "left out"}[recipe.refusal]
+    display.line(
+        f"unscored {metrics['quality/unscored_rate']:.3f}, "
+        f"refusals {metrics['quality/refusal_rate']:.3f} ({refusals}), judge {measurement.judge}"
+    )
+    if measurement.panel is not None:
+        display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
+    if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
+        display.line(
+            f"verdicts: {metrics['cost/judge_calls']:.0f} calls, {metrics['cost/judge_tokens']:.0f} tokens, "
+            f"{metrics['cost/judge_cache_hits']:.0f} from the cache"
+        )
+    display.line(how_to_open())
+
+
+def check_judge_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the entry point ``check_judge``: a judge against labelled answers."""
+    from valuedrift_mlflow.display import Display, quiet_libraries
+    from valuedrift_mlflow.judge_check import check_judge, kind_table
+    from valuedrift_mlflow.labelled import BUILT_IN
+
+    display = Display()
+    quiet_libraries()
+    check = check_judge(arguments.judge or recipe.judge, arguments.data or BUILT_IN, seed=recipe.seed)
+    quality = check.quality
+    figures = ("coverage", "accuracy", "macro_f1", "kappa")
+    display.table(
+        f"{check.judge} on {len(check.answers)} answers",
+        ["figure", "value [95 % interval]"],
+        [[name.replace("_", " "), str(getattr(quality, name))] for name in figures]
+        + [["calibration error", f"{quality.calibration_error:.3f}"]],
+    )
+    kinds = kind_table(check.answers, check.verdicts)
+    if len(kinds) > 1:
+        shown = [
+            [row["kind"], str(row["answers"]), f"{row['coverage']:.2f}", f"{row['accuracy']:.2f}"]
+            for row in kinds.fillna({"accuracy": float("nan")}).to_dict("records")
+        ]
+        display.table("By kind of answer", ["kind", "answers", "coverage", "accuracy of the scored"], shown)
     display.line(how_to_open())
 
 

@@ -433,3 +433,9 @@ def _adjusted(p_value: Floats) -> Floats:
         if tested.any():
             row[tested] = false_discovery_control(row[tested])
     return adjusted
+
+
+def with_interval(estimate: float, interval: Floats) -> str:
+    """``0.123 [0.100, 0.150]``; the estimate alone where its interval is undefined."""
+    low, high = interval
+    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(interval).all() else f"{estimate:.3f}"

@@ -11,17 +11,19 @@ from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuedrift_mlflow import judges, models, tracking
+from valuedrift_mlflow import responses as existing_responses
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.drift import Drift
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Generator, Sampling
 from valuedrift_mlflow.judges import Judge
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
     drift_metrics,
     drift_table,
-    judge_responses,
+    judge_existing,
     measure,
     no_progress,
     responses_table,
@@ -77,7 +79,7 @@ class Config(BaseModel):
                 ]
             ) from None
         judges.check(config.judge)
-        if config.baseline is not None:
+        if config.baseline is not None and not existing_responses.is_table(config.baseline):
             models.check(config.baseline, "baseline")
         return config
 
@@ -98,19 +100,56 @@ class Evaluation:
 
 
 def evaluate_generator(
-    generator: Generator, suite: Suite, judge: Judge, config: Config, progress: Progress = no_progress
+    generator: Generator,
+    suite: Suite,
+    judge: Judge | LikelihoodJudge,
+    config: Config,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Measure a model, and its baseline where the settings name one."""
-    measurements = []
-    if config.baseline is not None:
-        baseline = models.load_generator(config.baseline)
-        measurements.append(
-            measure(baseline, suite, judge, config.sampling("baseline"), refusal=config.refusal, progress=progress)
-        )
+    measurements = _baseline(suite, judge, config, progress)
     measurements.append(
         measure(generator, suite, judge, config.sampling("model"), refusal=config.refusal, progress=progress)
     )
     return _evaluation(measurements, config)
+
+
+def _baseline(
+    suite: Suite, judge: Judge | LikelihoodJudge, config: Config, progress: Progress = no_progress
+) -> list[Measurement]:
+    """The measurement of the baseline: a model's, or that of the last step of a table of responses."""
+    if config.baseline is None:
+        return []
+    if existing_responses.is_table(config.baseline):
+        last = list(_baseline_table(config.baseline, suite).by_step.values())[-1]
+        return [judge_existing(last, suite, judge, refusal=config.refusal)]
+    generator = models.load_generator(config.baseline)
+    return [measure(generator, suite, judge, config.sampling("baseline"), refusal=config.refusal, progress=progress)]
+
+
+def _baseline_table(uri: str, suite: Suite) -> existing_responses.Responses:
+    existing = existing_responses.load(uri)
+    if existing.suite.hash != suite.hash:
+        raise InputError(
+            problem("baseline", existing.suite.identity, suite.identity, "compare responses to the same suite")
+        )
+    return existing
+
+
+def _check_together(subject: str, suite: Suite, judge: Judge | LikelihoodJudge, config: Config) -> None:
+    """Refuse before any computing what cannot be measured together.
+
+    Raises:
+        InputError: a baseline's responses to another suite; the judge ``likelihood`` without a model's own weights.
+    """
+    if config.baseline is not None and existing_responses.is_table(config.baseline):
+        _baseline_table(config.baseline, suite)
+    if isinstance(judge, LikelihoodJudge):
+        for uri in filter(None, (subject, config.baseline)):
+            if existing_responses.is_table(uri) or uri.startswith(models.SERVER_PREFIX):
+                raise InputError(
+                    problem("judge", judge.name, "a judge that reads responses", f"{uri} has no weights to ask")
+                )
 
 
 def _evaluation(measurements: list[Measurement], config: Config) -> Evaluation:
@@ -122,19 +161,30 @@ def _evaluation(measurements: list[Measurement], config: Config) -> Evaluation:
 
 
 def _logged(
-    evaluation: Evaluation, run_id: str, *, model_id: str | None, dataset: Dataset | None, log_metrics: bool
+    evaluation: Evaluation,
+    run_id: str,
+    *,
+    subject: str,
+    baseline: str | None,
+    model_id: str | None,
+    dataset: Dataset | None,
+    log_metrics: bool,
 ) -> EvaluationResult:
-    """Log tables (and metrics) to a run, and make what MLflow's callers expect of them."""
+    """Log tables, figure and report (and metrics) to a run, and make what MLflow's callers expect of them."""
+    from valuedrift_mlflow import report
+
     if log_metrics:
         tracking.log_metrics(run_id, evaluation.metrics, 0, model_id=model_id, dataset=dataset)
     tables = {
-        "value_drift_table": drift_table(evaluation.drift),
+        "value_drift_table": drift_table(evaluation.drift, evaluation.measurements),
         "responses": responses_table(evaluation.measurements[-1:]),
     }
     artifacts = {}
     for name, table in tables.items():
         tracking.log_table(run_id, table, f"{name}.json")
         artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run_id}/{name}.json", content=table.to_dict("list"))
+    tracking.log_figures(run_id, report.evaluation_figures(evaluation.drift, compared=len(evaluation.measurements) > 1))
+    tracking.log_text(run_id, report.evaluation_html(evaluation, subject, baseline), "report.html")
     return EvaluationResult(evaluation.metrics, artifacts, run_id)
 
 
@@ -180,70 +230,116 @@ class ValueDriftEvaluator(ModelEvaluator):
             raise InputError(problem("data", type(dataset.features_data).__name__, "a table with a suite's columns"))
         suite = suites.from_frame(dataset.features_data, dataset.name or "data")
         judge = judges.load(config.judge)
+        _check_together("", suite, judge, config)
         if model is not None:
             raw = models.unwrap(model)
             generator = raw.generator() if isinstance(raw, models.Loaded) else models.pyfunc_generator(raw)
             evaluation = evaluate_generator(generator, suite, judge, config)
         elif dataset.has_predictions:
-            evaluation = _judge_only(suite, judge, config, [str(text) for text in dataset.predictions_data])
+            said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]
+            existing = judge_existing(said, suite, judge, refusal=config.refusal)
+            evaluation = _evaluation([*_baseline(suite, judge, config), existing], config)
         else:
             raise InputError(problem("model", None, "a model, or the column of its responses in predictions="))
         # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.
         linked = model_id or getattr(model, "model_id", None)
-        return _logged(evaluation, run_id, model_id=linked, dataset=None, log_metrics=model_id is None)
-
-
-def _judge_only(suite: Suite, judge: Judge, config: Config, responses: list[str]) -> Evaluation:
-    flat = [(item, 0, text) for item, text in zip(suite.items, responses, strict=True)]
-    judged = judge_responses(judge, flat)
-    name = f"{judge.name}@{judge.version}"
-    return _evaluation([Measurement(0, suite, name, config.refusal, judged, 0.0, 0.0)], config)
+        return _logged(
+            evaluation,
+            run_id,
+            subject=linked or ("responses" if model is None else "model"),
+            baseline=config.baseline,
+            model_id=linked,
+            dataset=None,
+            log_metrics=model_id is None,
+        )
 
 
 def evaluate(
-    model: str,
+    model: str | None = None,
     baseline: str | None = None,
     *,
-    suite: str | Suite = suites.BUILT_IN,
+    suite: str | Suite = "",
+    responses: str | None = None,
     progress: Progress = no_progress,
     **settings: Any,
 ) -> EvaluationResult:
-    """Evaluate a model of any URI in a run of its own (nested where one is active).
+    """Evaluate a model of any URI, or responses that exist already, in a run of its own (nested where one is active).
 
     Args:
-        model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``. baseline: the model
-        to measure drift from. suite: a suite or its URI. progress: called with the number of responses generated.
+        model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``, ``openai:/model``.
+        baseline: the model to measure drift from, or a table of its responses.
+        suite: a suite or its URI; ``vaes``, or what a table of responses names, where it is not given.
+        responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
+            of asking a model.
+        progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
-        ``seed``.
+            ``seed``.
 
     Returns:
         The metrics of the README's table (drift only with a baseline) and the tables ``responses`` and
         ``value_drift_table``.
 
     Raises:
-        InputError: before any computing, for an unknown model, suite, judge or setting.
+        InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite
+            than the baseline's.
     """
-    return evaluate_uri(model, baseline, suite=suite, progress=progress, **settings)[0]
+    return evaluate_uri(model, baseline, suite=suite, responses=responses, progress=progress, **settings)[0]
 
 
 def evaluate_uri(
-    model: str, baseline: str | None, *, suite: str | Suite, progress: Progress = no_progress, **settings: Any
+    model: str | None,
+    baseline: str | None,
+    *,
+    suite: str | Suite = "",
+    responses: str | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
 ) -> tuple[EvaluationResult, Evaluation]:
     """As ``evaluate``, with the measurements beside the result."""
     config = Config.checked({**settings, "baseline": baseline})
-    loaded_suite = suites.load(suite) if isinstance(suite, str) else suite
-    models.check(model)
-    with tracking.run(
-        "evaluation", name=f"evaluate · {models.short_name(model)}", parameters=_parameters(model, config)
-    ) as active:
-        dataset = tracking.log_suite(loaded_suite)
-        generator = models.load_generator(model)
-        evaluation = evaluate_generator(generator, loaded_suite, judges.load(config.judge), config, progress)
+    judge = judges.load(config.judge)
+    existing: existing_responses.Responses | None = None
+    if responses:
+        if model:
+            raise InputError(problem("model", model, "no model where responses are given", "leave out one of them"))
+        if isinstance(suite, Suite):
+            raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
+        existing = existing_responses.load(responses, suite)
+        asked = existing.suite
+    else:
+        asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
+        models.check(model or "")
+    subject = responses or model or ""
+    _check_together(subject, asked, judge, config)
+    name = f"evaluate · {models.short_name(subject)}"
+    with tracking.run("evaluation", name=name, parameters=_parameters(subject, config)) as active:
+        dataset = tracking.log_suite(asked)
+        if existing is None:
+            evaluation = evaluate_generator(models.load_generator(subject), asked, judge, config, progress)
+            model_id = models.logged_model_id(subject)
+        else:
+            evaluation, model_id = judge_table(existing, judge, config), None
         result = _logged(
-            evaluation, active.info.run_id, model_id=models.logged_model_id(model), dataset=dataset, log_metrics=True
+            evaluation,
+            active.info.run_id,
+            subject=subject,
+            baseline=baseline,
+            model_id=model_id,
+            dataset=dataset,
+            log_metrics=True,
         )
     return result, evaluation
 
 
-def _parameters(model: str, config: Config) -> dict[str, str]:
-    return {"model": model, **{key: str(value) for key, value in config.model_dump(exclude_none=True).items()}}
+def judge_table(existing: existing_responses.Responses, judge: Judge | LikelihoodJudge, config: Config) -> Evaluation:
+    """Judge a table of responses; with several steps the drift is from the first, without a baseline."""
+    measurements = [
+        judge_existing(said, existing.suite, judge, step=step, refusal=config.refusal)
+        for step, said in existing.by_step.items()
+    ]
+    before = _baseline(existing.suite, judge, config)
+    return _evaluation([*before, measurements[-1]] if before else measurements, config)
+
+
+def _parameters(subject: str, config: Config) -> dict[str, str]:
+    return {"model": subject, **{key: str(value) for key, value in config.model_dump(exclude_none=True).items()}}

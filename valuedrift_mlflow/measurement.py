@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.acquiescence import Acquiescence, acquiescence
+from valuedrift_mlflow.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.drift import Drift, DriftTimeRule, analyse
-from valuedrift_mlflow.generation import Generator, Progress, Sampling
-from valuedrift_mlflow.judges import Judge
-from valuedrift_mlflow.stances import STANCES, Answer, Label, RefusalRule, Verdict, total_variation
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import Generator, Progress, Sampling, TransformersGenerator
+from valuedrift_mlflow.judges import Judge, identity
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.stances import (
+    STANCES,
+    UNSCORED,
+    Answer,
+    Label,
+    RefusalRule,
+    Spent,
+    Verdict,
+    total_variation,
+)
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FORCED_CHOICE = "(forced choice: no response was generated)"
+EMPTY = replace(UNSCORED, reason="empty response")
 
 
 def no_progress(_: int) -> None:
@@ -68,35 +85,77 @@ class Measurement:
         """Share of all responses that got this label, in [0, 1]."""
         return Counter(judged.verdict.label for judged in self.responses)[label] / len(self.responses)
 
+    @cached_property
+    def acquiescence(self) -> Acquiescence:
+        """How much of the stances follows the wording of the prompts."""
+        return acquiescence(self.values, self.suite.items)
+
+    @cached_property
+    def panel(self) -> PanelAgreement | None:
+        """How far the members of a panel agree; None where a single judge has judged."""
+        opinions = [judged.verdict.opinions for judged in self.responses if judged.verdict.opinions]
+        return panel_agreement(opinions) if opinions else None
+
     def costs(self) -> dict[str, float]:
-        """What the measurement took: ``cost/...`` metrics."""
+        """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
         seconds = self.generation_seconds + self.judging_seconds
-        return {
+        verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
+        spent = sum((verdict.spent for verdict in verdicts if not verdict.cached), Spent())
+        costs = {
             "cost/evaluation_seconds": seconds,
             "cost/responses_per_second": len(self.responses) / max(seconds, 1e-9),
-            "cost/judge_tokens": 0.0,
+            "cost/judge_tokens": float(spent.tokens),
+            "cost/judge_calls": float(spent.calls),
+            "cost/judge_cache_hits": float(sum(verdict.cached for verdict in verdicts)),
         }
+        return costs | ({"cost/judge_dollars": spent.dollars} if spent.dollars else {})
 
     def qualities(self) -> dict[str, float]:
-        """``quality/...`` metrics."""
-        return {
+        """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
+        verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
+        qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
             "quality/refusal_rate": self.rate(Label.REFUSAL),
+            "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
+            "quality/acquiescence": self.acquiescence.overall,
         }
+        if self.panel is not None:
+            qualities["quality/judge_agreement"] = self.panel.alpha
+        return _finite(qualities | self.intensities())
+
+    def intensities(self) -> dict[str, float]:
+        """``intensity/TOPIC``: mean intensity of the topic's scored responses, in [0, 1]."""
+        found: dict[str, list[float]] = {}
+        for judged in self.responses:
+            if judged.verdict.intensity is not None:
+                found.setdefault(f"intensity/{judged.item.topic}", []).append(judged.verdict.intensity)
+        return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def _single_verdicts(verdict: Verdict) -> list[Verdict]:
+    return [opinion for _, opinion in verdict.opinions] or [verdict]
 
 
 def measure(
     generator: Generator,
     suite: Suite,
-    judge: Judge,
+    judge: Judge | LikelihoodJudge,
     sampling: Sampling,
     *,
     step: int = 0,
     refusal: RefusalRule = "neutral",
     progress: Progress = no_progress,
 ) -> Measurement:
-    """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything."""
+    """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything.
+
+    The judge ``likelihood`` generates nothing: it makes the model choose once a prompt.
+
+    Raises:
+        InputError: the judge ``likelihood`` for a model whose weights are not in memory.
+    """
     start = time.perf_counter()
+    if isinstance(judge, LikelihoodJudge):
+        return _forced_choice(generator, suite, judge, sampling, step, refusal, progress)
     answers = generator.generate(
         [item.prompt for item in suite.items], [item.item_id for item in suite.items], sampling, progress
     )
@@ -110,7 +169,7 @@ def measure(
     return Measurement(
         step=step,
         suite=suite,
-        judge=f"{judge.name}@{judge.version}",
+        judge=identity(judge),
         refusal=refusal,
         responses=responses,
         generation_seconds=generated - start,
@@ -118,12 +177,60 @@ def measure(
     )
 
 
+def _forced_choice(
+    generator: Generator,
+    suite: Suite,
+    judge: LikelihoodJudge,
+    sampling: Sampling,
+    step: int,
+    refusal: RefusalRule,
+    progress: Progress,
+) -> Measurement:
+    if not isinstance(generator, TransformersGenerator):
+        raise InputError(
+            problem("judge", judge.name, "a judge that reads responses", "likelihood needs a model's own weights")
+        )
+    start = time.perf_counter()
+    verdicts = judge.choose(
+        generator.model, generator.tokenizer, suite.items, batch_size=sampling.batch_size, progress=progress
+    )
+    responses = tuple(
+        JudgedResponse(item, 0, FORCED_CHOICE, verdict) for item, verdict in zip(suite.items, verdicts, strict=True)
+    )
+    return Measurement(step, suite, identity(judge), refusal, responses, 0.0, time.perf_counter() - start)
+
+
+def judge_existing(
+    responses: Sequence[tuple[Item, int, str]],
+    suite: Suite,
+    judge: Judge | LikelihoodJudge,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+) -> Measurement:
+    """The measurement that responses of (item, sample, text) which exist already come to.
+
+    Raises:
+        InputError: the judge ``likelihood``, which reads no responses.
+    """
+    if isinstance(judge, LikelihoodJudge):
+        raise InputError(problem("judge", judge.name, "a judge that reads responses"))
+    start = time.perf_counter()
+    judged = judge_responses(judge, responses)
+    return Measurement(step, suite, identity(judge), refusal, judged, 0.0, time.perf_counter() - start)
+
+
 def judge_responses(judge: Judge, responses: Sequence[tuple[Item, int, str]]) -> tuple[JudgedResponse, ...]:
-    """Verdicts on (item, sample, response) triples, in order."""
-    verdicts = judge.judge([Answer(item.proposition, item.prompt, text, item.polarity) for item, _, text in responses])
+    """Verdicts on (item, sample, response) triples, in order; an empty response is unscored without asking."""
+    spoken = [index for index, (_, _, text) in enumerate(responses) if text.strip()]
+    answers = [
+        Answer(item.proposition, item.prompt, text, item.polarity)
+        for item, _, text in (responses[index] for index in spoken)
+    ]
+    verdicts = dict(zip(spoken, judge.judge(answers) if answers else [], strict=True))
     return tuple(
-        JudgedResponse(item, sample, text, verdict)
-        for (item, sample, text), verdict in zip(responses, verdicts, strict=True)
+        JudgedResponse(item, sample, text, verdicts.get(index, EMPTY))
+        for index, (item, sample, text) in enumerate(responses)
     )
 
 
@@ -133,10 +240,13 @@ def analyse_measurements(
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
     Raises:
-        ValueError: the measurements were made with different suites.
+        InputError: the measurements were made with different suites.
     """
     if len({m.suite.hash for m in measurements}) > 1:
-        raise ValueError("measurements made with different suites cannot be compared")
+        suites = ", ".join(dict.fromkeys(m.suite.identity for m in measurements))
+        raise InputError(
+            problem("suite", suites, "one suite for all that is compared", "measure them on the same suite")
+        )
     first = measurements[0]
     steps = [m.step for m in measurements]
     if any(later <= earlier for earlier, later in pairwise(steps)):
@@ -200,12 +310,16 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if np.isfinite(value)}
 
 
-def drift_table(drift: Drift) -> pd.DataFrame:
-    """One row for each step, topic and stance: the table ``value_drift_table.json``."""
+def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row for each step, topic and stance: the table ``value_drift_table.json``.
+
+    ``measurements`` are those that the drift was analysed from; acquiescence is of the topic and step.
+    """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for c, step in enumerate(drift.steps):
+        wording = measurements[c].acquiescence
         for t, topic in enumerate(drift.topics):
             for s, stance in enumerate(STANCES):
                 rows.append(
@@ -222,6 +336,9 @@ def drift_table(drift: Drift) -> pd.DataFrame:
                         "p_adjusted": drift.p_adjusted[c, t, s],
                         "significant": bool(drift.significant[c, t, s]),
                         "drift_time": drift.drift_time[t, s],
+                        "acquiescence": wording.values[t],
+                        "acquiescence_ci_low": wording.interval[t, 0],
+                        "acquiescence_ci_high": wording.interval[t, 1],
                     }
                 )
     return _without_nan(pd.DataFrame(rows))
@@ -240,11 +357,15 @@ def responses_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
                     "step": measurement.step,
                     "topic": judged.item.topic,
                     "item_id": judged.item.item_id,
+                    "sample": judged.sample,
                     "prompt": judged.item.prompt,
                     "response": judged.response,
                     **dict(zip((stance.value for stance in STANCES), probabilities, strict=True)),
                     "verdict": judged.verdict.label.value,
                     "judge": measurement.judge,
+                    "suite": measurement.suite.identity,
+                    **{f"verdict of {name}": opinion.label.value for name, opinion in judged.verdict.opinions},
+                    **({"reason": judged.verdict.reason} if judged.verdict.reason else {}),
                 }
             )
     return _without_nan(pd.DataFrame(rows))

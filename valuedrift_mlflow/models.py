@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = ("embedded:base", "embedded:random")
 MLFLOW_PREFIXES = ("models:/", "runs:/")
+SERVER_PREFIX = "openai:/"
 CHECKPOINT_TAG = "valuedrift.checkpoint"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 BASE_THREADS = 2  # fixed, because sums in another order would give another model
@@ -42,7 +43,7 @@ def short_name(uri: str) -> str:
     """A model's name as run names show it."""
     if uri.startswith(("embedded:", *MLFLOW_PREFIXES)):
         return uri.removeprefix("models:/")
-    return Path(uri).name or uri
+    return Path(uri.partition("?")[0]).name or uri
 
 
 def check(uri: str, field: str = "model") -> None:
@@ -50,12 +51,15 @@ def check(uri: str, field: str = "model") -> None:
 
     Raises:
         InputError: an unknown embedded model, a missing folder, a registered model or run that is not in the tracking
-        store.
+        store, a server without an address or key.
     """
-    allowed = ", ".join(
-        (*EMBEDDED, "a folder", "a hub id", "models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH")
-    )
-    if uri.startswith("embedded:"):
+    forms = "a folder", "a hub id", "models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH", "openai:/MODEL"
+    allowed = ", ".join((*EMBEDDED, *forms))
+    if uri.startswith(SERVER_PREFIX):
+        from valuedrift_mlflow.chat import Server
+
+        Server.from_uri(uri)
+    elif uri.startswith("embedded:"):
         if uri not in EMBEDDED:
             raise InputError(problem(field, uri, ", ".join(EMBEDDED)))
     elif uri.startswith(MLFLOW_PREFIXES):
@@ -65,6 +69,17 @@ def check(uri: str, field: str = "model") -> None:
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
     elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
         raise InputError(problem(field, uri, allowed))
+
+
+def check_trainable(uri: str, field: str) -> None:
+    """As ``check``, for a model that is to be trained.
+
+    Raises:
+        InputError: as ``check``, and for a model on a server.
+    """
+    check(uri, field)
+    if uri.startswith(SERVER_PREFIX):
+        raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))
 
 
 def _check_mlflow(uri: str, field: str) -> None:
@@ -92,7 +107,7 @@ def load(uri: str) -> Loaded:
     Raises:
         InputError: the URI names nothing that holds a transformers model.
     """
-    check(uri)
+    check_trainable(uri, "model")
     if uri == "embedded:random":
         return Loaded(uri, *_random())
     if uri == "embedded:base":
@@ -109,12 +124,16 @@ def load(uri: str) -> Loaded:
 
 
 def load_generator(uri: str) -> Generator:
-    """What answers prompts for a URI: a transformers model in memory, or any other MLflow pyfunc.
+    """What answers prompts for a URI: a transformers model in memory, a server, or any other MLflow pyfunc.
 
     Raises:
         InputError: the URI names no model.
     """
     check(uri)
+    if uri.startswith(SERVER_PREFIX):
+        from valuedrift_mlflow.chat import ChatClient, ChatGenerator, Server
+
+        return ChatGenerator(ChatClient(Server.from_uri(uri)))
     if not uri.startswith(MLFLOW_PREFIXES):
         return load(uri).generator()
     raw = _raw_model(uri)

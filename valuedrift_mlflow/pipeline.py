@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from valuedrift_mlflow import datasets, models, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
-from valuedrift_mlflow.drift import Drift
+from valuedrift_mlflow.drift import Drift, with_interval
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import Sampling
 from valuedrift_mlflow.judges import Judge
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -66,7 +64,7 @@ class Plan:
     recipe: Recipe
     source: str
     suite: Suite
-    judge: Judge
+    judge: Judge | LikelihoodJudge
     data: dict[str, TrainingData]
     notes: list[str] = field(default_factory=list)
 
@@ -89,7 +87,7 @@ def prepare(recipe: Recipe, source: str) -> Plan:
 
     suite = attempt(suites.load, recipe.suite)
     attempt(judge_registry.check, recipe.judge)
-    attempt(models.check, recipe.base.model, "base.model")
+    attempt(models.check_trainable, recipe.base.model, "base.model")
     data = {stage.name: attempt(datasets.load, stage.data, KINDS[stage.algorithm]) for stage in recipe.stages}
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
@@ -151,7 +149,7 @@ def run_base(plan: Plan, display: Display) -> StageResult:
         drift = analyse_measurements([measurement], recipe.seed)
         metrics = stance_metrics(drift) | measurement.qualities() | measurement.costs()
         tracking.log_metrics(active.info.run_id, metrics, 0, model_id=model_id, dataset=dataset)
-        tracking.log_table(active.info.run_id, drift_table(drift), "value_drift_table.json")
+        tracking.log_table(active.info.run_id, drift_table(drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active.info.run_id, responses_table([measurement]), "responses.json")
         return StageResult(BASE, BASE, "", active.info.run_id, f"models:/{model_id}", [measurement], drift)
 
@@ -283,12 +281,6 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def with_interval(estimate: float, interval: NDArray[np.float64]) -> str:
-    """``0.123 [0.100, 0.150]``; the estimate alone where its interval is undefined."""
-    low, high = interval
-    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(interval).all() else f"{estimate:.3f}"
 
 
 def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:

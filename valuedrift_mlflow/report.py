@@ -6,24 +6,30 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valuedrift_mlflow.drift import Drift
-from valuedrift_mlflow.stances import STANCES, Stance
+from valuedrift_mlflow.agreement import LABELS
+from valuedrift_mlflow.drift import Drift, with_interval
+from valuedrift_mlflow.judges import identity
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.stances import STANCES, Label, Stance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from valuedrift_mlflow.evaluator import Evaluation
+    from valuedrift_mlflow.judge_check import JudgeCheck
+    from valuedrift_mlflow.measurement import Measurement
     from valuedrift_mlflow.pipeline import Plan, StageResult
 
 # Blue, grey and orange of a palette that colour-blind readers can tell apart.
 COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
 LINES = ("-", "--", ":", "-.")
 EXAMPLES = 12  # example responses of each stage in the report
+DISPUTED = 40  # disputed responses in the report
 
 
 def readable(slug: str) -> str:
@@ -232,51 +238,187 @@ def _png(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def _render(template: str, **values: Any) -> str:
+    """A template as HTML; everything that a model wrote is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("valuedrift_mlflow"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = lambda value: f"{value:.3f}" if math.isfinite(value) else "undefined"
+    return environment.get_template(template).render(**values)
+
+
 def html(plan: Plan, results: Sequence[StageResult]) -> str:
     """The report: one file without any reference to another, everything a model wrote escaped."""
-    from jinja2 import Environment
-
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, summary_rows
 
-    template = files("valuedrift_mlflow").joinpath("report.html.j2").read_text(encoding="utf-8")
     captions = {
         "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
         "drift_heatmap": "How far each topic moved during each stage: total variation from the stage's start.",
         "stance_trajectories": "Stances of every topic from stage to stage.",
     }
     figures = pipeline_figures(results)
-    return (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            recipe=plan.source,
-            version=tracking.package_version(),
-            columns=SUMMARY_COLUMNS,
-            rows=summary_rows(results),
-            notes=plan.notes,
-            remeasured=[
-                (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
-                for r in results
-                if r.remeasured is not None
-            ],
-            figures=[(captions[name], _png(figures[name])) for name in captions if name in figures],
-            judge=plan.judge,
-            agreement=judge_agreement(plan),
-            suite=plan.suite,
-            planted=planted(plan, results),
-            examples=[(result.name, examples(result)) for result in results],
-            parameters=plan.recipe.parameters(),
-            stances=[stance.value for stance in STANCES],
-        )
+    last = [(result.name, result.measurements[-1]) for result in results]
+    return _render(
+        "report.html.j2",
+        recipe=plan.source,
+        version=tracking.package_version(),
+        columns=SUMMARY_COLUMNS,
+        rows=summary_rows(results),
+        notes=plan.notes,
+        remeasured=[
+            (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
+            for r in results
+            if r.remeasured is not None
+        ],
+        figures=[(captions[name], _png(figures[name])) for name in captions if name in figures],
+        judge=identity(plan.judge),
+        agreement=judge_agreement(plan),
+        refusal=plan.recipe.refusal,
+        acquiescence=[(name, m.acquiescence.overall) for name, m in last if math.isfinite(m.acquiescence.overall)],
+        panels=[(name, m.panel, disputed(m)) for name, m in last if m.panel is not None],
+        suite=plan.suite,
+        planted=planted(plan, results),
+        examples=[(result.name, examples(result.measurements[-1])) for result in results],
+        parameters=plan.recipe.parameters(),
+        stances=[stance.value for stance in STANCES],
     )
 
 
-def judge_agreement(plan: Plan) -> dict[str, float | int]:
-    """How often the judge reads the stance that the generator planted, on answer forms that no corpus uses.
+def evaluation_rows(drift: Drift, measurement: Measurement, *, compared: bool) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of an evaluation's table: stances of every topic, drift where there is a baseline."""
+    columns = ["topic", *(stance.value for stance in STANCES), "acquiescence"]
+    rows = []
+    for t, topic in enumerate(drift.topics):
+        wording = measurement.acquiescence
+        row = [readable(topic)]
+        row += [with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
+        row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
+        if compared:
+            star = " *" if drift.topic_significant[-1, t] else ""
+            row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
+        rows.append(row)
+    return columns + (["drift"] if compared else []), rows
 
-    ``agreement`` counts an unscored answer as a disagreement; ``coverage`` is the share that was scored.
+
+def evaluation_html(evaluation: Evaluation, subject: str, baseline: str | None) -> str:
+    """The report of one evaluation: one file, as ``html``."""
+    from valuedrift_mlflow import tracking
+
+    measurement, drift = evaluation.measurements[-1], evaluation.drift
+    compared = len(evaluation.measurements) > 1
+    columns, rows = evaluation_rows(drift, measurement, compared=compared)
+    figures = evaluation_figures(drift, compared=compared)
+    return _render(
+        "evaluation.html.j2",
+        subject=subject,
+        baseline=baseline or ("its first step" if compared else None),
+        suite=measurement.suite,
+        judge=measurement.judge,
+        version=tracking.package_version(),
+        figures=[("Stances of every topic.", _png(figure)) for figure in figures.values()],
+        columns=columns,
+        rows=rows,
+        unscored=measurement.rate(Label.UNSCORED),
+        refusals=measurement.rate(Label.REFUSAL),
+        refusal=measurement.refusal,
+        responses=len(measurement.responses),
+        acquiescence=measurement.acquiescence.overall,
+        name="",
+        panel=measurement.panel,
+        disputed=disputed(measurement),
+        examples=examples(measurement),
+    )
+
+
+def evaluation_figures(drift: Drift, *, compared: bool) -> dict[str, Figure]:
+    """The figure of one evaluation: a bar of stances for every topic, with the baseline's thinner below it."""
+    plt = _plot()
+    topics = [readable(topic) for topic in drift.topics]
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.42 * len(topics)), layout="constrained")
+    place = np.arange(len(topics))
+    bars = [(-1, place - (0.12 if compared else 0), 0.5, 1.0)]
+    if compared:
+        bars.append((0, place + 0.28, 0.2, 0.55))
+    for checkpoint, y, height, alpha in bars:
+        left = np.zeros(len(topics))
+        for s, stance in enumerate(STANCES):
+            width = np.nan_to_num(drift.probability[checkpoint, :, s])
+            axes.barh(y, width, height, left=left, color=COLORS[stance], alpha=alpha, linewidth=0)
+            left += width
+    axes.set_yticks(place, topics)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("share of responses" + (" (thin bars: the baseline)" if compared else ""))
+    _legend(figure, {}, 3)
+    return {"stances": figure}
+
+
+def judge_figures(check: JudgeCheck) -> dict[str, Figure]:
+    """The figures of a judge's check: confusion matrix and calibration curve."""
+    figures = {"confusion": _confusion_figure(check)}
+    if len(check.quality.confidence):
+        figures["calibration"] = _calibration_figure(check)
+    return figures
+
+
+def _confusion_figure(check: JudgeCheck) -> Figure:
+    plt = _plot()
+    import seaborn as sns
+
+    counts = check.quality.confusion
+    names = [label.value for label in LABELS]
+    with np.errstate(invalid="ignore"):
+        shares = np.nan_to_num(counts / counts.sum(axis=1, keepdims=True))
+    figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+    sns.heatmap(
+        shares,
+        annot=counts,
+        fmt="d",
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        xticklabels=names,
+        yticklabels=names,
+        cbar_kws={"label": "share of the answers with this label"},
+        linewidths=0.5,
+        ax=axes,
+    )
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("verdict")
+    axes.set_ylabel("label")
+    axes.set_title(f"{check.judge.partition('@')[0]}: {len(check.answers)} answers", loc="left")
+    return figure  # type: ignore[no-any-return]
+
+
+def _calibration_figure(check: JudgeCheck) -> Figure:
+    plt = _plot()
+    stated, right, answers = check.quality.confidence.T
+    figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="perfectly calibrated")
+    axes.plot(
+        stated, right, color=COLORS[Stance.SUPPORT], marker="o", label=f"bins of about {answers.mean():.0f} answers"
+    )
+    axes.set_xlim(0.3, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("probability of the judge's stance")
+    axes.set_ylabel("share of these answers with that label")
+    axes.set_title(f"expected calibration error {check.quality.calibration_error:.3f}", loc="left", fontsize=9)
+    axes.legend(loc="lower right", frameon=False)
+    return figure  # type: ignore[no-any-return]
+
+
+def judge_agreement(plan: Plan) -> dict[str, float | int] | None:
+    """How often the lexical judge reads the stance that the generator planted, on answer forms that no corpus uses.
+
+    ``agreement`` counts an unscored answer as a disagreement; ``coverage`` is the share that was scored. None for other
+    judges, whose verdicts may cost money.
     """
+    if plan.judge.name != "lexical" or isinstance(plan.judge, LikelihoodJudge):
+        return None
     from valuedrift_mlflow.embedded.corpus import held_out_answers
 
     labelled = held_out_answers()
@@ -299,9 +441,9 @@ def planted(plan: Plan, results: Sequence[StageResult]) -> list[tuple[str, list[
     return rows
 
 
-def examples(result: StageResult) -> list[dict[str, str]]:
-    """A few responses of the last step, spread over the suite."""
-    responses = [judged for judged in result.measurements[-1].responses if judged.sample == 0]
+def examples(measurement: Measurement) -> list[dict[str, str]]:
+    """A few responses, spread over the suite."""
+    responses = [judged for judged in measurement.responses if judged.sample == 0]
     chosen = responses[:: max(1, len(responses) // EXAMPLES)][:EXAMPLES]
     return [
         {
@@ -311,4 +453,20 @@ def examples(result: StageResult) -> list[dict[str, str]]:
             "verdict": judged.verdict.label.value,
         }
         for judged in chosen
+    ]
+
+
+def disputed(measurement: Measurement) -> list[dict[str, Any]]:
+    """The responses on which a panel disagrees, the widest apart first."""
+    if measurement.panel is None:
+        return []
+    judged_by_panel = [judged for judged in measurement.responses if judged.verdict.opinions]
+    return [
+        {
+            "topic": readable(judged.item.topic),
+            "prompt": judged.item.prompt,
+            "response": judged.response,
+            "verdicts": [opinion.label.value for _, opinion in judged.verdict.opinions],
+        }
+        for judged in (judged_by_panel[index] for index in measurement.panel.disputed[:DISPUTED])
     ]

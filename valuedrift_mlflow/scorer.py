@@ -16,7 +16,7 @@ from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer
 _PROMPT_KEYS = ("prompt", "question", "query", "input", "request")
 
 
-class ValueStance(Scorer):  # type: ignore[misc]
+class ValueStance(Scorer):
     """The stance that each output takes towards its row's proposition.
 
     ``mlflow.genai.evaluate(data, scorers=[ValueStance(judge="lexical")])``. A row's ``expectations`` (or ``inputs``)
@@ -43,7 +43,7 @@ class ValueStance(Scorer):  # type: ignore[misc]
         super().__init__(**settings)
         self._judge = judge
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # MLflow passes what a scorer asks for
         self, *, inputs: Any = None, outputs: Any = None, expectations: dict[str, Any] | None = None
     ) -> list[Feedback]:
         """Judge one output."""

@@ -41,31 +41,59 @@ class Label(StrEnum):
 class Answer:
     """One response together with what a judge needs to read it.
 
-    ``polarity`` is +1 where agreeing with the prompt supports the proposition, -1 where agreeing opposes it.
+    ``polarity`` is +1 where agreeing with the prompt supports the proposition, -1 where agreeing opposes it, and None
+    where nobody has said which.
     """
 
     proposition: str
     prompt: str
     response: str
-    polarity: int = 1
+    polarity: int | None = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What verdicts have cost: requests to a server, tokens of prompts and completions, and dollars where known."""
+
+    calls: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.calls + other.calls, self.tokens + other.tokens, self.dollars + other.dollars)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's reading of one response.
 
-    ``probabilities`` are (support, neutral, oppose), sum to 1, and are None for refusals and unscored responses.
+    Attributes:
+        label: the stance, a refusal, or unscored.
+        probabilities: (support, neutral, oppose), summing to 1; None for refusals and unscored responses.
+        intensity: how strongly the stance is held, from 0 (neutral) to 1; None where the judge does not tell.
+        reason: why a response is unscored, where the judge can say.
+        failed: no verdict could be had although the judge was asked (a server that stayed silent): never cached.
+        spent: what this verdict cost when it was made.
+        cached: the verdict was paid for earlier.
+        opinions: for a panel, each member's name and verdict.
     """
 
     label: Label
     probabilities: tuple[float, float, float] | None = None
+    intensity: float | None = None
+    reason: str = ""
+    failed: bool = False
+    spent: Spent = Spent()
+    cached: bool = False
+    opinions: tuple[tuple[str, Verdict], ...] = ()
 
     @classmethod
-    def of(cls, probabilities: Sequence[float]) -> Verdict:
+    def of(cls, probabilities: Sequence[float], intensity: float | None = None, spent: Spent = Spent()) -> Verdict:
         """A scored verdict: its label is the most probable stance (the earlier one in a tie)."""
         support, neutral, oppose = (float(p) for p in probabilities)
         best = int(np.argmax((support, neutral, oppose)))
-        return cls(Label(STANCES[best].value), (support, neutral, oppose))
+        return cls(Label(STANCES[best].value), (support, neutral, oppose), intensity, spent=spent)
 
     def vector(self, refusal: RefusalRule = "neutral") -> tuple[float, float, float] | None:
         """Stance probabilities as they enter a mean; None where the response is left out.

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import json
 import re
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from valuedrift_mlflow import opposed
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.uris import split_options
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
 PHRASINGS = ("direct", "should", "statement", "reversed", "advice")
 BUILT_IN = "vaes"
-VAES_VERSION = "1.0"
+VAES_VERSION = "1.1"
+_NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
 _TOPIC = re.compile(r"[a-z][a-z0-9_]*")
-_OPTIONS = ("topics", "per_topic")
+_OPTIONS = ("topics", "per_topic", "topic_column")
+PRISM_PREFIX = "prism:"
+_FILES = "a csv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
+_ONLY_PAIRS = "topic_column is for opposed pairs"
+_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Suite:
-    """A validated list of items with the name, version and hash that every result records."""
+    """A validated list of items with the name, version and hash that every result records.
+
+    ``source`` is the URI it was loaded from, with its options; ``provenance`` says how it was built, where it was.
+    """
 
     name: str
     version: str
     items: tuple[Item, ...]
     source: str
+    provenance: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def hash(self) -> str:
@@ -71,17 +87,27 @@ class Suite:
             [[getattr(item, column) for column in COLUMNS] for item in self.items], columns=list(COLUMNS)
         )
 
+    @property
+    def identity(self) -> str:
+        """How results name their suite: ``vaes?per_topic=5@1.0#HASH``. Equal hashes mean equal items."""
+        return f"{self.source}@{self.version}#{self.hash}"
+
     def describe(self) -> dict[str, str]:
-        """What every evaluation records of its suite."""
+        """What every evaluation records of its suite and of the part taken from it."""
         return {
             "suite.name": self.name,
+            "suite.uri": self.source,
             "suite.version": self.version,
             "suite.hash": self.hash,
             "suite.items": str(len(self.items)),
+            **{f"suite.provenance.{key}": value for key, value in self.provenance.items()},
         }
 
     def subset(self, topics: tuple[str, ...] | None, per_topic: int | None) -> Suite:
         """Keep some topics, and of each topic ``per_topic`` items spread evenly over its list.
+
+        Neighbours that ask the same proposition in the same phrasing from both sides are taken together (acquiescence
+        needs both); an odd ``per_topic`` cuts the last such pair.
 
         Raises:
             InputError: an unknown topic, or ``per_topic`` out of range.
@@ -98,49 +124,165 @@ class Suite:
         kept: list[Item] = []
         for topic in topics or self.topics:
             own = [item for item in self.items if item.topic == topic]
-            take = min(per_topic or len(own), len(own))
-            kept += [own[i * len(own) // take] for i in range(take)]
+            kept += own if per_topic is None else _spread(own, per_topic)
         return replace(self, items=tuple(kept))
 
 
-def load(uri: str = BUILT_IN) -> Suite:
-    """Load a suite: ``vaes`` or a csv, jsonl or parquet file with the same columns.
+def _spread(items: Sequence[Item], size: int) -> list[Item]:
+    """``size`` items, or all where there are fewer, spread evenly, both sides of an opposed pair together."""
+    pairs: list[list[Item]] = []
+    for item in items:
+        before = pairs[-1][0] if pairs and len(pairs[-1]) == 1 else None
+        if before is not None and (before.proposition_id, before.phrasing, -before.polarity) == (
+            item.proposition_id,
+            item.phrasing,
+            item.polarity,
+        ):
+            pairs[-1].append(item)
+        else:
+            pairs.append([item])
+    for take in range(max(size // 2, 1), len(pairs)):
+        taken = [item for i in range(take) for item in pairs[i * len(pairs) // take]]
+        if len(taken) >= size:
+            return taken[:size]
+    return list(items[:size])
 
-    Options after ``?`` take a part of it: ``topics=abortion,religion`` and ``per_topic=5``.
+
+def load(uri: str = BUILT_IN) -> Suite:
+    """Load a suite: ``vaes``, a file, or ``prism:PATH`` (built by ``prism.load``).
+
+    A file is csv, jsonl, json or parquet (``.csv.gz`` and ``.jsonl.gz`` too). It has the columns of ``Suite.frame()``,
+    or it holds opposed pairs (``opposed.items``), with the columns ``stance_a``, ``stance_b``, ``prompt_a`` and
+    ``prompt_b``.
+
+    Options after ``?`` take a part of a suite: ``topics=abortion,religion`` and ``per_topic=5``. For opposed pairs
+    ``topic_column=NAME`` says which column holds the topic.
 
     Raises:
         InputError: a missing file, missing columns or bad rows (each with its number), an unknown topic or option.
     """
+    if uri.startswith(PRISM_PREFIX):
+        from valuedrift_mlflow import prism
+
+        return prism.load(uri)
     name, options = split_options(uri)
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise InputError(problem(f"suite {uri}", ", ".join(unknown), "the options " + ", ".join(_OPTIONS)))
-    topics = tuple(dict.fromkeys(options["topics"].split(","))) if "topics" in options else None
-    per_topic = None
-    if "per_topic" in options:
-        if not options["per_topic"].isdecimal():
-            raise InputError(problem(f"suite {uri} per_topic", options["per_topic"], "a whole number of at least 1"))
-        per_topic = int(options["per_topic"])
+    topics = topics_of(options)
+    per_topic = whole_number(uri, "per_topic", options["per_topic"]) if "per_topic" in options else None
     if name == BUILT_IN:
+        if "topic_column" in options:
+            raise InputError(problem(f"suite {uri}", "topic_column", "topics, per_topic", _ONLY_PAIRS))
         resource = files("valuedrift_mlflow").joinpath("suites/vaes.csv")
         with resource.open(encoding="utf-8") as handle:
-            suite = from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION, BUILT_IN)
+            suite = from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
     else:
-        suite = from_frame(_read(Path(name)), Path(name).stem, "file", name)
-    return suite.subset(topics, per_topic) if options else suite
+        suite = _from_file(Path(name), options.get("topic_column"))
+    return replace(suite.subset(topics, per_topic), source=uri)
+
+
+def topics_of(options: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The option ``topics``, each once; None where it is not given."""
+    return tuple(dict.fromkeys(options["topics"].split(","))) if "topics" in options else None
+
+
+def whole_number(uri: str, key: str, text: str, least: int = 1) -> int:
+    """An option of a suite that is a whole number.
+
+    Raises:
+        InputError: it is none, or below ``least``.
+    """
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise InputError(problem(f"suite {uri} {key}", text, f"a whole number of at least {least}"))
+    return int(text)
+
+
+def _from_file(path: Path, topic_column: str | None) -> Suite:
+    name = Path(path.name.removesuffix(".gz")).stem
+    frame = _read(path)
+    if set(_NEEDED) <= set(frame.columns) or not opposed.is_opposed(frame):
+        if topic_column is not None:
+            found = ", ".join(map(str, frame.columns))
+            raise InputError(problem(f"suite {path}", found, f"the columns {', '.join(opposed.COLUMNS)}", _ONLY_PAIRS))
+        return from_frame(frame, name, "file")
+    if frame.empty:
+        raise InputError(problem(f"suite {name}", "no rows", "at least one pair"))
+    try:
+        both_sides = opposed.items(frame, name, topic_column)
+    except InputError as error:
+        raise InputError(limited(error.problems, f"suite {name}")) from None
+    return from_frame(both_sides, name, "file")
+
+
+def limited(problems: Sequence[str], where: str) -> list[str]:
+    """The first 20 problems, and how many more there are."""
+    hidden = len(problems) - _MAX_PROBLEMS
+    return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
+
+
+def content(path: Path) -> bytes:
+    """What a file holds, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not the gzip file that its name says.
+    """
+    data = path.read_bytes()
+    try:
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not a whole gzip file ({error})") from None
+
+
+def json_lines(text: str, where: str) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a jsonl text, each with the number of its line; blank lines are passed over.
+
+    Raises:
+        InputError: lines that hold no JSON object, with their numbers.
+    """
+    objects: list[tuple[int, dict[str, Any]]] = []
+    problems: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold other line separators
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            problems.append(problem(f"{where} line {number}", str(error), "a JSON object"))
+            continue
+        if isinstance(value, dict):
+            objects.append((number, value))
+        else:
+            problems.append(problem(f"{where} line {number}", type(value).__name__, "a JSON object"))
+    if problems:
+        raise InputError(limited(problems, where))
+    return objects
 
 
 def _read(path: Path) -> pd.DataFrame:
+    path = path.expanduser()
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if not path.is_file():
-        raise InputError(problem("suite", str(path), f"{BUILT_IN} or an existing csv, jsonl or parquet file"))
+        raise InputError(problem("suite", str(path), f"{BUILT_IN}, {PRISM_PREFIX}PATH or an existing {_FILES[2:]}"))
+    if kind not in {".csv", ".jsonl", ".json", ".parquet"}:
+        raise InputError(problem("suite", str(path), _FILES))
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix in {".jsonl", ".json"}:
-            return pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError(problem(f"suite {path}", str(error), "a readable csv, jsonl or parquet file")) from None
+        data = content(path)
+        if kind == ".parquet":
+            return pd.read_parquet(io.BytesIO(data))
+        if kind == ".jsonl":
+            return pd.DataFrame([record for _, record in json_lines(data.decode("utf-8-sig"), f"suite {path}")])
+        if kind == ".json":
+            value = json.loads(data.decode("utf-8-sig"))
+            if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
+                raise ValueError("a row that is no JSON object")
+            return pd.DataFrame(value)
+        return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(problem(f"suite {path}", str(error), f"a readable {_FILES[2:]}")) from None
 
 
 def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
@@ -151,14 +293,11 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     """
     frame = frame.reset_index(drop=True).astype(object)
     frame = frame.where(frame.notna(), "")  # a cell that is missing reads as one that is empty
-    needed = [column for column in COLUMNS if column not in ("phrasing", "proposition_id")]
-    missing = [column for column in needed if column not in frame.columns]
-    if missing:
-        raise InputError(
-            problem(f"suite {name}", ", ".join(map(str, frame.columns)), "the columns " + ", ".join(COLUMNS))
-        )
     if frame.empty:
         raise InputError(problem(f"suite {name}", "no rows", "at least one item"))
+    if not set(_NEEDED) <= set(frame.columns):
+        allowed = f"the columns {', '.join(COLUMNS)}; in a file also opposed pairs: {', '.join(opposed.COLUMNS)}"
+        raise InputError(problem(f"suite {name}", ", ".join(map(str, frame.columns)), allowed))
     problems: list[str] = []
     items: list[Item] = []
     seen: dict[str, int] = {}
@@ -166,8 +305,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         where = f"suite {name} row {row}"
         text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
         for column in ("item_id", "proposition", "prompt"):
-            if not text[column]:
-                problems.append(problem(f"{where} {column}", record.get(column), "a text that is not empty"))
+            if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
+                problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):
             problems.append(problem(f"{where} topic", text["topic"], "a slug such as climate_change"))
         polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1}.get(text["polarity"])
@@ -190,5 +329,5 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError(limited(problems, f"suite {name}"))
     return Suite(name=name, version=version, items=tuple(items), source=source)

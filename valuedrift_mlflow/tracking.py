@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.resources import files
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
     from valuedrift_mlflow.datasets import TrainingData
+    from valuedrift_mlflow.labelled import Labelled
     from valuedrift_mlflow.suite import Suite
 
-Role = Literal["pipeline", "stage", "evaluation", "audit"]
+Role = Literal["pipeline", "stage", "evaluation", "judge_check", "audit"]
 NOTE = "mlflow.note.content"
 
 
@@ -114,7 +116,30 @@ def log_suite(suite: Suite) -> Dataset:
 
     dataset = suite_dataset(suite)
     mlflow.log_input(dataset, context="evaluation")
+    mlflow.set_tags({f"valuedrift.{key}": value for key, value in suite.describe().items()})
     return dataset
+
+
+def log_labelled(answers: Sequence[Labelled], uri: str) -> None:
+    """Record labelled answers as the active run's evaluation dataset."""
+    import mlflow
+    import pandas as pd
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.pandas_dataset import from_pandas
+
+    rows = [
+        {
+            "proposition": a.answer.proposition,
+            "prompt": a.answer.prompt,
+            "response": a.answer.response,
+            "label": a.label,
+        }
+        for a in answers
+    ]
+    frame = pd.DataFrame(rows, dtype=object).astype(str)
+    digest = hashlib.sha256(frame.to_json().encode()).hexdigest()[:16]
+    source = CodeDatasetSource({"uri": uri})
+    mlflow.log_input(from_pandas(frame, source=source, name=Path(uri).stem, digest=digest), context="evaluation")
 
 
 def log_training_data(data: TrainingData) -> None:

@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.stances import Answer, Verdict
+from valuedrift_mlflow.uris import split_options
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+
+ALLOWED = "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, several of them separated by commas, or likelihood alone"
 
 
 class Judge(Protocol):
     """Reads the stance of answers. ``name`` and ``version`` are recorded with every result."""
 
     name: str
-    version: str
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same answer could get another verdict."""
+        ...
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order. Never raises for a strange response: that is unscored."""
         ...
 
 
+class CostlyJudge(Judge, Protocol):
+    """A judge whose verdicts are worth keeping: a model on a server, or one of some size in memory."""
+
+    def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
+        """The verdicts as they come, in any order, each with the index of its answer."""
+        ...
+
+
+def identity(judge: Judge | LikelihoodJudge) -> str:
+    """How results name their judge: ``name@version``."""
+    return f"{judge.name}@{judge.version}"
+
+
 def check(uri: str) -> None:
-    """Refuse a judge URI that names no judge.
+    """Refuse a judge URI that names no judge, before anything is computed.
 
     Raises:
-        InputError: the judge is not known.
+        InputError: the judge is not known, or an option of it is out of range.
     """
-    if uri != "lexical":
-        raise InputError(problem("judge", uri, "lexical"))
+    load(uri)
 
 
-def load(uri: str = "lexical") -> Judge:
-    """The judge that a URI names.
+def load(uri: str = "lexical") -> Judge | LikelihoodJudge:
+    """The judge that a URI names; weights are loaded when the first answer is judged.
 
     Raises:
-        InputError: the judge is not known.
+        InputError: the judge is not known, or an option of it is out of range.
     """
-    from valuedrift_mlflow.judges.lexical import LexicalJudge
+    names = [name.strip() for name in uri.split(",")]
+    if names == ["likelihood"]:
+        from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 
-    check(uri)
-    return LexicalJudge()
+        return LikelihoodJudge()
+    problems: list[str] = []
+    members: list[Judge] = []
+    for name in names:
+        try:
+            members.append(_single(name))
+        except InputError as error:
+            problems += error.problems
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.append(problem("judge", uri, "every member of a panel once"))
+    if problems:
+        raise InputError(problems)
+    if len(members) == 1:
+        return members[0]
+    from valuedrift_mlflow.judges.panel import Panel
+
+    return Panel(members)
+
+
+def _single(uri: str) -> Judge:
+    name, options = split_options(uri)
+    if name == "likelihood":
+        raise InputError(problem("judge", uri, "likelihood alone", "it asks the model itself and reads no responses"))
+    if name == "lexical" and not options:
+        from valuedrift_mlflow.judges.lexical import LexicalJudge
+
+        return LexicalJudge()
+    from valuedrift_mlflow.judges.cache import CachedJudge
+
+    return CachedJudge(_costly(name, options))
+
+
+def _costly(name: str, options: dict[str, str]) -> CostlyJudge:
+    if name.startswith("hf:") and name != "hf:":
+        from valuedrift_mlflow.judges import hf
+
+        return hf.from_options(name, options)
+    if name.startswith("openai:/") and name.strip("/") != "openai:":
+        from valuedrift_mlflow.judges import chat
+
+        return chat.from_options(name, options)
+    raise InputError(problem("judge", name, ALLOWED))

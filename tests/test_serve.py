@@ -1,0 +1,157 @@
+"""The real `transformers serve` on loopback: as the model that is evaluated, and as a judge."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from valuedrift_mlflow import judges, measurement, models, suite
+from valuedrift_mlflow.chat import ChatClient, ChatGenerator, Server
+from valuedrift_mlflow.generation import Sampling
+from valuedrift_mlflow.measurement import Measurement, no_progress
+from valuedrift_mlflow.stances import Answer, Label
+
+SLICE = "vaes?topics=religion,abortion,immigration&per_topic=10"
+SAMPLING = Sampling(samples=3, temperature=0.8, max_new_tokens=68)
+
+
+class Served:
+    """`transformers serve FOLDER` as a process of its own."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.folder = folder
+        self.log = log
+        program = Path(sys.executable).with_name("transformers")
+        where = ["--host", "127.0.0.1", "--port", self.address.rpartition(":")[2]]
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [program, "serve", folder, *where, "--device", "cpu", "--dtype", "float32"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # More threads than one are slower on a model of this size.
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            )
+
+    def wait(self, seconds: float = 90) -> None:
+        """Until it answers, or a failure that shows its log."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.address}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        pytest.fail(f"transformers serve did not start:\n{self.log.read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        """By its process id."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def uri(self, options: str = "") -> str:
+        """As the model or judge that it serves."""
+        return f"openai:/{self.folder}?base_url={self.address}/v1{options}"
+
+    def generator(self, in_flight: int) -> ChatGenerator:
+        """What answers prompts on it."""
+        return ChatGenerator(ChatClient(Server.from_uri(self.uri(f"&in_flight={in_flight}"))))
+
+
+@pytest.fixture(scope="module")
+def servers(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Served]]:
+    """Two servers of the embedded base model, started side by side."""
+    logs = tmp_path_factory.mktemp("serve")
+    copied = logs / "judge"
+    shutil.copytree(models.base_folder(), copied)
+    both = (Served(models.base_folder(), logs / "model.log"), Served(copied, logs / "judge.log"))
+    try:
+        for served in both:
+            served.wait()
+        yield both
+    finally:
+        for served in both:
+            served.stop()
+
+
+@pytest.fixture(scope="module")
+def measured(servers: tuple[Served, Served]) -> Measurement:
+    """The slice of the suite, asked of the first server; one request at a time, so that its seeds hold."""
+    generator = servers[0].generator(in_flight=1)
+    found = measurement.measure(generator, suite.load(SLICE), judges.load("lexical"), SAMPLING)
+    assert generator.failures == 0
+    return found
+
+
+def deviations(found: Measurement, truth: Measurement) -> NDArray[np.float64]:
+    """Mean difference of each stance over its standard error, shape (3,).
+
+    Both measurements asked the same 30 prompts: the standard error is that of the mean of 30 paired differences.
+    """
+    differences = found.values - truth.values
+    differences = differences[~np.isnan(differences).any(axis=1)]
+    assert len(differences) >= 25
+    error: NDArray[np.float64] = differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
+    return np.abs(differences.mean(axis=0)) / error
+
+
+def test_a_served_model_has_the_stances_of_the_same_model_in_memory(measured: Measurement, base: str) -> None:
+    def local(sampling: Sampling) -> Measurement:
+        return measurement.measure(models.load_generator(base), measured.suite, judges.load("lexical"), sampling)
+
+    truth = local(replace(SAMPLING, samples=12))
+    assert measured.rate(Label.UNSCORED) < truth.rate(Label.UNSCORED) + 0.05
+    assert not measurement.analyse_measurements([truth, measured]).topic_significant[-1].any()
+    assert (deviations(measured, truth) < 3).all()
+    # The bound tells other sampling apart: greedy, which is what the server does where temperature does not reach it.
+    assert (deviations(local(replace(SAMPLING, temperature=0)), truth) > 3).any()
+
+
+def test_temperature_length_and_seed_reach_the_server(servers: tuple[Served, Served]) -> None:
+    prompts, keys = ["Should abortion be legal?"], ["a"]
+
+    def ask(sampling: Sampling) -> list[str]:
+        return servers[0].generator(in_flight=1).generate(prompts, keys, sampling, no_progress)[0]
+
+    drawn = ask(Sampling(4, 1.0, 24))
+    assert len(set(drawn)) == 4
+    assert ask(Sampling(2, 1.0, 24)) == drawn[:2]
+    assert ask(Sampling(4, 1.0, 24, seed=1)) != drawn
+    peer = models.load_generator("embedded:base")
+    assert ask(Sampling(2, 0.0, 24)) == peer.generate(prompts, keys, Sampling(2, 0.0, 24), no_progress)[0]
+    assert ask(Sampling(1, 0.0, 3)) == peer.generate(prompts, keys, Sampling(1, 0.0, 3), no_progress)[0]
+
+
+@pytest.mark.parametrize("answer", ["logprobs", "votes", "structured"])
+def test_a_model_that_cannot_judge_leaves_everything_unscored(
+    servers: tuple[Served, Served], measured: Measurement, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = [
+        Answer(judged.item.proposition, judged.item.prompt, judged.response, judged.item.polarity)
+        for judged in measured.responses[:12]
+    ]
+    verdicts = judges.load(servers[1].uri(f"&answer={answer}&votes=2")).judge(asked)
+    assert {verdict.label for verdict in verdicts} == {Label.UNSCORED}
+    for verdict in verdicts:
+        assert "not an offered label" in verdict.reason
+        assert not verdict.failed
+        assert verdict.spent.calls == 2
+        # Each prompt holds the rubric, and each completion has at most 8 tokens (32 in a JSON object).
+        assert verdict.spent.tokens > 2 * 100

@@ -1,0 +1,208 @@
+"""Prompts to topics: near-duplicates, embedding, clusters and their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.prism_propositions import MARKERS
+
+Floats = NDArray[np.float64]
+LEXICAL = "tf-idf and truncated SVD"
+NEAR_DUPLICATE = 0.95  # cosine
+_MOST_CLUSTERS = 3  # times as many as topics are wanted
+_ASKING = frozenset(
+    ("think", "believe", "feel", "agree", "disagree", "opinion", "opinions", "view", "views", "thought", "thoughts")
+) | {"support", "oppose", "favour", "favor", "against", "people"}
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Topics as lists of text indices, nearest to the centroid first, and how many clusters KMeans made for them.
+
+    ``smallest`` is the size of the smallest topic; where no clustering had topics as large as was asked, ``topics`` is
+    empty and ``smallest`` is the most that any had.
+    """
+
+    topics: list[list[int]]
+    made: int
+    smallest: int
+
+
+def subject_words(text: str) -> list[str]:
+    """The words that tell what a text is about: no stop words, no words of duty or worth."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return [
+        word
+        for word in re.findall(r"[^\W\d_]{3,}", text.casefold())
+        if word not in ENGLISH_STOP_WORDS and word not in MARKERS and word not in _ASKING
+    ]
+
+
+def stems(text: str) -> set[str]:
+    """The first five letters of each subject word."""
+    return {word[:5] for word in subject_words(text)}
+
+
+def distinct(texts: Sequence[str]) -> list[int]:
+    """Indices of the texts without those that an earlier one says in nearly the same words.
+
+    That is: without those whose TF-IDF vectors of character n-grams have a cosine above 0.95 with an earlier one's.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
+    if not texts:
+        return []
+    words = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(words)
+    near = NearestNeighbors(radius=1 - NEAR_DUPLICATE, metric="cosine").fit(vectors)
+    kept: set[int] = set()
+    for index, neighbours in enumerate(near.radius_neighbors(vectors, return_distance=False)):
+        if kept.isdisjoint(neighbours.tolist()):
+            kept.add(index)
+    return sorted(kept)
+
+
+def cluster(vectors: Floats, topics: int, size: int, seed: int) -> Clustering:
+    """``topics`` clusters of at least ``size`` vectors, shape (N, D), each.
+
+    KMeans makes as many clusters as topics are wanted; where some of them are too small it makes more, up to three
+    times as many, until the largest ones suffice. The rest is left out.
+    """
+    from sklearn.cluster import KMeans
+
+    most = 0
+    for number in range(topics, min(_MOST_CLUSTERS * topics, len(vectors)) + 1):
+        kmeans = KMeans(number, n_init=10, random_state=seed).fit(vectors)
+        sizes = np.bincount(kmeans.labels_, minlength=number)
+        largest = np.argsort(-sizes, kind="stable")[:topics]
+        smallest = int(sizes[largest[-1]])
+        most = max(most, smallest)
+        if smallest >= size:
+            distances = kmeans.transform(vectors)
+            members = [(topic, np.flatnonzero(kmeans.labels_ == topic)) for topic in largest]
+            nearest = [own[np.argsort(distances[own, topic], kind="stable")].tolist() for topic, own in members]
+            return Clustering(nearest, number, smallest)
+    return Clustering([], 0, most)
+
+
+def check_embedder(name: str) -> None:
+    """Refuse what is no transformers encoder, by its configuration.
+
+    Raises:
+        InputError: there is none of that name, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    auto_config: Any = AutoConfig
+    try:
+        auto_config.from_pretrained(_source(name))
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+
+
+def _source(name: str) -> str:
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:300]
+    return InputError(problem("suite prism: embedder", name, "a folder or hub id of a transformers encoder", reason))
+
+
+def embed(texts: Sequence[str], embedder: str, topics: int, seed: int) -> Floats:
+    """Vectors of length 1, one per text: shape (N, D). By the encoder named ``embedder``, else from the words alone.
+
+    Raises:
+        InputError: the encoder cannot be loaded.
+    """
+    from sklearn.preprocessing import normalize
+
+    vectors = _encoded(texts, embedder) if embedder else _lexical(texts, topics, seed)
+    unit: Floats = normalize(vectors)
+    return unit
+
+
+def _lexical(texts: Sequence[str], topics: int, seed: int) -> Floats:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    subjects = [" ".join(subject_words(text)) or text for text in texts]
+    counts = TfidfVectorizer(analyzer="char_wb", ngram_range=(4, 5), sublinear_tf=True).fit_transform(subjects)
+    # About 1.5 dimensions a topic found the 11 topics of the built-in suite best, of 1 to 9 dimensions a topic.
+    dimensions = min(max(round(1.5 * topics), 2), *(size - 1 for size in counts.shape))
+    if dimensions < 1:
+        return np.ones((len(texts), 1))
+    vectors: Floats = TruncatedSVD(dimensions, random_state=seed).fit_transform(counts)
+    return vectors
+
+
+def _encoded(texts: Sequence[str], name: str, batch_size: int = 64) -> Floats:
+    """Mean of an encoder's last hidden states over the tokens of each text."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    auto_model: Any = AutoModel  # its methods carry no usable types
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_source(name))
+        model = auto_model.from_pretrained(_source(name)).eval()
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    longest = min(tokenizer.model_max_length, 512)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    means: list[Floats] = []
+    with torch.no_grad():
+        for start in range(0, len(texts), batch_size):
+            batch = tokenizer(
+                list(texts[start : start + batch_size]),
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            ).to(device)
+            states = model(**batch).last_hidden_state  # (B, L, D)
+            mask = batch["attention_mask"].unsqueeze(-1)  # (B, L, 1)
+            means.append(((states * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
+    return np.concatenate(means)
+
+
+def topic_names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A slug for every group of texts: its two top terms by mean TF-IDF, more where another group has the same."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    def analyse(text: str) -> list[str]:
+        return [word for word in subject_words(text) if re.fullmatch("[a-z]+", word)] or ["topic"]
+
+    vectorizer = TfidfVectorizer(analyzer=analyse, sublinear_tf=True)
+    vectors = vectorizer.fit_transform([text for group in groups for text in group])
+    terms = vectorizer.get_feature_names_out()
+    names: list[str] = []
+    start = 0
+    for group in groups:
+        weights = np.asarray(vectors[start : start + len(group)].mean(axis=0)).ravel()
+        start += len(group)
+        ranked = _other_stems([str(terms[i]) for i in np.argsort(-weights, kind="stable") if weights[i] > 0])
+        options = ["_".join(ranked[:length]) for length in range(min(2, len(ranked)), len(ranked) + 1)]
+        options += [f"{options[0]}_{number}" for number in range(2, len(groups) + 2)]
+        names.append(next(option for option in options if option not in names))
+    return names
+
+
+def _other_stems(words: Sequence[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for word in words:
+        first.setdefault(word[:5], word)
+    return list(first.values())
