@@ -1,0 +1,140 @@
+"""Responses that exist already: read from a table, matched with the suite's items, ready to be judged."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.suite import Item, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OWN_SUITE = {"topic", "item_id", "proposition", "prompt", "polarity"}
+_SHOWN = 20  # problems listed of one file
+
+
+@dataclass(frozen=True)
+class Responses:
+    """The responses of one model at one or more steps, as (item, sample, text), and the suite they answer."""
+
+    suite: Suite
+    by_step: dict[int, list[tuple[Item, int, str]]]
+
+
+def is_table(uri: str) -> bool:
+    """Whether a URI names a table of responses and not a model."""
+    return uri.endswith((".json", ".jsonl", ".csv", ".parquet"))
+
+
+def load(uri: str, suite: str = "") -> Responses:
+    """Read a table of responses: json, jsonl, csv or parquet, or ``runs:/RUN_ID/responses.json``.
+
+    Needed are ``response`` and ``item_id`` (or ``prompt``); ``step`` and ``sample`` tell measurements and repeated
+    answers apart. The suite is the one given; else the one the table names in its column ``suite`` (as
+    ``responses.json`` of every run does); else the table itself, where it has a suite's columns; else the built-in one.
+
+    Raises:
+        InputError: an unreadable table, rows without a response or with an unknown item (with their numbers), responses
+            to another suite than the one given.
+    """
+    frame = _read(uri)
+    if "response" not in frame or not {"item_id", "prompt"} & set(frame.columns):
+        columns = ", ".join(map(str, frame.columns))
+        raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))
+    if frame.empty:
+        raise InputError(problem(f"responses {uri}", "no rows", "at least one response"))
+    found = _suite_of(frame, uri, suite)
+    return Responses(found, _matched(frame, found, uri))
+
+
+def _read(uri: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path = _local(uri)
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path, keep_default_na=False)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+        content = json.loads(text)
+        if isinstance(content, dict) and set(content) == {"columns", "data"}:  # as MLflow writes tables
+            return pd.DataFrame(content["data"], columns=content["columns"])
+        return pd.DataFrame(content)
+    except (ValueError, OSError) as error:
+        raise InputError(
+            problem(f"responses {uri}", str(error), "a readable json, jsonl, csv or parquet table")
+        ) from None
+
+
+def _local(uri: str) -> Path:
+    if uri.startswith("runs:/"):
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(mlflow.artifacts.download_artifacts(uri))
+        except (MlflowException, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(problem("responses", uri, "an artifact of a run in the tracking store", reason)) from None
+    if not Path(uri).is_file() or not is_table(uri):
+        raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
+    return Path(uri)
+
+
+def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
+    named = sorted({str(name) for name in frame["suite"]}) if "suite" in frame else []
+    if len(named) > 1:
+        raise InputError(problem(f"responses {uri} suite", ", ".join(named), "responses to one suite"))
+    if given or named:
+        suite = suites.load(given or named[0].rpartition("@")[0])
+        if named and suite.hash != named[0].rpartition("#")[2]:
+            raise InputError(
+                problem(f"responses {uri} suite", named[0], suite.identity, "judge them with the suite they answer")
+            )
+        return suite
+    if set(frame.columns) >= _OWN_SUITE:
+        return suites.from_frame(frame.drop_duplicates("item_id"), Path(uri).stem, "file", uri)
+    return suites.load()
+
+
+def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tuple[Item, int, str]]]:
+    by_id = {item.item_id: item for item in suite.items}
+    by_prompt = {item.prompt: item for item in suite.items}
+    problems: list[str] = []
+    by_step: dict[int, list[tuple[Item, int, str]]] = defaultdict(list)
+    seen: Counter[tuple[int, str]] = Counter()
+    records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
+    for row, record in enumerate(records, start=1):
+        where = f"responses {uri} row {row}"
+        name = "item_id" if "item_id" in record else "prompt"
+        item = (by_id if name == "item_id" else by_prompt).get(str(record[name]))
+        if item is None:
+            problems.append(problem(f"{where} {name}", record[name], f"one of suite {suite.name}"))
+            continue
+        if str(record.get("prompt", item.prompt)) != item.prompt:
+            problems.append(problem(f"{where} prompt", record["prompt"], item.prompt, "it answers another suite"))
+            continue
+        response = record["response"]
+        if not isinstance(response, str):
+            problems.append(problem(f"{where} response", response, "a text"))
+            continue
+        try:
+            step = int(record.get("step") or 0)
+        except ValueError:
+            problems.append(problem(f"{where} step", record["step"], "a whole number"))
+            continue
+        by_step[step].append((item, seen[step, item.item_id], response))
+        seen[step, item.item_id] += 1
+    if problems:
+        more = [f"responses {uri}: {len(problems) - _SHOWN} more problems"] if len(problems) > _SHOWN else []
+        raise InputError(problems[:_SHOWN] + more)
+    return dict(sorted(by_step.items()))
