@@ -92,8 +92,8 @@ def from_entailments(support: float, neutral: float, oppose: float, refusal: flo
     Unscored where no hypothesis reaches 0.5, or where support and oppose both do; a refusal where that hypothesis is
     the best; else the three stances' probabilities divided by their sum.
 
-    >>> from_entailments(0.6, 0.15, 0.0, 0.1).probabilities
-    (0.8, 0.2, 0.0)
+    >>> from_entailments(0.75, 0.25, 0.0, 0.1).probabilities
+    (0.75, 0.25, 0.0)
     """
     if max(support, neutral, oppose, refusal) < MINIMUM_ENTAILMENT:
         return Verdict(Label.UNSCORED, reason="the answer entails none of the hypotheses")
