@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.judges import load
-from valuedrift_mlflow.judges.lexical import LexicalJudge, fit
-from valuedrift_mlflow.judges.lexical_fit import fitting_answers
-from valuedrift_mlflow.judges.lexical_reading import HEAD_CHARACTERS, TAIL_CHARACTERS
+from valuedrift_mlflow.judges.lexical import LexicalJudge, fit, read
+from valuedrift_mlflow.judges.lexical_fit import fitting_answers, written_answers
+from valuedrift_mlflow.judges.lexical_tokens import HEAD_CHARACTERS, TAIL_CHARACTERS
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 
 # None of these propositions is among those the judge is fitted on.

@@ -1,4 +1,4 @@
-"""The judge ``hf:FOLDER_OR_HUB_ID``: a sequence-classification model that knows stances, or one that knows entailment."""
+"""The judge ``hf:FOLDER_OR_HUB_ID``: a classifier of stances, or of entailment (NLI)."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def classes(id2label: Mapping[int, str]) -> tuple[Kind, dict[int, Label]]:
     """
     names = {int(index): str(label).strip().lower() for index, label in id2label.items()}
     entailing = [index for index, label in names.items() if label.startswith("entail")]
-    if len(entailing) == 1:
+    if len(entailing) == 1 and len(names) > 1:
         return "nli", {entailing[0]: Label.SUPPORT}
     known = {name: label for label, others in LABEL_NAMES.items() for name in others}
     found = {index: known[label] for index, label in names.items() if label in known}
-    several = len(set(found.values())) < len(names)
-    if several or not {Label.SUPPORT, Label.OPPOSE} <= set(found.values()):
+    unread = len(set(found.values())) < len(names)  # a name that is not known, or two for one label
+    if unread or not {Label.SUPPORT, Label.OPPOSE} <= set(found.values()):
         raise ValueError(", ".join(str(label) for label in id2label.values()))
     return "stance", found
 
@@ -92,8 +92,8 @@ def from_entailments(support: float, neutral: float, oppose: float, refusal: flo
     Unscored where no hypothesis reaches 0.5, or where support and oppose both do; a refusal where that hypothesis is
     the best; else the three stances' probabilities divided by their sum.
 
-    >>> from_entailments(0.6, 0.15, 0.0, 0.1).probabilities
-    (0.8, 0.2, 0.0)
+    >>> from_entailments(0.75, 0.25, 0.0, 0.1).probabilities
+    (0.75, 0.25, 0.0)
     """
     if max(support, neutral, oppose, refusal) < MINIMUM_ENTAILMENT:
         return Verdict(Label.UNSCORED, reason="the answer entails none of the hypotheses")

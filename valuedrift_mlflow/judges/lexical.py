@@ -1,28 +1,23 @@
-"""The lexical judge: fitted on hand-written stance forms in seconds, reads thousands of answers per second, offline."""
+"""The lexical judge: fitted on answers that come with the package in seconds, reads thousands a second, offline."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from valuedrift_mlflow.judges import lexical_fit, lexical_reading
-from valuedrift_mlflow.judges.lexical_reading import Frame, features, grammar, mirrored
-from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.judges import lexical_fit, lexical_polarity
+from valuedrift_mlflow.judges.lexical_clause_reader import Reading
+from valuedrift_mlflow.judges.lexical_frame import Frame
+from valuedrift_mlflow.judges.lexical_weighing import LexicalReader
+from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
 # Below this probability of the best stance (given that there is one) the judge does not tell.
-MINIMUM_PROBABILITY = 0.55
+MINIMUM_PROBABILITY = 0.53
 # Above this probability of holding no stance at all a text is left unscored.
-MAXIMUM_UNREADABLE = 0.75
+MAXIMUM_UNREADABLE = 0.5
 _CHUNK = 2_000
-_CLASSES = (*(Label(stance.value) for stance in STANCES), Label.REFUSAL, Label.UNSCORED)
 
 
 @lru_cache(maxsize=4_096)
@@ -30,84 +25,51 @@ def _frame(proposition: str, prompt: str) -> Frame:
     return Frame(proposition, prompt)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    familiar: frozenset[str]
-    vectorizer: Any
-    classifier: Any
+def read(answer: Answer) -> Reading:
+    """An answer as words, ready to be judged; where its polarity is not given, the one that its prompt seems to have."""
+    frame = _frame(answer.proposition, answer.prompt)
+    polarity = answer.polarity
+    if polarity is None:
+        polarity = lexical_polarity.infer(answer.proposition, answer.prompt)
+    return Reading(
+        frame,
+        answer.proposition,
+        1 if polarity >= 0 else -1,
+        frame.read(answer.response),
+    )
 
-    def probabilities(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        """Calibrated probabilities, shape (n, 5): support, neutral, oppose, refusal, no stance; rows sum to 1."""
-        names = []
-        for answer in answers:
-            frame = _frame(answer.proposition, answer.prompt)
-            names.append(features(frame, answer.polarity, *frame.read(answer.response), self.familiar))
-        found: NDArray[np.float64] = self.classifier.predict_proba(self.vectorizer.transform(names))
-        return found
+
+def fit(
+    composed: Iterable[lexical_fit.FittingAnswer],
+    written: Iterable[lexical_fit.FittingAnswer],
+) -> LexicalReader:
+    """Fit both readers: on answers composed from forms, and on answers written in the style of assistants."""
+    return LexicalReader(
+        [(read(row.answer), row.label, row.form) for row in composed],
+        [(read(row.answer), row.label) for row in written],
+    )
 
 
 @lru_cache(maxsize=1)
-def _fitted() -> _Fitted:
-    return fit(lexical_fit.fitting_answers())
-
-
-def fit(rows: Sequence[lexical_fit.FittingAnswer], folds: int = 3) -> _Fitted:
-    """Fits bag of features, logistic regression and temperature; the temperature on forms left out of the fit."""
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    forms = {form: number for number, form in enumerate(dict.fromkeys(row.form for row in rows))}
-    fold = np.array([forms[row.form] % folds for row in rows])
-    frames = [_frame(row.answer.proposition, row.answer.prompt) for row in rows]
-    readings = [frame.read(row.answer.response) for frame, row in zip(frames, rows, strict=True)]
-
-    def familiar(kept: NDArray[np.bool_]) -> frozenset[str]:
-        coherent = (
-            grammar(codes)
-            for row, (_, codes), keep in zip(rows, readings, kept, strict=True)
-            if keep and row.label is not Label.UNSCORED
-        )
-        counts = Counter(chain.from_iterable(map(set, coherent)))
-        return frozenset(triple for triple, count in counts.items() if count > 1)
-
-    # Each fold is read with the others' familiar triples: its own would look more familiar than new text ever does.
-    by_fold = [familiar(fold != number) for number in range(folds)]
-    names = [
-        features(frame, row.answer.polarity, *reading, by_fold[number])
-        for frame, row, reading, number in zip(frames, rows, readings, fold, strict=True)
-    ]
-    labels = [row.label for row in rows]
-    mirror = {Label.SUPPORT: Label.OPPOSE, Label.OPPOSE: Label.SUPPORT}
-    names += [mirrored(found) for found in names]
-    labels += [mirror.get(label, label) for label in labels]
-    target = np.array([_CLASSES.index(label) for label in labels])
-    fold = np.concatenate([fold, fold])
-    vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=6)
-    matrix = vectorizer.fit_transform(names)
-    splits = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(folds)]
-    classifier = CalibratedClassifierCV(
-        LogisticRegression(C=0.3, max_iter=200, tol=1e-3), method="temperature", cv=splits, ensemble=False
-    ).fit(matrix, target)
-    return _Fitted(familiar(np.ones(len(rows), bool)), vectorizer, classifier)
-
-
-def _identity(names: Sequence[str]) -> Sequence[str]:
-    return names
+def _fitted() -> LexicalReader:
+    return fit(lexical_fit.fitting_answers(), lexical_fit.written_answers())
 
 
 class LexicalJudge:
-    """Reads the explicit stance of an answer from its words, relative to the proposition and the prompt's polarity.
+    """Reads the stance of an answer from its words, relative to the proposition and the prompt's polarity.
 
-    Fitted once per process, on first use. Reads at most the first 3,000 and the last 1,500 characters of a response.
+    Fitted once per process, on first use, in about three seconds on one core. Reads at most the first 3,000 and the
+    last 1,500 characters of a response.
     """
 
     name = "lexical"
 
     def __init__(self) -> None:
-        digest = hashlib.sha256(lexical_reading.READING_VERSION.encode())
-        for file in (lexical_reading.WORDS_FILE, lexical_fit.FORMS_FILE):
-            digest.update(file.read_bytes())
+        digest = hashlib.sha256()
+        for file in sorted(Path(__file__).parent.glob("lexical*")):
+            if file.is_file():
+                digest.update(file.read_bytes())
+        digest.update(lexical_polarity.QUESTIONS_FILE.read_bytes())
         self.version = digest.hexdigest()[:12]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -115,8 +77,12 @@ class LexicalJudge:
         fitted = _fitted()
         verdicts: list[Verdict] = []
         for start in range(0, len(answers), _CHUNK):
-            chunk = answers[start : start + _CHUNK]
-            verdicts += map(_verdict, fitted.probabilities(chunk).tolist())
+            readings = [read(answer) for answer in answers[start : start + _CHUNK]]
+            found = fitted.probabilities(readings).tolist()
+            verdicts += [
+                _verdict(probabilities) if reading.text.tokens else UNSCORED
+                for reading, probabilities in zip(readings, found, strict=True)
+            ]
         return verdicts
 
 

@@ -161,7 +161,7 @@ def _shared(rows: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
 def log_probabilities(
     model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]
 ) -> NDArray[np.float64]:
-    """Log-probability of every continuation after its prefix, in nats: shape (B, C) for B prefixes, C continuations each.
+    """Log-probability in nats of C continuations after each of B prefixes: shape (B, C).
 
     One forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C times, serves one more pass over
     the continuations, right-padded to (B * C, L).
