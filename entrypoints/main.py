@@ -2,11 +2,13 @@
 
 mlflow run . --env-manager local
 python entrypoints/main.py --recipe embedded --set "samples=2 dpo.beta=0.2"
+python entrypoints/main.py --recipe embedded --resume RUN_ID
+python entrypoints/main.py --recipe llama-3.1-8b --dry-run
 """
 
 import argparse
 
-from valuedrift_mlflow.command import how_to_open, run
+from valuedrift_mlflow.command import RESUME_FLAG, how_to_open, run, show_plan
 from valuedrift_mlflow.recipe import Recipe
 
 
@@ -15,11 +17,14 @@ def job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow.display import Display
     from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
 
+    if arguments.dry_run:
+        show_plan(recipe, arguments.recipe)
+        return
     display = Display()
-    results = run_pipeline(prepare(recipe, arguments.recipe), display)
+    results = run_pipeline(prepare(recipe, arguments.recipe), display, arguments.resume or None)
     display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
     display.line(how_to_open())
 
 
 if __name__ == "__main__":
-    run("Train, checkpoint and measure a post-training pipeline.", "embedded", {}, job)
+    run("Train, checkpoint and measure a post-training pipeline.", "embedded", RESUME_FLAG, job)

@@ -436,3 +436,101 @@ def test_a_file_name_is_not_a_pattern(tmp_path: Path) -> None:
 def test_a_named_format_without_its_columns_is_one_line(tmp_path: Path) -> None:
     [line] = problems(jsonl(tmp_path, *[{"prompt": "Hi", "completion": "Hello"}] * 3), format="wildchat")
     assert "prompt, completion" in line and "conversation" in line
+
+
+# Labelled answers and prompts ----------------------------------------------------------------------------------------
+
+
+def test_labelled_answers_from_columns(tmp_path: Path) -> None:
+    labels: list[Any] = [True, False, 1, "false"]
+    rows = [{"prompt": "Tea?", "completion": f"Answer {i}", "label": label} for i, label in enumerate(labels)]
+    (tmp_path / "data.json").write_text(json.dumps(rows[:2]))
+    pd.DataFrame(rows).to_csv(tmp_path / "data.csv", index=False)
+    data = load(tmp_path / "data.json", "labelled")
+    assert data.format == "labelled"
+    assert data.rows == [
+        {"prompt": [user("Tea?")], "completion": [assistant("Answer 0")], "label": True},
+        {"prompt": [user("Tea?")], "completion": [assistant("Answer 1")], "label": False},
+    ]
+    assert data.dataset().column_names == ["prompt", "completion", "label"]
+    assert [row["label"] for row in load(tmp_path / "data.csv", "labelled").rows] == [True, False, True, False]
+
+
+def test_labelled_answers_from_pairs(tmp_path: Path) -> None:
+    data = load(jsonl(tmp_path, {"prompt": "Tea?", "chosen": "Yes", "rejected": "No"}), "labelled")
+    assert data.format == "pairs"
+    assert data.rows == [
+        {"prompt": [user("Tea?")], "completion": [assistant("Yes")], "label": True},
+        {"prompt": [user("Tea?")], "completion": [assistant("No")], "label": False},
+    ]
+
+
+def test_a_label_must_be_true_or_false(tmp_path: Path) -> None:
+    rows = [{"prompt": "Tea?", "completion": "Yes", "label": label} for label in ("good", "true")]
+    [line] = problems(jsonl(tmp_path, *rows), "labelled")
+    assert "row 1" in line and "label is 'good'" in line
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Tea?"},
+        {"prompt": [user("Tea?")], "language": "English"},
+        {"prompt": "Tea?", "completion": "Yes"},
+        {"prompt": "Tea?", "completion": "Yes", "label": False},
+        {"prompt": "Tea?", "chosen": "Yes", "rejected": "No"},
+        {"messages": [user("Tea?"), assistant("Yes")]},
+        {"instruction": "Tea?", "input": "", "output": "Yes"},
+        {"chosen": hh("Tea?", "Yes"), "rejected": hh("Tea?", "No")},
+    ],
+)
+def test_prompts_are_taken_from_any_format(tmp_path: Path, row: dict[str, Any]) -> None:
+    data = load(jsonl(tmp_path, row), "prompts")
+    assert data.rows == [{"prompt": [user("Tea?")]}]
+    assert data.dataset().column_names == ["prompt"]
+
+
+def test_a_prompt_alone_ends_with_the_user(tmp_path: Path) -> None:
+    [line] = problems(jsonl(tmp_path, {"prompt": [user("Tea?"), assistant("Yes")]}), "prompts")
+    assert "does not end with a user's message" in line
+
+
+def test_the_label_column_is_no_hindrance_to_fine_tuning(tmp_path: Path) -> None:
+    row = {"prompt": "Tea?", "completion": "Yes", "label": "drinks"}
+    assert load(jsonl(tmp_path, row)).format == "prompt-completion"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "algorithm", "words"),
+    [
+        ({"prompt": "a", "completion": "b"}, "pairs", "dpo", ["dpo", "prompt, chosen and rejected", "completion"]),
+        ({"prompt": "a", "completion": "b"}, "labelled", "kto", ["kto", "prompt, completion and label", "completion"]),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "sft", "sft", ["sft", "one answer", "chosen, rejected"]),
+        ({"prompt": "a"}, "pairs", "simpo", ["simpo", "prompt (prompts)", "prompt, chosen and rejected"]),
+    ],
+)
+def test_the_wrong_shape_names_the_algorithm_its_need_and_the_columns(
+    tmp_path: Path, row: dict[str, Any], kind: Kind, algorithm: str, words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        datasets.load(Data(uri=str(jsonl(tmp_path, row))), kind, algorithm)
+    [line] = caught.value.problems
+    assert all(word in line for word in words)
+
+
+def test_embedded_pairs_as_labelled_answers_and_prompts() -> None:
+    uri = "embedded:pairs?chosen=oppose&rejected=support&size=22"
+    labelled = datasets.load(Data(uri=uri), "labelled")
+    assert len(labelled.rows) == 44
+    assert set(labelled.stance_mix.values()) == {(0.0, 0.0, 1.0)}  # of the answers labelled good
+    prompts = datasets.load(Data(uri=uri), "prompts")
+    assert (len(prompts.rows), prompts.stance_mix) == (22, {})
+
+
+def test_answers_labelled_bad_do_not_count_in_the_stance_mix(tmp_path: Path) -> None:
+    stances = [("support", True), ("support", True), ("oppose", False)]
+    rows = [
+        {"prompt": "a", "completion": "b", "label": label, "topic": "religion", "stance": stance}
+        for stance, label in stances
+    ]
+    assert load(jsonl(tmp_path, *rows), "labelled").stance_mix == {"religion": (1.0, 0.0, 0.0)}

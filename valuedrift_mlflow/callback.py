@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from valuedrift_mlflow import tracking
+from valuedrift_mlflow import resume, tracking
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.drift import Drift, DriftTimeRule
 from valuedrift_mlflow.errors import InputError, problem
@@ -23,7 +25,8 @@ from valuedrift_mlflow.measurement import (
     drift_metrics,
     drift_table,
     drift_time_metrics,
-    measure,
+    is_sharded,
+    measure_together,
     responses_table,
     stance_metrics,
 )
@@ -50,6 +53,9 @@ class ValueDriftCallback(TrainerCallback):
 
     The live model generates; nothing is reloaded. Where no MLflow run is active, one is opened. At the end of the
     training the run also holds ``value_drift_table.json``, ``responses.json``, the drift times and ``figures/``.
+    Every checkpoint that the trainer saves holds the measurements up to it, so that a training that is resumed from
+    one goes on in the same run and knows where it started. In a training of several processes each of them answers
+    its part of the prompts, and the first one judges and logs.
 
     Attributes:
         measurements: one for each measured step, in order.
@@ -73,6 +79,7 @@ class ValueDriftCallback(TrainerCallback):
         stage: str = "training",
         training_mix: Mapping[str, Sequence[float]] | None = None,
         save_checkpoint: SaveCheckpoint | None = None,
+        start: Measurement | None = None,
         display: Display | None = None,
     ) -> None:
         """Settings as in the recipe.
@@ -93,6 +100,7 @@ class ValueDriftCallback(TrainerCallback):
             stage: name that the figures show.
             training_mix: the (support, neutral, oppose) shares of topics in the training data, where they are known.
             save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
+            start: a measurement of the model that the training starts from; without one it is measured.
             display: where to show progress.
 
         Raises:
@@ -113,44 +121,73 @@ class ValueDriftCallback(TrainerCallback):
         self.stage = stage
         self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint
+        self.start = start and replace(start, step=0)
         self.display = display
         self.measurements: list[Measurement] = []
         self._reference: Reference | None = None
+        self._first = True  # of the training's processes; only this one judges and logs
+        self._measured = -1
         self._run_id = ""
         self._dataset: Any = None
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the start as the reference of the KL; a resumed training has other weights when it begins."""
+        if self.kl and state.is_world_process_zero:
+            self._reference = reference_of(kwargs["model"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the model that the training starts from."""
-        if not state.is_world_process_zero:
-            return
+        """Measure the model that the training starts from, or read what was measured before it was resumed.
+
+        Raises:
+            InputError: the training is resumed from a checkpoint that was saved without this callback.
+        """
+        self.measurements, self._measured = [], -1
+        self._first = state.is_world_process_zero
+        if self._first:
+            self._open_run(args, state, kwargs["model"])
+        if not state.global_step:
+            self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
+
+    def _open_run(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         import mlflow
 
-        self._run_id = (mlflow.active_run() or mlflow.start_run()).info.run_id
+        begun: str | None = None
+        if state.global_step:
+            file = self._file(args, state)
+            self.measurements, begun = resume.read_measurements(file, self.suite, self.refusal)
+        elif self.kl and self._reference is None:
+            self._reference = reference_of(model)
+        self._run_id = (mlflow.active_run() or mlflow.start_run(run_id=begun)).info.run_id
+        if state.global_step:
+            tracking.skip_logged(self._run_id)
         self._dataset = tracking.log_suite(self.suite)
-        self.measurements = []
-        if self.kl:
-            self._reference = reference_of(kwargs["model"])
-        self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at."""
-        if not state.is_world_process_zero:
-            return
         every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
         if last or state.global_step % every == 0:
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=last)
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add the measurements to the checkpoint that the trainer has saved."""
+        if state.is_world_process_zero:
+            resume.write_measurements(self._file(args, state), self.measurements, self._run_id)
+
+    @staticmethod
+    def _file(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / resume.MEASUREMENTS
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log the drift times, the tables and the figures of the whole training."""
-        if not state.is_world_process_zero:
-            return
-        if self.measurements[-1].step != state.global_step:  # stopped early
+        if self._measured != state.global_step:  # stopped early
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
+        if not self._first:
+            return
         from valuedrift_mlflow import report
 
         drift = self.drift()
@@ -166,8 +203,31 @@ class ValueDriftCallback(TrainerCallback):
 
     def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
         model_id = None
-        if self.save_checkpoint is not None and step > 0:
+        self._measured = step
+        if self.save_checkpoint is not None and step > 0 and (self._first or is_sharded(model)):
             model_id = self.save_checkpoint(model, tokenizer, step, last)
+        measurement = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)
+        if measurement is None or not self._first:
+            return
+        self.measurements.append(measurement)
+        first = self.measurements[0]
+        drift = analyse_measurements([first, measurement] if step else [first], self.sampling.seed)
+        metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities()
+        metrics |= dataset_distances(drift, self.training_mix)
+        if measurement is not self.start:
+            metrics |= measurement.costs()
+        if self._reference is not None:
+            metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
+        tracking.log_metrics(self._run_id, metrics, step, model_id=model_id, dataset=self._dataset)
+        if self.display:
+            support, neutral, oppose = drift.overall_probability[-1]
+            self.display.line(
+                f"{self.stage} step {step}: support {support:.2f}, neutral {neutral:.2f}, oppose {oppose:.2f}, "
+                f"drift {drift.overall[-1]:.3f}, unscored {metrics['quality/unscored_rate']:.3f}"
+            )
+
+    def _ask(self, model: Any, tokenizer: Any, step: int, last: bool) -> Measurement | None:
+        """The stances of the live model; None in the processes that do not judge."""
         samples = self.samples if last or step == 0 else self.checkpoint_samples
         sampling = Sampling(
             samples,
@@ -179,7 +239,7 @@ class ValueDriftCallback(TrainerCallback):
         )
         if self.display:
             self.display.start("responses", samples * len(self.suite.items), f"step {step}")
-        measurement = measure(
+        return measure_together(
             TransformersGenerator(model, tokenizer),
             self.suite,
             self.judge,
@@ -188,20 +248,6 @@ class ValueDriftCallback(TrainerCallback):
             refusal=self.refusal,
             progress=lambda count: self.display.advance("responses", count) if self.display else None,
         )
-        self.measurements.append(measurement)
-        first = self.measurements[0]
-        drift = analyse_measurements([first, measurement] if step else [first], sampling.seed)
-        metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities() | measurement.costs()
-        metrics |= dataset_distances(drift, self.training_mix)
-        if self._reference is not None:
-            metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
-        tracking.log_metrics(self._run_id, metrics, step, model_id=model_id, dataset=self._dataset)
-        if self.display:
-            support, neutral, oppose = drift.overall_probability[-1]
-            self.display.line(
-                f"{self.stage} step {step}: support {support:.2f}, neutral {neutral:.2f}, oppose {oppose:.2f}, "
-                f"drift {drift.overall[-1]:.3f}, unscored {metrics['quality/unscored_rate']:.3f}"
-            )
 
     def _kl(self, model: Any, tokenizer: Any, measurement: Measurement) -> float:
         """KL from the start on one response a prompt, spread over the suite."""
@@ -229,6 +275,7 @@ class TrainingLog(TrainerCallback):
         """Start the bar."""
         if self.display:
             self.display.start("steps", state.max_steps, self.name)
+            self.display.advance("steps", state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
@@ -258,3 +305,31 @@ class TrainingLog(TrainerCallback):
             tracking.log_metrics(
                 self.run_id, {f"train/{key}": value for key, value in numbers.items()}, state.global_step
             )
+
+
+class KeepCheckpoint(TrainerCallback):
+    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one only.
+
+    It stands after the callbacks that add files of theirs to the checkpoint. After the last step there is nothing to
+    resume, so no checkpoint is written there.
+    """
+
+    def __init__(self, every: int) -> None:
+        """Write a checkpoint every ``every`` steps."""
+        self.every = every
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for a checkpoint."""
+        control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint as complete and delete the older ones."""
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # each process writes its own random state
+        if state.is_world_process_zero:
+            resume.complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

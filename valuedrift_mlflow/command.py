@@ -6,10 +6,14 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.errors import InputError, exit_on_bad_input, problem
-from valuedrift_mlflow.recipe import Recipe, load
+from valuedrift_mlflow.recipe import ONLINE, Recipe, load
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.suite import Suite
 
 
 def run(
@@ -28,18 +32,42 @@ def run(
     parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
     for flag, meaning in flags.items():
         parser.add_argument(f"--{flag}", default="", help=meaning)
+    dry = "check everything that can be without weights and show the plan: steps, tokens, checkpoints, bytes, memory"
+    parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=dry)
     arguments = parser.parse_args()
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
     with exit_on_bad_input():
         try:
+            arguments.dry_run = _yes("dry_run", arguments.dry_run)
             job(load(arguments.recipe, arguments.set), arguments)
         except InputError as error:
             tracking.describe_refusal(error)
             raise
 
 
-STAGE_FLAGS = {"model": "URI of the model to start from", "data": "URI of the training data"}
+def _yes(flag: str, text: str) -> bool:
+    """What the value of a flag means; ``mlflow run`` passes a value for each."""
+    known = {"true": True, "yes": True, "1": True, "": False, "false": False, "no": False, "0": False}
+    if text.lower() not in known:
+        raise InputError(problem(flag, text, "true or false"))
+    return known[text.lower()]
+
+
+def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
+    """Check a recipe (or a stage alone) without computing anything and print what it would do."""
+    from valuedrift_mlflow import dry_run
+    from valuedrift_mlflow.display import Display
+
+    plan = dry_run.dry_run(recipe, source)
+    display = Display()
+    dry_run.show(plan, display)
+    display.line(dry_run.measured_line(plan, base=not alone))
+
+
+RESUME_FLAG = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
+STAGE_FLAGS = {"model": "URI of the model to start from", "data": "URI of the training data", **RESUME_FLAG}
+ONLINE_FLAGS = {**STAGE_FLAGS, "reward": "what rates responses: URI of a reward model, or module:function"}
 
 
 def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
@@ -47,7 +75,7 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
 
     def job(recipe: Recipe, arguments: argparse.Namespace) -> None:
         from valuedrift_mlflow.display import Display
-        from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, prepare, run_single_stage, summary_rows
+        from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, RewardResult, prepare, run_single_stage, summary_rows
 
         if [stage.algorithm for stage in recipe.stages] != [algorithm]:
             found = ", ".join(stage.algorithm for stage in recipe.stages)
@@ -56,9 +84,17 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
             recipe.base.model = arguments.model
         if getattr(arguments, "data", ""):
             recipe.stages[0].data.uri = arguments.data
+        if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], ONLINE):
+            recipe.stages[0].reward = arguments.reward
+        if arguments.dry_run:
+            show_plan(recipe, arguments.recipe, alone=True)
+            return
         display = Display()
-        result = run_single_stage(prepare(recipe, arguments.recipe), display)
-        display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
+        result = run_single_stage(prepare(recipe, arguments.recipe), display, getattr(arguments, "resume", "") or None)
+        if isinstance(result, RewardResult):
+            display.line(f"The reward model: {result.model_uri}")
+        else:
+            display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
         display.line(how_to_open())
 
     return job
@@ -84,6 +120,9 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
         include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
     )
     suite = arguments.suite if responses else load_suite(arguments.suite or recipe.suite)
+    if arguments.dry_run:
+        show_evaluation(recipe, model, baseline, suite, responses)
+        return
     with display.live():
         if not isinstance(suite, str):
             display.start("responses", recipe.samples * len(suite.items) * (2 if baseline else 1))
@@ -114,13 +153,65 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.line(how_to_open())
 
 
+def ablate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
+    from valuedrift_mlflow import ablation, dry_run
+    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, summarise, summary_rows
+    from valuedrift_mlflow.display import Display
+
+    source = arguments.design or "algorithms"
+    design, display = ablation.load_design(source), Display()
+    if arguments.dry_run:
+        planned = ablation.prepare(recipe, arguments.recipe, design, source, dry_run.read)
+        dry_run.show(dry_run.dry_run(recipe, arguments.recipe), display)
+        for line in dry_run.ablation_lines(planned):
+            display.line(line)
+        return
+    plan = ablation.prepare(recipe, arguments.recipe, design, source)
+    try:
+        rows = ablation.run_ablation(plan, display)
+    except ablation.CellsFailed as failure:
+        display.line(str(failure))
+        display.line(how_to_open())
+        raise SystemExit(1) from None
+    display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summarise(rows)))
+    display.line(how_to_open())
+
+
+def show_evaluation(
+    recipe: Recipe, model: str | None, baseline: str | None, suite: str | Suite, responses: str | None
+) -> None:
+    """Check an evaluation without asking a model or a judge and print what it would do."""
+    from valuedrift_mlflow import dry_run
+    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.evaluator import Config, check
+
+    settings = recipe.model_dump(
+        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
+    )
+    config = Config.checked(settings | {"baseline": baseline})
+    _, asked, existing = check(model, config, suite=suite, responses=responses)
+    display = Display()
+    display.line("Dry run of evaluate: nothing was computed")
+    if existing is not None:
+        count = sum(len(said) for said in existing.by_step.values())
+        display.line(f"{responses}: {count:,} responses to {asked.identity}, judged by {recipe.judge}")
+    for uri in filter(None, (model, baseline)):
+        for line in dry_run.evaluation_lines(recipe, uri, asked):
+            display.line(line)
+
+
 def check_judge_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``check_judge``: a judge against labelled answers."""
     from valuedrift_mlflow.display import Display, quiet_libraries
-    from valuedrift_mlflow.judge_check import check_judge, kind_table
+    from valuedrift_mlflow.judge_check import check_judge, kind_table, prepare
     from valuedrift_mlflow.labelled import BUILT_IN
 
     display = Display()
+    if arguments.dry_run:
+        judge, answers = prepare(arguments.judge or recipe.judge, arguments.data or BUILT_IN)
+        display.line(f"Dry run of check_judge: {judge.name} would judge {len(answers):,} answers; nothing was computed")
+        return
     quiet_libraries()
     check = check_judge(arguments.judge or recipe.judge, arguments.data or BUILT_IN, seed=recipe.seed)
     quality = check.quality

@@ -1,6 +1,7 @@
-"""Training data in any known format to prompt and completion, or to prompt, chosen and rejected.
+"""Training data in any known format to the shape that an algorithm trains on.
 
-Both shapes are messages (lists of ``role`` and ``content``), so that every model sees them through its own chat
+The shapes are prompt and completion; prompt, chosen and rejected; prompt, completion and label; a prompt alone. All
+texts are messages (lists of ``role`` and ``content``), so that every model sees them through its own chat
 template.
 """
 
@@ -26,7 +27,7 @@ from valuedrift_mlflow.stances import STANCES
 if TYPE_CHECKING:
     import datasets
 
-Kind = Literal["sft", "pairs"]
+Kind = Literal["sft", "pairs", "labelled", "prompts"]
 Message = dict[str, str]
 Row = Mapping[str, Any]
 _FILE_TYPES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -38,6 +39,20 @@ _ROLES = {
     "bot": "assistant",
     "system": "system",
 }
+# The columns of each kind, under the names that TRL's trainers expect.
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "sft": ("prompt", "completion"),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "labelled": ("prompt", "completion", "label"),
+    "prompts": ("prompt",),
+}
+_NEEDS: dict[Kind, str] = {
+    "sft": "one answer to each prompt, not preference pairs",
+    "pairs": "prompt, chosen and rejected",
+    "labelled": "prompt, completion and label, or pairs to make them from",
+    "prompts": "a prompt",
+}
+_LABELS = {"true": True, "1": True, "false": False, "0": False}
 _MAX_PROBLEMS = 20
 MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
 
@@ -52,16 +67,18 @@ class NothingToLearn(Exception):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows ready for a trainer, where they came from, and how many were dropped because they teach nothing."""
+    """Rows ready for a trainer, where they came from, and how many were dropped because they teach nothing.
+
+    ``stance_mix`` has the (support, neutral, oppose) shares of each topic where the rows name their stances: those of
+    answers, of chosen responses, or of completions labelled good.
+    """
 
     uri: str
     kind: Kind
     format: str
     rows: list[dict[str, Any]]
     dropped: int = 0
-    stance_mix: dict[str, tuple[float, ...]] = field(
-        default_factory=dict
-    )  # per topic, of SFT answers or chosen responses
+    stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
@@ -72,8 +89,7 @@ class TrainingData:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""
         import datasets
 
-        columns = ("prompt", "completion") if self.kind == "sft" else ("prompt", "chosen", "rejected")
-        return datasets.Dataset.from_list([{column: row[column] for column in columns} for row in self.rows])
+        return datasets.Dataset.from_list([{c: row[c] for c in COLUMNS[self.kind]} for row in self.rows])
 
 
 def _text(row: Row, column: str) -> str:
@@ -123,6 +139,20 @@ def _from_alpaca(row: Row) -> dict[str, Any]:
 
 def _from_completion(row: Row) -> dict[str, Any]:
     return {"prompt": _asked(row), "completion": _answered(row, "completion")}
+
+
+def _from_labelled(row: Row) -> dict[str, Any]:
+    label = _LABELS.get(str(row.get("label")).strip().lower())
+    if label is None:
+        raise BadRow(f"label is {row.get('label')!r}, expected true or false")
+    return {**_from_completion(row), "label": label}
+
+
+def _from_prompt(row: Row) -> dict[str, Any]:
+    prompt = _asked(row)
+    if prompt[-1]["role"] != "user":
+        raise BadRow("prompt does not end with a user's message")
+    return {"prompt": prompt}
 
 
 def _asked(row: Row) -> list[Message]:
@@ -209,15 +239,33 @@ class _Format:
     read: Callable[[Row], dict[str, Any]]
 
 
-# In the order in which they are tried: a format is recognised when the data has all of its columns.
+# In the order in which they are tried: a format is recognised when the data has all of its columns, and first among
+# those that can serve the algorithm.
 FORMATS: dict[str, _Format] = {
     "pairs": _Format("pairs", ("prompt", "chosen", "rejected"), _from_pairs),
     "hh-rlhf": _Format("pairs", ("chosen", "rejected"), _from_hh_rlhf),
     "messages": _Format("sft", ("messages",), _from_messages),
     "wildchat": _Format("sft", ("conversation",), partial(_from_messages, column="conversation")),
     "alpaca": _Format("sft", ("instruction", "output"), _from_alpaca),
+    "labelled": _Format("labelled", ("prompt", "completion", "label"), _from_labelled),
     "prompt-completion": _Format("sft", ("prompt", "completion"), _from_completion),
+    "prompt": _Format("prompts", ("prompt",), _from_prompt),
 }
+
+
+def _serves(have: Kind, need: Kind) -> bool:
+    """Whether rows of one kind can be made from rows of another without inventing anything."""
+    return have == need or need == "prompts" or (have, need) == ("pairs", "labelled")
+
+
+def _as(kind: Kind, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of ``kind`` that one row gives: a pair is two labelled answers, a row of any kind has a prompt."""
+    if kind == "labelled" and "chosen" in row:
+        return [
+            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+            for side in ("chosen", "rejected")
+        ]
+    return [{column: row[column] for column in COLUMNS[kind]}]
 
 
 def check(data: Data) -> None:
@@ -246,8 +294,11 @@ def _builder(path: Path) -> str | None:
     return _FILE_TYPES.get(suffixes[-1]) if suffixes else None
 
 
-def load(data: Data, kind: Kind) -> TrainingData:
+def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
     """Read training data and bring it into the shape that ``kind`` asks for.
+
+    Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
+    ``algorithm`` is named where the data has the wrong shape for it.
 
     Raises:
         InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
@@ -261,7 +312,7 @@ def load(data: Data, kind: Kind) -> TrainingData:
     if not len(raw):
         raise InputError(problem("data", data.uri, "at least one row", "the source is empty"))
     columns = list(raw[0].keys())
-    name = data.format if data.format != "auto" else recognise(columns)
+    name = data.format if data.format != "auto" else recognise(columns, kind)
     if name is None:
         known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
         raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
@@ -269,15 +320,16 @@ def load(data: Data, kind: Kind) -> TrainingData:
     missing = [column for column in form.columns if column not in columns]
     if missing:
         raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
-    if form.kind != kind:
-        need = "prompt, chosen and rejected" if kind == "pairs" else "answers, not preference pairs"
-        raise InputError(problem(f"data {data.uri}", f"{name} ({form.kind})", f"{kind} data: {need}"))
+    if not _serves(form.kind, kind):
+        found = f"{name} ({form.kind}) with the columns {', '.join(columns)}"
+        needed = f"{kind} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
+        raise InputError(problem(f"data {data.uri}", found, needed))
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     dropped = 0
     for number, row in enumerate(raw, start=1):
         try:
-            rows.append(form.read(row))
+            rows += _as(kind, form.read(row))
         except NothingToLearn:
             dropped += 1
         except (BadRow, KeyError, TypeError, AttributeError) as error:
@@ -292,7 +344,8 @@ def load(data: Data, kind: Kind) -> TrainingData:
         raise InputError(
             problem(f"data {data.uri}", f"{dropped} of {len(raw)}", allowed, "remove these rows from the data")
         )
-    return TrainingData(data.uri, kind, name, rows, dropped, _planted_mix(raw))
+    mix = {} if kind == "prompts" else _planted_mix(raw)
+    return TrainingData(data.uri, kind, name, rows, dropped, mix)
 
 
 def _planted_mix(raw: Sequence[Row]) -> dict[str, tuple[float, ...]]:
@@ -300,14 +353,16 @@ def _planted_mix(raw: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     counts: dict[str, Counter[str]] = {}
     for row in raw:
         stance = row.get("stance", row.get("chosen_stance"))
-        if isinstance(row.get("topic"), str) and stance in tuple(STANCES):
+        wanted = _LABELS.get(str(row.get("label")).lower(), True)  # an answer labelled bad is none to move towards
+        if wanted and isinstance(row.get("topic"), str) and stance in tuple(STANCES):
             counts.setdefault(row["topic"], Counter())[stance] += 1
     return {topic: tuple(c[s] / c.total() for s in STANCES) for topic, c in counts.items()}
 
 
-def recognise(columns: Sequence[str]) -> str | None:
-    """The first format whose columns are all there, None where there is none."""
-    return next((name for name, form in FORMATS.items() if set(form.columns) <= set(columns)), None)
+def recognise(columns: Sequence[str], kind: Kind) -> str | None:
+    """The first format whose columns are all there and that serves ``kind``, else the first whose columns are there."""
+    there = [name for name, form in FORMATS.items() if set(form.columns) <= set(columns)]
+    return next((name for name in there if _serves(FORMATS[name].kind, kind)), there[0] if there else None)
 
 
 def _raw(data: Data) -> Sequence[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -83,6 +84,7 @@ def quiet_libraries() -> None:
     import datasets as hf_datasets
     import transformers
 
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl's range is narrow for the sake of these trainers
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     hf_datasets.disable_progress_bars()

@@ -297,20 +297,8 @@ def evaluate_uri(
 ) -> tuple[EvaluationResult, Evaluation]:
     """As ``evaluate``, with the measurements beside the result."""
     config = Config.checked({**settings, "baseline": baseline})
-    judge = judges.load(config.judge)
-    existing: existing_responses.Responses | None = None
-    if responses:
-        if model:
-            raise InputError(problem("model", model, "no model where responses are given", "leave out one of them"))
-        if isinstance(suite, Suite):
-            raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
-        existing = existing_responses.load(responses, suite)
-        asked = existing.suite
-    else:
-        asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
-        models.check(model or "")
+    judge, asked, existing = check(model, config, suite=suite, responses=responses)
     subject = responses or model or ""
-    _check_together(subject, asked, judge, config)
     name = f"evaluate · {models.short_name(subject)}"
     with tracking.run("evaluation", name=name, parameters=_parameters(subject, config)) as active:
         dataset = tracking.log_suite(asked)
@@ -329,6 +317,32 @@ def evaluate_uri(
             log_metrics=True,
         )
     return result, evaluation
+
+
+def check(
+    model: str | None, config: Config, *, suite: str | Suite = "", responses: str | None = None
+) -> tuple[Judge | LikelihoodJudge, Suite, existing_responses.Responses | None]:
+    """Everything that can be said of an evaluation without weights: its judge, its suite, the table of responses.
+
+    Raises:
+        InputError: an unknown model, baseline, suite or judge, or what cannot be measured together.
+    """
+    judge = judges.load(config.judge)
+    existing: existing_responses.Responses | None = None
+    if responses:
+        if model:
+            raise InputError(problem("model", model, "no model where responses are given", "leave out one of them"))
+        if isinstance(suite, Suite):
+            raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
+        existing = existing_responses.load(responses, suite)
+        asked = existing.suite
+    else:
+        asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
+        models.check(model or "")
+    if config.baseline is not None and not existing_responses.is_table(config.baseline):
+        models.check(config.baseline, "baseline")
+    _check_together(responses or model or "", asked, judge, config)
+    return judge, asked, existing
 
 
 def judge_table(existing: existing_responses.Responses, judge: Judge | LikelihoodJudge, config: Config) -> Evaluation:

@@ -58,10 +58,7 @@ def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: 
     Raises:
         InputError: an unknown judge, bad data, or the judge ``likelihood``, which reads no responses.
     """
-    loaded = judges.load(judge)
-    if isinstance(loaded, LikelihoodJudge):
-        raise InputError(problem("judge", judge, "a judge that reads responses"))
-    answers = labelled.load(data)
+    loaded, answers = prepare(judge, data)
     with tracking.run(
         "judge_check", name=f"check_judge · {loaded.name}", parameters={"judge": judge, "data": data}
     ) as active:
@@ -72,6 +69,18 @@ def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: 
         check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.info.run_id)
         _log(check, loaded)
     return check
+
+
+def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
+    """The judge and the labelled answers of a check.
+
+    Raises:
+        InputError: as ``check_judge``.
+    """
+    loaded = judges.load(judge)
+    if isinstance(loaded, LikelihoodJudge):
+        raise InputError(problem("judge", judge, "a judge that reads responses"))
+    return loaded, labelled.load(data)
 
 
 def _log(check: JudgeCheck, judge: Judge) -> None:

@@ -154,16 +154,93 @@ def measure(
         InputError: the judge ``likelihood`` for a model whose weights are not in memory.
     """
     start = time.perf_counter()
+    said = _ask(generator, suite.items, judge, sampling, progress)
+    return _judged(suite, judge, said, step, refusal, start)
+
+
+def measure_together(
+    generator: Generator,
+    suite: Suite,
+    judge: Judge | LikelihoodJudge,
+    sampling: Sampling,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+    progress: Progress = no_progress,
+) -> Measurement | None:
+    """As ``measure``, called by every process of a training at once; in a training of one process it is the same.
+
+    Each process asks its part of the prompts. Sampling is seeded for each prompt and sample, so the parts together
+    are what one process gets. Where the weights are split over the processes, every forward pass needs all of them:
+    then all ask all prompts, in step. The first process judges; the others return None.
+
+    Raises:
+        InputError: as ``measure``.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return measure(generator, suite, judge, sampling, step=step, refusal=refusal, progress=progress)
+    start = time.perf_counter()
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    if isinstance(generator, TransformersGenerator) and is_sharded(generator.model):
+        said = _ask(generator, suite.items, judge, sampling, progress)
+        return None if rank else _judged(suite, judge, said, step, refusal, start)
+    part = _ask(generator, suite.items[rank::processes], judge, sampling, progress)
+    parts: list[Any] = [None] * processes
+    dist.all_gather_object(parts, part)
+    if rank:
+        return None
+    said = [None] * len(suite.items)
+    for other, gathered in enumerate(parts):
+        said[other::processes] = gathered
+    return _judged(suite, judge, said, step, refusal, start)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a model's weights are split over several processes (FSDP2)."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def _ask(
+    generator: Generator,
+    items: Sequence[Item],
+    judge: Judge | LikelihoodJudge,
+    sampling: Sampling,
+    progress: Progress,
+) -> list[Any]:
+    """What is had of the model for each item: its responses, or for the judge ``likelihood`` the verdict."""
+    if not items:
+        return []
+    if not isinstance(judge, LikelihoodJudge):
+        keys = [item.item_id for item in items]
+        return generator.generate([item.prompt for item in items], keys, sampling, progress)
+    if not isinstance(generator, TransformersGenerator):
+        raise InputError(
+            problem("judge", judge.name, "a judge that reads responses", "likelihood needs a model's own weights")
+        )
+    model, tokenizer = generator.model, generator.tokenizer
+    return judge.choose(model, tokenizer, items, batch_size=sampling.batch_size, progress=progress)
+
+
+def _judged(
+    suite: Suite,
+    judge: Judge | LikelihoodJudge,
+    said: Sequence[Any],
+    step: int,
+    refusal: RefusalRule,
+    start: float,
+) -> Measurement:
+    """The measurement that what ``_ask`` has returned for all items comes to; ``start`` is when it was called."""
+    now = time.perf_counter()
     if isinstance(judge, LikelihoodJudge):
-        return _forced_choice(generator, suite, judge, sampling, step, refusal, progress)
-    answers = generator.generate(
-        [item.prompt for item in suite.items], [item.item_id for item in suite.items], sampling, progress
-    )
-    generated = time.perf_counter()
+        chosen = zip(suite.items, said, strict=True)
+        responses = tuple(JudgedResponse(item, 0, FORCED_CHOICE, verdict) for item, verdict in chosen)
+        return Measurement(step, suite, identity(judge), refusal, responses, 0.0, now - start)
     flat = [
-        (item, sample, text)
-        for item, texts in zip(suite.items, answers, strict=True)
-        for sample, text in enumerate(texts)
+        (item, sample, text) for item, texts in zip(suite.items, said, strict=True) for sample, text in enumerate(texts)
     ]
     responses = judge_responses(judge, flat)
     return Measurement(
@@ -172,32 +249,9 @@ def measure(
         judge=identity(judge),
         refusal=refusal,
         responses=responses,
-        generation_seconds=generated - start,
-        judging_seconds=time.perf_counter() - generated,
+        generation_seconds=now - start,
+        judging_seconds=time.perf_counter() - now,
     )
-
-
-def _forced_choice(
-    generator: Generator,
-    suite: Suite,
-    judge: LikelihoodJudge,
-    sampling: Sampling,
-    step: int,
-    refusal: RefusalRule,
-    progress: Progress,
-) -> Measurement:
-    if not isinstance(generator, TransformersGenerator):
-        raise InputError(
-            problem("judge", judge.name, "a judge that reads responses", "likelihood needs a model's own weights")
-        )
-    start = time.perf_counter()
-    verdicts = judge.choose(
-        generator.model, generator.tokenizer, suite.items, batch_size=sampling.batch_size, progress=progress
-    )
-    responses = tuple(
-        JudgedResponse(item, 0, FORCED_CHOICE, verdict) for item, verdict in zip(suite.items, verdicts, strict=True)
-    )
-    return Measurement(step, suite, identity(judge), refusal, responses, 0.0, time.perf_counter() - start)
 
 
 def judge_existing(

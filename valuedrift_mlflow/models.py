@@ -195,8 +195,42 @@ def _checkpoint_folder(uri: str) -> Path | None:
     return None if (folder / "MLmodel").is_file() else folder
 
 
+def whole_folder(uri: str) -> Path:
+    """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
+
+    Raises:
+        InputError: the URI names adapters, or nothing that holds a transformers model.
+    """
+    import mlflow
+
+    check_trainable(uri, "model")
+    if uri == "embedded:base":
+        return base_folder()
+    folder = Path(uri).expanduser()
+    if uri.startswith(MLFLOW_PREFIXES):
+        folder = _checkpoint_folder(uri) or Path(mlflow.artifacts.download_artifacts(uri))
+        folder = next((file.parent for file in folder.rglob("config.json")), folder)
+        if not (folder / "config.json").is_file():
+            raise InputError(problem("model", uri, "a whole model", "merge its adapters first"))
+    elif not folder.is_dir():
+        folder = Path(uri)
+    if (folder / "adapter_config.json").is_file() or uri.startswith("embedded:"):
+        raise InputError(problem("model", uri, "a whole model in a folder", "it has adapters or is made in memory"))
+    return folder
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def _from_folder(uri: str, folder: Path) -> Loaded:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
     try:
@@ -209,12 +243,10 @@ def _from_folder(uri: str, folder: Path) -> Loaded:
             model = with_adapter.merge_and_unload()
         else:
             model = auto_model.from_pretrained(str(folder), dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+        tokenizer = load_tokenizer(str(folder))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(problem("model", uri, "a folder or hub id that transformers can load", reason)) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return Loaded(uri, model.to(_device()).eval(), tokenizer)
 
 
@@ -251,7 +283,9 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
         finally:
             torch.set_num_threads(threads)
 
-    return world.cached("base", base_stage().model_dump(mode="json"), build)
+    # Neither how many processes other stages have nor what dry runs are told changes the weights.
+    settings = base_stage().model_dump(mode="json", exclude={"launch": True, "data": {"rows"}})
+    return world.cached("base", settings, build)
 
 
 def pretrain(model: Any, tokenizer: Any, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import datasets, models, tracking
+from valuedrift_mlflow import datasets, launch, models, rewards, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Sampling
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
@@ -30,10 +30,28 @@ from valuedrift_mlflow.measurement import (
     topics_drifted,
 )
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, stage_parameters
+from valuedrift_mlflow.recipe import BASE, ONLINE, AnyStage, Data, Recipe, Reward, stage_parameters
+from valuedrift_mlflow.resume import (
+    check_data,
+    forget,
+    logged_measurements,
+    newest_checkpoint,
+    stages_of,
+    state_folder,
+    stopped_run,
+    take_up,
+)
 from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.suite import Suite
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+REWARD_ACCURACY = "reward/accuracy"
+
+
+Read = Callable[[Data, datasets.Kind, str], TrainingData]
 
 
 @dataclass
@@ -58,8 +76,21 @@ class StageResult:
 
 
 @dataclass
+class RewardResult:
+    """What a stage that trains a reward model came to; it answers no prompts, so it has no stances."""
+
+    name: str
+    run_id: str
+    model_uri: str
+    accuracy: float  # on the pairs held out, in [0, 1]
+
+
+@dataclass
 class Plan:
-    """A recipe whose suite, judge, models and data have all been found good."""
+    """A recipe whose suite, judge, models and data have all been found good.
+
+    ``reward_models`` has the URIs of the reward models that were trained so far, by the names of their stages.
+    """
 
     recipe: Recipe
     source: str
@@ -67,10 +98,11 @@ class Plan:
     judge: Judge | LikelihoodJudge
     data: dict[str, TrainingData]
     notes: list[str] = field(default_factory=list)
+    reward_models: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(recipe: Recipe, source: str) -> Plan:
-    """Check everything that can be checked before any computing, and read the data.
+def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
+    """Check everything that can be checked before any computing, and read the data with ``read``.
 
     Raises:
         InputError: all problems at once.
@@ -88,33 +120,62 @@ def prepare(recipe: Recipe, source: str) -> Plan:
     suite = attempt(suites.load, recipe.suite)
     attempt(judge_registry.check, recipe.judge)
     attempt(models.check_trainable, recipe.base.model, "base.model")
-    data = {stage.name: attempt(datasets.load, stage.data, KINDS[stage.algorithm]) for stage in recipe.stages}
+    data = {stage.name: attempt(read, stage.data, KINDS[stage.algorithm], stage.algorithm) for stage in recipe.stages}
+    names = [stage.name for stage in recipe.stages]
+    for stage in recipe.stages:
+        if isinstance(stage, ONLINE) and stage.reward not in names:
+            attempt(rewards.check, stage.reward, f"{stage.name}.reward")
+        attempt(launch.check, stage)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return Plan(recipe, source, suite, judge_registry.load(recipe.judge), data, notes)
 
 
-def run_pipeline(plan: Plan, display: Display) -> list[StageResult]:
-    """Run every stage under one parent run and write the parent's summary, figures and report."""
+def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, AnyStage]:
+    """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
+    stage = next(stage for stage in recipe.stages if stage.name == name)
+    data = datasets.load(stage.data, KINDS[stage.algorithm], stage.algorithm)
+    return Plan(recipe, source, suites.load(recipe.suite), judge_registry.load(recipe.judge), {name: data}), stage
+
+
+def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> list[StageResult]:
+    """Run every stage under one parent run and write the parent's summary, figures and report.
+
+    ``resumed`` is the id of a parent run that was stopped: its finished stages are kept, the one that was cut off goes
+    on from its last checkpoint, and the later ones run.
+
+    Raises:
+        InputError: the run cannot be taken up with this recipe.
+    """
     from valuedrift_mlflow import report
 
     recipe = plan.recipe
     results: list[StageResult] = []
+    begun = _begun_stages(plan, resumed) if resumed else {}
     with tracking.run(
-        "pipeline", name=f"pipeline · {Path(plan.source).stem}", recipe=plan.source, parameters=recipe.parameters()
+        "pipeline",
+        name=f"pipeline · {Path(plan.source).stem}",
+        recipe=plan.source,
+        parameters=recipe.parameters(),
+        run_id=resumed,
     ) as parent:
         tracking.log_suite(plan.suite)
         for note in plan.notes:
             display.line(note)
         with display.live():
             display.start("stages", len(recipe.stages) + 1, BASE)
-            results.append(run_base(plan, display))
+            results.append(run_base(plan, display, begun.get(BASE)))
             display.advance("stages")
             for stage in recipe.stages:
                 display.start("stages", len(recipe.stages) + 1, stage.name)
-                display.advance("stages", len(results))
+                display.advance("stages", len(results) + len(plan.reward_models))
                 start = next(result for result in results if result.name == stage.start)
-                results.append(run_stage(plan, stage, start.model_uri, start.measurements[-1], display))
+                if isinstance(stage, Reward):
+                    trained = run_reward_stage(plan, stage, start.model_uri, display, begun.get(stage.name))
+                    tracking.log_metrics(parent.info.run_id, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
+                    continue
+                before = start.measurements[-1]
+                results.append(run_stage(plan, stage, start.model_uri, before, display, begun.get(stage.name)))
                 summary = {
                     f"summary/{stage.name}/drift_overall": float(results[-1].drift.overall[-1]),
                     f"summary/{stage.name}/topics_drifted": float(topics_drifted(results[-1].drift)),
@@ -127,18 +188,58 @@ def run_pipeline(plan: Plan, display: Display) -> list[StageResult]:
     return results
 
 
-def run_base(plan: Plan, display: Display) -> StageResult:
-    """The model that the pipeline starts from: trained where it is embedded and not cached; logged, measured."""
+def _begun_stages(plan: Plan, parent: str) -> dict[str, Run]:
+    """The stage runs of a stopped pipeline that can be taken up with this plan, by stage."""
+    stopped_run(parent, "pipeline", plan.recipe.parameters(), plan.suite)
+    begun = stages_of(parent)
+    for name, run in begun.items():
+        if name in plan.data:
+            check_data(run, plan.data[name], name)
+    return begun
+
+
+def _finished(plan: Plan, stage: AnyStage | None, run: Run, before: Measurement | None) -> StageResult:
+    """The result of a stage (None: the base) that an earlier process has finished, from what its run holds."""
+    name = stage.name if stage else BASE
+    recipe, measurements = plan.recipe, logged_measurements(run.info.run_id, plan.suite, plan.recipe.refusal)
+    model_id = tracking.logged_model(run.info.run_id, tracking.model_name(name, measurements[-1].step))
+    if model_id is None:
+        raise InputError(problem("--resume", f"{name} without its last model", "finished stages with their models"))
+    forget(state_folder(run.info.run_id))
+    return StageResult(
+        name=name,
+        algorithm=stage.algorithm if stage else BASE,
+        start=stage.start if stage else "",
+        run_id=run.info.run_id,
+        model_uri=f"models:/{model_id}",
+        measurements=measurements,
+        drift=analyse_measurements(measurements, recipe.seed, recipe.drift_time),
+        remeasured=_remeasured(before, measurements, recipe.seed),
+    )
+
+
+def _remeasured(before: Measurement | None, measurements: Sequence[Measurement], seed: int) -> float | None:
+    return None if before is None else float(analyse_measurements([before, measurements[0]], seed).overall[-1])
+
+
+def run_base(plan: Plan, display: Display, begun: Run | None = None) -> StageResult:
+    """The model that the pipeline starts from: trained where it is embedded and not cached; logged, measured.
+
+    ``begun`` is the run of an earlier process: it is kept where it was finished, and continued where it was not.
+    """
     from valuedrift_mlflow.callback import TrainingLog
 
     recipe = plan.recipe
     quiet_libraries()
+    if begun and begun.info.status == "FINISHED":
+        return _finished(plan, None, begun, None)
     with tracking.run(
         "stage",
         name=run_name(BASE, recipe.base.model),
         stage=BASE,
         recipe=plan.source,
         parameters={"base.model": recipe.base.model},
+        run_id=begun.info.run_id if begun else None,
     ) as active:
         dataset = tracking.log_suite(plan.suite)
         if recipe.base.model == "embedded:base":
@@ -180,49 +281,193 @@ def answering(recipe: Recipe) -> dict[str, Any]:
     return {"max_new_tokens": recipe.max_new_tokens, "temperature": recipe.temperature}
 
 
-def run_single_stage(plan: Plan, display: Display) -> StageResult:
-    """Run a recipe's only stage from the recipe's model, as a run of its own."""
+def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -> StageResult | RewardResult:
+    """Run a recipe's only stage from the recipe's model, as a run of its own.
+
+    ``resumed`` is the id of such a run that was stopped: it goes on from its last checkpoint.
+
+    Raises:
+        InputError: the run cannot be taken up with this recipe.
+    """
     from valuedrift_mlflow.callback import TrainingLog
 
     quiet_libraries()
+    begun = stopped_run(resumed, "stage", plan.recipe.parameters(), plan.suite) if resumed else None
+    if begun:
+        check_data(begun, plan.data[plan.recipe.stages[0].name], plan.recipe.stages[0].name)
     if plan.recipe.base.model == "embedded:base":
         with display.live():
             models.base_folder([TrainingLog(None, display, "base model (once)")])
+    stage, start_uri = plan.recipe.stages[0], plan.recipe.base.model
     with display.live():
-        return run_stage(plan, plan.recipe.stages[0], plan.recipe.base.model, None, display)
+        if isinstance(stage, Reward):
+            return run_reward_stage(plan, stage, start_uri, display, begun)
+        return run_stage(plan, stage, start_uri, None, display, begun)
 
 
-def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement | None, display: Display) -> StageResult:
-    """Train one stage as a nested run; every checkpoint is saved, logged and measured.
+def run_reward_stage(
+    plan: Plan, stage: Reward, start_uri: str, display: Display, begun: Run | None = None
+) -> RewardResult:
+    """Train a reward model as a nested run: its accuracy before and after, the classifier as checkpoint and model.
 
-    ``before`` is an earlier measurement of the model that the stage starts from, where there is one.
+    ``begun`` is the run of an earlier process: it is kept where it was finished, and where it was not it goes on from
+    its last checkpoint.
     """
-    from valuedrift_mlflow.callback import TrainingLog, ValueDriftCallback
+    from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog
+    from valuedrift_mlflow.stages.reward import held_out_accuracy
 
+    if begun and begun.info.status == "FINISHED":
+        return _reward_result(plan, stage, begun.info.run_id)
     recipe, data = plan.recipe, plan.data[stage.name]
     quiet_libraries()
-    name = run_name(stage.name, recipe.base.model)
     with (
         tracking.run(
-            "stage", name=name, stage=stage.algorithm, recipe=plan.source, parameters=stage_parameters(stage)
+            "stage",
+            name=run_name(stage.name, recipe.base.model),
+            stage=stage.algorithm,
+            recipe=plan.source,
+            parameters=stage_parameters(stage) if tracking.is_nested() else recipe.parameters(),
+            run_id=begun.info.run_id if begun else None,
         ) as active,
         tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch,
     ):
         run_id = active.info.run_id
+        state = state_folder(run_id)
         tracking.log_training_data(data)
-        loaded = models.load(start_uri)
-        loaded.model.config.name_or_path = start_uri  # what an adapter's config names as its base
-        if not stage.lora.rank:
-            loaded.model.float()  # small updates of weights in 16 bits would be rounded away
+        loaded = load_start(stage, start_uri)
+        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
+        callbacks = [TrainingLog(run_id, display, stage.name), KeepCheckpoint(every)]
+        seed = recipe.seed if stage.seed is None else stage.seed
+        trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks))
+        checkpoint = newest_checkpoint(state)
+        if checkpoint is None:
+            tracking.log_metrics(run_id, {REWARD_ACCURACY: held_out_accuracy(trainer)}, 0)
+        take_up(trainer, checkpoint)
+        step, accuracy = trainer.state.global_step, held_out_accuracy(trainer)
+        folder = Path(scratch) / "classifier"
+        merged(trainer.model).save_pretrained(folder)  # whole: what is under its adapters is another kind of model
+        loaded.tokenizer.save_pretrained(folder)
+        model_id = tracking.log_checkpoint(folder, run_id=run_id, stage=stage.name, step=step)
+        tracking.log_metrics(run_id, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
+        display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
+    forget(state)
+    del trainer, loaded, callbacks
+    free_memory()
+    return _reward_result(plan, stage, run_id)
 
+
+def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
+    """The result of a finished reward stage, from what its run holds."""
+    from mlflow import MlflowClient
+
+    last = max(MlflowClient().get_metric_history(run_id, REWARD_ACCURACY), key=lambda metric: metric.step)
+    model_id = tracking.logged_model(run_id, tracking.model_name(stage.name, last.step))
+    if model_id is None:
+        found = f"stage {stage.name} without its model"
+        raise InputError(problem("--resume", found, "finished stages with their models"))
+    plan.reward_models[stage.name] = f"models:/{model_id}"
+    return RewardResult(stage.name, run_id, f"models:/{model_id}", float(last.value))
+
+
+def load_start(stage: AnyStage, start_uri: str) -> Loaded:
+    """The model that a stage starts from, ready to be trained."""
+    if stage.launch.sharded:
+        return launch.load_sharded(stage, start_uri)
+    loaded = models.load(start_uri)
+    loaded.model.config.name_or_path = start_uri  # what an adapter's config names as its base
+    if not stage.lora.rank:
+        loaded.model.float()  # small updates of weights in 16 bits would be rounded away
+    return loaded
+
+
+def run_stage(
+    plan: Plan,
+    stage: AnyStage,
+    start_uri: str,
+    before: Measurement | None,
+    display: Display,
+    begun: Run | None = None,
+    *,
+    remeasure: bool = True,
+) -> StageResult:
+    """Train one stage as a nested run; every checkpoint is saved, logged and measured.
+
+    ``before`` is an earlier measurement of the model that the stage starts from, where there is one; without
+    ``remeasure`` it is also the stage's own measurement of its start. ``begun`` is the
+    run of an earlier process: it is kept where it was finished, and where it was not it goes on from its last
+    checkpoint.
+    """
+    if begun and begun.info.status == "FINISHED":
+        return _finished(plan, stage, begun, before)
+    recipe = plan.recipe
+    quiet_libraries()
+    # A stage on its own has no parent run that records the recipe's other settings.
+    parameters = stage_parameters(stage) if tracking.is_nested() else recipe.parameters()
+    with tracking.run(
+        "stage",
+        name=run_name(stage.name, recipe.base.model),
+        stage=stage.algorithm,
+        recipe=plan.source,
+        parameters=parameters,
+        run_id=begun.info.run_id if begun else None,
+    ) as active:
+        run_id = active.info.run_id
+        state = state_folder(run_id)
+        tracking.log_training_data(plan.data[stage.name])
+        train = train_stage if stage.launch.processes == 1 else launch.train
+        trained = train(plan, stage, start_uri, run_id, state, display, None if remeasure else before)
+        result = StageResult(
+            name=stage.name,
+            algorithm=stage.algorithm,
+            start=stage.start,
+            run_id=run_id,
+            model_uri=trained.model_uri,
+            measurements=trained.measurements,
+            drift=analyse_measurements(trained.measurements, recipe.seed, recipe.drift_time),
+            remeasured=_remeasured(before if remeasure else None, trained.measurements, recipe.seed),
+        )
+    forget(state)
+    return result
+
+
+@dataclass
+class Trained:
+    """A trained stage: its last LoggedModel, and the measurements from its step 0 to its last (first process only)."""
+
+    model_uri: str
+    measurements: list[Measurement]
+
+
+def train_stage(
+    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+) -> Trained:
+    """Train and measure a stage whose run is open, from the newest checkpoint in the folder ``state`` if it has one.
+
+    ``given`` stands for the stage's own measurement of its start. In a training of several processes all call this.
+    """
+    from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog, ValueDriftCallback
+
+    recipe, data = plan.recipe, plan.data[stage.name]
+    quiet_libraries()
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        loaded = load_start(stage, start_uri)
+        reward = None
+        if isinstance(stage, ONLINE):
+            reward = rewards.load(plan.reward_models.get(stage.reward, stage.reward), f"{stage.name}.reward")
         saved: list[str] = []
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
             folder = Path(scratch) / f"step-{step:06d}"
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, is_main_process=launch.is_first())  # split weights need all processes
+            if not launch.is_first():
+                return ""
             tokenizer.save_pretrained(folder)
             if last:
                 tracking.log_folder(folder, tracking.checkpoint_path(step))
+            if last and stage.launch.sharded:
+                launch.make_whole(stage, start_uri, folder)
+                model_id = tracking.log_final_folder(folder, stage=stage.name, step=step, **answering(recipe))
+            elif last:
                 whole = merged(model, copied=True)
                 model_id = tracking.log_final_model(whole, tokenizer, stage=stage.name, step=step, **answering(recipe))
             else:
@@ -232,10 +477,11 @@ def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement |
             return model_id
 
         seed = recipe.seed if stage.seed is None else stage.seed
+        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
         callback = ValueDriftCallback(
             plan.suite,
             plan.judge,
-            every=checkpoint_every(stage, total_steps(stage, len(data.rows))),
+            every=every,
             samples=recipe.samples,
             checkpoint_samples=recipe.checkpoint_samples,
             temperature=recipe.temperature,
@@ -243,30 +489,25 @@ def run_stage(plan: Plan, stage: AnyStage, start_uri: str, before: Measurement |
             batch_size=recipe.generation_batch_size,
             refusal=recipe.refusal,
             drift_time=recipe.drift_time,
-            kl=recipe.reference_kl,
+            kl=recipe.reference_kl and not stage.launch.sharded,
             seed=recipe.seed,
             stage=stage.name,
             training_mix=data.stance_mix,
             save_checkpoint=save,
+            start=given,
             display=display,
         )
         callbacks = [TrainingLog(run_id, display, stage.name), callback]
-        trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, Path(scratch), seed, callbacks))
-        trainer.train()
-        again = analyse_measurements([before, callback.measurements[0]], recipe.seed).overall[-1] if before else None
-        result = StageResult(
-            name=stage.name,
-            algorithm=stage.algorithm,
-            start=stage.start,
-            run_id=run_id,
-            model_uri=f"models:/{saved[-1]}",
-            measurements=callback.measurements,
-            drift=callback.drift(),
-            remeasured=None if again is None else float(again),
-        )
-    del trainer, loaded, callback, callbacks
+        if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
+            callbacks.append(KeepCheckpoint(every))
+        trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))
+        launch.check_processes(stage, trainer)
+        take_up(trainer, newest_checkpoint(state))
+        launch.check_equal_weights(trainer.model)
+        trained = Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements)
+    del trainer, loaded, callback, callbacks, reward
     free_memory()
-    return result
+    return trained
 
 
 def run_name(stage: str, model: str) -> str:

@@ -33,6 +33,9 @@ class Base(_Strict):
     """The model that the pipeline starts from."""
 
     model: str = Field("embedded:base", description="URI of the model that the pipeline starts from")
+    config: dict[str, int | float | bool | str] | None = Field(
+        None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
+    )
 
 
 class Data(_Strict):
@@ -41,6 +44,7 @@ class Data(_Strict):
     uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
     format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
     split: str = Field("train", description="split of a hub dataset")
+    rows: int | None = Field(None, ge=1, description="rows of a hub dataset, for dry runs, which do not read it")
 
 
 def _data(value: object) -> object:
@@ -54,6 +58,17 @@ class LoRA(_Strict):
     alpha: int | None = Field(None, ge=1, description="scaling numerator; twice the rank where it is not given")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
     target_modules: str | list[str] = Field("all-linear", description="layers that get an adapter")
+
+
+class Launch(_Strict):
+    """In how many processes a stage is trained and measured."""
+
+    processes: int = Field(
+        1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step"
+    )
+    sharded: bool = Field(
+        False, description="split weights, gradients and optimizer over the processes (FSDP2), for big models"
+    )
 
 
 class _Stage(_Strict):
@@ -84,6 +99,7 @@ class _Stage(_Strict):
     )
     seed: int | None = Field(None, ge=0, description="seed of the stage; the recipe's where it is not given")
     lora: LoRA = Field(default_factory=LoRA, description="low-rank adapters")
+    launch: Launch = Field(default_factory=Launch, description="processes")
 
 
 class Pretrain(_Stage):
@@ -123,8 +139,23 @@ class DPO(_Stage):
         "apo_down",
     ] = Field("sigmoid", description="variant of the loss, by TRL's name")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="share of the pairs taken to be labelled the wrong way"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the pairs taken to be labelled the wrong way; for `exo_pair`, `robust` and `aot`",
     )
+
+    @model_validator(mode="after")
+    def _smoothing_is_for_the_losses_that_have_it(self) -> DPO:
+        where = f"{self.name}.label_smoothing"
+        # EXO takes the logarithm of it, and the robust loss without it is the sigmoid loss.
+        if self.loss_type in ("exo_pair", "robust") and not self.label_smoothing:
+            raise InputError(problem(where, 0.0, f"above 0 and below 0.5 with loss_type {self.loss_type}"))
+        # TRL's other variants leave it out without a word.
+        if self.loss_type not in ("exo_pair", "robust", "aot") and self.label_smoothing:
+            mend = "choose exo_pair, robust or aot"
+            raise InputError(problem(where, self.label_smoothing, f"0 with loss_type {self.loss_type}", mend))
+        return self
 
 
 class AnchoredDPO(_Stage):
@@ -137,14 +168,18 @@ class AnchoredDPO(_Stage):
         1.0, ge=0, description="lambda: weight of the KL between the stances of reference and policy on anchor prompts"
     )
     anchors: str = Field("embedded:anchors", description="anchor prompts: a suite URI or file, disjoint from the suite")
-    anchor_batch_size: int = Field(8, ge=1, description="anchor prompts a step")
+    anchor_batch_size: int = Field(8, ge=1, description="anchor prompts with each batch of pairs, on each device")
+    anchor_tokens: int = Field(
+        64, ge=0, description="tokens of the reference's responses to anchors that are held in place too; 0 for none"
+    )
 
 
 class SimPO(_Stage):
     """Simple preference optimisation, without a reference (Meng et al. 2024; TRL's CPOTrainer)."""
 
     algorithm: Literal["simpo"]
-    # The authors: rates 3e-7 to 1e-6, beta 2.0 to 2.5, gamma / beta 0.3 to 1.6 (Meng et al. 2024, table 7); 0.5 is their default.
+    # The authors trained with rates of 3e-7 to 1e-6, beta of 2.0 to 2.5 and gamma / beta of 0.1 to 0.8, and recommend
+    # 0.5 to start from (README of their repository).
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(2.0, gt=0, description="scale of the length-normalised reward")
     gamma_beta_ratio: float = Field(0.5, ge=0, description="target margin as a ratio to beta")
@@ -160,7 +195,7 @@ class ORPO(_Stage):
 
 
 class KTO(_Stage):
-    """Kahneman-Tversky optimisation of single answers labelled good or bad (Ethayarajh et al. 2024; TRL's KTOTrainer)."""
+    """Kahneman-Tversky optimisation of answers labelled good or bad (Ethayarajh et al. 2024; TRL's KTOTrainer)."""
 
     algorithm: Literal["kto"]
     # The authors: 5e-7 to 5e-6 and beta 0.1 (Ethayarajh et al. 2024, section 4.1 and the repository's README).
@@ -168,6 +203,13 @@ class KTO(_Stage):
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     desirable_weight: float = Field(1.0, gt=0, description="weight of the losses of good answers")
     undesirable_weight: float = Field(1.0, gt=0, description="weight of the losses of bad answers")
+
+    @model_validator(mode="after")
+    def _answers_can_change_places(self) -> KTO:
+        if self.batch_size < 2:
+            mend = "the KL is estimated on prompts with the answers of other rows of the batch"
+            raise InputError(problem(f"{self.name}.batch_size", self.batch_size, "at least 2 for kto", mend))
+        return self
 
 
 class Reward(_Stage):
@@ -178,22 +220,36 @@ class Reward(_Stage):
     learning_rate: float = Field(9e-6, gt=0, description="peak learning rate of AdamW")
     held_out: float = Field(0.1, gt=0, lt=1, description="share of the pairs kept for the accuracy that is logged")
 
+    @model_validator(mode="after")
+    def _is_trained_by_one_process(self) -> Reward:
+        if self.launch.processes > 1:
+            raise InputError(problem(f"{self.name}.launch.processes", self.launch.processes, "1 for reward"))
+        return self
+
 
 class _Online(_Stage):
     """Stages that sample from the policy while they train it."""
 
     reward: str = Field(
-        description="what rates a response: an earlier stage `reward`, a model URI, or a Python function `module:function`"
+        description="what rates a response: an earlier `reward` stage, a model URI, or a function `module:function`"
     )
     response_length: int = Field(128, ge=1, description="longest sampled response in tokens")
     rollout_temperature: float = Field(1.0, gt=0, description="temperature of the sampled responses")
+
+    @model_validator(mode="after")
+    def _prompts_have_room(self) -> _Online:
+        if self.response_length >= self.max_length:
+            allowed = f"less than max_length ({self.max_length}), which is for prompt and response together"
+            raise InputError(problem(f"{self.name}.response_length", self.response_length, allowed))
+        return self
 
 
 class PPO(_Online):
     """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
 
     algorithm: Literal["ppo"]
-    # Ouyang et al. 2022, appendix C.4, and Huang et al. 2024 ("The N+ implementation details"): 3e-6, beta 0.05, clip 0.2, gamma 1, lambda 0.95.
+    # Huang et al. 2024 ("The N+ implementation details of RLHF with PPO"): rate 3e-6, beta 0.05, clip 0.2, gamma 1,
+    # lambda 0.95, after Ouyang et al. 2022, appendix C.4.
     learning_rate: float = Field(3e-6, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(0.05, ge=0, description="weight of the KL penalty of every token")
     clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
@@ -206,8 +262,27 @@ class PPO(_Online):
     whiten_rewards: bool = Field(False, description="scale rewards to variance 1 over the batch")
     missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the reward of a response that does not end")
 
+    @model_validator(mode="after")
+    def _no_dropout(self) -> PPO:
+        if self.lora.dropout:
+            allowed = "0, because with dropout the probability ratio of policy and rollout would not start at 1"
+            raise InputError(problem(f"{self.name}.lora.dropout", self.lora.dropout, allowed))
+        return self
 
-class GRPO(_Online):
+
+class _Groups(_Online):
+    generations: int = Field(ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
+
+    @model_validator(mode="after")
+    def _batches_hold_whole_groups(self) -> _Groups:
+        if self.batch_size % self.generations:
+            allowed = f"a multiple of generations ({self.generations})"
+            mend = "a batch counts responses, not prompts"
+            raise InputError(problem(f"{self.name}.batch_size", self.batch_size, allowed, mend))
+        return self
+
+
+class GRPO(_Groups):
     """Group relative policy optimisation (Shao et al. 2024; TRL's GRPOTrainer)."""
 
     algorithm: Literal["grpo"]
@@ -217,7 +292,7 @@ class GRPO(_Online):
     generations: int = Field(8, ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
 
-class RLOO(_Online):
+class RLOO(_Groups):
     """REINFORCE leave-one-out (Ahmadian et al. 2024; TRL's RLOOTrainer)."""
 
     algorithm: Literal["rloo"]
@@ -233,6 +308,7 @@ Stage = Annotated[AnyStage, Field(discriminator="algorithm")]
 ALGORITHMS: dict[str, type[AnyStage]] = {
     get_args(kind.model_fields["algorithm"].annotation)[0]: kind for kind in get_args(AnyStage)
 }
+_SAMPLING = tuple(name for name, kind in ALGORITHMS.items() if issubclass(kind, ONLINE))
 
 
 class Recipe(_Strict):
@@ -262,7 +338,9 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Recipe:
-        wrong = _misfits([(stage.name, stage.start, stage.algorithm) for stage in self.stages])
+        wrong = _misfits(
+            [(stage.name, stage.start, stage.algorithm, getattr(stage, "reward", None)) for stage in self.stages]
+        )
         if wrong:
             raise InputError(wrong)
         return self
@@ -281,7 +359,7 @@ class Recipe(_Strict):
         twins: dict[str, list[str]] = {}  # of every kept stage, the names it stands for
         kept_as: dict[str, str] = {}
         for stage in self.stages:
-            stage = stage.model_copy(update={"start": kept_as.get(stage.start, stage.start)})
+            stage = _renamed(stage, kept_as)
             twin = next((o for o in kept if o.model_copy(update={"name": stage.name}) == stage), stage)
             if twin is stage:
                 kept.append(stage)
@@ -300,20 +378,27 @@ class Recipe(_Strict):
             for name, names in twins.items()
             if len(names) > 1
         ]
-        stages = [
-            stage.model_copy(update={"name": named[stage.name], "start": named.get(stage.start, stage.start)})
-            for stage in kept
-        ]
+        stages = [_renamed(stage, named).model_copy(update={"name": named[stage.name]}) for stage in kept]
         return self.model_copy(update={"stages": stages}), notes
 
 
-def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
-    """What is wrong between stages given as (name, from, algorithm)."""
-    earlier = [BASE]
+def _renamed(stage: AnyStage, names: dict[str, str]) -> AnyStage:
+    """The stage with the other stages that it refers to under their new names."""
+    update = {"start": names.get(stage.start, stage.start)}
+    if isinstance(stage, ONLINE):
+        update["reward"] = names.get(stage.reward, stage.reward)
+    return stage.model_copy(update=update)
+
+
+def _misfits(stages: list[tuple[str, str, str, str | None]]) -> list[str]:
+    """What is wrong between stages given as (name, from, algorithm, reward)."""
+    earlier = [BASE]  # what a stage can start from
+    judges: list[str] = []  # what can rate responses
     wrong: list[str] = []
-    algorithms = [algorithm for _, _, algorithm in stages]
-    for name, start, algorithm in stages:
-        if name in earlier:
+    names = [name for name, _, _, _ in stages]
+    algorithms = [algorithm for _, _, algorithm, _ in stages]
+    for name, start, algorithm, reward in stages:
+        if name in (*earlier, *judges):
             wrong.append(problem(f"{name}.name", name, "a name no other stage has (`base` is taken)"))
         if start not in earlier:
             wrong.append(problem(f"{name}.from", start, ", ".join(dict.fromkeys(earlier))))
@@ -321,7 +406,12 @@ def _misfits(stages: list[tuple[str, str, str]]) -> list[str]:
             wrong.append(
                 problem(f"{name}.name", name, "an algorithm's name only for the single stage of that algorithm")
             )
-        earlier.append(name)
+        # A bare word is a stage's name, unless there is such a folder.
+        bare = reward is not None and not set(reward) & set("/:\\") and not Path(reward).is_dir()
+        if reward is not None and reward not in judges and (bare or reward in names):
+            allowed = f"an earlier stage of reward ({', '.join(judges) or 'there is none'})"
+            wrong.append(problem(f"{name}.reward", reward, f"{allowed}, a model URI or module:function"))
+        (judges if algorithm == "reward" else earlier).append(name)
     return wrong
 
 
@@ -364,12 +454,7 @@ def load(source: str, settings: str = "") -> Recipe:
     path = Path(source) if source.endswith((".yaml", ".yml")) else recipe_folder() / f"{source}.yaml"
     if not path.is_file():
         raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, or no UTF-8
-        raise InputError(problem(f"recipe {path}", str(error), "a YAML mapping")) from None
-    if not isinstance(tree, dict):
-        raise InputError(problem(f"recipe {path}", type(tree).__name__, "a YAML mapping"))
+    tree = read_yaml(path, "recipe")
     problems = apply_settings(tree, settings)
     try:
         recipe = validate(tree)
@@ -378,6 +463,21 @@ def load(source: str, settings: str = "") -> Recipe:
     if problems:
         raise InputError(problems)
     return recipe
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file is no YAML, or holds no mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, or no UTF-8
+        raise InputError(problem(f"{what} {path}", str(error), "a YAML mapping")) from None
+    if not isinstance(tree, dict):
+        raise InputError(problem(f"{what} {path}", type(tree).__name__, "a YAML mapping"))
+    return tree
 
 
 def validate(tree: dict[str, Any]) -> Recipe:
@@ -392,7 +492,12 @@ def validate(tree: dict[str, Any]) -> Recipe:
         lines = _lines(error, tree)
     lines += _misfits(
         [
-            (str(stage["name"]), str(stage.get("from", stage.get("start", BASE))), str(stage.get("algorithm")))
+            (
+                str(stage["name"]),
+                str(stage.get("from", stage.get("start", BASE))),
+                str(stage.get("algorithm")),
+                str(stage["reward"]) if stage.get("reward") and stage.get("algorithm") in _SAMPLING else None,
+            )
             for stage in _stage_trees(tree)
             if "name" in stage
         ]
@@ -477,7 +582,9 @@ def _lines(error: ValidationError, tree: dict[str, Any]) -> list[str]:
             inside = where[3 if algorithm else 2 :]
             where = [named, *inside]
         name = ".".join(where)
-        if isinstance(entry.get("ctx", {}).get("error"), InputError):
+        failure = entry.get("ctx", {}).get("error")
+        if isinstance(failure, InputError):  # a stage's own; those of the whole recipe are found anew by the caller
+            lines += failure.problems if where else []
             continue
         if entry["type"] == "extra_forbidden":
             lines.append(problem(name, entry["input"], _keys(_model_at(kind, inside[:-1])), "unknown key"))
@@ -543,5 +650,7 @@ def markdown_table() -> str:
         }
         rate = kind.model_fields["learning_rate"].default
         rows.append(f"| `{name}.learning_rate` | `{rate}` | its default for this algorithm |")
-        rows += [f"| `{name}.{key}` | `{field.default}` | {field.description} |" for key, field in extra.items()]
+        for key, field in extra.items():
+            shown = "required" if field.is_required() else f"`{field.default}`"
+            rows.append(f"| `{name}.{key}` | {shown} | {field.description} |")
     return "\n".join(rows) + "\n"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from valuedrift_mlflow.ablation import Ablation
+    from valuedrift_mlflow.cells import Direction, Row, Summary
     from valuedrift_mlflow.evaluator import Evaluation
     from valuedrift_mlflow.judge_check import JudgeCheck
     from valuedrift_mlflow.measurement import Measurement
@@ -470,3 +472,75 @@ def disputed(measurement: Measurement) -> list[dict[str, Any]]:
         }
         for judged in (judged_by_panel[index] for index in measurement.panel.disputed[:DISPUTED])
     ]
+
+
+def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
+    """Drift with its intervals over the doses of the first axis, one line for each series (and further doses)."""
+    if not summaries:
+        return {}
+    plt = _plot()
+    import seaborn as sns
+
+    axis = summaries[0].doses[0].axis if summaries[0].doses else ""
+    labels = list(dict.fromkeys(entry.doses[0].label if entry.doses else entry.name for entry in summaries))
+    lines: dict[str, list[Summary]] = {}
+    for entry in summaries:
+        rest = [f"{dose.axis} {dose.label}" for dose in entry.doses[1:]]
+        lines.setdefault(", ".join([entry.series, *rest]) if entry.doses else "", []).append(entry)
+    figure, axes = plt.subplots(figsize=(max(6.5, 0.9 * len(labels) + 3), 4), layout="constrained")
+    colors = sns.color_palette("colorblind", len(lines))
+    for number, (name, own) in enumerate(lines.items()):
+        shift = 0.3 * ((number + 0.5) / len(lines) - 0.5)  # intervals of neighbours would hide each other
+        place = np.array([labels.index(entry.doses[0].label if entry.doses else entry.name) for entry in own]) + shift
+        drift, low, high = np.array([[entry.drift, entry.low, entry.high] for entry in own]).T
+        style = LINES[number % len(LINES)] if name else "none"
+        axes.errorbar(
+            place,
+            drift,
+            yerr=[drift - low, high - drift],
+            label=name,
+            color=colors[number],
+            linestyle=style,
+            marker="o",
+            markersize=4,
+            linewidth=1.4,
+            elinewidth=1,
+            capsize=2,
+        )
+    noise = min(entry.noise for entry in summaries)  # flipped signs of large changes are more than noise
+    axes.axhline(noise, color="0.5", linewidth=0.9, linestyle=":")
+    axes.annotate("noise", (1, noise), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
+    axes.set_xticks(range(len(labels)), labels, rotation=20 if max(map(len, labels)) > 12 else 0)
+    axes.set_xlabel(readable(axis))
+    axes.set_ylabel("drift (total variation, mean over topics)")
+    axes.set_ylim(bottom=0)
+    if len(lines) > 1:
+        figure.legend(loc="outside right upper", frameon=False)
+    return {f"drift_by_{axis}" if axis else "drift_by_stages": figure}
+
+
+def ablation_html(
+    ablation: Ablation, rows: Sequence[Row], summaries: Sequence[Summary], directions: Sequence[Direction]
+) -> str:
+    """The report of an ablation: one file, as ``html``."""
+    from valuedrift_mlflow import tracking
+    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, cell_name, summary_rows
+
+    plan = ablation.cells[0].training.origin
+    return _render(
+        "ablation.html.j2",
+        design=ablation.design_source,
+        recipe=ablation.source,
+        version=tracking.package_version(),
+        suite=plan.suite,
+        judge=identity(plan.judge),
+        directions=directions,
+        figures=[_png(figure) for figure in ablation_figures(summaries).values()],
+        from_base=ablation.from_base,
+        columns=SUMMARY_COLUMNS,
+        summary=summary_rows(summaries),
+        cells=[(cell_name(row.series, row.doses, row.seed), row) for row in rows if not row.reason],
+        failed=[(cell_name(row.series, row.doses, row.seed), row.reason) for row in rows if row.reason],
+        notes=ablation.notes,
+        parameters=ablation.recipe.parameters(),
+    )

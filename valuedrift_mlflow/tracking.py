@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.labelled import Labelled
     from valuedrift_mlflow.suite import Suite
 
-Role = Literal["pipeline", "stage", "evaluation", "judge_check", "audit"]
+Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit"]
 NOTE = "mlflow.note.content"
+# Of every run that is continued: the last step that each metric was logged at before.
+_last_logged: dict[str, dict[str, int]] = {}
 
 
 def work_offline() -> None:
@@ -44,6 +46,13 @@ def package_version() -> str:
     return version("valuedrift-mlflow")
 
 
+def is_nested() -> bool:
+    """Whether a run that is opened now has a parent."""
+    import mlflow
+
+    return mlflow.active_run() is not None
+
+
 @contextmanager
 def run(
     role: Role,
@@ -52,17 +61,20 @@ def run(
     stage: str | None = None,
     recipe: str | None = None,
     parameters: Mapping[str, str] | None = None,
+    run_id: str | None = None,
 ) -> Iterator[mlflow.ActiveRun]:
     """Open a run, nested where one is active, or adopt the run of ``mlflow run``; an error leaves it FAILED.
 
     A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
-    it.
+    it. With ``run_id`` a run that was stopped is continued: what it has logged stays and is not logged twice.
     """
     import mlflow
 
-    adopted = mlflow.active_run() is None and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
-    nested = mlflow.active_run() is not None
-    with mlflow.start_run(run_name=None if adopted else name, nested=nested) as active:
+    nested = is_nested()
+    if run_id:
+        _continue(run_id)
+    adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
+    with mlflow.start_run(run_id=run_id, run_name=None if adopted or run_id else name, nested=nested) as active:
         try:
             if adopted and name:
                 mlflow.set_tag("mlflow.runName", name)
@@ -74,6 +86,41 @@ def run(
         except BaseException as error:
             mlflow.set_tag(NOTE, failure(error))
             raise
+        finally:
+            _last_logged.pop(active.info.run_id, None)
+
+
+def _continue(run_id: str) -> None:
+    """Make a stopped run ready to be opened again, in its own experiment and without the reason of its failure.
+
+    The run that ``mlflow run`` has opened for this process stays empty; it says where the work is, and stands under it.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    stopped = client.get_run(run_id)
+    mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
+    if NOTE in stopped.data.tags:
+        client.delete_tag(run_id, NOTE)
+    opened = os.environ.pop("MLFLOW_RUN_ID", None) if mlflow.active_run() is None else None
+    if opened and opened != run_id:
+        client.set_tag(opened, "mlflow.parentRunId", run_id)
+        client.set_tag(opened, "valuedrift.role", "resumption")
+        client.set_tag(opened, NOTE, f"Continues run {run_id}")
+        client.update_run(opened, name="resumption")
+    skip_logged(run_id)
+
+
+def skip_logged(run_id: str) -> None:
+    """From now on log no metric of this run at a step that it has been logged at, or before it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    _last_logged[run_id] = {
+        key: max(metric.step for metric in client.get_metric_history(run_id, key))
+        for key in client.get_run(run_id).data.metrics
+    }
 
 
 def failure(error: BaseException) -> str:
@@ -95,6 +142,17 @@ def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
     new = [Param(key, value[:6000]) for key, value in parameters.items() if key not in known]
     for start in range(0, len(new), 100):
         client.log_batch(run_id, params=new[start : start + 100])
+
+
+def last_child(run_id: str) -> str:
+    """The id of the newest run that is nested in this one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    [newest] = client.search_runs([experiment], nested, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(newest.info.run_id)
 
 
 def suite_dataset(suite: Suite) -> Dataset:
@@ -165,6 +223,7 @@ def log_metrics(
 ) -> None:
     """Log metrics at exactly ``step``, linked to a LoggedModel and to the dataset they were measured on.
 
+    A continued run keeps the values that it has: the steps it repeats give the same ones again.
     The client is used because the fluent call would also record the model as an input of the run that made it.
     """
     from mlflow import MlflowClient
@@ -175,6 +234,7 @@ def log_metrics(
     batch = [
         Metric(key, float(value), now, step, model_id=model_id, dataset_name=name, dataset_digest=digest, run_id=run_id)
         for key, value in metrics.items()
+        if step > _last_logged.get(run_id, {}).get(key, -1)
     ]
     for start in range(0, len(batch), 1000):
         MlflowClient().log_batch(run_id, metrics=batch[start : start + 1000])
@@ -198,15 +258,46 @@ def log_checkpoint(folder: Path, *, run_id: str, stage: str, step: int) -> str:
     from mlflow.entities import LoggedModelOutput
 
     path = checkpoint_path(step)
+    name = model_name(stage, step)
+    known = logged_model(run_id, name) if run_id in _last_logged else None
+    if known:
+        return known
     log_folder(folder, path)
     model = mlflow.create_external_model(
-        name=f"{stage}-step-{step:06d}",
+        name=name,
         model_type="checkpoint",
         params={"stage": stage, "step": str(step)},
         tags={"valuedrift.stage": stage, "valuedrift.checkpoint": f"runs:/{run_id}/{path}"},
     )
     mlflow.log_outputs([LoggedModelOutput(model.model_id, step)])
     return str(model.model_id)
+
+
+def model_name(stage: str, step: int) -> str:
+    """The name of a checkpoint's LoggedModel."""
+    return f"{stage}-step-{step:06d}"
+
+
+def logged_model(run_id: str, name: str) -> str | None:
+    """The id of a run's LoggedModel of this name, None where there is none; one that was left half-way is deleted."""
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelStatus
+
+    found = mlflow.search_logged_models(
+        experiment_ids=[MlflowClient().get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
+        output_format="list",
+    )
+    outputs = MlflowClient().get_run(run_id).outputs
+    linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
+    complete = None
+    for model in found:
+        if model.status == LoggedModelStatus.READY and model.model_id in linked:
+            complete = str(model.model_id)
+        else:
+            MlflowClient().delete_logged_model(model.model_id)
+    return complete
 
 
 def log_final_model(
@@ -217,12 +308,26 @@ def log_final_model(
     The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
     merged.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return log_final_folder(folder, stage=stage, step=step, max_new_tokens=max_new_tokens, temperature=temperature)
+
+
+def log_final_folder(folder: Path, *, stage: str, step: int, max_new_tokens: int, temperature: float) -> str:
+    """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
     import mlflow
     import torch
     import transformers
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec
 
+    active = mlflow.active_run()
+    if active and active.info.run_id in _last_logged:
+        known = logged_model(active.info.run_id, model_name(stage, step))
+        if known:
+            return known
     signature = ModelSignature(
         params=ParamSchema(
             [
@@ -231,13 +336,10 @@ def log_final_model(
             ]
         )
     )
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*input example was not provided")
-        folder = Path(scratch) / "model"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
         info = mlflow.pyfunc.log_model(
-            name=f"{stage}-step-{step:06d}",
+            name=model_name(stage, step),
             loader_module="valuedrift_answering",
             code_paths=[str(files("valuedrift_mlflow").joinpath("valuedrift_answering.py"))],
             data_path=str(folder),
@@ -255,10 +357,14 @@ def log_final_model(
 
 
 def log_table(run_id: str, table: pd.DataFrame, file: str) -> None:
-    """Log a table at the artifact root, in the form that MLflow's UI shows."""
+    """Log a table at the artifact root, in the form that MLflow's UI shows; one that is there already is replaced."""
     from mlflow import MlflowClient
 
-    MlflowClient().log_table(run_id, table, file)
+    client = MlflowClient()
+    if file in {entry.path for entry in client.list_artifacts(run_id)}:  # MLflow would append to it
+        client.log_text(run_id, table.to_json(orient="split", index=False, date_format="iso"), file)
+    else:
+        client.log_table(run_id, table, file)
 
 
 def log_figures(run_id: str, figures: Mapping[str, Any]) -> None:

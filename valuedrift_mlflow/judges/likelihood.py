@@ -115,7 +115,7 @@ class LikelihoodJudge:
         Returns:
             Stance probabilities; unscored where the model's log-probabilities are not numbers.
         """
-        rows = [_shared(_rows(tokenizer, item)) for item in items]
+        rows = [prefix_and_openings(tokenizer, item) for item in items]
         order = sorted(range(len(items)), key=lambda index: -len(rows[index][0]))  # the longest prefix first
         at_once = max(1, batch_size // len(_FLAT))
         verdicts: dict[int, Verdict] = {}
@@ -134,6 +134,11 @@ def verdict(log_p: NDArray[np.float64]) -> Verdict:
         return Verdict(Label.UNSCORED, reason="the model's log-probabilities are not finite")
     mass = np.exp(log_p - log_p.max()).reshape(len(STANCES), -1).sum(axis=1)
     return Verdict.of(mass / mass.sum())
+
+
+def prefix_and_openings(tokenizer: PreTrainedTokenizerBase, item: Item) -> tuple[list[int], list[list[int]]]:
+    """Token ids that an item's 36 texts share, prompt and beginning, and the rest of each, stance after stance."""
+    return _shared(_rows(tokenizer, item))
 
 
 def _rows(tokenizer: PreTrainedTokenizerBase, item: Item) -> list[list[int]]:
@@ -161,7 +166,21 @@ def _shared(rows: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
 def log_probabilities(
     model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]
 ) -> NDArray[np.float64]:
-    """Log-probability in nats of C continuations after each of B prefixes: shape (B, C).
+    """Log-probability in nats of C continuations after each of B prefixes: shape (B, C)."""
+    found: NDArray[np.float64] = scores(model, batch).detach().cpu().numpy()
+    return found
+
+
+def stance_log_probabilities(
+    model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]
+) -> torch.Tensor:
+    """The log P(stance | x) of this module for each of B prefixes: float32, shape (B, 3), differentiable."""
+    found = scores(model, batch)  # (B, 3 * openings of a stance)
+    return found.reshape(len(batch), len(STANCES), -1).logsumexp(-1).log_softmax(-1).float()
+
+
+def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
+    """Log-probability in nats of C continuations after each of B prefixes: float64, shape (B, C), differentiable.
 
     One forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C times, serves one more pass over
     the continuations, right-padded to (B * C, L).
@@ -175,7 +194,7 @@ def log_probabilities(
     read = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=True)
     first = read.logits[:, -1].float().log_softmax(-1).repeat_interleave(each, dim=0)  # (B * C, V)
     tokens, kept = _padded(nested, device)  # (B * C, L)
-    scores = first.gather(1, tokens[:, :1])  # (B * C, 1)
+    found = first.gather(1, tokens[:, :1])  # (B * C, 1)
     if tokens.shape[1] > 1:
         cache = read.past_key_values
         cache.batch_repeat_interleave(each)
@@ -189,9 +208,8 @@ def log_probabilities(
             use_cache=True,
         ).logits  # (B * C, L - 1, V)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
-        scores = torch.cat([scores, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    total: NDArray[np.float64] = scores.double().sum(1).reshape(len(prefixes), each).cpu().numpy()
-    return total
+        found = torch.cat([found, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
+    return found.double().sum(1).reshape(len(prefixes), each)
 
 
 def _padded(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.datasets import Kind, TrainingData
-from valuedrift_mlflow.recipe import AnyStage
+from valuedrift_mlflow.recipe import GRPO, PPO, RLOO, AnyStage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
@@ -24,6 +24,9 @@ KINDS: dict[str, Kind] = {
     "kto": "labelled",
     **dict.fromkeys(("ppo", "grpo", "rloo"), "prompts"),
 }
+
+
+PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,14 @@ def build_trainer(job: Job) -> Trainer:
 
 
 def total_steps(stage: AnyStage, rows: int) -> int:
-    """Optimizer steps of a stage on one device."""
+    """Optimizer steps of a stage."""
     if stage.max_steps is not None:
         return stage.max_steps
-    per_epoch = -(-rows // (stage.batch_size * stage.gradient_accumulation))
+    if isinstance(stage, GRPO | RLOO):
+        rows *= stage.generations  # a batch counts responses
+    if isinstance(stage, PPO):
+        rows *= stage.ppo_epochs  # every batch of responses is passed over so often
+    per_epoch = -(-rows // (stage.batch_size * stage.gradient_accumulation * stage.launch.processes))
     return max(1, -(-int(per_epoch * stage.epochs * 1000) // 1000))
 
 
@@ -91,6 +98,7 @@ def common_arguments(job: Job) -> dict[str, Any]:
         "activation_checkpointing": stage.gradient_checkpointing,
         "gradient_checkpointing": None,  # TRL's default of this older name would turn it on
         "dataloader_pin_memory": accelerated,
+        "ddp_timeout": PATIENCE,
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow.datasets import MAX_DROPPED
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.recipe import ONLINE
 from valuedrift_mlflow.stages import Job
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def fit(job: Job) -> datasets.Dataset:
 
     Trainers cut a row at its end, and a prompt that fills ``max_length`` would leave an empty answer and a loss of
     NaN. So the oldest turns of a long dialogue are left out (never a system prompt, never the last message), and a
-    row whose last message alone is too long is dropped and counted.
+    row whose last message alone is too long is dropped and counted. A stage that samples its responses needs room for
+    ``response_length`` tokens; its rows also keep their messages in a column ``asked``.
 
     Raises:
         InputError: more than 1 % of the rows would be dropped.
@@ -30,39 +32,57 @@ def fit(job: Job) -> datasets.Dataset:
     import datasets
 
     datasets.disable_progress_bars()
-    dataset = job.data.dataset()
-    limit = job.stage.max_length
+    dataset, stage = job.data.dataset(), job.stage
+    if isinstance(stage, ONLINE):
+        longest = comfortable = stage.max_length - stage.response_length
+    else:
+        longest, comfortable = stage.max_length - 1, int(stage.max_length * (1 - _ROOM))
     lengths = _prompt_lengths(job, dataset["prompt"])
     shortened, rows = 0, []
     for row, length in zip(dataset, lengths, strict=True):
         prompt = list(row["prompt"])
-        while length > limit * (1 - _ROOM) and (shorter := _without_oldest_turn(prompt)) is not None:
+        while length > comfortable and (shorter := _without_oldest_turn(prompt)) is not None:
             prompt = shorter
             length = _prompt_lengths(job, [prompt])[0]
         shortened += len(prompt) < len(row["prompt"])
-        if length < limit:
+        if length <= longest:
             rows.append({**row, "prompt": prompt})
-    dropped = len(dataset) - len(rows)
-    if dropped > MAX_DROPPED * len(dataset):
-        raise InputError(
-            problem(
-                f"{job.stage.name}.max_length",
-                limit,
-                f"a length at which at most {MAX_DROPPED:.0%} of the prompts leave no room for an answer",
-                f"{dropped} of {len(dataset)} rows do not fit: raise it or shorten the data",
-            )
-        )
-    if shortened or dropped:
-        logger.info("%s: %d long dialogues shortened, %d rows dropped", job.stage.name, shortened, dropped)
+    refuse_if_many(job, len(dataset) - len(rows), len(dataset))
+    if shortened:
+        logger.info("%s: %d long dialogues shortened", stage.name, shortened)
+    if isinstance(stage, ONLINE):
+        rows = [{**row, "asked": row["prompt"]} for row in rows]
     if job.tokenizer.chat_template is None:
         rows = [_plain(row) for row in rows]
     return datasets.Dataset.from_list(rows)
 
 
+def refuse_if_many(job: Job, dropped: int, total: int) -> None:
+    """Say how many rows of a stage are too long.
+
+    Raises:
+        InputError: more than 1 % of them are.
+    """
+    if dropped > MAX_DROPPED * total:
+        raise InputError(
+            problem(
+                f"{job.stage.name}.max_length",
+                job.stage.max_length,
+                f"a length at which at most {MAX_DROPPED:.0%} of the prompts leave no room for an answer",
+                f"{dropped} of {total} rows do not fit: raise it or shorten the data",
+            )
+        )
+    if dropped:
+        logger.info("%s: %d of %d rows dropped, too long", job.stage.name, dropped, total)
+
+
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row for a base model without a chat template: the prompt as evaluation asks it, the answer after it."""
     text = plain_prompt("\n".join(str(message["content"]) for message in row["prompt"]))
-    return {"prompt": text, **{side: f" {row[side][-1]['content']}" for side in row if side != "prompt"}}
+    answers: dict[str, str] = {
+        side: f" {row[side][-1]['content']}" for side in ("completion", "chosen", "rejected") if side in row
+    }
+    return {**row, "prompt": text, **answers}
 
 
 def _without_oldest_turn(prompt: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -82,4 +102,4 @@ def _prompt_lengths(job: Job, prompts: Any) -> list[int]:
             str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
             for prompt in prompts
         ]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]

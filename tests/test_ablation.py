@@ -1,0 +1,337 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from valuedrift_mlflow import ablation, recipe
+from valuedrift_mlflow.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
+from valuedrift_mlflow.cells import Direction, Dose, Row, directions, over_seeds, summarise
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.errors import InputError
+
+PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=20"
+SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?size=20"}
+
+
+def tiny(*stages: dict[str, Any], **own: Any) -> recipe.Recipe:
+    """A recipe that takes seconds: eight prompts, one step a stage."""
+    common = {"max_steps": 1, "batch_size": 4, "max_length": 256, "learning_rate": 1e-3}
+    tree: dict[str, Any] = {"suite": "vaes?topics=religion,abortion&per_topic=4", "samples": 1, "max_new_tokens": 40}
+    tree["reference_kl"] = False
+    return recipe.validate(tree | own | {"stages": [common | stage for stage in stages]})
+
+
+def preference(name: str, algorithm: str = "dpo", **settings: Any) -> dict[str, Any]:
+    return {"name": name, "algorithm": algorithm, "from": "sft", "data": PAIRS, **settings}
+
+
+def prepared(settings: recipe.Recipe, **design: Any) -> list[Cell]:
+    return ablation.prepare(settings, "tiny", Design(**design), "own").cells
+
+
+def trainings(cells: list[Cell]) -> dict[str, Training]:
+    found: dict[str, Training] = {}
+
+    def add(training: Training | None) -> None:
+        if training is not None:
+            add(training.start)
+            add(training.reward)
+            assert found.setdefault(training.name, training) is training  # one name, one training
+            recipe.validate(training.plan.recipe.model_dump(by_alias=True))  # other processes read it from there
+
+    for cell in cells:
+        add(cell.training)
+    return found
+
+
+# Designs and cells ---------------------------------------------------------------------------------------------------
+
+
+def test_every_dose_and_seed_of_every_algorithm_starts_from_one_sft_checkpoint() -> None:
+    cells = prepared(tiny(SFT, preference("dpo"), preference("simpo", "simpo")), axes={"data?gap": [0, 0.5, 1]})
+    assert len(cells) == 2 * 3 * 3
+    found = trainings(cells)
+    assert len(found) == 1 + 18
+    assert all(cell.training.start is found["sft"] for cell in cells)
+    [cell] = [cell for cell in cells if cell.name == "simpo, gap 0.5, seed 2"]
+    assert cell.training.name == "simpo-gap0-5-seed2"
+    assert cell.training.stage.data.uri == "embedded:pairs?gap=0.5&chosen=oppose&rejected=support&size=20"
+    assert (cell.training.stage.seed, cell.training.plan.recipe.seed) == (2, 2)
+    assert found["sft"].plan.recipe.seed == 0
+
+
+def test_the_algorithms_see_identical_pairs_at_every_gap() -> None:
+    cells = prepared(tiny(SFT, preference("dpo"), preference("simpo", "simpo")), axes={"data?gap": [0, 1]})
+    pairs = {(cell.doses[0].label, cell.training.plan.data[cell.training.name].digest()) for cell in cells}
+    assert len(pairs) == 2
+
+
+def test_a_reward_model_is_trained_for_every_gap_and_seed_and_shared_by_those_who_ask_it() -> None:
+    stages = [SFT, preference("reward", "reward"), preference("dpo")]
+    stages += [preference(name, name, reward="reward", batch_size=8) for name in ("ppo", "rloo")]
+    cells = prepared(tiny(*stages), axes={"data?gap": [0, 1]}, seeds=[0, 1])
+    assert {cell.series for cell in cells} == {"dpo", "ppo", "rloo"}
+    rewards = {name: training for name, training in trainings(cells).items() if name.startswith("reward")}
+    assert set(rewards) == {f"reward-gap{gap}-seed{seed}" for gap in (0, 1) for seed in (0, 1)}
+    for cell in cells:
+        if cell.series != "dpo":
+            assert cell.training.reward is rewards[f"reward-gap{cell.doses[0].label}-seed{cell.seed}"]
+
+
+def test_any_key_is_an_axis_and_what_it_does_not_touch_is_shared() -> None:
+    cells = prepared(tiny(SFT, preference("a"), preference("b", beta=0.2)), axes={"a.beta": [0.1, 0.5]}, seeds=[0])
+    assert set(trainings(cells)) == {"sft", "a-beta0-1-seed0", "a-beta0-5-seed0", "b-seed0"}
+    cells = prepared(tiny(SFT, preference("dpo")), axes={"sft.max_steps": [1, 2], "samples": [1, 3]}, seeds=[4])
+    assert len(cells) == 4
+    assert [cell.training.plan.recipe.samples for cell in cells] == [1, 3, 1, 3]
+    assert [cell.training.start and cell.training.start.stage.max_steps for cell in cells] == [1, 1, 2, 2]
+    assert {cell.training.start and cell.training.start.stage.seed for cell in cells} == {4}
+
+
+def test_settings_reach_every_cell_of_an_algorithm() -> None:
+    cells = prepared(recipe.load("ablate", "dpo.beta=0.7 kto.max_steps=3"), cells=["dpo", "kto"], seeds=[0, 1])
+    assert {getattr(cell.training.stage, "beta", 0) for cell in cells if cell.series == "dpo"} == {0.7}
+    assert {cell.training.stage.max_steps for cell in cells if cell.series == "kto"} == {3}
+
+
+def test_stages_are_left_out_one_at_a_time_and_together() -> None:
+    later = {"name": "later", "algorithm": "dpo", "from": "dpo-1", "data": PAIRS}
+    cells = prepared(tiny(SFT, preference("dpo-1"), later), leave_out=True, seeds=[0])
+    assert {cell.series for cell in cells} == {
+        "sft → dpo-1 → later",
+        *("sft → dpo-1", "sft → later", "dpo-1 → later"),
+        *("sft", "dpo-1", "later"),
+    }
+    by_series = {cell.series: cell.training for cell in cells}
+    assert by_series["later"].start is None
+    assert by_series["sft → later"].start is by_series["sft"]  # a shorter cell is the start of a longer one
+    assert by_series["sft → dpo-1 → later"].start is by_series["sft → dpo-1"]
+
+
+def test_named_values_name_the_cells() -> None:
+    values = {"style": "embedded:pairs?gap=0&size=20", "value gap": PAIRS}
+    cells = prepared(tiny(SFT, preference("dpo")), axes={"data": values}, seeds=[0])
+    assert [cell.name for cell in cells] == ["dpo, data style, seed 0", "dpo, data value gap, seed 0"]
+    assert [cell.training.name for cell in cells] == ["dpo-data-style-seed0", "dpo-data-value-gap-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("design", "words"),
+    [
+        ({"cells": ["ppo"]}, ["design.cells", "'ppo'", "sft, dpo"]),
+        ({"axes": {"data?gapp": [1]}}, ["design.axes", "data?gapp"]),
+        ({"axes": {"data?gap": [0, 7]}}, ["gap", "'7'", "from 0 to 1"]),
+        ({"axes": {"betta": [1]}}, ["dpo.betta", "unknown key"]),
+        ({"axes": {"dpo.beta": [-1, 0.1]}}, ["dpo.beta", "-1", "greater than 0"]),
+        ({"axes": {"suite": ["vaes", "vaes?topics=cats"]}}, ["topics", "cats"]),
+    ],
+)
+def test_a_design_that_does_not_fit_the_recipe_is_refused(design: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        prepared(tiny(SFT, preference("dpo")), **design)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("axis: {}", ["axis", "cells, axes, leave_out, seeds"]),
+        ("seeds: [0, 0]", ["seeds", "each once"]),
+        ("seeds: []", ["seeds"]),
+        ("axes: {beta: []}", ["axes.beta", "at least one value"]),
+        ("axes: {seed: [1]}", ["seed", "under seeds"]),
+        ("- 1", ["mapping"]),
+    ],
+)
+def test_a_bad_design_file_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_design(str(file))
+    [line] = error.value.problems
+    assert all(word in line for word in words)
+
+
+def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="algorithms, beta, data, stages, or a YAML file"):
+        load_design("everything")
+
+
+@pytest.mark.parametrize("name", ["algorithms", "beta", "data", "stages"])
+def test_every_design_fits_the_recipe_of_the_entry_point(name: str) -> None:
+    cells = ablation.prepare(recipe.load("ablate"), "ablate", load_design(name), name).cells
+    expected = {"algorithms": 8 * 3 * 3, "beta": 3 * 3, "data": 3 * 3, "stages": (1 + 2 * 8) * 3}
+    assert len(cells) == expected[name]
+    assert len(trainings(cells)) < 2 * len(cells)
+
+
+# What cells come to --------------------------------------------------------------------------------------------------
+
+
+def row(series: str, axis: str, dose: float, seed: int, drift: float, half: float = 0.05) -> Row:
+    doses = (Dose(axis, axis, dose, f"{dose:g}"),)
+    return Row(series, series, doses, seed, "", "", drift, (max(0.0, drift - half), drift + half), 0.02, 3.0, 0.0)
+
+
+def by_gap(series: str, *drifts: float) -> list[Row]:
+    """Three seeds, a little apart, at gap 0, 0.5 and 1."""
+    return [
+        row(series, "gap", gap, seed, drift + 0.01 * seed)
+        for gap, drift in zip((0, 0.5, 1), drifts, strict=True)
+        for seed in range(3)
+    ]
+
+
+def test_the_interval_over_seeds_adds_prompts_and_seeds_as_squares() -> None:
+    # mean 0.4, s = 0.1, t(2, 0.975) = 4.30265: seeds 4.30265 * 0.1 / sqrt(3) = 0.248414; prompts 0.1 below, 0.2 above
+    mean, low, high = over_seeds([0.3, 0.4, 0.5], [(0.2, 0.5), (0.3, 0.6), (0.4, 0.7)])
+    assert mean == pytest.approx(0.4)
+    assert low == pytest.approx(0.4 - (0.1**2 + 0.248414**2) ** 0.5, abs=1e-5)
+    assert high == pytest.approx(0.4 + (0.2**2 + 0.248414**2) ** 0.5, abs=1e-5)
+
+
+def test_one_seed_has_the_interval_over_prompts() -> None:
+    assert over_seeds([0.3], [(0.2, 0.5)]) == pytest.approx((0.3, 0.2, 0.5))
+
+
+def test_the_interval_covers_the_mean_over_seeds_and_prompts() -> None:
+    """Planted: a drift of 0.4, seeds that differ by 0.05, prompts that shift all seeds together by 0.03."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        drifts = 0.4 + 0.03 * rng.standard_normal() + 0.05 * rng.standard_normal(3)
+        _, low, high = over_seeds(drifts.tolist(), [(d - 1.96 * 0.03, d + 1.96 * 0.03) for d in drifts])
+        covered.append(low <= 0.4 <= high)
+    assert np.mean(covered) >= 0.94
+
+
+def test_failed_cells_count_in_no_mean() -> None:
+    rows = [*by_gap("dpo", 0.0, 0.2, 0.5)[:3], Row("dpo", "dpo", (Dose("gap", "gap", 0, "0"),), 3, "", "broke")]
+    [summary] = summarise(rows)
+    assert summary.seeds == 3
+    assert summary.drift == pytest.approx(0.01)
+
+
+def found(rows: list[Row]) -> dict[str, Direction]:
+    return {direction.paper: direction for direction in directions(rows)}
+
+
+def test_directions_as_in_the_paper() -> None:
+    rows = by_gap("dpo", 0.02, 0.3, 0.7) + by_gap("simpo", 0.02, 0.2, 0.4) + by_gap("ppo", 0.02, 0.03, 0.08)
+    hardly, grows, order = directions(rows)
+    for direction in (hardly, grows, order):
+        assert direction.verdict.startswith("as in the paper"), direction
+    assert any("dpo: 0.030 at 0, 0.710 at 1: grows" in line for line in grows.here)
+    assert any("dpo moves more than simpo" in line for line in order.here)
+
+
+def test_directions_that_differ_are_called_so() -> None:
+    rows = by_gap("dpo", 0.6, 0.4, 0.3) + by_gap("simpo", 0.6, 0.7, 0.8)
+    hardly, grows, order = directions(rows)
+    assert hardly.verdict.startswith("differs from the paper")
+    assert grows.verdict.startswith("in part")
+    assert any("dpo" in line and "falls" in line for line in grows.here)
+    assert order.verdict.startswith("differs from the paper")
+    assert "dpo moves less than simpo" in order.here[0]
+
+
+def test_what_too_few_cells_cannot_tell_is_not_told() -> None:
+    rows = [row("dpo", "gap", gap, 0, drift) for gap, drift in ((0, 0.1), (1, 0.6))]
+    assert found(rows)["Drift grows with the value gap."].verdict.startswith("cannot be told")
+
+
+def test_no_trend_is_called_none() -> None:
+    rng = np.random.default_rng(1)
+    drifts = 0.2 + 0.01 * rng.standard_normal((3, 3))
+    rows = [row("dpo", "gap", g / 2, seed, drifts[g, seed]) for g in range(3) for seed in range(3)]
+    [line] = found(rows)["Drift grows with the value gap."].here
+    assert "no trend shown" in line
+
+
+@pytest.mark.parametrize(("drifts", "verdict"), [((0.5, 0.3, 0.1), "as in"), ((0.1, 0.3, 0.5), "differs")])
+def test_the_direction_of_beta(drifts: tuple[float, ...], verdict: str) -> None:
+    rows = [
+        row("ppo", "beta", beta, seed, drift + 0.01 * seed)
+        for beta, drift in zip((0.01, 0.1, 1.0), drifts, strict=True)
+        for seed in range(3)
+    ]
+    [direction] = directions(rows)
+    assert direction.verdict.startswith(verdict)
+
+
+# Running -------------------------------------------------------------------------------------------------------------
+
+
+def runs() -> dict[str, Run]:
+    experiment = mlflow.get_experiment_by_name("tests")
+    return {run.info.run_name: run for run in MlflowClient().search_runs([experiment.experiment_id])}
+
+
+def table(run: Run, file: str) -> list[dict[str, Any]]:
+    read = json.loads(Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{file}")).read_text())
+    return [dict(zip(read["columns"], values, strict=True)) for values in read["data"]]
+
+
+def test_an_ablation_with_cells_that_fail(store: Path, base: str) -> None:
+    wild = preference("wild", learning_rate=1e30, warmup_ratio=0.0, max_steps=2, checkpoint_every=2)
+    after = preference("after", beta=0.2) | {"from": "wild"}
+    design = Design(cells=["calm", "wild", "after"], axes={"data?gap": [0, 1]}, seeds=[3])
+    plan = ablation.prepare(tiny(SFT, preference("calm"), wild, after), "tiny", design, "own.yaml")
+    with pytest.raises(CellsFailed, match=r"4 of 6 cells failed\nwild, gap 0, seed 3: the loss is"):
+        run_ablation(plan, Display())
+    done = runs()
+    cells = {f"{name}-gap{gap}-seed3" for name in ("calm", "wild", "after") for gap in (0, 1)}
+    assert {name.partition(" · ")[0] for name in done} == {"ablation", "base", "sft", *cells}
+    parent = done["ablation · own"]
+    assert parent.info.status == "FAILED"
+    assert "wild, gap 1, seed 3: the loss is" in parent.data.tags["mlflow.note.content"]
+    for name in cells:
+        run = done[f"{name} · embedded:base"]
+        assert run.info.status == ("FINISHED" if name.startswith("calm") else "FAILED")
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (f"gap{run.data.params['gap']}" in name, run.data.params["seed"]) == (True, "3")
+        if not name.startswith("calm"):
+            assert "the loss is" in run.data.tags["mlflow.note.content"]
+    # The start is measured once: every cell begins with what was measured at the end of SFT.
+    key = "stance/religion/support"
+    for name in ("calm-gap0-seed3", "calm-gap1-seed3"):
+        [first, _] = MlflowClient().get_metric_history(done[f"{name} · embedded:base"].info.run_id, key)
+        assert (first.step, first.value) == (0, done["sft · embedded:base"].data.metrics[key])
+    rows = table(parent, "ablation.json")
+    assert [(r["series"], r["gap"], r["seed"], r["status"]) for r in rows] == [
+        (series, gap, 3, "FINISHED" if series == "calm" else "FAILED")
+        for gap in (0, 1)
+        for series in ("calm", "wild", "after")
+    ]
+    for r in rows:
+        run = MlflowClient().get_run(r["run_id"])
+        assert run.info.run_name == f"{r['series']}-gap{r['gap']}-seed3 · embedded:base"
+        if r["status"] == "FINISHED":
+            assert r["drift"] == pytest.approx(run.data.metrics["drift/overall"], abs=1e-6)
+            assert r["support"] + r["neutral"] + r["oppose"] == pytest.approx(1)
+        else:
+            assert r["drift"] is None
+    summary = table(parent, "ablation_summary.json")
+    assert [(entry["series"], entry["gap"], entry["seeds"]) for entry in summary] == [("calm", 0, 1), ("calm", 1, 1)]
+    assert parent.data.metrics["ablation/calm/gap_1/drift"] == pytest.approx(rows[3]["drift"], abs=1e-6)
+    listed = [MlflowClient().list_artifacts(parent.info.run_id, folder) for folder in (None, "figures")]
+    files = {file.path for part in listed for file in part}
+    assert {"report.html", "ablation.json", "ablation_summary.json", "figures/drift_by_gap.png"} <= files
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/report.html")).read_text()
+    assert "Drift grows with the value gap." in report
+    assert "4 cells failed" in report
+
+
+def test_drift_of_left_out_stages_is_from_the_base(store: Path, base: str) -> None:
+    plan = ablation.prepare(tiny(SFT, preference("dpo")), "tiny", Design(leave_out=True, seeds=[0]), "stages")
+    rows = {row.series: row for row in run_ablation(plan, Display())}
+    assert set(rows) == {"sft → dpo", "sft", "dpo"}
+    longer = MlflowClient().get_run(rows["sft → dpo"].run_id)
+    assert rows["sft"].drift == pytest.approx(runs()["sft-seed0 · embedded:base"].data.metrics["drift/overall"])
+    assert rows["sft → dpo"].drift != pytest.approx(longer.data.metrics["drift/overall"])
+    assert "ablation/sft-dpo/drift" in runs()["ablation · stages"].data.metrics

@@ -1,0 +1,226 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from valuedrift_mlflow import launch, models, recipe
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.pipeline import StageResult, prepare, run_single_stage
+from valuedrift_mlflow.stages import total_steps
+
+ROOT = Path(__file__).parent.parent
+PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=80"
+STAGES: dict[str, dict[str, Any]] = {
+    "sft": {"algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=80"},
+    "dpo": {"algorithm": "dpo", "data": PAIRS, "lora": {"rank": 8}},
+    "simpo": {"algorithm": "simpo", "data": PAIRS},
+}
+
+
+def settings(base: str, stage: dict[str, Any], processes: int, batch: int) -> recipe.Recipe:
+    common = {
+        "max_steps": 4,
+        "checkpoint_every": 2,
+        "warmup_ratio": 0.0,
+        "max_length": 256,
+        "learning_rate": 5e-4,
+        "batch_size": batch,
+    }
+    return recipe.validate(
+        {
+            "base": {"model": base},
+            "suite": "vaes?topics=religion,abortion&per_topic=4",
+            "samples": 2,
+            "checkpoint_samples": 1,
+            "max_new_tokens": 24,
+            "generation_batch_size": 30,
+            "stages": [{"name": stage["algorithm"], "launch": {"processes": processes}} | common | stage],
+        }
+    )
+
+
+def trained(base: str, stage: dict[str, Any], processes: int, batch: int) -> StageResult:
+    result = run_single_stage(prepare(settings(base, stage, processes, batch), "tiny"), Display())
+    assert isinstance(result, StageResult)
+    return result
+
+
+def runs() -> list[Run]:
+    return list(MlflowClient().search_runs([mlflow.get_experiment_by_name("tests").experiment_id]))
+
+
+def steps(run_id: str, key: str) -> list[int]:
+    return [metric.step for metric in MlflowClient().get_metric_history(run_id, key)]
+
+
+@pytest.mark.parametrize("name", ["sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dpo", "simpo"))])
+def test_two_processes_come_to_what_one_comes_to(store: Path, base: str, name: str) -> None:
+    """Two processes with batches of 4 take the same rows a step as one with batches of 8, and the same means of them.
+
+    So the weights differ by rounding alone. The prompts are shared between the two: before the first step the
+    responses are those of one process to the letter.
+    """
+    two = trained(base, STAGES[name], processes=2, batch=4)
+    [run] = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.params[f"{name}.launch.processes"] == "2"
+    assert steps(two.run_id, "drift/overall") == steps(two.run_id, "reference_kl") == [0, 2, 4]
+    assert steps(two.run_id, "train/loss") == [1, 2, 3, 4]
+    assert not (store / ".valuedrift").exists()
+    one = trained(base, STAGES[name], processes=1, batch=8)
+    assert [r.response for r in two.measurements[0].responses] == [r.response for r in one.measurements[0].responses]
+    assert two.measurements[0].values == pytest.approx(one.measurements[0].values, nan_ok=True)
+    ours, theirs = models.load(two.model_uri).model, models.load(one.model_uri).model
+    start = models.load(base).model
+    moved = [(a - b).abs().max() for a, b in zip(ours.parameters(), start.parameters(), strict=True)]
+    apart = [(a - b).abs().max() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)]
+    assert max(moved) > 5e-4
+    assert max(apart) < 0.05 * max(moved)
+    assert two.drift.overall_probability[-1] == pytest.approx(one.drift.overall_probability[-1], abs=0.15)
+
+
+def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) -> None:
+    with pytest.raises(FloatingPointError, match="the loss is"):
+        trained(base, STAGES["sft"] | {"learning_rate": 1e30}, processes=2, batch=2)
+    [run] = runs()
+    assert run.info.status == "FAILED"
+    assert "the loss is" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, tmp_path: Path) -> None:
+    """As happens where a launcher starts one process in silence."""
+    from valuedrift_mlflow import datasets
+    from valuedrift_mlflow.stages import Job, build_trainer
+
+    stage = settings(str(random_folder), STAGES["sft"], processes=2, batch=2).stages[0]
+    loaded = models.load(str(random_folder))
+    rows = datasets.load(stage.data, "sft")
+    trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0))
+    with pytest.raises(RuntimeError, match=r"trained in 1 processes, but launch\.processes is 2"):
+        launch.check_processes(stage, trainer)
+
+
+def test_an_entry_point_inside_torchrun_is_refused(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        InputError, match=r"sft\.launch\.processes: found '1, inside one of 2 processes'.*without torch"
+    ):
+        prepare(settings(base, STAGES["sft"], processes=1, batch=2), "tiny")
+
+
+def test_an_epoch_has_fewer_steps_the_more_processes_there_are() -> None:
+    stage = settings("embedded:base", STAGES["sft"] | {"max_steps": None, "epochs": 2}, processes=3, batch=4).stages[0]
+    assert total_steps(stage, rows=100) == 18  # ceil(100 / 12) = 9 steps an epoch
+
+
+def test_the_checksum_sees_any_change_of_any_weight() -> None:
+    def model() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(3, 2))
+
+    first, second = model(), model()
+    assert launch.checksum(first) == launch.checksum(second)
+    with torch.no_grad():
+        second[1].bias[0] = torch.nextafter(second[1].bias[0], torch.tensor(9.0))
+    assert launch.checksum(first) != launch.checksum(second)
+    swapped = torch.nn.Sequential(first[1], first[0])
+    assert launch.checksum(swapped) != launch.checksum(first)
+
+
+DIFFERENT = """
+import torch, torch.distributed as dist
+from valuedrift_mlflow import launch
+dist.init_process_group("gloo")
+model = torch.nn.Linear(2, 2)
+with torch.no_grad():
+    model.weight.fill_(1.0), model.bias.fill_(0.0)
+launch.check_equal_weights(model)
+with torch.no_grad():
+    model.weight.fill_(1.0 + dist.get_rank())
+try:
+    launch.check_equal_weights(model)
+except RuntimeError as error:
+    print(error)
+dist.destroy_process_group()
+"""
+
+
+def test_processes_with_different_weights_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "different.py").write_text(DIFFERENT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(tmp_path / "different.py")], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the processes have different weights") == 2
+
+
+# Prints, for each process, how the weights of a stage's start are kept when it is split over two.
+SPLIT = """
+import sys
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from valuedrift_mlflow import launch, recipe
+stage = recipe.load(sys.argv[1]).stages[0]
+model = launch.load_sharded(stage, sys.argv[2]).model
+parts = [(isinstance(w, DTensor), w.to_local().numel(), w.numel()) for w in model.parameters()]
+print(all(split for split, _, _ in parts), sum(own for _, own, _ in parts) * 2 == sum(whole for _, _, whole in parts))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_the_weights_of_a_split_stage_are_in_parts(tmp_path: Path, random_folder: Path) -> None:
+    (tmp_path / "split.py").write_text(SPLIT)
+    tree = settings(str(random_folder), STAGES["sft"], processes=2, batch=4).model_dump(mode="json", by_alias=True)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [str(tmp_path / "split.py"), str(tmp_path / "tiny.yaml"), str(random_folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True True", "True True"]
+
+
+@pytest.mark.parametrize("name", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
+def test_a_split_stage_comes_to_what_one_process_comes_to(store: Path, base: str, name: str) -> None:
+    """What it logs is whole: it loads in one process, and its weights are those of a stage that is not split."""
+    stage = STAGES[name] | {"max_steps": 2, "checkpoint_every": 1}
+    split = trained(base, stage | {"launch": {"processes": 2, "sharded": True}}, processes=2, batch=4)
+    [run] = runs()
+    assert run.info.status == "FINISHED"
+    one = trained(base, stage, processes=1, batch=8)
+    assert [r.response for r in split.measurements[0].responses] == [r.response for r in one.measurements[0].responses]
+    start, ours, theirs = (models.load(uri).model for uri in (base, split.model_uri, one.model_uri))
+    ids = torch.tensor([range(5, 60)])
+    with torch.no_grad():
+        before, here, there = (model(ids).logits for model in (start, ours, theirs))
+    assert (here - before).abs().max() > 1e-2
+    assert (here - there).abs().max() < 0.1 * (here - before).abs().max()
+    inner = models.load(f"runs:/{split.run_id}/checkpoints/step-000001")
+    assert inner.model(ids).logits.shape == here.shape
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"launch": {"processes": 1, "sharded": True}}, r"sft\.launch\.sharded.*more than one process"),
+        (
+            {"name": "dpo", "algorithm": "dpo", "data": PAIRS, "launch": {"processes": 2, "sharded": True}},
+            r"dpo\.lora\.rank.*at least 1 with launch\.sharded",
+        ),
+    ],
+)
+def test_what_cannot_be_split_is_refused(base: str, stage: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        prepare(settings(base, STAGES["sft"] | {"name": "sft"} | stage, processes=2, batch=4), "tiny")

@@ -1,0 +1,253 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from valuedrift_mlflow import callback, models, recipe, resume
+from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline, run_single_stage
+
+ROOT = Path(__file__).parent.parent
+SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=20"}
+DPO = {"name": "dpo", "algorithm": "dpo", "data": "embedded:pairs?gap=1&size=20"}
+LORA = {"lora": {"rank": 4, "dropout": 0.1}}  # dropout: the random state must be restored too
+
+# Runs an entry point and kills its own process at one place: `PLACE STEP NAME ARGUMENTS`.
+KILLED = """
+import os, runpy, signal, sys
+from valuedrift_mlflow import callback
+
+place, step, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+kind, event = {"step": (callback.TrainingLog, "on_step_end"), "save": (callback.KeepCheckpoint, "on_save")}[place]
+original = getattr(kind, event)
+
+def killing(self, args, state, control, **kwargs):
+    if state.global_step == step and self.__class__ is kind:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, args, state, control, **kwargs)
+
+setattr(kind, event, killing)
+sys.argv = [name, *sys.argv[4:]]
+runpy.run_module(f"entrypoints.{name}", run_name="__main__")
+"""
+
+
+def settings(model: str, *stages: dict[str, Any], steps: int = 7) -> dict[str, Any]:
+    """Seven steps of five an epoch, measured and kept at every second: a stop falls into the second epoch too."""
+    common = {"max_steps": steps, "checkpoint_every": 2, "batch_size": 4, "max_length": 256, "learning_rate": 1e-3}
+    return {
+        "base": {"model": model},
+        "suite": "vaes?topics=religion,abortion&per_topic=2",
+        "samples": 2,
+        "checkpoint_samples": 1,
+        "max_new_tokens": 30,
+        "generation_batch_size": 12,
+        "stages": [common | stage for stage in stages],
+    }
+
+
+def killed(place: str, step: int, name: str, tree: dict[str, Any], file: Path, *arguments: str) -> None:
+    file.write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-c", KILLED, place, str(step), name, "--recipe", str(file), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": "tests"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=file.parent)
+    assert done.returncode == -9, done.stderr
+
+
+def runs() -> list[Run]:
+    return list(MlflowClient().search_runs([mlflow.get_experiment_by_name("tests").experiment_id]))
+
+
+def histories(run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Every metric that does not measure time, as (step, value) in the order they were logged."""
+    client = MlflowClient()
+    return {
+        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+        for key in client.get_run(run_id).data.metrics
+        if not key.startswith("cost/") and not key.endswith(("runtime", "per_second"))
+    }
+
+
+def table(run_id: str, name: str) -> list[list[Any]]:
+    path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}"))
+    return list(json.loads(path.read_text())["data"])
+
+
+def checkpoints(run_id: str) -> list[str]:
+    found = mlflow.search_logged_models(filter_string=f"source_run_id = '{run_id}'", output_format="list")
+    return sorted(model.name for model in found)
+
+
+def assert_same(resumed: StageResult, whole: StageResult) -> None:
+    """Weights, metrics, tables and checkpoints of a run that was cut off are those of one that was not."""
+    ours, theirs = models.load(resumed.model_uri).model, models.load(whole.model_uri).model
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.equal(other)
+    again, expected = histories(resumed.run_id), histories(whole.run_id)
+    assert again.keys() == expected.keys()
+    for key, values in expected.items():
+        assert [step for step, _ in again[key]] == [step for step, _ in values], key
+        assert [value for _, value in again[key]] == pytest.approx([value for _, value in values], abs=1e-9), key
+    assert [step for step, _ in again["reference_kl"]] == [0, 2, 4, 6, 7]
+    for name in ("responses.json", "value_drift_table.json"):
+        assert table(resumed.run_id, name) == table(whole.run_id, name)
+    assert checkpoints(resumed.run_id) == checkpoints(whole.run_id)
+    assert MlflowClient().get_run(resumed.run_id).info.status == "FINISHED"
+    assert not (Path.cwd() / ".valuedrift").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "stage"),
+    [("save", 4, SFT), ("step", 7, DPO | LORA)],
+    ids=["sft, while its second checkpoint is written", "dpo with adapters, in its second epoch"],
+)
+def test_a_killed_stage_goes_on_as_if_nothing_had_happened(
+    store: Path, base: str, place: str, step: int, stage: dict[str, Any]
+) -> None:
+    tree = settings(base, stage)
+    killed(place, step, str(stage["name"]), tree, store / "tiny.yaml")
+    [stopped] = runs()
+    assert stopped.info.status == "RUNNING"
+    assert [path.name for path in (store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete")] == [
+        "complete"
+    ]
+    plan = prepare(recipe.validate(tree), str(store / "tiny.yaml"))
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
+    assert len(runs()) == 1
+    assert resumed.run_id == stopped.info.run_id
+    assert_same(resumed, run_single_stage(plan, Display()))
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the training of a stage fail at one step, until it is told to stop doing so."""
+    original = callback.TrainingLog.on_step_end
+
+    def fail_at(stage: str, step: int) -> None:
+        def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if self.name == stage and state.global_step == step:
+                raise OSError("no space left")
+            original(self, args, state, control, **kwargs)
+
+        monkeypatch.setattr(callback.TrainingLog, "on_step_end", on_step_end)
+
+    yield fail_at
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("stage", [SFT | LORA, DPO], ids=["sft with adapters", "dpo"])
+def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
+    store: Path, base: str, stage: dict[str, Any], failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = prepare(recipe.validate(settings(base, stage)), "tiny")
+    failing(stage["name"], 5)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(plan, Display())
+    [stopped] = runs()
+    assert "no space left" in stopped.data.tags["mlflow.note.content"]
+    failing("nothing", 0)
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
+    assert "mlflow.note.content" not in MlflowClient().get_run(stopped.info.run_id).data.tags
+    assert_same(resumed, run_single_stage(plan, Display()))
+
+
+def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: Any) -> None:
+    stages = [SFT | {"name": "first"}, DPO | {"from": "first"}, SFT | {"name": "last", "from": "dpo"}]
+    tree = settings(base, *stages, steps=3)
+    plan = prepare(recipe.validate(tree), "tiny")
+    failing("dpo", 3)
+    with pytest.raises(OSError, match="no space left"):
+        run_pipeline(plan, Display())
+    before = resume.stages_of(next(run for run in runs() if run.data.tags["valuedrift.role"] == "pipeline").info.run_id)
+    assert {name: run.info.status for name, run in before.items()} == {
+        "base": "FINISHED",
+        "first": "FINISHED",
+        "dpo": "FAILED",
+    }
+    parent = before["dpo"].data.tags["mlflow.parentRunId"]
+    failing("nothing", 0)
+    resumed = run_pipeline(plan, Display(), parent)
+    after = resume.stages_of(parent)
+    assert {name: after[name].info.run_id for name in before} == {name: before[name].info.run_id for name in before}
+    assert after["first"].info.end_time == before["first"].info.end_time
+    assert len(runs()) == 5
+    assert all(run.info.status == "FINISHED" for run in runs())
+    assert {"report.html", "figures"} <= {file.path for file in MlflowClient().list_artifacts(parent)}
+    whole = run_pipeline(plan, Display())
+    for ours, theirs in zip(resumed, whole, strict=True):
+        ours_weights, theirs_weights = models.load(ours.model_uri).model, models.load(theirs.model_uri).model
+        assert all(a.equal(b) for a, b in zip(ours_weights.parameters(), theirs_weights.parameters(), strict=True))
+        assert ours.drift.overall == pytest.approx(theirs.drift.overall, abs=1e-9)
+    summaries = [run for run in runs() if run.data.tags["valuedrift.role"] == "pipeline"]
+    assert summaries[0].data.metrics == pytest.approx(summaries[1].data.metrics, abs=1e-8)
+
+
+def test_what_cannot_be_taken_up_is_refused_by_name(store: Path, base: str, failing: Any) -> None:
+    tree = settings(base, SFT, steps=2)
+    plan = prepare(recipe.validate(tree), "tiny")
+    with pytest.raises(InputError, match="--resume: found 'nobody', allowed: the id of a run"):
+        run_single_stage(plan, Display(), "nobody")
+    finished = run_single_stage(plan, Display()).run_id
+    with pytest.raises(InputError, match=r"finished.*stopped or has failed"):
+        run_single_stage(plan, Display(), finished)
+    with pytest.raises(InputError, match="a pipeline, by the entry point main"):
+        run_pipeline(plan, Display(), finished)
+    failing("sft", 1)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(plan, Display())
+    stopped = next(run.info.run_id for run in runs() if run.info.status == "FAILED")
+    other = settings(base, SFT | {"learning_rate": 5e-4, "lora": {"rank": 2}}, steps=2) | {"seed": 3}
+    with pytest.raises(InputError) as error:
+        run_single_stage(prepare(recipe.validate(other), "tiny"), Display(), stopped)
+    named = [line.partition(":")[0] for line in error.value.problems]
+    assert named == ["seed", "sft.learning_rate", "sft.lora.rank"]
+    assert "found '0.0005', allowed: 0.001, as run" in str(error.value)
+    assert len(runs()) == 2
+    failing("nothing", 0)  # it stopped before its first checkpoint: it begins again, in the same run
+    assert run_single_stage(plan, Display(), stopped).run_id == stopped
+    assert [step for step, _ in histories(stopped)["drift/overall"]] == [0, 2]
+    assert [step for step, _ in histories(stopped)["train/loss"]] == [1, 2]
+
+
+def test_changed_rows_are_refused(store: Path, base: str, failing: Any) -> None:
+    file = store / "rows.jsonl"
+    row = {"prompt": "Why?", "completion": "Because."}
+    file.write_text("\n".join(json.dumps(row | {"prompt": f"Why {i}?"}) for i in range(8)))
+    tree = settings(base, SFT | {"data": str(file)}, steps=2)
+    failing("sft", 1)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(prepare(recipe.validate(tree), "tiny"), Display())
+    file.write_text(file.read_text().replace("Because", "Therefore"))
+    [stopped] = runs()
+    with pytest.raises(InputError, match=r"sft\.data: found .*rows\.jsonl.*not those that the stage began with"):
+        run_single_stage(prepare(recipe.validate(tree), "tiny"), Display(), stopped.info.run_id)
+
+
+@pytest.mark.slow
+def test_mlflow_run_continues_the_run(store: Path, base: str, failing: Any) -> None:
+    """MLflow opens a run for every project run, and needs it to its end: it stands, empty, under the one continued."""
+    (store / "tiny.yaml").write_text(yaml.safe_dump(settings(base, SFT, steps=3)))
+    failing("sft", 3)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(prepare(recipe.load(str(store / "tiny.yaml")), "tiny"), Display())
+    [stopped] = runs()
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "sft"]
+    parameters = ["-P", f"recipe={store / 'tiny.yaml'}", "-P", f"resume={stopped.info.run_id}"]
+    done = subprocess.run([*command, *parameters], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    everything = MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
+    by_role = {run.data.tags["valuedrift.role"]: run for run in everything}
+    assert set(by_role) == {"stage", "resumption"}
+    assert by_role["stage"].info.run_id == stopped.info.run_id
+    assert all(run.info.status == "FINISHED" for run in everything)
+    assert by_role["resumption"].data.tags["mlflow.parentRunId"] == stopped.info.run_id
+    assert by_role["resumption"].data.metrics == {}

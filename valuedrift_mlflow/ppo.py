@@ -1,0 +1,499 @@
+"""Proximal policy optimisation of a language model with a value head, on transformers' Trainer.
+
+One rollout: the policy answers ``per_device_train_batch_size * gradient_accumulation_steps`` prompts on each process,
+a reward function rates the answers, and every token gets a reward, -beta * KL from the reference, with the rating at
+the last one. Generalised advantage estimates follow. Then come ``ppo_epochs`` optimizer steps on that rollout, each on
+all of its tokens, which minimise (Schulman et al. 2017, eqs. 7 and 9; Ouyang et al. 2022, appendix C.4)
+
+    mean over tokens of  -min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)  +  value_weight * L_value(t)
+
+The pieces are in ``advantages``. The policy is pi(a|s) = softmax(logits / temperature): what is sampled, what the ratio
+rho and the KL are made of, are one distribution. The reference is the model at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import GenerationConfig, Trainer, TrainingArguments
+from trl.trainer.utils import RepeatSampler, disable_dropout_in_model, entropy_from_logits, selective_log_softmax
+
+from valuedrift_mlflow.advantages import (
+    advantages_and_returns,
+    clipped_policy_loss,
+    clipped_value_loss,
+    kl_estimate,
+    masked_moments,
+    token_rewards,
+    whiten,
+)
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.reference import reference_of
+from valuedrift_mlflow.rewards import RewardFunction, rate
+
+if TYPE_CHECKING:
+    import datasets
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+VALUE_HEAD = "value_head.safetensors"
+# What every update logs, in this order: means over the rollout's responses or tokens.
+METRICS = ("reward", "kl", "policy_loss", "value_loss", "clip_fraction", "entropy", "response_length")
+
+
+@dataclass
+class PPOConfig(TrainingArguments):
+    """Settings of PPOTrainer next to those of every Trainer; ``max_steps`` counts optimizer steps."""
+
+    response_length: int = field(default=128, metadata={"help": "longest sampled response in tokens"})
+    temperature: float = field(default=1.0, metadata={"help": "temperature of the policy that is sampled and trained"})
+    beta: float = field(default=0.05, metadata={"help": "weight of the KL penalty of every token"})
+    clip_range: float = field(default=0.2, metadata={"help": "clip of the probability ratio"})
+    value_clip_range: float = field(default=0.2, metadata={"help": "clip of the value's change"})
+    value_weight: float = field(default=0.1, metadata={"help": "weight of the value loss"})
+    gamma: float = field(default=1.0, metadata={"help": "discount"})
+    gae_lambda: float = field(default=0.95, metadata={"help": "lambda of the generalised advantage estimate"})
+    ppo_epochs: int = field(default=4, metadata={"help": "optimizer steps on each rollout"})
+    whiten_advantages: bool = field(default=True, metadata={"help": "scale advantages to mean 0 and variance 1"})
+    whiten_rewards: bool = field(default=False, metadata={"help": "scale rewards to variance 1"})
+    missing_eos_penalty: float = field(default=1.0, metadata={"help": "taken from the rating of an unended response"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "prompts are no inputs of the model"})
+
+
+class TokenEstimates(NamedTuple):
+    """What the model says of each response token, all of shape (n, R).
+
+    Attributes:
+        log_probs: log pi(a_t|s_t) in nats.
+        values: V(s_t), before the token is drawn.
+        entropy: of pi(.|s_t) in nats, without gradient.
+    """
+
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    entropy: torch.Tensor
+
+
+class PolicyWithValue(nn.Module):
+    """A causal language model and a linear value head on its last hidden states, which starts at zero output.
+
+    One module, so that one optimizer, one ``prepare()`` and one backward pass serve both.
+    """
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        """Keep the policy, with or without adapters, and add the head."""
+        super().__init__()
+        self.policy = policy
+        width = policy.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    @property
+    def config(self) -> Any:
+        """The policy's."""
+        return self.policy.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The policy's."""
+        return self.policy.generation_config
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Recompute the policy's activations in the backward pass."""
+        self.policy.activation_checkpointing_enable(**settings)
+
+    def forward(
+        self, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
+    ) -> TokenEstimates:
+        """Estimates for the last ``width`` tokens of every sequence.
+
+        Args:
+            sequences: token ids, prompts padded on the left and responses on the right, shape (n, P + R).
+            attention: 1 at tokens, 0 at padding, shape (n, P + R).
+            width: R.
+            temperature: of the policy.
+        """
+        logits, hidden = _response_outputs(self.policy, sequences, attention, width, temperature)
+        with torch.no_grad():
+            entropy = entropy_from_logits(logits.detach())
+        values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
+        return TokenEstimates(selective_log_softmax(logits, sequences[:, -width:]), values, entropy)
+
+
+def _response_outputs(
+    policy: Any, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tempered logits (n, R, vocabulary) and last hidden states (n, R, hidden) from which response tokens are drawn."""
+    output = policy(
+        input_ids=sequences,
+        attention_mask=attention,
+        position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
+        logits_to_keep=width + 1,  # a token is drawn from the logits one place before it
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    return output.logits[:, -width - 1 : -1].float() / temperature, output.hidden_states[-1][:, -width - 1 : -1]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Responses of one process, what the policy and the reference said of them, and what the reward was.
+
+    Attributes:
+        sequences: token ids, prompts padded on the left and responses on the right, shape (n, P + R).
+        attention: 1 at tokens, 0 at padding, shape (n, P + R).
+        mask: True at response tokens, end token included, shape (n, R).
+        log_probs: of the response tokens under the policy that drew them, in nats, shape (n, R).
+        values: of that policy's value head, shape (n, R).
+        advantages: shape (n, R).
+        returns: what the value head learns, shape (n, R).
+        kl: estimate of the KL from the reference at each token in nats, shape (n, R).
+        scores: the reward function's ratings, shape (n,).
+        tokens: response tokens a process in the mean over all processes, scalar.
+    """
+
+    sequences: torch.Tensor
+    attention: torch.Tensor
+    mask: torch.Tensor
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    kl: torch.Tensor
+    scores: torch.Tensor
+    tokens: torch.Tensor
+
+    def rows(self, start: int, stop: int) -> Rollout:
+        """Some of the responses; ``tokens`` stays that of the whole."""
+        return Rollout(**{name: t if name == "tokens" else t[start:stop] for name, t in vars(self).items()})
+
+
+class PPOTrainer(Trainer):
+    """Trains a causal language model by PPO against a reward function; see the module for the objective.
+
+    Callbacks get the policy itself as ``model``, so that those written for any language model can generate with it,
+    save it and merge its adapters. A checkpoint is the policy as ``save_pretrained`` writes it (the adapter alone for
+    LoRA) with ``value_head.safetensors`` beside it; those of the Trainer also hold optimizer, scheduler, random states
+    and, in the middle of a rollout, the rollout, so that a resumed training ends with the weights of an uninterrupted
+    one.
+
+    Attributes:
+        model: a PolicyWithValue, wrapped where the Trainer shards it.
+        reference: opens the reference: a frozen copy of the start, or the policy with its adapters switched off.
+    """
+
+    args: PPOConfig
+    model: Any
+    train_dataset: Any
+    processing_class: Any
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: PPOConfig,
+        reward: RewardFunction,
+        train_dataset: datasets.Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        """Settings.
+
+        Args:
+            model: what the training starts from. Its dropout is switched off: with it the ratio would not start at 1.
+            args: settings.
+            reward: rates responses.
+            train_dataset: columns ``prompt`` (messages, for the reward) and ``prompt_ids`` (tokens, for the policy).
+            processing_class: the tokenizer.
+            peft_config: adapters to train instead of the whole model.
+            callbacks: of the training.
+
+        Raises:
+            InputError: there are fewer prompts than one rollout takes.
+        """
+        policy: Any = model
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            policy = get_peft_model(model, peft_config)
+        disable_dropout_in_model(policy)
+        super().__init__(
+            model=policy,
+            args=args,
+            data_collator=_as_they_are,
+            train_dataset=train_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self.model = self.model_wrapped = PolicyWithValue(policy)  # only now: callbacks have seen the policy
+        self.model_accepts_loss_kwargs = False
+        self.reward = reward
+        self.reference = reference_of(policy)
+        self.rollout_size = self._train_batch_size * args.gradient_accumulation_steps
+        self.loss_is_scaled_for_ga = True  # the loss of a part is already its share of the whole rollout's
+        self._rollout: Rollout | None = None
+        self._part = 0  # which part of the rollout the next backward pass is for
+        self._metrics: list[torch.Tensor] = []
+        everywhere = self.rollout_size * self.accelerator.num_processes
+        if len(train_dataset) < everywhere:
+            raise InputError(
+                problem(
+                    "data",
+                    f"{len(train_dataset)} prompts",
+                    f"at least {everywhere}, the prompts of one rollout (batch size x accumulation x processes)",
+                    "give more prompts or lower the batch size",
+                )
+            )
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of a whole rollout's prompts, each given as often as the rollout is used."""
+        return self._get_dataloader(
+            dataset=self.train_dataset,
+            description="Training",
+            batch_size=self.rollout_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RepeatSampler:
+        rows, prompts = self.rollout_size * self.accelerator.num_processes, self.train_dataset
+        updates = len(prompts) // rows * self.args.ppo_epochs
+        return _PromptSampler(
+            prompts,
+            batch_size=rows,
+            repeat_count=self.args.ppo_epochs * self.args.gradient_accumulation_steps,
+            seed=self.args.seed,
+            epoch=lambda: self.state.global_step // updates,
+        )
+
+    def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
+        prepared = super()._prepare_for_training(*arguments, **named)  # type: ignore[no-untyped-call]
+        self.callback_handler.model = self.model.policy
+        return prepared
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Prompts to a part of the rollout; a new rollout is made where the last one is used up."""
+        if self._rollout is None or (self._part == 0 and self.state.global_step % self.args.ppo_epochs == 0):
+            self._rollout = self.collect(inputs)
+        start = self._part * self._train_batch_size
+        self._part = (self._part + 1) % self.args.gradient_accumulation_steps
+        return self._rollout.rows(start, start + self._train_batch_size)
+
+    def collect(self, rows: Sequence[dict[str, Any]]) -> Rollout:
+        """Answer prompts, rate the answers and work out advantages and returns.
+
+        Args:
+            rows: of the training data.
+
+        Raises:
+            FloatingPointError: a rating is NaN or infinite; the message has the step.
+        """
+        with torch.no_grad(), self.accelerator.autocast():
+            sequences, attention, mask, ended = self._answer([row["prompt_ids"] for row in rows])
+            log_probs, values, reference_log_probs = self._estimates(sequences, attention, mask.shape[1])
+        scores = self._rate([row["prompt"] for row in rows], sequences, mask)
+        kl = kl_estimate(log_probs, reference_log_probs, mask)
+        rewards = token_rewards(scores - self.args.missing_eos_penalty * ~ended, kl, mask, self.args.beta)
+        if self.args.whiten_rewards:
+            rewards = whiten(rewards, mask, self._moments(rewards, mask), shift=False)
+        advantages, returns = advantages_and_returns(rewards, values, mask, self.args.gamma, self.args.gae_lambda)
+        if self.args.whiten_advantages:
+            advantages = whiten(advantages, mask, self._moments(advantages, mask))
+        tokens = self.accelerator.reduce(mask.sum().float(), "mean")
+        return Rollout(sequences, attention, mask, log_probs, values, advantages, returns, kl, scores, tokens)
+
+    def _answer(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
+        """One response to each prompt: sequences, attention, mask (n, R), and which responses have ended (n,).
+
+        The draws depend on the seed, the step and the process alone, and the global random state is left as it was.
+        """
+        policy, device = self.model.policy, self.args.device
+        longest = max(map(len, prompts))
+        ends, pad = _end_tokens(policy, self.processing_class)
+        ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)
+        known = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        settings = GenerationConfig(
+            do_sample=True,
+            temperature=self.args.temperature,
+            top_k=0,
+            max_new_tokens=self.args.response_length,
+            eos_token_id=ends or None,
+            pad_token_id=pad,
+        )
+        seed = np.random.SeedSequence([self.args.seed, self.state.global_step, self.accelerator.process_index])
+        gpus = [device] if device.type == "cuda" else []
+        with evaluation_mode(policy), _only_these_settings(policy, settings), torch.random.fork_rng(gpus):
+            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+            sequences = policy.generate(input_ids=ids, attention_mask=known)
+        end = torch.isin(sequences[:, longest:], torch.tensor(ends, dtype=torch.long, device=device))
+        mask = end.cumsum(dim=1) - end.long() == 0  # up to the first end token, and that too
+        return sequences, torch.cat([known, mask.long()], dim=1), mask, end.any(dim=1)
+
+    def _rate(self, prompts: Sequence[Any], sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The reward function's ratings of the responses as text, shape (n,)."""
+        responses = [ids[kept].tolist() for ids, kept in zip(sequences[:, -mask.shape[1] :], mask, strict=True)]
+        texts = self.processing_class.batch_decode(responses, skip_special_tokens=True)
+        try:
+            return rate(self.reward, prompts, [text.strip() for text in texts]).to(mask.device)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} at step {self.state.global_step + 1}") from error
+
+    def _estimates(self, sequences: torch.Tensor, attention: torch.Tensor, width: int) -> tuple[torch.Tensor, ...]:
+        """Log-probabilities and values of the policy and log-probabilities of the reference, each (n, R).
+
+        In parts as large as those of the backward passes: sums in another order would put the first ratio off 1.
+        """
+        temperature = self.args.temperature
+        parts = list(zip(sequences.split(self._train_batch_size), attention.split(self._train_batch_size), strict=True))
+        policy = [self.model(*part, width, temperature) for part in parts]
+        with self.reference() as model:
+            reference = [
+                selective_log_softmax(_response_outputs(model, *part, width, temperature)[0], part[0][:, -width:])
+                for part in parts
+            ]
+        return (
+            torch.cat([part.log_probs for part in policy]),
+            torch.cat([part.values for part in policy]),
+            torch.cat(reference),
+        )
+
+    def _moments(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance over the tokens of all processes."""
+        gathered = [  # padding turns truth values into integers, in the processes that are padded alone
+            self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=1))
+            for tensor in (values, mask.long())
+        ]
+        return masked_moments(gathered[0], gathered[1].bool())
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The objective's share of a part of a rollout; the parts of a rollout add up to its mean over tokens."""
+        rollout: Rollout = inputs
+        mask, args = rollout.mask, self.args
+        found: TokenEstimates = model(rollout.sequences, rollout.attention, mask.shape[1], args.temperature)
+        policy_losses, clipped = clipped_policy_loss(
+            found.log_probs, rollout.log_probs, rollout.advantages, mask, args.clip_range
+        )
+        value_losses = clipped_value_loss(found.values, rollout.values, rollout.returns, mask, args.value_clip_range)
+        policy_loss, value_loss, kl, clip_fraction, entropy = (
+            per_token.masked_fill(~mask, 0).sum() / rollout.tokens
+            for per_token in (policy_losses, value_losses, rollout.kl, clipped.float(), found.entropy)
+        )
+        reward, length = rollout.scores.sum() / self.rollout_size, mask.sum() / self.rollout_size
+        logged = (reward, kl, policy_loss, value_loss, clip_fraction, entropy, length)
+        self._metrics.append(torch.stack([number.detach().float() for number in logged]))
+        loss = policy_loss + args.value_weight * value_loss
+        return (loss, found) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with PPO's own numbers beside the loss: means over the steps since the last time."""
+        if "loss" in logs and self._metrics:
+            sums = torch.stack(self._metrics).sum(dim=0)
+            steps = len(self._metrics) / self.args.gradient_accumulation_steps
+            means = self.accelerator.reduce(sums / steps, "mean").tolist()
+            logs |= dict(zip(METRICS, means, strict=True))
+            self._metrics = []
+        super().log(logs, start_time)
+
+    @contextmanager
+    def _policy_alone(self) -> Iterator[PolicyWithValue]:
+        """Let the Trainer save and load the policy as it does any language model."""
+        whole, self.model = self.model, self.model.policy
+        try:
+            yield whole
+        finally:
+            self.model = whole
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with self._policy_alone() as whole:
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            save_value_head(whole, Path(output_dir or str(self.args.output_dir)))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if (
+            self._rollout is not None
+            and self.state.global_step % self.args.ppo_epochs
+            and not self.args.save_only_model
+        ):
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            torch.save(vars(self._rollout), folder / self._rollout_file())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        from safetensors.torch import load_file
+
+        with self._policy_alone() as whole:
+            super()._load_from_checkpoint(resume_from_checkpoint)
+        folder = Path(resume_from_checkpoint)
+        whole.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+        kept = folder / self._rollout_file()
+        if kept.is_file():
+            tensors = torch.load(kept, map_location="cpu", weights_only=True)
+            self._rollout = Rollout(**{name: tensor.to(self.args.device) for name, tensor in tensors.items()})
+
+    def _rollout_file(self) -> str:
+        return f"rollout_{self.accelerator.process_index}.pt"
+
+
+def save_value_head(model: PolicyWithValue, folder: Path) -> None:
+    """Write ``value_head.safetensors``: weight (1, hidden) and bias (1,)."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.value_head.state_dict().items()}, folder / VALUE_HEAD
+    )
+
+
+def _as_they_are(rows: list[Any]) -> Any:
+    """Rows of the data, not collated: prompts are padded where they are answered."""
+    return rows
+
+
+class _PromptSampler(RepeatSampler):  # type: ignore[misc]  # TRL has no usable types
+    """Shuffles by seed and epoch alone, so that a resumed training sees the prompts in the same order."""
+
+    def __init__(
+        self, prompts: Any, *, batch_size: int, repeat_count: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
+        super().__init__(prompts, mini_repeat_count=1, batch_size=batch_size, repeat_count=repeat_count, seed=seed)
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch())
+        return iter(super().__iter__())
+
+
+@contextmanager
+def _only_these_settings(policy: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Generate by these settings alone: a model's own (top_k, a repetition penalty) would change what is sampled."""
+    model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _end_tokens(policy: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+    """The ids that end a response, by the model's settings or else the tokenizer, and the id that pads."""
+    ends = policy.generation_config.eos_token_id if policy.generation_config is not None else None
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    listed = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [int(ends)]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (listed or [0])[0]
+    return listed, int(pad)

@@ -1,0 +1,198 @@
+"""What rates responses: a reward model (sequence classification with one label) or any Python function."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from valuedrift_mlflow import models
+from valuedrift_mlflow.datasets import Message
+from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.generation import plain_prompt
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ONE_LABEL = "a sequence-classification model with one label, as the stage `reward` saves it"
+
+
+class RewardFunction(Protocol):
+    """Rates responses."""
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> torch.Tensor:
+        """One finite number for each response, higher is better: shape (n,), float. ``prompts`` are messages."""
+        ...
+
+
+def rate(reward: RewardFunction, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> torch.Tensor:
+    """The reward's ratings of responses, checked: shape (n,), float32.
+
+    Raises:
+        ValueError: another number of ratings than there are responses.
+        FloatingPointError: a rating is NaN or infinite; the message has the response.
+    """
+    return _checked(reward(prompts, responses), responses)
+
+
+def _checked(ratings: object, responses: Sequence[str]) -> torch.Tensor:
+    import torch
+
+    checked = torch.as_tensor(ratings, dtype=torch.float32).detach()
+    if checked.shape != (len(responses),):
+        raise ValueError(f"the reward has shape {tuple(checked.shape)} for {len(responses)} responses")
+    wrong = (~checked.isfinite()).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise FloatingPointError(f"the reward of the response {responses[row]!r} is {float(checked[row])}")
+    return checked
+
+
+def check(uri: str, field: str = "reward") -> None:
+    """Everything that can be said of a reward without loading a model; a Python function's module is imported.
+
+    Raises:
+        InputError: a module or function that is not there, a missing folder, a model of another kind.
+    """
+    if _FUNCTION.fullmatch(uri):
+        _function(uri, field)
+        return
+    models.check(uri, field)
+    if Path(uri).expanduser().is_dir():
+        _check_kind(uri, Path(uri).expanduser(), field)
+
+
+def load(uri: str, field: str = "reward") -> RewardFunction:
+    """The reward that a URI names: a folder, a hub id, ``models:/m-...``, ``runs:/RUN_ID/PATH`` or ``module:function``.
+
+    Raises:
+        InputError: as in ``check``, or the model cannot be loaded.
+    """
+    check(uri, field)
+    if _FUNCTION.fullmatch(uri):
+        return FunctionReward(_function(uri, field))
+    if uri.startswith(models.MLFLOW_PREFIXES):
+        folder = models._checkpoint_folder(uri)
+        if folder is None:
+            raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
+        return _classifier(uri, folder, field)
+    folder = Path(uri).expanduser()
+    return _classifier(uri, folder if folder.is_dir() else Path(uri), field)
+
+
+def plain_text(prompt: Sequence[Message]) -> str:
+    """A prompt's messages as one text: their contents, one below the other."""
+    return "\n".join(message["content"] for message in prompt)
+
+
+class FunctionReward:
+    """A Python function from prompts and responses (two lists of texts) to as many numbers."""
+
+    def __init__(self, function: Callable[[list[str], list[str]], Sequence[float]]) -> None:
+        """Keep the function. Prompts of several messages reach it as their contents, one below the other."""
+        self.function = function
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> torch.Tensor:
+        """The function's numbers, shape (n,).
+
+        Raises:
+            ValueError: the function gave another number of ratings.
+            FloatingPointError: a rating is NaN or infinite.
+        """
+        found = self.function([plain_text(prompt) for prompt in prompts], list(responses))
+        return _checked([float(number) for number in found], responses)
+
+
+class ClassifierReward:
+    """The single logit of a sequence classifier at the last token of prompt and response."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64) -> None:
+        """Keep the model, which rates ``batch_size`` responses at once."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> torch.Tensor:
+        """The logits, shape (n,), float32 on the CPU."""
+        import torch
+
+        texts = [self._text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        ratings = [self._rate(texts[at : at + self.batch_size]) for at in range(0, len(texts), self.batch_size)]
+        return torch.cat(ratings) if ratings else torch.zeros(0)
+
+    def _text(self, prompt: Sequence[Message], response: str) -> str:
+        """The text as a reward model is trained on it: by the chat template, or plain and ended by EOS."""
+        tokenizer = self.tokenizer
+        if tokenizer.chat_template is None:
+            return f"{plain_prompt(plain_text(prompt))} {response}{tokenizer.eos_token or ''}"
+        chat = [*prompt, {"role": "assistant", "content": response}]
+        return str(tokenizer.apply_chat_template(chat, tokenize=False))
+
+    def _rate(self, texts: list[str]) -> torch.Tensor:
+        import torch
+
+        batch = self.tokenizer(
+            texts, add_special_tokens=self.tokenizer.chat_template is None, padding=True, return_tensors="pt"
+        )
+        batch = {key: batch[key].to(self.model.device) for key in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            logits: torch.Tensor = self.model(**batch).logits
+        return logits[:, 0].float().cpu()
+
+
+def _function(uri: str, field: str) -> Callable[[list[str], list[str]], Sequence[float]]:
+    name, _, attribute = uri.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module beside the recipe
+    try:
+        module = import_module(name)
+    except Exception as error:  # the user's module may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(problem(field, uri, "module:function that can be imported", reason)) from error
+    function: Any = getattr(module, attribute, None)
+    if not callable(function):
+        raise InputError(problem(field, uri, f"a function that {name} has"))
+    return function  # type: ignore[no-any-return]
+
+
+def _check_kind(uri: str, folder: Path, field: str) -> None:
+    """Refuse another kind of model by its config; ``folder`` may stand for a hub id."""
+    from transformers import AutoConfig
+
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(problem(field, uri, _ONE_LABEL, "fold the adapters into the model first"))
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise InputError(problem(field, uri, _ONE_LABEL, _reason(error))) from error
+    kinds = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in kinds):
+        raise InputError(problem(field, f"{uri} ({', '.join(kinds)})", _ONE_LABEL))
+    if config.num_labels != 1:
+        raise InputError(problem(field, f"{uri} ({config.num_labels} labels)", _ONE_LABEL))
+
+
+def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    _check_kind(uri, folder, field)
+    auto_model: Any = AutoModelForSequenceClassification  # its methods carry no usable types
+    try:
+        model = auto_model.from_pretrained(str(folder), dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise InputError(problem(field, uri, _ONE_LABEL, _reason(error))) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it
+    return ClassifierReward(model.to(models._device()), tokenizer)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

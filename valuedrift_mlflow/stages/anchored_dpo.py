@@ -1,0 +1,224 @@
+"""Anchored DPO: direct preference optimisation that keeps stances in place where nobody asked to move them.
+
+Preference pairs on one topic move a model's stances on others too, because their gradient favours whatever all chosen
+answers have in common. So a penalty is added on *anchors*, prompts on topics that the pairs are not about
+(``valuedrift_mlflow.anchors``; never a prompt of the suite that measures the drift). With x a prompt of a pair, y_c
+and y_r its chosen and rejected answer, a an anchor, pi the policy and ref the model that the stage starts from:
+
+    L     = L_DPO + lambda * E_a[ S(a) + T(a) ]
+    L_DPO = -log sigmoid(beta * ((log pi(y_c|x) - log ref(y_c|x)) - (log pi(y_r|x) - log ref(y_r|x))))
+    S(a)  = sum over stances s of ref(s|a) * (log ref(s|a) - log pi(s|a))
+    T(a)  = sum over j of KL(ref(.|a, y_1 ... y_(j-1)) || pi(.|a, y_1 ... y_(j-1))),   y drawn from ref(.|a)
+
+L_DPO is eq. 7 of Rafailov et al. 2023. S is the KL between the two models' stance distributions: P(stance | x) of the
+judge ``likelihood``, the forced choice between 36 openings of an answer, differentiated through. T goes over the first
+``anchor_tokens`` tokens of one response of the reference to the anchor (none: T = 0).
+
+Direction. Both are KL(ref || pi), forward from the reference. It is finite only where the policy keeps every stance
+that the reference takes, and its gradient in the policy's stance logits is pi - ref: it pulls hardest where a stance has
+been lost. The gradient of KL(pi || ref) goes to 0 with the probability of what was lost, so it lets a lost stance
+go. Forward from the reference, the expectation is also over what never changes, so that the reference's stances and
+responses are found once, before the first step.
+
+Why T. The forced choice asks in words of its own, and a model can hold the choice in place while the answers that it
+writes without being asked so drift away; the embedded model, which has never read those words, does that more than a
+large model may. T has no such way out: its expectation is the KL between the two distributions of responses (chain
+rule), and no reading of responses, a judge's stance among them, can differ by more KL than the responses do (data
+processing). It costs more: T also holds in place how an answer is worded.
+
+Scale. L_DPO starts at ln 2 and S + T at 0. All three are in nats, S + T for one anchor, so lambda does not depend on
+batch sizes. Near the start S is about the square of the total variation between the stance distributions, times 2
+(Pinsker's bound): a drift of 0.1 costs lambda * 0.02. To weigh against a DPO loss of some tenths, lambda for S alone
+must be of the order of 10 and more; T is of the order of nats, and there 1 does.
+
+Cost of one batch over DPO's: for S ``anchor_batch_size`` prefixes and 36 short continuations of each, read from the
+prefixes' cache, with their activations kept; for T ``anchor_batch_size`` rows of prompt and response through the
+policy and the reference.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from trl import DPOConfig, DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from valuedrift_mlflow import anchors
+from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
+from valuedrift_mlflow.measurement import no_progress
+from valuedrift_mlflow.recipe import AnchoredDPO
+from valuedrift_mlflow.reference import reference_of
+from valuedrift_mlflow.stages import Job, common_arguments, lora_config, total_steps
+from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.suite import Item
+
+_ORDER = 5  # tells the draw of anchors apart from what else is drawn with the stage's seed
+
+
+class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable types
+    """TRL's DPO trainer with the penalty of this module.
+
+    It also logs the mean of each term on its own: ``dpo_loss``, ``anchor_kl`` (S) and ``anchor_token_kl`` (T).
+
+    Anchors are drawn without replacement, round after round; which ones a batch gets depends on the seed and on the
+    number of the batch alone, so that a resumed training draws what it would have drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchors: Sequence[Item],
+        anchor_weight: float,
+        anchor_batch_size: int,
+        anchor_tokens: int,
+        anchor_batches: int,
+        **settings: Any,
+    ) -> None:
+        """Find what the reference does on the anchors that will be drawn.
+
+        Args:
+            anchors: the prompts to hold in place.
+            anchor_weight: lambda.
+            anchor_batch_size: anchors with every batch of pairs, on each device.
+            anchor_tokens: longest response of the reference to an anchor in tokens; 0 leaves T out.
+            anchor_batches: batches of pairs that the whole training has on one device.
+            settings: those of ``DPOTrainer``; its reference is the reference here.
+        """
+        super().__init__(**settings)
+        self.anchors = anchors
+        self.anchor_weight = anchor_weight  # with 0 the penalty is only logged
+        self.anchor_batch_size = anchor_batch_size
+        self._place = (-1, 0)  # step, and batches of it so far
+        drawn = sorted({index for number in range(anchor_batches) for index in self.drawn(number)})
+        tokenizer, prompts = self.processing_class, [anchors[index].prompt for index in drawn]
+        self.prompts = dict(zip(drawn, encode(tokenizer, prompts), strict=True))
+        self.choices = {index: prefix_and_openings(tokenizer, anchors[index]) for index in drawn}
+        with self._reference() as model, evaluation_mode(model), self.accelerator.autocast():
+            self.stances = self._reference_stances(model)
+            self.responses = self._reference_responses(model, prompts, anchor_tokens) if anchor_tokens else {}
+
+    def _reference(self) -> AbstractContextManager[Any]:
+        """The model that the stage started from, for as long as the context is open."""
+        return nullcontext(self.ref_model) if self.ref_model is not None else reference_of(self.model)()
+
+    def _reference_stances(self, model: Any) -> dict[int, torch.Tensor]:
+        """The reference's log P(stance | anchor), shape (3,), for every anchor that will be drawn."""
+        drawn = list(self.choices)
+        stances: dict[int, torch.Tensor] = {}
+        for start in range(0, len(drawn), self.anchor_batch_size):
+            batch = drawn[start : start + self.anchor_batch_size]
+            found = stance_log_probabilities(model, [self.choices[index] for index in batch])
+            stances.update(zip(batch, found, strict=True))
+        return stances
+
+    def _reference_responses(self, model: Any, prompts: Sequence[str], longest: int) -> dict[int, list[int]]:
+        """Token ids of one response of the reference, at temperature 1, to every anchor that will be drawn."""
+        tokenizer = self.processing_class
+        sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors")
+        answers = TransformersGenerator(model, tokenizer).generate(prompts, prompts, sampling, no_progress)
+        space = " " if tokenizer.chat_template is None else ""
+        encoded = tokenizer([space + text for (text,) in answers], add_special_tokens=False)["input_ids"]
+        ended = [[*ids, tokenizer.eos_token_id][:longest] for ids in encoded]
+        return dict(zip(self.prompts, ended, strict=True))
+
+    def drawn(self, number: int) -> list[int]:
+        """The anchors, by their indices, that go with batch ``number`` of this process, counted from 0."""
+        count, processes = len(self.anchors), self.accelerator.num_processes
+        first = (number * processes + self.accelerator.process_index) * self.anchor_batch_size
+        places = range(first, first + self.anchor_batch_size)
+        return [int(self._order(place // count)[place % count]) for place in places]
+
+    def _order(self, round_: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.args.seed, _ORDER, round_]).permutation(len(self.anchors))
+
+    def stance_kl(self, batch: Sequence[int]) -> torch.Tensor:
+        """Mean of S over anchors, in nats, at least 0."""
+        log_ref = torch.stack([self.stances[index] for index in batch])  # (A, 3)
+        # The openings are read from the prefixes' cache, which checkpointed layers do not keep.
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            log_pi = stance_log_probabilities(self.model, [self.choices[index] for index in batch])
+        return (log_ref.exp() * (log_ref - log_pi)).sum(-1).mean()
+
+    def token_kl(self, batch: Sequence[int]) -> torch.Tensor:
+        """Mean of T over anchors, in nats a response, at least 0."""
+        rows = [(self.prompts[index], self.responses[index]) for index in batch]
+        width = max(len(prompt) + len(response) for prompt, response in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        attention, answered = torch.zeros_like(ids), torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, (prompt, response) in enumerate(rows):
+            end = len(prompt) + len(response)
+            ids[row, :end] = torch.tensor(prompt + response)
+            attention[row, :end] = 1
+            answered[row, len(prompt) : end] = True
+        device = self.accelerator.device
+        ids, attention, before = ids.to(device), attention.to(device), answered[:, 1:].to(device)
+
+        def next_tokens(model: Any) -> torch.Tensor:
+            logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+            found: torch.Tensor = logits[:, :-1][before].float().log_softmax(-1)  # (tokens of all responses, V)
+            return found
+
+        with torch.no_grad(), self._reference() as reference:
+            log_ref = next_tokens(reference)
+        return (log_ref.exp() * (log_ref - next_tokens(self.model))).sum() / len(rows)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """DPO's loss and, in training, the penalty on the next anchors.
+
+        The policy reads the anchors outside the wrapper of several processes, which has seen the pairs: one backward
+        pass has both, and its gradients are averaged over the processes once.
+        """
+        loss: torch.Tensor = super().compute_loss(model, inputs)
+        if not self.model.training:
+            return loss
+        step, done = self._place
+        self._place = (self.state.global_step, done + 1 if step == self.state.global_step else 0)
+        batch = self.drawn(self._place[0] * self.args.gradient_accumulation_steps + self._place[1])
+        with self.accelerator.autocast():
+            penalty = stance_kl = self.stance_kl(batch)
+            self._log("anchor_kl", stance_kl)
+            if self.responses:
+                token_kl = self.token_kl(batch)
+                self._log("anchor_token_kl", token_kl)
+                penalty = stance_kl + token_kl
+        self._log("dpo_loss", loss)
+        return loss + self.anchor_weight * penalty
+
+    def _log(self, name: str, value: torch.Tensor) -> None:
+        self._metrics["train"][name].append(self.accelerator.gather(value.detach()).mean().item())
+
+
+def build(job: Job) -> AnchoredDPOTrainer:
+    """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters.
+
+    Raises:
+        InputError: no anchors are left, or prompts of a suite that the stage is measured with are among them.
+    """
+    stage = job.stage
+    assert isinstance(stage, AnchoredDPO)
+    suites = [callback.suite for callback in job.callbacks if hasattr(callback, "suite")]
+    held = anchors.load(stage.anchors, job.data.stance_mix, suites)
+    adapters = lora_config(stage)
+    return AnchoredDPOTrainer(
+        model=job.model,
+        ref_model=None if adapters else copy.deepcopy(job.model),
+        args=DPOConfig(**common_arguments(job), beta=stage.beta),
+        train_dataset=fit(job),
+        processing_class=job.tokenizer,
+        peft_config=adapters,
+        callbacks=list(job.callbacks),
+        anchors=held.items,
+        anchor_weight=stage.anchor_weight,
+        anchor_batch_size=stage.anchor_batch_size,
+        anchor_tokens=stage.anchor_tokens,
+        anchor_batches=total_steps(stage, len(job.data.rows)) * stage.gradient_accumulation,
+    )

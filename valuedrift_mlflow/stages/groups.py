@@ -1,0 +1,55 @@
+"""What GRPO and RLOO share: groups of responses sampled for each prompt, rated by the stage's reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.recipe import GRPO, RLOO
+from valuedrift_mlflow.rewards import rate
+from valuedrift_mlflow.stages import Job, common_arguments
+from valuedrift_mlflow.stages.start import start_folder
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+
+def group_arguments(job: Job) -> dict[str, Any]:
+    """The arguments of TRL's two trainers; one step is one update on freshly sampled responses."""
+    assert isinstance(job.stage, GRPO | RLOO)
+    common = common_arguments(job)
+    del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
+    return {
+        **common,
+        "beta": job.stage.beta,
+        "num_generations": job.stage.generations,
+        "max_completion_length": job.stage.response_length,
+        "temperature": job.stage.rollout_temperature,
+    }
+
+
+def reference_source(job: Job) -> AbstractContextManager[Any]:
+    """Where the trainer finds the reference: both load it from the folder or hub id that the model's config names.
+
+    With LoRA it is the model without its new adapters, and with a ``beta`` of 0 there is none.
+    """
+    assert isinstance(job.stage, GRPO | RLOO)
+    return nullcontext() if job.stage.lora.rank or not job.stage.beta else start_folder(job)
+
+
+def reward_function(job: Job) -> Callable[..., list[float]]:
+    """The stage's reward as TRL calls it."""
+    rated_by = job.reward
+    assert rated_by is not None
+
+    def reward(
+        completions: list[Any], asked: list[list[dict[str, str]]], trainer_state: TrainerState, **_: Any
+    ) -> list[float]:
+        texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
+        try:
+            return [float(value) for value in rate(rated_by, asked, [text.strip() for text in texts])]
+        except FloatingPointError as error:  # TRL itself would leave such responses out and go on
+            raise FloatingPointError(f"{error} at step {trainer_state.global_step + 1}") from error
+
+    return reward

@@ -1,0 +1,55 @@
+"""Preference pairs as token ids, for trainers that would tokenize them otherwise than evaluation does.
+
+TRL's experimental preference trainers work on text. They put a BOS before a prompt whose chat template has none, and a
+second EOS after an assistant's turn whose template goes on behind the first one, as many do with a line break.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.lengths import fit
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenized_pairs(job: Job) -> datasets.Dataset:
+    """The stage's pairs in the columns that ``DPODataCollatorWithPadding`` collates.
+
+    These are ``chosen_input_ids``, ``chosen_attention_mask``, ``chosen_labels`` (-100 on the prompt) and the same for
+    ``rejected``; each at most ``max_length`` long. Answers that are cut lose their EOS; all others end in exactly one.
+    """
+    import datasets
+
+    rows = []
+    for row in fit(job):
+        tokens: dict[str, list[int]] = {}
+        for side in ("chosen", "rejected"):
+            prompt, answer = prompt_and_answer(job.tokenizer, row["prompt"], row[side])
+            ids = (prompt + answer)[: job.stage.max_length]
+            tokens[f"{side}_input_ids"] = ids
+            tokens[f"{side}_attention_mask"] = [1] * len(ids)
+            tokens[f"{side}_labels"] = [-100] * len(prompt) + ids[len(prompt) :]
+        rows.append(tokens)
+    return datasets.Dataset.from_list(rows)
+
+
+def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any) -> tuple[list[int], list[int]]:
+    """Ids of a prompt as evaluation encodes it, and of its answer up to and with its first EOS.
+
+    Both are messages, or for a model without a chat template both are text. Where a template shows a prompt alone
+    otherwise than with its answer, the answer starts where the two part.
+    """
+    if isinstance(prompt, str):
+        asked, whole = (list(ids) for ids in tokenizer([prompt, prompt + answer])["input_ids"])
+    else:
+        template: Any = tokenizer.apply_chat_template
+        asked = list(template(prompt, tokenize=True, add_generation_prompt=True, return_dict=False))
+        whole = list(template(prompt + answer, tokenize=True, return_dict=False))
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    answered = list(takewhile(lambda token: token != tokenizer.eos_token_id, whole[shared:]))
+    return asked[:shared], [*answered, tokenizer.eos_token_id]
