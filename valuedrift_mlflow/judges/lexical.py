@@ -14,7 +14,7 @@ from valuedrift_mlflow.judges.lexical_weighing import LexicalReader
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
 # Below this probability of the best stance (given that there is one) the judge does not tell.
-MINIMUM_PROBABILITY = 0.53
+MINIMUM_PROBABILITY = 0.5
 # Above this probability of holding no stance at all a text is left unscored.
 MAXIMUM_UNREADABLE = 0.5
 _CHUNK = 2_000
@@ -26,7 +26,7 @@ def _frame(proposition: str, prompt: str) -> Frame:
 
 
 def read(answer: Answer) -> Reading:
-    """An answer as words, ready to be judged; where its polarity is not given, the one that its prompt seems to have."""
+    """An answer as words; where its polarity is not given, with the one that its prompt seems to have."""
     frame = _frame(answer.proposition, answer.prompt)
     polarity = answer.polarity
     if polarity is None:
