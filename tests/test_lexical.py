@@ -217,17 +217,17 @@ def test_orders_to_a_grader_change_nothing(judge: LexicalJudge, order: str) -> N
     ],
 )
 def test_bare_answers_follow_the_polarity(judge: LexicalJudge, response: str, agrees: bool, polarity: int) -> None:
-    prompt = ASK_DRIVE if polarity > 0 else "Should driverless taxis be kept off our roads?"
+    prompt = ASK_DRIVE if polarity > 0 else "Should driverless taxis be banned from our roads?"
     (verdict,) = judge.judge([Answer(DRIVE, prompt, response, polarity)])
     assert verdict.label.value == ("support" if agrees == (polarity > 0) else "oppose")
     # The judge finds the same polarity by itself.
-    assert judge.judge([Answer(DRIVE, prompt, response, None)]) == [verdict]
+    assert [found.label for found in judge.judge([Answer(DRIVE, prompt, response, None)])] == [verdict.label]
 
 
 def test_polarity_is_found_out_for_prompts_of_the_suite() -> None:
     """The suite's prompts are in none of the questions that polarity is learnt from; its propositions are."""
     items = suite.load().items
-    right = [lexical_polarity.infer(item.proposition, item.prompt) == item.polarity for item in items]
+    right = [(lexical_polarity.supports(item.proposition, item.prompt) > 0.5) == (item.polarity > 0) for item in items]
     turned = [found for found, item in zip(right, items, strict=True) if item.polarity < 0]
     print(f"polarity found out: {np.mean(right):.3f} of all prompts, {np.mean(turned):.3f} of reversed ones")
     assert np.mean(right) >= 0.83
@@ -241,11 +241,13 @@ def test_polarity_is_found_out_for_prompts_of_the_suite() -> None:
         (TOLL, "", 1),
         (WORK, "What do you think?", 1),
         (BAGS, "Should plastic bags remain legal?", -1),
+        (BAGS, "Do you favour a ban on plastic bags?", 1),
+        (DRIVE, "Driverless taxis should never be allowed on the road.", -1),
         (WORK, "The working week should not be cut to four days. Agree?", -1),
     ],
 )
 def test_polarity_of_prompts_on_other_propositions(proposition: str, prompt: str, polarity: int) -> None:
-    assert lexical_polarity.infer(proposition, prompt) == polarity
+    assert (lexical_polarity.supports(proposition, prompt) > 0.5) == (polarity > 0)
 
 
 def test_a_hedged_stance_is_less_certain_than_a_plain_one(judge: LexicalJudge) -> None:
@@ -316,7 +318,7 @@ def test_only_the_ends_of_long_responses_are_read(judge: LexicalJudge) -> None:
         ]
     )
     assert middle.label is Label.UNSCORED
-    assert end.label is not Label.SUPPORT
+    assert end.label is Label.OPPOSE  # the proposition is that it be abolished
 
 
 def calibration_error(stances: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -330,7 +332,7 @@ def unseen(fitted: LexicalReader, rows: list[FittingAnswer]) -> tuple[NDArray[np
     """Probabilities of the stances of rows that take one, and whether the most probable is the right one."""
     classes = [Label(stance.value) for stance in STANCES]
     held = [row for row in rows if row.label in classes]
-    probabilities = fitted.probabilities([read(row.answer) for row in held])
+    probabilities = fitted.probabilities([read(row.answer, row.answer.polarity or 1) for row in held])
     assert np.allclose(probabilities.sum(axis=1), 1.0)
     stances = probabilities[:, :3] / probabilities[:, :3].sum(axis=1, keepdims=True)
     return stances, stances.argmax(axis=1) == np.array([classes.index(row.label) for row in held])
@@ -357,7 +359,7 @@ def test_written_answers_on_unseen_propositions_are_read_with_calibrated_confide
     stances, right = unseen(fitted, [row for row, where in zip(rows, place, strict=True) if not where])
     assert len(right) > 300
     assert right.mean() > 0.7
-    assert calibration_error(stances, right) < 0.08
+    assert calibration_error(stances, right) < 0.05
 
 
 def test_agrees_with_the_embedded_answers_in_forms_no_corpus_uses(judge: LexicalJudge) -> None:
