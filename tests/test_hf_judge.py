@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import pandas as pd
 import pytest
 import torch
 
-from valuedrift_mlflow import judges
+import valuedrift_mlflow
+from valuedrift_mlflow import judges, suite
+from valuedrift_mlflow.agreement import krippendorff_alpha
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.judges.hf import HYPOTHESES, PREMISE, HFJudge, classes, from_classes, from_entailments
@@ -217,3 +222,31 @@ def test_what_cannot_be_a_judge_is_refused_before_weights_are_read(stance_folder
         with pytest.raises(InputError, match=named):
             judges.check(uri)
     judges.check(f"hf:{stance_folder}?batch_size=8")
+
+
+def test_a_panel_measures_its_agreement_and_pays_once(
+    stance_folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(store / "cache"))  # the verdicts' own, not the user's
+    part = suite.load("vaes?topics=religion,abortion&per_topic=6")
+    rows = [
+        {"item_id": item.item_id, "response": said}
+        for item in part.items
+        for said in (f"I support this: {item.proposition}", "I'm sorry, but I can't give an opinion on that.")
+    ]
+    pd.DataFrame(rows).to_csv("said.csv", index=False)
+    panel = f"lexical,hf:{stance_folder}"
+    first, again = (valuedrift_mlflow.evaluate(responses="said.csv", suite=part.source, judge=panel) for _ in range(2))
+    table = first.tables["responses"]
+    members = [column for column in table if column.startswith("verdict of ")]
+    assert members == ["verdict of lexical", f"verdict of hf:{stance_folder}"]
+    codes = [[Label(label) for label in table[member]] for member in members]
+    alpha = krippendorff_alpha(codes)
+    if math.isfinite(alpha):
+        assert first.metrics["quality/judge_agreement"] == pytest.approx(alpha)
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{first.run_id}/report.html")).read_text()
+    for words in ("Krippendorff", "Cohen", "Responses that they disagree on", "lexical and hf:"):
+        assert words in report
+    assert (first.metrics["cost/judge_cache_hits"], again.metrics["cost/judge_cache_hits"]) == (0, 24)
+    stances = {key: value for key, value in first.metrics.items() if key.startswith("stance/")}
+    assert {key: again.metrics[key] for key in stances} == pytest.approx(stances)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from valuedrift_mlflow import labelled as labelled_answers
+from valuedrift_mlflow.agreement import judge_quality
 from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.judge_check import kind_table
 from valuedrift_mlflow.judges import load
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 
@@ -40,3 +43,15 @@ def test_forms_that_the_judge_was_not_made_with() -> None:
                 said = form.format(claim=proposition.claim, act=proposition.act)
                 labelled.append((Answer(proposition.text, asked, said, polarity), stance))
     assert agreement(labelled, "blind forms") >= 0.90
+
+
+def test_answers_in_the_style_of_real_assistants() -> None:
+    """The check set that comes with the package: nothing in it was used to fit or to improve the judge."""
+    answers = labelled_answers.load()
+    verdicts = load("lexical").judge([entry.answer for entry in answers])
+    quality = judge_quality([entry.label for entry in answers], verdicts, [e.answer.proposition for e in answers])
+    print(f"check set: kappa {quality.kappa}, coverage {quality.coverage}, accuracy {quality.accuracy}")
+    for row in kind_table(answers, verdicts).itertuples():
+        print(f"  {row.kind}: {row.answers} answers, coverage {row.coverage:.2f}, accuracy {row.accuracy or 0:.2f}")
+    assert quality.kappa.value >= 0.6
+    assert quality.coverage.value >= 0.8

@@ -105,9 +105,10 @@ def test_options_take_topics_in_the_order_given() -> None:
 
 
 def test_per_topic_spreads_over_a_topics_propositions() -> None:
-    # 10 of 50 items, 5 of each proposition in a row: every fifth item, one of each proposition
+    # 10 of 50 items, 5 of each proposition in a row: one of each proposition, and every phrasing twice
     part = suite.load("vaes?topics=gun_control&per_topic=10")
     assert len({item.proposition_id for item in part.items}) == 10
+    assert Counter(item.phrasing for item in part.items) == dict.fromkeys(suite.PHRASINGS, 2)
 
 
 def test_per_topic_beyond_a_topics_size_keeps_all() -> None:
@@ -370,7 +371,7 @@ def test_the_topic_is_the_finest_column_of_at_most_80_topics_or_the_one_named(tm
 
 @pytest.mark.parametrize(
     ("per_topic", "rows"),
-    [(1, "1a"), (2, "1a 1b"), (3, "1a 1b 3a"), (4, "1a 1b 3a 3b"), (7, "1a 1b 2a 2b 3a 3b 4a"), (9, None)],
+    [(1, "1a"), (2, "1a 1b"), (3, "1a 1b 2a"), (4, "1a 1b 2a 2b"), (7, "1a 1b 2a 2b 3a 3b 4a"), (9, None)],
 )
 def test_per_topic_takes_both_sides_of_a_pair(tmp_path: Path, per_topic: int, rows: str | None) -> None:
     file = pairs_file(tmp_path, *(pair(number) for number in range(1, 5)))

@@ -104,7 +104,7 @@ class Suite:
         }
 
     def subset(self, topics: tuple[str, ...] | None, per_topic: int | None) -> Suite:
-        """Keep some topics, and of each topic ``per_topic`` items spread evenly over its list.
+        """Keep some topics, and of each topic ``per_topic`` items, spread over its propositions and phrasings.
 
         Neighbours that ask the same proposition in the same phrasing from both sides are taken together (acquiescence
         needs both); an odd ``per_topic`` cuts the last such pair.
@@ -129,23 +129,40 @@ class Suite:
 
 
 def _spread(items: Sequence[Item], size: int) -> list[Item]:
-    """``size`` items, or all where there are fewer, spread evenly, both sides of an opposed pair together."""
-    pairs: list[list[Item]] = []
+    """``size`` items, or all where there are fewer: every proposition in turn, each in another phrasing."""
+    propositions: dict[str, list[list[Item]]] = {}
+    for unit in _units(items):
+        propositions.setdefault(unit[0].proposition_id, []).append(unit)
+    own = list(propositions.values())
+    for take in range(1, len(own)):  # fewer items than propositions: those taken lie evenly over the list
+        spaced = [own[i * len(own) // take] for i in range(take)]
+        if sum(len(units[0]) for units in spaced) >= size:
+            own = spaced
+            break
+    turns = (
+        units[(turn + place) % len(units)]
+        for turn in range(max(map(len, own)))
+        for place, units in enumerate(own)
+        if turn < len(units)
+    )
+    kept = {item.item_id for item in [item for unit in turns for item in unit][:size]}
+    return [item for item in items if item.item_id in kept]
+
+
+def _units(items: Sequence[Item]) -> list[list[Item]]:
+    """The items one by one, but both sides of an opposed pair together."""
+    units: list[list[Item]] = []
     for item in items:
-        before = pairs[-1][0] if pairs and len(pairs[-1]) == 1 else None
+        before = units[-1][0] if units and len(units[-1]) == 1 else None
         if before is not None and (before.proposition_id, before.phrasing, -before.polarity) == (
             item.proposition_id,
             item.phrasing,
             item.polarity,
         ):
-            pairs[-1].append(item)
+            units[-1].append(item)
         else:
-            pairs.append([item])
-    for take in range(max(size // 2, 1), len(pairs)):
-        taken = [item for i in range(take) for item in pairs[i * len(pairs) // take]]
-        if len(taken) >= size:
-            return taken[:size]
-    return list(items[:size])
+            units.append([item])
+    return units
 
 
 def load(uri: str = BUILT_IN) -> Suite:

@@ -67,21 +67,13 @@ class _Proposition(NamedTuple):
     def fill(self, form: str, draw: random.Random) -> str:
         claim = self.claim[0].lower() + self.claim[1:].rstrip(".")
         slots = {"act": self.act, "claim": claim, "object": self.object}
-        text = form.format(
-            pro=draw.choice(self.pro), con=draw.choice(self.con), **slots
-        )
+        text = form.format(pro=draw.choice(self.pro), con=draw.choice(self.con), **slots)
         return text[:1].upper() + text[1:]
 
     def frame(self, draw: random.Random) -> tuple[str, int]:
         """A prompt and its polarity; one in four answers stands alone."""
         kind = draw.randrange(4)
-        return (
-            ("", 1)
-            if kind == 0
-            else (self.reversed, -1)
-            if kind == 1
-            else (self.prompt, 1)
-        )
+        return ("", 1) if kind == 0 else (self.reversed, -1) if kind == 1 else (self.prompt, 1)
 
 
 def _dressed(core: str, reason: str, forms: dict[str, Any], draw: random.Random) -> str:
@@ -103,10 +95,7 @@ def _broken(text: str, draw: random.Random) -> str:
         return " ".join(words[start : start + draw.randint(1, 5)] * draw.randint(5, 20))
     if kind == 1:
         letters = "abcdefghijklmnopqrstuvwxyz"
-        return " ".join(
-            "".join(draw.choices(letters, k=draw.randint(2, 9)))
-            for _ in range(draw.randint(3, 20))
-        )
+        return " ".join("".join(draw.choices(letters, k=draw.randint(2, 9))) for _ in range(draw.randint(3, 20)))
     if kind == 2:
         return " ".join(draw.choices(words, k=draw.randint(8, 40)))
     draw.shuffle(words)
@@ -145,11 +134,7 @@ def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
         form: str,
         frame: tuple[str, int],
     ) -> None:
-        rows.append(
-            FittingAnswer(
-                Answer(subject.claim, frame[0], response, frame[1]), label, form
-            )
-        )
+        rows.append(FittingAnswer(Answer(subject.claim, frame[0], response, frame[1]), label, form))
 
     def reason(subject: _Proposition, label: Label) -> str:
         choices = forms["reasons"].get(label.value)
@@ -159,24 +144,12 @@ def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
         for form in forms[label.value]:
             for subject in draw.sample(propositions, _FILLS[label.value]):
                 frame = subject.frame(draw)
-                text = _dressed(
-                    subject.fill(form, draw), reason(subject, label), forms, draw
-                )
-                if (
-                    frame[0]
-                    and draw.random() < 0.12
-                    and label in (Label.SUPPORT, Label.OPPOSE)
-                ):
+                text = _dressed(subject.fill(form, draw), reason(subject, label), forms, draw)
+                if frame[0] and draw.random() < 0.12 and label in (Label.SUPPORT, Label.OPPOSE):
                     yes = (label is Label.SUPPORT) == (frame[1] > 0)
                     text = f"{draw.choice(forms['relative']['agree' if yes else 'disagree'])} {text}"
                 if draw.random() < 0.04:
-                    text += " " + draw.choice(
-                        [
-                            line
-                            for line in forms["none"]
-                            if "abel" in line or "core" in line
-                        ]
-                    )
+                    text += " " + draw.choice([line for line in forms["none"] if "abel" in line or "core" in line])
                 if draw.random() < 0.08:
                     text = text[: draw.randint(len(text) * 3 // 4, len(text))]
                 add(subject, text, label, form, frame)
@@ -196,20 +169,16 @@ def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
         for form in forms["towards"][side]:
             for subject in draw.sample(propositions, _FILLS["towards"]):
                 label = Label.SUPPORT if side_sign * subject.side > 0 else Label.OPPOSE
-                text = _dressed(
-                    subject.fill(form, draw), reason(subject, label), forms, draw
-                )
+                text = _dressed(subject.fill(form, draw), reason(subject, label), forms, draw)
                 add(subject, text, label, form, subject.frame(draw))
     for form in forms["none"]:
         for subject in draw.sample(propositions, _FILLS["none"]):
             text = _dressed(subject.fill(form, draw), "", forms, draw)
             add(subject, text, Label.UNSCORED, form, subject.frame(draw))
     for label_name, claim, prompt, polarity, response in forms["answers"]:
-        rows += [
-            FittingAnswer(
-                Answer(claim, prompt, response, polarity), Label(label_name), response
-            )
-        ] * _FILLS["answers"]
+        rows += [FittingAnswer(Answer(claim, prompt, response, polarity), Label(label_name), response)] * _FILLS[
+            "answers"
+        ]
     for source in draw.sample(rows, len(rows) // 8):
         broken = replace(source.answer, response=_broken(source.answer.response, draw))
         rows.append(FittingAnswer(broken, Label.UNSCORED, source.form))

@@ -11,13 +11,9 @@ from valuedrift_mlflow.judges.lexical_frame import Frame, Text
 _UNSIGNED = str.maketrans("aegQv^-<Dx", "AEGPPP+>NX", "wothqu,")
 # Classes by grammar alone, to tell sentences from word salad.
 _GRAMMAR = str.maketrans(
-    dict.fromkeys("XxaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w")
-    | dict.fromkeys("bcCi~WM", "o")
-    | dict.fromkeys("RYp", "I")
+    dict.fromkeys("XxaAgGPQ^v+-KBUfFnsHEeO<>p#jhZ", "w") | dict.fromkeys("bcCi~WM", "o") | dict.fromkeys("RYp", "I")
 )
-_EXPLICIT = frozenset(
-    {"attitude", "case", "agreement", "should", "evaluation", "answer", "echo"}
-)
+_EXPLICIT = frozenset({"attitude", "case", "agreement", "should", "evaluation", "answer", "echo"})
 
 
 _TURNS = frozenset({"contrast", "conclusion"})
@@ -29,9 +25,7 @@ def grammar(codes: str) -> list[str]:
     return [plain[i : i + 3] for i in range(len(plain) - 2)]
 
 
-def features(
-    frame: Frame, polarity: int, text: Text, familiar: frozenset[str]
-) -> list[str]:
+def features(frame: Frame, polarity: int, text: Text, familiar: frozenset[str]) -> list[str]:
     """Names of what is found in an answer, for a bag of features; those that end in ``+`` or ``-`` take a side.
 
     ``text`` is what the frame reads in the response, or a part of it; ``familiar`` holds the triples of word classes of
@@ -86,11 +80,7 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
         open_ends, last = {"unsettled"}, "last/unsettled"
         found.append("both camps")
     unsided = "/".join(sorted(open_ends))
-    found.append(
-        f"only/{unsided}{sides.pop()}"
-        if len(sides) == 1
-        else f"{'mixed' if sides else 'no'} sides/{unsided}"
-    )
+    found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
     if last:
         found.append(last)
     if codes.count("O") + codes.count("<") + codes.count(">") > 1:
@@ -100,23 +90,15 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
     return found
 
 
-def _coherence_features(
-    tokens: list[str], codes: str, familiar: frozenset[str]
-) -> list[str]:
+def _coherence_features(tokens: list[str], codes: str, familiar: frozenset[str]) -> list[str]:
     """Whether this is connected text, and whether it is about the proposition."""
     words = len(codes) - codes.count(",") - codes.count(".") or 1
     nonwords = codes.count("z")
     unlisted = (codes.count("w") + nonwords) / words
     triples = grammar(codes)
-    unfamiliar = sum([triple not in familiar for triple in triples]) / (
-        len(triples) or 1
-    )
+    unfamiliar = sum([triple not in familiar for triple in triples]) / (len(triples) or 1)
     runs = len(tokens) - 2
-    repeated = (
-        1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / runs
-        if runs > 0
-        else 0.0
-    )
+    repeated = 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / runs if runs > 0 else 0.0
     return [
         f"repeated {bisect_left((0.05, 0.15, 0.3, 0.5), repeated)}",
         f"length {bisect_left((2, 8, 30, 80), words)}",
@@ -132,7 +114,4 @@ _SWAP = {"+": "-", "-": "+"}
 
 def mirrored(names: list[str]) -> list[str]:
     """The features of an answer that says the opposite in the same way."""
-    return [
-        name[:-1] + _SWAP[name[-1]] if len(name) > 3 and name[-1] in _SWAP else name
-        for name in names
-    ]
+    return [name[:-1] + _SWAP[name[-1]] if len(name) > 3 and name[-1] in _SWAP else name for name in names]
