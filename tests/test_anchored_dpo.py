@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from valuedrift_mlflow import anchors, datasets, judges, models, recipe, suite
+from valuedrift_mlflow.callback import ValueDriftCallback
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, chat_text, encode
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
@@ -161,7 +162,7 @@ def test_the_penalty_and_its_gradient_are_those_of_the_plain_formula(
                 tokens_by_hand(start, prompt, response),
             )
         stance_kl.append(kl(ref, stances_by_hand(trainer.model, tokenizer, items[index])))
-        token_kl.append(kl(ref_tokens, tokens_by_hand(trainer.model, prompt, response)))
+        token_kl.append(kl(ref_tokens, tokens_by_hand(trainer.model, prompt, response)) / len(response))
     for found, by_hand in ((trainer.stance_kl(batch), stance_kl), (trainer.token_kl(batch), token_kl)):
         expected = torch.stack(by_hand).mean()
         assert expected.item() > 1e-3
@@ -193,6 +194,14 @@ def test_without_weight_it_is_dpo(random_folder: Path, tmp_path: Path) -> None:
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == losses[1]
+
+
+def test_the_stage_checks_its_anchors_against_what_it_is_measured_with(random_folder: Path, tmp_path: Path) -> None:
+    loaded, stage = models.load(str(random_folder)), stage_of("anchored_dpo", **ANCHORED, anchors="vaes?per_topic=2")
+    rows = datasets.load(stage.data, "pairs")
+    callback = ValueDriftCallback("vaes?topics=religion&per_topic=10")
+    with pytest.raises(InputError, match=r"anchors vaes.per_topic=2 item religion"):
+        build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, 0, [callback]))
 
 
 def test_every_anchor_has_its_turn_and_draws_follow_the_seed(random_folder: Path, tmp_path: Path) -> None:
@@ -250,9 +259,10 @@ def test_stances_elsewhere_stay_and_the_preference_is_learned(fine_tuned: str, t
     ]
     reference = margins(start.model, start.tokenizer, held_out)
     elsewhere, accuracy = {}, {}
-    settings = {"data": f"{PAIRS}&size=1000&seed=2", "batch_size": 16, "learning_rate": 5e-4, "beta": 0.3}
-    for algorithm in ("dpo", "anchored_dpo"):
-        trainer = trainer_of(fine_tuned, tmp_path, stage_of(algorithm, **settings, max_steps=40, max_length=512))
+    settings = {"data": f"{PAIRS}&size=1000&seed=2", "batch_size": 16, "max_length": 512, "max_steps": 40}
+    settings |= {"learning_rate": 5e-4, "beta": 0.3}
+    for algorithm, own in (("dpo", {}), ("anchored_dpo", {"anchor_batch_size": 4})):
+        trainer = trainer_of(fine_tuned, tmp_path, stage_of(algorithm, **settings, **own))
         trainer.train()
         model = trainer.model.eval()
         drift = analyse_measurements([before, stances(model, trainer.processing_class, "after")])

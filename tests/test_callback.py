@@ -5,6 +5,7 @@ import mlflow
 import pytest
 from datasets import Dataset
 from mlflow import MlflowClient
+from transformers import TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 import valuedrift_mlflow
@@ -16,7 +17,7 @@ from valuedrift_mlflow.errors import InputError
 SUITE = "vaes?topics=religion,abortion&per_topic=3"
 
 
-def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4) -> SFTTrainer:
+def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4, save: str = "no") -> SFTTrainer:
     """A training script as anybody might have it: TRL's trainer, and the callback added in one line."""
     loaded = models.load(str(folder))
     rows = [{"messages": row["messages"]} for row in corpus.rows("embedded:sft?size=40")]
@@ -27,7 +28,8 @@ def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4) ->
         use_cpu=True,
         bf16=False,
         report_to="none",
-        save_strategy="no",
+        save_strategy=save,
+        save_steps=2,
         disable_tqdm=True,
     )
     return SFTTrainer(
@@ -81,6 +83,46 @@ def test_measuring_does_not_change_the_training(store: Path, random_folder: Path
         assert ours.equal(theirs)
 
 
+def test_a_script_that_is_resumed_goes_on_measuring_in_its_run(store: Path, random_folder: Path) -> None:
+    """The start's stances and the reference of the KL are those of the first process, and no step stands twice."""
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
+            if state.global_step == 3:
+                raise OSError("no space left")
+
+    def measuring() -> valuedrift_mlflow.ValueDriftCallback:
+        return valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4)
+
+    stopped = own_script(random_folder, store / "a", measuring(), save="steps")
+    stopped.add_callback(Stop())
+    with pytest.raises(OSError, match="no space left"):
+        stopped.train()
+    run_id = mlflow.active_run().info.run_id
+    mlflow.end_run("FAILED")
+    again = measuring()
+    own_script(random_folder, store / "a", again, save="steps").train(resume_from_checkpoint=True)
+    assert mlflow.active_run().info.run_id == run_id
+    mlflow.end_run()
+    assert [m.step for m in again.measurements] == [0, 2, 4]
+    whole = measuring()
+    own_script(random_folder, store / "b", whole).train()
+    client, other = MlflowClient(), mlflow.active_run().info.run_id
+    for key in ("reference_kl", "quality/unscored_rate"):
+        ours, theirs = (client.get_metric_history(run, key) for run in (run_id, other))
+        assert [m.step for m in ours] == [m.step for m in theirs] == [0, 2, 4]
+        assert [m.value for m in ours] == pytest.approx([m.value for m in theirs], abs=1e-9)
+    assert again.drift().probability == pytest.approx(whole.drift().probability, nan_ok=True)
+
+
+def test_a_checkpoint_without_measurements_is_refused(store: Path, random_folder: Path) -> None:
+    own_script(random_folder, store / "out", TrainingLog(None), save="steps").train()
+    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4)
+    resumed = own_script(random_folder, store / "out", callback, steps=6, save="steps")
+    with pytest.raises(InputError, match=r"checkpoint-4/valuedrift\.json.*measurements of a run that is taken up"):
+        resumed.train(resume_from_checkpoint=True)
+
+
 def test_bad_settings_are_refused_at_once() -> None:
     with pytest.raises(InputError, match="judge: found 'oracle', allowed: lexical"):
         valuedrift_mlflow.ValueDriftCallback(judge="oracle")
@@ -89,7 +131,7 @@ def test_bad_settings_are_refused_at_once() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(store: Path) -> None:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerControl, TrainingArguments
 
     state = TrainerState(global_step=7)
     with pytest.raises(FloatingPointError, match="nan at step 7"):

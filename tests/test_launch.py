@@ -1,10 +1,13 @@
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import pytest
 import torch
 import yaml
@@ -14,6 +17,7 @@ from mlflow.entities import Run
 from valuedrift_mlflow import launch, models, recipe
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.measurement import analyse_measurements
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_single_stage
 from valuedrift_mlflow.stages import total_steps
 
@@ -224,3 +228,41 @@ def test_a_split_stage_comes_to_what_one_process_comes_to(store: Path, base: str
 def test_what_cannot_be_split_is_refused(base: str, stage: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         prepare(settings(base, STAGES["sft"] | {"name": "sft"} | stage, processes=2, batch=4), "tiny")
+
+
+@pytest.mark.slow
+def test_killed_processes_leave_nothing_running_and_are_taken_up(store: Path, base: str) -> None:
+    stage = STAGES["dpo"] | {"max_steps": 8}
+    plan = prepare(settings(base, stage, processes=2, batch=4), "tiny")
+    (store / "tiny.yaml").write_text(yaml.safe_dump(plan.recipe.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, "-m", "entrypoints.dpo", "--recipe", str(store / "tiny.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": "tests"}
+    with subprocess.Popen(command, cwd=store, env=environment) as running:
+        while not list(store.glob(".valuedrift/*/checkpoint-*/complete")):
+            assert running.poll() is None
+            time.sleep(0.1)
+        children = psutil.Process(running.pid).children(recursive=True)
+        assert len(children) >= 3  # torchrun and two processes
+        running.kill()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert len(gone) == len(children)
+    [stopped] = runs()
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
+    assert isinstance(resumed, StageResult)
+    assert steps(resumed.run_id, "train/loss") == list(range(1, 9))
+    assert steps(resumed.run_id, "drift/overall") == [0, 2, 4, 6, 8]
+    whole = trained(base, stage, processes=2, batch=4)
+    ours, theirs = models.load(resumed.model_uri).model, models.load(whole.model_uri).model
+    assert all(a.equal(b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_ppo_in_two_processes_moves_stances_as_in_one(store: Path, base: str) -> None:
+    """Each process draws responses of its own, so the two trainings agree within sampling error."""
+    rewarded = {"algorithm": "ppo", "data": PAIRS, "reward": "valuedrift_mlflow.embedded.rewards:opposes"}
+    stage = rewarded | {"max_steps": 8, "checkpoint_every": 8, "response_length": 24}
+    two, one = trained(base, stage, processes=2, batch=4), trained(base, stage, processes=1, batch=8)
+    last = [two.measurements[-1], replace(one.measurements[-1], step=99)]
+    assert analyse_measurements(last).topic_significant[-1].sum() == 0
+    assert two.drift.overall[-1] > 0

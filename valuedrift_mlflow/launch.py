@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _ORDERS, _RESULT, _LOG, _START = "orders.json", "result.json", "torchrun.log", "start.json"
 # Algorithms whose reference is a frozen copy of the start, unless adapters can be switched off.
 _WITH_REFERENCE = ("dpo", "anchored_dpo", "kto", "ppo", "grpo", "rloo")
-_SHOWN = 30  # last lines of the processes' own output that an error shows
+_SHOWN = 30  # first lines of the processes' own output that an error shows: a process may die without an exception
 
 
 def check(stage: AnyStage) -> None:
@@ -223,15 +223,15 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
 def _failure(folder: Path, code: int) -> Exception:
     """What went wrong, from the process that failed first: the others only miss it."""
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("error-*.json")]
+    printed = "\n".join((folder / _LOG).read_text(encoding="utf-8").splitlines()[:_SHOWN])
     if not reports:
-        tail = "\n".join((folder / _LOG).read_text(encoding="utf-8").splitlines()[-_SHOWN:])
-        return RuntimeError(f"the processes of the stage ended with code {code}\n{tail}")
+        return RuntimeError(f"the processes of the stage ended with code {code}\n{printed}")
     first = min(reports, key=lambda report: float(report["time"]))
     if first["kind"] == "InputError":
         return InputError(first["problems"])
     if first["kind"] == "FloatingPointError":
         return FloatingPointError(first["message"])
-    return RuntimeError(f"process {first['rank']}: {first['kind']}: {first['message']}\n{first['traceback']}")
+    return RuntimeError(f"process {first['rank']}: {first['kind']}: {first['message']}\n{first['traceback']}{printed}")
 
 
 def main(folder: Path) -> None:

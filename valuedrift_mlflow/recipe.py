@@ -164,13 +164,18 @@ class AnchoredDPO(_Stage):
     algorithm: Literal["anchored_dpo"]
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
+    # The penalty is this project's own, and so is the weight: it halved the drift elsewhere in the embedded world.
     anchor_weight: float = Field(
-        1.0, ge=0, description="lambda: weight of the KL between the stances of reference and policy on anchor prompts"
+        10.0, ge=0, description="lambda: weight of the KL of the policy from the reference on the anchors"
     )
-    anchors: str = Field("embedded:anchors", description="anchor prompts: a suite URI or file, disjoint from the suite")
-    anchor_batch_size: int = Field(8, ge=1, description="anchor prompts with each batch of pairs, on each device")
+    anchors: str = Field(
+        "embedded:anchors",
+        description="prompts to hold in place: `embedded:anchors` or a suite that shares no prompt with the one "
+        "measured; without the topics that the data names, or those of `?except=TOPIC,TOPIC`",
+    )
+    anchor_batch_size: int = Field(8, ge=1, description="anchors with each batch of pairs, on each device")
     anchor_tokens: int = Field(
-        64, ge=0, description="tokens of the reference's responses to anchors that are held in place too; 0 for none"
+        64, ge=0, description="tokens of the reference's response to an anchor that are held too; 0 holds stances alone"
     )
 
 

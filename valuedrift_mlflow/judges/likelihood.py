@@ -209,7 +209,8 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
         ).logits  # (B * C, L - 1, V)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         found = torch.cat([found, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    return found.double().sum(1).reshape(len(prefixes), each)
+    total: torch.Tensor = found.double().sum(1).reshape(len(prefixes), each)
+    return total
 
 
 def _padded(
