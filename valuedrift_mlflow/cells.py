@@ -240,7 +240,8 @@ class Direction:
             return "cannot be told from these cells"
         word = "as in the paper" if all(told) else "differs from the paper" if not any(told) else "in part"
         unclear = len(self.agrees) - len(told)
-        return f"{word} ({sum(told)} of {len(self.agrees)}{f', {unclear} cannot be told' if unclear else ''})"
+        known, rest = (" where it can be told", f", {unclear} cannot be told") if unclear else ("", "")
+        return f"{word}{known} ({sum(told)} of {len(self.agrees)}{rest})"
 
 
 def directions(rows: Sequence[Row]) -> list[Direction]:

@@ -63,9 +63,7 @@ class LoRA(_Strict):
 class Launch(_Strict):
     """In how many processes a stage is trained and measured."""
 
-    processes: int = Field(
-        1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step"
-    )
+    processes: int = Field(1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step")
     sharded: bool = Field(
         False, description="split weights, gradients and optimizer over the processes (FSDP2), for big models"
     )
@@ -80,7 +78,7 @@ class _Stage(_Strict):
         description="an earlier stage's name, or `base`",
     )
     data: Annotated[Data, BeforeValidator(_data)] = Field(
-        description="training data: a URI, or `uri`, `format`, `split`"
+        description="training data: a URI, or `uri`, `format`, `split`, `rows`"
     )
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")

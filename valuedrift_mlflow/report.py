@@ -498,7 +498,7 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
             place,
             drift,
             yerr=[drift - low, high - drift],
-            label=name,
+            label=name or None,
             color=colors[number],
             linestyle=style,
             marker="o",
@@ -508,14 +508,12 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
             capsize=2,
         )
     noise = min(entry.noise for entry in summaries)  # flipped signs of large changes are more than noise
-    axes.axhline(noise, color="0.5", linewidth=0.9, linestyle=":")
-    axes.annotate("noise", (1, noise), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
+    axes.axhline(noise, color="0.5", linewidth=0.9, linestyle=":", label="noise")
     axes.set_xticks(range(len(labels)), labels, rotation=20 if max(map(len, labels)) > 12 else 0)
     axes.set_xlabel(readable(axis))
     axes.set_ylabel("drift (total variation, mean over topics)")
     axes.set_ylim(bottom=0)
-    if len(lines) > 1:
-        figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return {f"drift_by_{axis}" if axis else "drift_by_stages": figure}
 
 
