@@ -57,7 +57,7 @@ def test_evaluate_by_registry_uri(registered: str) -> None:
     assert "drift" in done.stdout
     [run] = [run for run in all_runs() if run.data.tags.get("valuedrift.role") == "evaluation"]
     assert run.data.params["refusal"] == "neutral"
-    assert {"quality/acquiescence", "cost/judge_tokens"} <= set(run.data.metrics)
+    assert {"quality/unscored_rate", "cost/judge_tokens"} <= set(run.data.metrics)
     files = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert {"report.html", "responses.json", "value_drift_table.json", "figures"} <= files
     assert (

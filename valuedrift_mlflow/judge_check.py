@@ -14,7 +14,8 @@ from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.labelled import Labelled
-from valuedrift_mlflow.stances import STANCES, Label, Spent, Verdict
+from valuedrift_mlflow.measurement import judge_costs
+from valuedrift_mlflow.stances import STANCES, Label, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +39,7 @@ class JudgeCheck:
             estimate: Estimate = getattr(quality, name)
             metrics[f"judge/{name}"] = estimate.value
             metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
-        spent = sum((verdict.spent for verdict in self.verdicts if not verdict.cached), Spent())
-        metrics |= {
-            "cost/judge_tokens": float(spent.tokens),
-            "cost/judge_calls": float(spent.calls),
-            "cost/judge_cache_hits": float(sum(verdict.cached for verdict in self.verdicts)),
-        }
+        metrics |= judge_costs(self.verdicts)
         return {key: value for key, value in metrics.items() if np.isfinite(value)}
 
 
@@ -67,7 +63,7 @@ def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: 
         groups = [entry.answer.proposition for entry in answers]
         quality = judge_quality([entry.label for entry in answers], verdicts, groups, seed)
         check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.info.run_id)
-        _log(check, loaded)
+        _log(check)
     return check
 
 
@@ -83,7 +79,7 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
     return loaded, labelled.load(data)
 
 
-def _log(check: JudgeCheck, judge: Judge) -> None:
+def _log(check: JudgeCheck) -> None:
     from valuedrift_mlflow import report
 
     tracking.log_metrics(check.run_id, check.metrics(), 0)

@@ -99,16 +99,10 @@ class Measurement:
     def costs(self) -> dict[str, float]:
         """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
         seconds = self.generation_seconds + self.judging_seconds
-        verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
-        spent = sum((verdict.spent for verdict in verdicts if not verdict.cached), Spent())
-        costs = {
+        return {
             "cost/evaluation_seconds": seconds,
             "cost/responses_per_second": len(self.responses) / max(seconds, 1e-9),
-            "cost/judge_tokens": float(spent.tokens),
-            "cost/judge_calls": float(spent.calls),
-            "cost/judge_cache_hits": float(sum(verdict.cached for verdict in verdicts)),
-        }
-        return costs | ({"cost/judge_dollars": spent.dollars} if spent.dollars else {})
+        } | judge_costs([judged.verdict for judged in self.responses])
 
     def qualities(self) -> dict[str, float]:
         """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
@@ -130,6 +124,18 @@ class Measurement:
             if judged.verdict.intensity is not None:
                 found.setdefault(f"intensity/{judged.item.topic}", []).append(judged.verdict.intensity)
         return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one."""
+    single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
+    spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
+    costs = {
+        "cost/judge_tokens": float(spent.tokens),
+        "cost/judge_calls": float(spent.calls),
+        "cost/judge_cache_hits": float(sum(verdict.cached for verdict in single)),
+    }
+    return costs | ({"cost/judge_dollars": spent.dollars} if spent.dollars else {})
 
 
 def _single_verdicts(verdict: Verdict) -> list[Verdict]:
