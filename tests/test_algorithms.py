@@ -425,8 +425,10 @@ def test_sampling_stages_learn_what_is_rewarded(base: str, tmp_path: Path, algor
 
 
 def test_steps_of_sampling_stages_count_responses() -> None:
-    """100 prompts with 2 responses each are 200 responses, 50 batches of 4."""
+    """100 prompts with 2 responses each are 200 responses, 50 batches of 4; of 101 prompts one fills no batch."""
     assert total_steps(stage_of("rloo", epochs=1), rows=100) == 50
+    assert total_steps(stage_of("rloo", epochs=1), rows=101) == 50
+    assert total_steps(stage_of("ppo", epochs=2, ppo_epochs=3), rows=10) == 2 * 3 * (10 // 4)
 
 
 # Bad settings --------------------------------------------------------------------------------------------------------
@@ -491,7 +493,7 @@ def test_rewards_and_data_are_checked_before_any_model_is_loaded(store: Path, tm
         assert words in text
 
 
-@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"anchored_dpo"}))
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_has_a_recipe_that_is_ready_to_run(name: str) -> None:
     plan = prepare(recipe.load(name), name)
     assert [stage.algorithm for stage in plan.recipe.stages] == [name]

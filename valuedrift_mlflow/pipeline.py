@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import datasets, launch, models, rewards, tracking
+from valuedrift_mlflow import anchors, datasets, launch, models, rewards, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
@@ -30,7 +30,7 @@ from valuedrift_mlflow.measurement import (
     topics_drifted,
 )
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.recipe import BASE, ONLINE, AnyStage, Data, Recipe, Reward, stage_parameters
+from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnchoredDPO, AnyStage, Data, Recipe, Reward, stage_parameters
 from valuedrift_mlflow.resume import (
     check_data,
     forget,
@@ -125,6 +125,8 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
     for stage in recipe.stages:
         if isinstance(stage, ONLINE) and stage.reward not in names:
             attempt(rewards.check, stage.reward, f"{stage.name}.reward")
+        if isinstance(stage, AnchoredDPO) and suite and (read_data := data[stage.name]):
+            attempt(anchors.load, stage.anchors, read_data.stance_mix, [suite])
         attempt(launch.check, stage)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
@@ -445,6 +447,14 @@ def train_stage(
 
     ``given`` stands for the stage's own measurement of its start. In a training of several processes all call this.
     """
+    trained = _train(plan, stage, start_uri, run_id, state, display, given)
+    free_memory()
+    return trained
+
+
+def _train(
+    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+) -> Trained:
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog, ValueDriftCallback
 
     recipe, data = plan.recipe, plan.data[stage.name]
@@ -462,6 +472,10 @@ def train_stage(
             if not launch.is_first():
                 return ""
             tokenizer.save_pretrained(folder)
+            if isinstance(stage, PPO):
+                from valuedrift_mlflow.ppo import save_value_head
+
+                save_value_head(trainer.model, folder)
             if last:
                 tracking.log_folder(folder, tracking.checkpoint_path(step))
             if last and stage.launch.sharded:
@@ -500,14 +514,11 @@ def train_stage(
         callbacks = [TrainingLog(run_id, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(every))
-        trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))
+        trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))
         launch.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(state))
         launch.check_equal_weights(trainer.model)
-        trained = Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements)
-    del trainer, loaded, callback, callbacks, reward
-    free_memory()
-    return trained
+        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements)
 
 
 def run_name(stage: str, model: str) -> str:

@@ -13,7 +13,7 @@ rho and the KL are made of, are one distribution. The reference is the model at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import GenerationConfig, Trainer, TrainingArguments
-from trl.trainer.utils import RepeatSampler, disable_dropout_in_model, entropy_from_logits, selective_log_softmax
+from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, selective_log_softmax
 
 from valuedrift_mlflow.advantages import (
     advantages_and_returns,
@@ -36,6 +36,7 @@ from valuedrift_mlflow.advantages import (
 )
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.prompt_sampler import PromptSampler
 from valuedrift_mlflow.reference import reference_of
 from valuedrift_mlflow.rewards import RewardFunction, rate
 
@@ -264,15 +265,16 @@ class PPOTrainer(Trainer):
             is_training=True,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RepeatSampler:
-        rows, prompts = self.rollout_size * self.accelerator.num_processes, self.train_dataset
-        updates = len(prompts) // rows * self.args.ppo_epochs
-        return _PromptSampler(
+    def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
+        args, prompts = self.args, self.train_dataset
+        return PromptSampler(
             prompts,
-            batch_size=rows,
-            repeat_count=self.args.ppo_epochs * self.args.gradient_accumulation_steps,
-            seed=self.args.seed,
-            epoch=lambda: self.state.global_step // updates,
+            responses=1,
+            batch_size=self.rollout_size * self.accelerator.num_processes,
+            repeats=args.ppo_epochs * args.gradient_accumulation_steps,
+            updates=args.ppo_epochs,
+            seed=args.seed,
+            step=lambda: self.state.global_step,
         )
 
     def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
@@ -462,20 +464,6 @@ def save_value_head(model: PolicyWithValue, folder: Path) -> None:
 def _as_they_are(rows: list[Any]) -> Any:
     """Rows of the data, not collated: prompts are padded where they are answered."""
     return rows
-
-
-class _PromptSampler(RepeatSampler):  # type: ignore[misc]  # TRL has no usable types
-    """Shuffles by seed and epoch alone, so that a resumed training sees the prompts in the same order."""
-
-    def __init__(
-        self, prompts: Any, *, batch_size: int, repeat_count: int, seed: int, epoch: Callable[[], int]
-    ) -> None:
-        super().__init__(prompts, mini_repeat_count=1, batch_size=batch_size, repeat_count=repeat_count, seed=seed)
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch())
-        return iter(super().__iter__())
 
 
 @contextmanager

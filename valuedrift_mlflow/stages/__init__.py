@@ -57,11 +57,13 @@ def total_steps(stage: AnyStage, rows: int) -> int:
     """Optimizer steps of a stage."""
     if stage.max_steps is not None:
         return stage.max_steps
-    if isinstance(stage, GRPO | RLOO):
-        rows *= stage.generations  # a batch counts responses
-    if isinstance(stage, PPO):
-        rows *= stage.ppo_epochs  # every batch of responses is passed over so often
-    per_epoch = -(-rows // (stage.batch_size * stage.gradient_accumulation * stage.launch.processes))
+    batch = stage.batch_size * stage.gradient_accumulation * stage.launch.processes
+    if isinstance(stage, PPO):  # every whole batch of responses is passed over so often
+        per_epoch = rows // batch * stage.ppo_epochs
+    elif isinstance(stage, GRPO | RLOO):  # a batch counts responses, and prompts that fill none are left out
+        per_epoch = rows // (batch // stage.generations)
+    else:
+        per_epoch = -(-rows // batch)
     return max(1, -(-int(per_epoch * stage.epochs * 1000) // 1000))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.prompt_sampler import PromptSampler
 from valuedrift_mlflow.recipe import GRPO, RLOO
 from valuedrift_mlflow.rewards import rate
 from valuedrift_mlflow.stages import Job, common_arguments
@@ -13,6 +14,27 @@ from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:
     from transformers import TrainerState
+
+
+class ResumableGroups:
+    """A mixin for TRL's two trainers: a resumed training sees the prompts in the order of an uninterrupted one."""
+
+    args: Any
+    num_generations: int
+    state: TrainerState
+    train_dataset: Any
+
+    def _get_train_sampler(self, dataset: Any = None) -> PromptSampler:
+        args = self.args
+        return PromptSampler(
+            self.train_dataset if dataset is None else dataset,
+            responses=self.num_generations,
+            batch_size=args.generation_batch_size // self.num_generations,
+            repeats=args.steps_per_generation,
+            updates=args.steps_per_generation // args.gradient_accumulation_steps,
+            seed=args.seed,
+            step=lambda: self.state.global_step,
+        )
 
 
 def group_arguments(job: Job) -> dict[str, Any]:

@@ -7,22 +7,21 @@ estimate of the KL from the reference, the mean over its tokens, then over respo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from trl import GRPOConfig, GRPOTrainer
 
 from valuedrift_mlflow.stages import Job, lora_config
-from valuedrift_mlflow.stages.groups import group_arguments, reference_source, reward_function
+from valuedrift_mlflow.stages.groups import ResumableGroups, group_arguments, reference_source, reward_function
 from valuedrift_mlflow.stages.lengths import fit
 
-if TYPE_CHECKING:
-    from trl import GRPOTrainer
+
+class ResumableGRPOTrainer(ResumableGroups, GRPOTrainer):  # type: ignore[misc]  # TRL has no usable types
+    """TRL's trainer, which goes on where it stopped."""
 
 
-def build(job: Job) -> GRPOTrainer:
+def build(job: Job) -> ResumableGRPOTrainer:
     """A trainer whose reference is the model that the stage starts from."""
-    from trl import GRPOConfig, GRPOTrainer
-
     with reference_source(job):
-        return GRPOTrainer(
+        return ResumableGRPOTrainer(
             model=job.model,
             reward_funcs=reward_function(job),
             args=GRPOConfig(**group_arguments(job), loss_type="grpo"),  # TRL's default is DAPO's loss

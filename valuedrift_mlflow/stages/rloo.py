@@ -6,22 +6,21 @@ reference, the mean of the others is subtracted, and the whole response is one a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from trl import RLOOConfig, RLOOTrainer
 
 from valuedrift_mlflow.stages import Job, lora_config
-from valuedrift_mlflow.stages.groups import group_arguments, reference_source, reward_function
+from valuedrift_mlflow.stages.groups import ResumableGroups, group_arguments, reference_source, reward_function
 from valuedrift_mlflow.stages.lengths import fit
 
-if TYPE_CHECKING:
-    from trl import RLOOTrainer
+
+class ResumableRLOOTrainer(ResumableGroups, RLOOTrainer):  # type: ignore[misc]  # TRL has no usable types
+    """TRL's trainer, which goes on where it stopped."""
 
 
-def build(job: Job) -> RLOOTrainer:
+def build(job: Job) -> ResumableRLOOTrainer:
     """A trainer whose reference is the model that the stage starts from."""
-    from trl import RLOOConfig, RLOOTrainer
-
     with reference_source(job):
-        return RLOOTrainer(
+        return ResumableRLOOTrainer(
             model=job.model,
             reward_funcs=reward_function(job),
             args=RLOOConfig(**group_arguments(job)),
