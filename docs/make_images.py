@@ -1,6 +1,7 @@
-"""Makes the README's pictures from the newest main job in this folder's MLflow store.
+"""Makes the README's pictures from the newest main job and ablation in this folder's MLflow store.
 
 mlflow run . --env-manager local
+mlflow run . --env-manager local -e ablate -P design=algorithms
 pip install playwright && python docs/make_images.py --browser "$(command -v chromium)"
 """
 
@@ -24,17 +25,23 @@ HERE = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
 
 
-def newest_pipeline() -> mlflow.entities.Run:
-    """The last run of the main job in the store."""
+def newest(role: str) -> mlflow.entities.Run:
+    """The last finished run of a role in the store."""
     runs = mlflow.search_runs(
         search_all_experiments=True,
-        filter_string="tags.`valuedrift.role` = 'pipeline' and attributes.status = 'FINISHED'",
+        filter_string=f"tags.`valuedrift.role` = '{role}' and attributes.status = 'FINISHED'",
         output_format="list",
         max_results=1,
     )
     if not runs:
-        raise SystemExit("no finished main job in this folder's store: run `mlflow run . --env-manager local` first")
+        raise SystemExit(f"no finished {role} in this folder's store: see above for the commands that make one")
     return runs[0]
+
+
+def fetch(run: mlflow.entities.Run, figure: str, name: str) -> None:
+    """Copy a run's figure, made small."""
+    shutil.copy(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/figures/{figure}"), HERE / name)
+    shrink(HERE / name, 820)
 
 
 def free_port() -> int:
@@ -77,15 +84,15 @@ def shrink(path: Path, width: int) -> None:
 
 
 def main() -> None:
-    """Make ``docs/runs.png`` and ``docs/overall.png``."""
+    """Make ``docs/runs.png``, ``docs/overall.png`` and ``docs/ablation.png``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--browser", default=shutil.which("chromium") or "", help="a Chromium to take the screenshot with"
     )
     arguments = parser.parse_args()
-    run = newest_pipeline()
-    figure = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/figures/overall.png")
-    shutil.copy(figure, HERE / "overall.png")
+    run = newest("pipeline")
+    fetch(run, "overall.png", "overall.png")
+    fetch(newest("ablation"), "drift_by_gap.png", "ablation.png")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -100,7 +107,6 @@ def main() -> None:
         server.terminate()
         server.wait()
     shrink(HERE / "runs.png", 1100)
-    shrink(HERE / "overall.png", 820)
 
 
 if __name__ == "__main__":

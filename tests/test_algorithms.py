@@ -428,7 +428,7 @@ def test_steps_of_sampling_stages_count_responses() -> None:
     """100 prompts with 2 responses each are 200 responses, 50 batches of 4; of 101 prompts one fills no batch."""
     assert total_steps(stage_of("rloo", epochs=1), rows=100) == 50
     assert total_steps(stage_of("rloo", epochs=1), rows=101) == 50
-    assert total_steps(stage_of("ppo", epochs=2, ppo_epochs=3), rows=10) == 2 * 3 * (10 // 4)
+    assert total_steps(stage_of("ppo", epochs=2, ppo_epochs=3, reward="reward:function"), rows=10) == 2 * 3 * (10 // 4)
 
 
 # Bad settings --------------------------------------------------------------------------------------------------------

@@ -270,5 +270,6 @@ def test_stances_elsewhere_stay_and_the_preference_is_learned(fine_tuned: str, t
         assert len(others) == 10
         elsewhere[algorithm] = float(drift.total_variation[-1][others].mean())
         accuracy[algorithm] = float(np.mean(margins(model, trainer.processing_class, held_out) > reference))
+    print(f"drift of the other ten topics {elsewhere}, accuracy on held-out pairs {accuracy}")
     assert elsewhere["anchored_dpo"] <= elsewhere["dpo"] / 2
     assert accuracy["anchored_dpo"] >= accuracy["dpo"] - 0.05
