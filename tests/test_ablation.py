@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import ablation, recipe
+from valuedrift_mlflow import ablation, callback, recipe
 from valuedrift_mlflow.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
 from valuedrift_mlflow.cells import Direction, Dose, Row, directions, over_seeds, summarise
 from valuedrift_mlflow.display import Display
@@ -325,6 +325,53 @@ def test_an_ablation_with_cells_that_fail(store: Path, base: str) -> None:
     report = Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/report.html")).read_text()
     assert "Drift grows with the value gap." in report
     assert "4 cells failed" in report
+
+
+def test_a_stopped_ablation_keeps_its_finished_cells(store: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reward model failed for want of a disk: with one, the cells that lacked it are run, the others are kept."""
+    pairs = preference("calm")
+    reward = pairs | {"name": "reward", "algorithm": "reward"}
+    online = {"name": "rloo", "algorithm": "rloo", "reward": "reward", "generations": 2, "response_length": 8}
+    rloo = {key: value for key, value in pairs.items() if key != "beta"} | online
+    design = Design(cells=["calm", "rloo"], seeds=[0, 1])
+    plan = ablation.prepare(tiny(SFT, pairs, reward, rloo), "tiny", design, "own.yaml")
+    on_step_end = callback.TrainingLog.on_step_end
+
+    def failing(self: Any, *arguments: Any, **named: Any) -> None:
+        if self.name == "reward":
+            raise OSError("no space left")
+        on_step_end(self, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callback.TrainingLog, "on_step_end", failing)
+        with pytest.raises(CellsFailed, match="2 of 4 cells failed"):
+            run_ablation(plan, Display())
+    before = runs()
+    parent = before["ablation · own"]
+    assert "ablation/rloo/drift" not in parent.data.metrics
+    with pytest.raises(InputError, match=r"seeds: found '\[0\]', allowed: \[0, 1\], as run"):
+        fewer = design.model_copy(update={"seeds": [0]})
+        other = ablation.prepare(tiny(SFT, pairs, reward, rloo), "tiny", fewer, "own.yaml")
+        run_ablation(other, Display(), parent.info.run_id)
+    rows = run_ablation(plan, Display(), parent.info.run_id)
+    after = runs()
+    assert after.keys() == before.keys()
+    assert all(run.info.status == "FINISHED" for run in after.values())
+    for name, run in before.items():
+        assert after[name].info.run_id == run.info.run_id
+        if run.info.status == "FINISHED":
+            assert after[name].info.end_time == run.info.end_time
+    assert sorted((row.series, row.seed, row.reason) for row in rows) == [
+        ("calm", 0, ""),
+        ("calm", 1, ""),
+        ("rloo", 0, ""),
+        ("rloo", 1, ""),
+    ]
+    again = after["ablation · own"]
+    assert again.data.metrics["ablation/calm/drift"] == pytest.approx(parent.data.metrics["ablation/calm/drift"])
+    assert "ablation/rloo/drift" in again.data.metrics
+    assert "mlflow.note.content" not in again.data.tags
+    assert [entry["status"] for entry in table(again, "ablation.json")] == ["FINISHED"] * 4
 
 
 def test_drift_of_left_out_stages_is_from_the_base(store: Path, base: str) -> None:

@@ -92,6 +92,33 @@ def test_two_processes_come_to_what_one_comes_to(store: Path, base: str, name: s
     assert two.drift.overall_probability[-1] == pytest.approx(one.drift.overall_probability[-1], abs=0.15)
 
 
+REWARDED = {"reward": "valuedrift_mlflow.embedded.rewards:opposes", "response_length": 24}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"algorithm": "orpo"},
+        {"algorithm": "kto"},
+        {"algorithm": "anchored_dpo", "anchors": "embedded:anchors?except=", "anchor_batch_size": 2},
+        {"algorithm": "ppo", "lora": {"rank": 4}, **REWARDED},
+        {"algorithm": "grpo", "generations": 2, **REWARDED},
+        {"algorithm": "rloo", "generations": 2, **REWARDED},
+    ],
+    ids=lambda stage: str(stage["algorithm"]),
+)
+def test_every_algorithm_is_trained_by_two_processes(store: Path, base: str, stage: dict[str, Any]) -> None:
+    """That they train together and end with equal weights, each stage makes sure of itself."""
+    two = trained(base, stage | {"data": PAIRS}, processes=2, batch=4)
+    [run] = runs()
+    assert run.info.status == "FINISHED"
+    assert steps(two.run_id, "drift/overall") == [0, 2, 4]
+    assert steps(two.run_id, "train/loss") == [1, 2, 3, 4]
+    ours, start = models.load(two.model_uri).model, models.load(base).model
+    assert not all(mine.equal(other) for mine, other in zip(ours.parameters(), start.parameters(), strict=True))
+
+
 def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) -> None:
     with pytest.raises(FloatingPointError, match="the loss is"):
         trained(base, STAGES["sft"] | {"learning_rate": 1e30}, processes=2, batch=2)

@@ -27,13 +27,14 @@ from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.measurement import analyse_measurements, topics_drifted
 from valuedrift_mlflow.pipeline import Plan, Read, RewardResult, StageResult
-from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, Reward, read_yaml, validate
+from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, Reward, read_yaml, stage_parameters, validate
+from valuedrift_mlflow.resume import check_data, stages_of, stopped_run
 from valuedrift_mlflow.stages import KINDS
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.uris import split_options
 
 if TYPE_CHECKING:
-    pass
+    from mlflow.entities import Run
 
 _TEXT_LABEL = 24  # characters of a value that still names itself in a figure
 
@@ -171,6 +172,20 @@ class Ablation:
     design_source: str
     cells: list[Cell]
     notes: list[str]
+
+    def trainings(self) -> list[Training]:
+        """Every training that the cells need, in an order in which they can be run."""
+        found: dict[str, Training] = {}
+
+        def add(training: Training | None) -> None:
+            if training is not None and training.name not in found:
+                add(training.start)
+                add(training.reward)
+                found[training.name] = training
+
+        for cell in self.cells:
+            add(cell.training)
+        return list(found.values())
 
     @property
     def from_base(self) -> bool:
@@ -405,8 +420,9 @@ class _NotRun(RuntimeError):
 class _Execution:
     """Runs trainings in the order in which they are needed, each once."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, begun: Mapping[str, Run]) -> None:
         self.display = display
+        self.begun = begun  # runs of an earlier process, by their trainings
         self.bases: dict[str, StageResult] = {}
         self.done: dict[str, StageResult | RewardResult] = {}
         self.failed: dict[str, str] = {}
@@ -414,7 +430,7 @@ class _Execution:
     def base(self, plan: Plan) -> StageResult:
         key = plan.recipe.model_dump_json(exclude={"stages"})
         if key not in self.bases:
-            self.bases[key] = pipeline.run_base(plan, self.display)
+            self.bases[key] = pipeline.run_base(plan, self.display, self.begun.get(BASE))
         return self.bases[key]
 
     def result(self, training: Training) -> StageResult:
@@ -450,20 +466,25 @@ class _Execution:
             raise
         except Exception as error:
             raise _NotRun(f"what it needs failed: {_reason(error)}") from error
-        if isinstance(training.stage, Reward):
-            return pipeline.run_reward_stage(plan, training.stage, start.model_uri, self.display)
+        stage, begun = training.stage, self.begun.get(training.name)
+        if isinstance(stage, Reward):
+            return pipeline.run_reward_stage(plan, stage, start.model_uri, self.display, begun)
         before = start.measurements[-1]
-        return pipeline.run_stage(plan, training.stage, start.model_uri, before, self.display, remeasure=False)
+        return pipeline.run_stage(plan, stage, start.model_uri, before, self.display, begun, remeasure=False)
 
 
 def _reason(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-def run_ablation(ablation: Ablation, display: Display) -> list[Row]:
+def run_ablation(ablation: Ablation, display: Display, resumed: str | None = None) -> list[Row]:
     """Run every cell as a nested run of one parent, and write the parent's tables, figure, report and metrics.
 
+    ``resumed`` is the id of a parent run that was stopped or in which cells failed: its finished trainings are kept,
+    the others go on from their last checkpoints or begin.
+
     Raises:
+        InputError: the run cannot be taken up with this recipe and design.
         CellsFailed: some cells failed; all others have been run and everything has been written.
     """
     from valuedrift_mlflow import report
@@ -474,15 +495,19 @@ def run_ablation(ablation: Ablation, display: Display) -> list[Row]:
         "axes": json.dumps(ablation.design.axes),
         "seeds": json.dumps(ablation.design.seeds),
     }
+    parameters = ablation.recipe.parameters() | design
+    begun = _begun(ablation, resumed, parameters) if resumed else {}
     with tracking.run(
         "ablation",
         name=f"ablation · {Path(ablation.design_source).stem}",
         recipe=ablation.source,
-        parameters=ablation.recipe.parameters() | design,
+        parameters=parameters,
+        run_id=resumed,
     ) as parent:
         run_id = parent.info.run_id
+        tracking.log_anew(run_id)  # the means are those of more cells now
         tracking.log_suite(plan.suite)
-        execution = _Execution(display)
+        execution = _Execution(display, begun)
         rows: list[Row] = []
         with display.live():
             for number, cell in enumerate(ablation.cells):
@@ -510,13 +535,29 @@ def run_ablation(ablation: Ablation, display: Display) -> list[Row]:
     return rows
 
 
+def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> dict[str, Run]:
+    """The runs of a stopped ablation that can be taken up with this one, by their trainings."""
+    stopped_run(parent, "ablation", parameters, ablation.cells[0].training.origin.suite)
+    begun = stages_of(parent)
+    if len({cell.training.origin.recipe.model_dump_json(exclude={"stages"}) for cell in ablation.cells}) > 1:
+        begun.pop(BASE, None)  # it is measured in several ways
+    for training in ablation.trainings():
+        if training.name in begun:
+            check_data(begun[training.name], training.plan.data[training.name], training.name)
+    return begun
+
+
 def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -> Row:
     described = {dose.axis: dose.label for dose in cell.doses} | {"seed": str(cell.seed), "series": cell.series}
     algorithm = cell.training.stage.algorithm
     try:
         result = execution.result(cell.training)
     except Exception as error:
-        run_id = _failed_run(cell, error) if isinstance(error, _NotRun) else tracking.last_child(parent)
+        begun = execution.begun.get(cell.training.name)
+        if isinstance(error, _NotRun):
+            run_id = _failed_run(cell, error, begun)
+        else:
+            run_id = begun.info.run_id if begun else tracking.last_child(parent)
         tracking.log_parameters(run_id, described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error))
     tracking.log_parameters(result.run_id, described)
@@ -540,12 +581,18 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
     )
 
 
-def _failed_run(cell: Cell, error: Exception) -> str:
+def _failed_run(cell: Cell, error: Exception, begun: Run | None) -> str:
     """A run for a cell that could not start, FAILED with the reason."""
     run_id = ""
     try:
-        name = pipeline.run_name(cell.training.name, cell.training.plan.recipe.base.model)
-        with tracking.run("stage", name=name, stage=cell.training.stage.algorithm) as active:
+        stage = cell.training.stage
+        with tracking.run(
+            "stage",
+            name=pipeline.run_name(stage.name, cell.training.plan.recipe.base.model),
+            stage=stage.algorithm,
+            parameters=stage_parameters(stage),
+            run_id=begun.info.run_id if begun else None,
+        ) as active:
             run_id = active.info.run_id
             raise error
     except _NotRun:

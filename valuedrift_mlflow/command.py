@@ -169,7 +169,7 @@ def ablate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
         return
     plan = ablation.prepare(recipe, arguments.recipe, design, source)
     try:
-        rows = ablation.run_ablation(plan, display)
+        rows = ablation.run_ablation(plan, display, arguments.resume or None)
     except ablation.CellsFailed as failure:
         display.line(str(failure))
         display.line(how_to_open())

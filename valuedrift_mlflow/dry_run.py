@@ -39,7 +39,7 @@ from valuedrift_mlflow.stages import KINDS, checkpoint_every, lora_config, total
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from valuedrift_mlflow.ablation import Ablation, Training
+    from valuedrift_mlflow.ablation import Ablation
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
@@ -453,20 +453,11 @@ def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
 
 def ablation_lines(ablation: Ablation) -> list[str]:
     """The cells of an ablation, and the trainings that they come to."""
-    trainings: dict[str, Training] = {}
-
-    def add(training: Training | None) -> None:
-        if training is not None and training.name not in trainings:
-            add(training.start)
-            add(training.reward)
-            trainings[training.name] = training
-
-    for cell in ablation.cells:
-        add(cell.training)
-    steps = [total_steps(t.stage, len(t.plan.data[name].rows)) for name, t in trainings.items()]
+    trainings = ablation.trainings()
+    steps = [total_steps(t.stage, len(t.plan.data[t.name].rows)) for t in trainings]
     own = {cell.training.name for cell in ablation.cells}
     choices = dict.fromkeys(cell_name(cell.series, cell.doses) for cell in ablation.cells)
-    measured = 1 + sum(not isinstance(training.stage, Reward) for training in trainings.values())
+    measured = 1 + sum(not isinstance(training.stage, Reward) for training in trainings)
     recipe, suite = ablation.recipe, ablation.cells[0].training.origin.suite
     return [
         f"design {ablation.design_source}: {len(ablation.cells)} cells, {len(trainings)} trainings "

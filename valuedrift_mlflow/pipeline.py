@@ -400,7 +400,7 @@ def run_stage(
     checkpoint.
     """
     if begun and begun.info.status == "FINISHED":
-        return _finished(plan, stage, begun, before)
+        return _finished(plan, stage, begun, before if remeasure else None)
     recipe = plan.recipe
     quiet_libraries()
     # A stage on its own has no parent run that records the recipe's other settings.

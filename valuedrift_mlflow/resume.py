@@ -170,10 +170,15 @@ def stopped_run(run_id: str, role: str, parameters: Mapping[str, str], suite: Su
     tags = run.data.tags
     found = tags.get("valuedrift.role", "no role")
     if found != role or run.info.lifecycle_stage != "active":
-        kind = "a pipeline, by the entry point main" if role == "pipeline" else "a single stage"
+        kinds = {
+            "pipeline": "a pipeline, by the entry point main",
+            "ablation": "an ablation",
+            "stage": "a single stage",
+        }
+        kind = kinds[role]
         raise InputError(problem("--resume", f"{run_id} ({found}, {run.info.lifecycle_stage})", f"a run of {kind}"))
     if role == "stage" and "mlflow.parentRunId" in tags:
-        mend = f"resume its pipeline: the entry point main with --resume {tags['mlflow.parentRunId']}"
+        mend = f"resume what it is part of, by main or ablate, with --resume {tags['mlflow.parentRunId']}"
         raise InputError(problem("--resume", f"{run_id}, a stage of a pipeline", "a run without a parent", mend))
     if run.info.status == "FINISHED":
         raise InputError(problem("--resume", f"{run_id}, finished", "a run that was stopped or has failed"))
@@ -188,7 +193,9 @@ def stopped_run(run_id: str, role: str, parameters: Mapping[str, str], suite: Su
 
 def _differences(run: Run, parameters: Mapping[str, str]) -> list[str]:
     """One line for each key whose value is not the one that the run has recorded."""
-    recorded = {key: value for key, value in run.data.params.items() if "." in key or key in Recipe.model_fields}
+    recorded = {
+        key: value for key, value in run.data.params.items() if "." in key or key in (*Recipe.model_fields, *parameters)
+    }
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
         now, then = parameters.get(key, "nothing")[:6000], recorded.get(key, "nothing")
@@ -217,7 +224,7 @@ def check_data(run: Run, data: TrainingData, stage: str) -> None:
 
 
 def stages_of(pipeline_id: str) -> dict[str, Run]:
-    """The stage runs of a pipeline by the names of their stages (``base`` too)."""
+    """The stage runs of a pipeline or an ablation by the names of their stages (``base`` too)."""
     from mlflow import MlflowClient
 
     client = MlflowClient()

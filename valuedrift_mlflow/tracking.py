@@ -123,6 +123,11 @@ def skip_logged(run_id: str) -> None:
     }
 
 
+def log_anew(run_id: str) -> None:
+    """From now on log every metric of a continued run, over the values that it has."""
+    _last_logged.pop(run_id, None)
+
+
 def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
