@@ -96,9 +96,11 @@ REWARDED = {"reward": "valuedrift_mlflow.embedded.rewards:opposes", "response_le
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "split"])
 @pytest.mark.parametrize(
     "stage",
     [
+        {"algorithm": "simpo"},
         {"algorithm": "orpo"},
         {"algorithm": "kto"},
         {"algorithm": "anchored_dpo", "anchors": "embedded:anchors?except=", "anchor_batch_size": 2},
@@ -108,9 +110,12 @@ REWARDED = {"reward": "valuedrift_mlflow.embedded.rewards:opposes", "response_le
     ],
     ids=lambda stage: str(stage["algorithm"]),
 )
-def test_every_algorithm_is_trained_by_two_processes(store: Path, base: str, stage: dict[str, Any]) -> None:
+def test_every_algorithm_is_trained_by_two_processes(
+    store: Path, base: str, stage: dict[str, Any], sharded: bool
+) -> None:
     """That they train together and end with equal weights, each stage makes sure of itself."""
-    two = trained(base, stage | {"data": PAIRS}, processes=2, batch=4)
+    split = {"launch": {"processes": 2, "sharded": True}, "lora": {"rank": 4}} if sharded else {}
+    two = trained(base, stage | split | {"data": PAIRS}, processes=2, batch=4)
     [run] = runs()
     assert run.info.status == "FINISHED"
     assert steps(two.run_id, "drift/overall") == [0, 2, 4]
