@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from valuedrift_mlflow import ablation, callback, recipe
 from valuedrift_mlflow.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
-from valuedrift_mlflow.cells import Direction, Dose, Row, directions, over_seeds, summarise
+from valuedrift_mlflow.cells import Direction, Dose, Row, crossed, directions, over_seeds, summarise
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
 
@@ -215,6 +215,16 @@ def test_failed_cells_count_in_no_mean() -> None:
     [summary] = summarise(rows)
     assert summary.seeds == 3
     assert summary.drift == pytest.approx(0.01)
+
+
+def test_the_table_has_a_row_for_each_series_and_a_column_for_each_dose() -> None:
+    one_seed = [row("dpo", "gap", gap, 0, drift) for gap, drift in ((0, 0.1), (0.5, 0.3), (1, 0.5))]
+    columns, rows = crossed(summarise([*one_seed, row("simpo", "gap", 1, 0, 0.4)]))
+    assert columns == ["drift [95 % interval]", "gap 0", "gap 0.5", "gap 1"]
+    assert rows == [
+        ["dpo", "0.100 [0.050, 0.150]", "0.300 [0.250, 0.350]", "0.500 [0.450, 0.550]"],
+        ["simpo", "", "", "0.400 [0.350, 0.450]"],
+    ]
 
 
 def found(rows: list[Row]) -> dict[str, Direction]:

@@ -221,6 +221,33 @@ def summary_rows(summaries: Sequence[Summary]) -> list[list[str]]:
     ]
 
 
+def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """The summaries of each line of a figure or table over the first axis: of a series with its further doses."""
+    found: dict[str, list[Summary]] = {}
+    for entry in summaries:
+        rest = [f"{dose.axis} {dose.label}" for dose in entry.doses[1:]]
+        found.setdefault(", ".join([entry.series, *rest]), []).append(entry)
+    return found
+
+
+def crossed(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of a table of drift with its interval: lines down, doses of the first axis across.
+
+    Nothing where there is no axis. What failed, or was not run, is left empty.
+    """
+    doses = list(dict.fromkeys((entry.doses[0].axis, entry.doses[0].label) for entry in summaries if entry.doses))
+    if not doses:
+        return [], []
+    rows = []
+    for name, own in lines(summaries).items():
+        shown = {
+            (entry.doses[0].axis, entry.doses[0].label): with_interval(entry.drift, np.array([entry.low, entry.high]))
+            for entry in own
+        }
+        rows.append([name, *(shown.get(dose, "") for dose in doses)])
+    return ["drift [95 % interval]", *(" ".join(dose) for dose in doses)], rows
+
+
 # The paper's directions beside ours ----------------------------------------------------------------------------------
 
 

@@ -156,7 +156,7 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
 def ablate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
     from valuedrift_mlflow import ablation, dry_run
-    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, summarise, summary_rows
+    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
     from valuedrift_mlflow.display import Display
 
     source = arguments.design or "algorithms"
@@ -174,7 +174,11 @@ def ablate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
         display.line(str(failure))
         display.line(how_to_open())
         raise SystemExit(1) from None
-    display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summarise(rows)))
+    summary = summarise(rows)
+    display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summary))
+    columns, drifts = crossed(summary)
+    if drifts:
+        display.table("Drift, mean over seeds", columns, drifts)
     display.line(how_to_open())
 
 

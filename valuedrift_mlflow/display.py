@@ -85,6 +85,7 @@ def quiet_libraries() -> None:
     import transformers
 
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl's range is narrow for the sake of these trainers
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     hf_datasets.disable_progress_bars()

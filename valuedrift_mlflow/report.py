@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Blue, grey and orange of a palette that colour-blind readers can tell apart.
 COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
 LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 EXAMPLES = 12  # example responses of each stage in the report
 DISPUTED = 40  # disputed responses in the report
 
@@ -481,16 +482,15 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     plt = _plot()
     import seaborn as sns
 
+    from valuedrift_mlflow.cells import lines
+
     axis = summaries[0].doses[0].axis if summaries[0].doses else ""
     labels = list(dict.fromkeys(entry.doses[0].label if entry.doses else entry.name for entry in summaries))
-    lines: dict[str, list[Summary]] = {}
-    for entry in summaries:
-        rest = [f"{dose.axis} {dose.label}" for dose in entry.doses[1:]]
-        lines.setdefault(", ".join([entry.series, *rest]) if entry.doses else "", []).append(entry)
+    drawn = lines(summaries) if axis else {"": list(summaries)}
     figure, axes = plt.subplots(figsize=(max(6.5, 0.9 * len(labels) + 3), 4), layout="constrained")
-    colors = sns.color_palette("colorblind", len(lines))
-    for number, (name, own) in enumerate(lines.items()):
-        shift = 0.3 * ((number + 0.5) / len(lines) - 0.5)  # intervals of neighbours would hide each other
+    colors = sns.color_palette("colorblind", len(drawn))
+    for number, (name, own) in enumerate(drawn.items()):
+        shift = 0.3 * ((number + 0.5) / len(drawn) - 0.5)  # intervals of neighbours would hide each other
         place = np.array([labels.index(entry.doses[0].label if entry.doses else entry.name) for entry in own]) + shift
         drift, low, high = np.array([[entry.drift, entry.low, entry.high] for entry in own]).T
         style = LINES[number % len(LINES)] if name else "none"
@@ -501,8 +501,8 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
             label=name or None,
             color=colors[number],
             linestyle=style,
-            marker="o",
-            markersize=4,
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=5,
             linewidth=1.4,
             elinewidth=1,
             capsize=2,
@@ -522,7 +522,7 @@ def ablation_html(
 ) -> str:
     """The report of an ablation: one file, as ``html``."""
     from valuedrift_mlflow import tracking
-    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, cell_name, summary_rows
+    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
 
     plan = ablation.cells[0].training.origin
     return _render(
@@ -535,6 +535,7 @@ def ablation_html(
         directions=directions,
         figures=[_png(figure) for figure in ablation_figures(summaries).values()],
         from_base=ablation.from_base,
+        crossed=crossed(summaries),
         columns=SUMMARY_COLUMNS,
         summary=summary_rows(summaries),
         cells=[(cell_name(row.series, row.doses, row.seed), row) for row in rows if not row.reason],
