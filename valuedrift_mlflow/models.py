@@ -144,7 +144,7 @@ def _raw_model(uri: str) -> Any:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
     import mlflow
 
-    folder = _checkpoint_folder(uri)
+    folder = checkpoint_folder(uri)
     if folder is not None:
         return _from_folder(uri, folder)
     return unwrap(mlflow.pyfunc.load_model(uri), uri)
@@ -180,7 +180,7 @@ def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
     return FunctionGenerator(answer)
 
 
-def _checkpoint_folder(uri: str) -> Path | None:
+def checkpoint_folder(uri: str) -> Path | None:
     """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
     import mlflow
 
@@ -208,7 +208,7 @@ def whole_folder(uri: str) -> Path:
         return base_folder()
     folder = Path(uri).expanduser()
     if uri.startswith(MLFLOW_PREFIXES):
-        folder = _checkpoint_folder(uri) or Path(mlflow.artifacts.download_artifacts(uri))
+        folder = checkpoint_folder(uri) or Path(mlflow.artifacts.download_artifacts(uri))
         folder = next((file.parent for file in folder.rglob("config.json")), folder)
         if not (folder / "config.json").is_file():
             raise InputError(problem("model", uri, "a whole model", "merge its adapters first"))
@@ -247,10 +247,11 @@ def _from_folder(uri: str, folder: Path) -> Loaded:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(problem("model", uri, "a folder or hub id that transformers can load", reason)) from error
-    return Loaded(uri, model.to(_device()).eval(), tokenizer)
+    return Loaded(uri, model.to(device()).eval(), tokenizer)
 
 
-def _device() -> str:
+def device() -> str:
+    """Where a model that answers or rates is put: the GPU if there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

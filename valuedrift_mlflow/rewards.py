@@ -78,7 +78,7 @@ def load(uri: str, field: str = "reward") -> RewardFunction:
     if _FUNCTION.fullmatch(uri):
         return FunctionReward(_function(uri, field))
     if uri.startswith(models.MLFLOW_PREFIXES):
-        folder = models._checkpoint_folder(uri)
+        folder = models.checkpoint_folder(uri)
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
         return _classifier(uri, folder, field)
@@ -191,7 +191,7 @@ def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it
-    return ClassifierReward(model.to(models._device()), tokenizer)
+    return ClassifierReward(model.to(models.device()), tokenizer)
 
 
 def _reason(error: Exception) -> str:
