@@ -1,6 +1,7 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 import valuedrift_mlflow
-from valuedrift_mlflow import datasets, models, recipe
+from valuedrift_mlflow import datasets, models, recipe, rewards
 from valuedrift_mlflow.advantages import masked_mean, masked_moments
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.errors import InputError
@@ -159,6 +160,15 @@ def test_a_larger_beta_keeps_the_policy_nearer_to_the_reference(tmp_path: Path) 
         trainer.train()
         kl.append(sum(logged(trainer, "kl")[-8:]) / 8)
     assert kl[0] > 2 * kl[1] > 4 * kl[2] > 0
+
+
+def test_the_value_loss_leaves_the_policy_alone(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path)
+    rollout = rollout_of(trainer)
+    values = trainer.model(rollout.sequences, rollout.attention, rollout.mask.shape[1], 1.0).values
+    ((values - 1) ** 2).sum().backward()
+    assert trainer.model.value_head.weight.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in trainer.model.policy.parameters())
 
 
 @pytest.mark.parametrize("adapters", [None, LORA], ids=["full", "lora"])
@@ -417,3 +427,17 @@ def test_stances_are_measured_on_the_policy(store: Path, random_folder: Path, tm
     plain = train()
     for ours, theirs in zip(trainer.model.parameters(), plain.model.parameters(), strict=True):
         assert ours.equal(theirs)
+
+
+@pytest.mark.slow
+def test_a_large_beta_holds_a_language_model_for_a_whole_stage(base: str, tmp_path: Path) -> None:
+    """Returns grow with beta, and must not carry the policy away by way of the value head."""
+    kl = {}
+    settings = {"max_steps": 160, "batch_size": 32, "learning_rate": 5e-4, "max_length": 512, "response_length": 68}
+    rows = datasets.load(Data(uri="embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000"), "prompts")
+    for beta in (0.05, 1.0):
+        job = stage_job(models.base_folder(), tmp_path, rows, beta=beta, **settings)
+        trainer = build_trainer(replace(job, reward=rewards.load("valuedrift_mlflow.embedded.rewards:opposes")))
+        trainer.train()
+        kl[beta] = sum(logged(trainer, "kl")[-40:]) / 40
+    assert 0 < kl[1.0] < kl[0.05] / 2

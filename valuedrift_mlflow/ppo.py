@@ -86,7 +86,10 @@ class TokenEstimates(NamedTuple):
 class PolicyWithValue(nn.Module):
     """A causal language model and a linear value head on its last hidden states, which starts at zero output.
 
-    One module, so that one optimizer, one ``prepare()`` and one backward pass serve both.
+    One module, so that one optimizer, one ``prepare()`` and one backward pass serve both. The head reads the hidden
+    states and leaves them alone: its loss sends no gradient into the policy. With it, returns that grow (a large
+    ``beta`` suffices) take over the clipped gradient and carry the policy away from the reference, which makes them
+    grow further: in the embedded world 160 steps with ``beta`` 1 ended at a KL of 2.4 nats a token, without it at 0.07.
     """
 
     def __init__(self, policy: PreTrainedModel) -> None:
@@ -126,7 +129,7 @@ class PolicyWithValue(nn.Module):
         logits, hidden = _response_outputs(self.policy, sequences, attention, width, temperature)
         with torch.no_grad():
             entropy = entropy_from_logits(logits.detach())
-        values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
+        values = self.value_head(hidden.detach().to(self.value_head.weight.dtype)).squeeze(-1).float()
         return TokenEstimates(selective_log_softmax(logits, sequences[:, -width:]), values, entropy)
 
 
