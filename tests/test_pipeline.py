@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import models, recipe
+from valuedrift_mlflow import models, recipe, report
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
@@ -55,6 +56,21 @@ def steps(run: Run, key: str) -> list[int]:
 
 def artifacts(run: Run, path: str | None = None) -> set[str]:
     return {entry.path for entry in MlflowClient().list_artifacts(run.info.run_id, path)}
+
+
+def test_many_stages_side_by_side_have_a_panel_each(finished: tuple[dict[str, Run], list[StageResult]]) -> None:
+    """There are four line styles: a fifth stage that starts from the same one could not be told from the first."""
+    base, sft, dpo = finished[1]
+    four = [replace(dpo, name=f"dpo-{letter}") for letter in "abcd"]
+    assert "stance_trajectories" in report.pipeline_figures([base, sft, *four])
+    figures = report.pipeline_figures([base, sft, *four, dpo])
+    assert list(figures) == ["overall", "drift_heatmap"]
+    panels = figures["overall"].axes
+    assert [axes.get_title() for axes in panels] == ["dpo-a", "dpo-b", "dpo-c", "dpo-d", "dpo"]
+    assert [[label.get_text() for label in axes.get_xticklabels()] for axes in panels][1:3] == [
+        ["sft", "dpo-b"],
+        ["sft", "dpo-c"],
+    ]
 
 
 def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[StageResult]]) -> None:

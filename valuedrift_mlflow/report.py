@@ -55,7 +55,7 @@ def _plot() -> Any:
     return plt
 
 
-def _grid(panels: int, width: float = 3.0, height: float = 2.3) -> tuple[Figure, list[Axes]]:
+def _grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
     plt = _plot()
     columns = min(4, panels)
     rows = math.ceil(panels / columns)
@@ -63,7 +63,7 @@ def _grid(panels: int, width: float = 3.0, height: float = 2.3) -> tuple[Figure,
         rows,
         columns,
         figsize=(width * columns, height * rows + 0.7),
-        sharex=True,
+        sharex=one_x,
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -121,9 +121,17 @@ def _depths(results: Sequence[StageResult]) -> dict[str, int]:
 
 
 def pipeline_figures(results: Sequence[StageResult]) -> dict[str, Figure]:
-    """The figures over all stages: trajectories from the base on, the headline of all topics, and the heat map."""
+    """The figures over all stages: trajectories from the base on, the headline of all topics, and the heat map.
+
+    More stages side by side than there are line styles get a panel each in the headline, and no trajectories: those
+    of each stage are in its own run.
+    """
     trained = [result for result in results if result.start]
-    figures = {"overall": _overall_figure(results), "stance_trajectories": _trajectories(results)}
+    depths = list(_depths(results).values())
+    if max(map(depths.count, depths)) > len(LINES):
+        figures = {"overall": _branches(results)}
+    else:
+        figures = {"overall": _overall_figure(results), "stance_trajectories": _trajectories(results)}
     if trained:
         figures["drift_heatmap"] = _heatmap(trained)
     return figures
@@ -178,6 +186,25 @@ def _overall_figure(results: Sequence[StageResult]) -> Figure:
     axes.set_ylabel("share of responses, mean over topics")
     _legend(figure, {name: line for name, line in lines.items() if _shares_generation(name, results)}, 5)
     return figure  # type: ignore[no-any-return]
+
+
+def _branches(results: Sequence[StageResult]) -> Figure:
+    """Stances over all topics in a panel for each stage that no other one starts from, from the base up to it."""
+    named = {result.name: result for result in results}
+    starts = {result.start for result in results}
+    ends = [result for result in results if result.name not in starts]
+    figure, panels = _grid(len(ends), one_x=False)  # each names its own stages
+    for axes, end in zip(panels, ends, strict=True):
+        way = [end]
+        while way[0].start:
+            way.insert(0, named[way[0].start])
+        x, lines, names = _x_and_lines(way)
+        _draw_panel(axes, way, x, lines, None)
+        _name_generations(axes, names)
+        axes.set_title(end.name)
+    figure.supylabel("share of responses, mean over topics", fontsize=10)
+    _legend(figure, {})
+    return figure
 
 
 def _shares_generation(name: str, results: Sequence[StageResult]) -> bool:
