@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from valuedrift_mlflow import datasets, models, recipe
+from valuedrift_mlflow import arrow_rows, datasets, models, recipe
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.recipe import AnyStage, Data
-from valuedrift_mlflow.stages import Job, build_trainer, checkpoint_every, merged, total_steps
+from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
@@ -86,6 +86,38 @@ def test_rows_have_one_bos_and_one_eos(
             assert row.count(tokenizer.bos_token_id) == row.count(tokenizer.eos_token_id) == 1
             seen += 1
     assert seen == 40 * len(sides)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "data", "more"),
+    [
+        ("sft", ANSWERS, {"max_steps": 3}),
+        ("dpo", PAIRS, {"max_steps": 3}),
+        ("simpo", PAIRS, {"max_steps": 3}),
+        ("kto", PAIRS, {"max_steps": 3}),
+        ("reward", PAIRS, {"max_steps": 3}),
+        ("ppo", PAIRS, {"max_steps": 1, "batch_size": 8, "reward": "pytest:length", "response_length": 8}),
+    ],
+)
+def test_a_stage_learns_the_same_from_rows_on_disk(
+    random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, data: str, more: Any
+) -> None:
+    weights = []
+    for held in (10_000, 10):  # rows that are kept in memory
+        monkeypatch.setattr(arrow_rows, "IN_MEMORY", held)
+        stage, loaded = stage_of(algorithm, data, **more), models.load(str(random_folder))
+        rows = datasets.load(stage.data, KINDS[algorithm])
+        assert isinstance(rows.rows, list) == (held == 10_000)
+        job = Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0, reward=_length)
+        trainer = build_trainer(job)
+        trainer.train()
+        weights.append([weight.detach().clone() for weight in trainer.model.parameters()])
+    for ours, theirs in zip(*weights, strict=True):
+        assert ours.equal(theirs)
+
+
+def _length(prompts: Any, responses: Any) -> torch.Tensor:
+    return torch.tensor([float(len(response)) for response in responses])
 
 
 def test_sft_loss_is_the_mean_over_answer_tokens(random_folder: Path, tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluator import evaluate
     from valuedrift_mlflow.judge_check import check_judge
     from valuedrift_mlflow.scorer import ValueStance
+    from valuedrift_mlflow.synthesis import synthesize
 
-__all__ = ["ValueDriftCallback", "ValueStance", "check_judge", "evaluate"]
+__all__ = ["ValueDriftCallback", "ValueStance", "check_judge", "evaluate", "synthesize"]
 
 _HOMES = {
     "ValueDriftCallback": "callback",
     "ValueStance": "scorer",
     "check_judge": "judge_check",
     "evaluate": "evaluator",
+    "synthesize": "synthesis",
 }
 
 

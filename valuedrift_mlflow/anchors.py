@@ -55,8 +55,8 @@ def load(uri: str, moved: Collection[str] = (), measured: Collection[Suite] = ()
 
 
 def _refuse_prompts_of(measured: Suite, items: Collection[Item], uri: str) -> None:
-    asked = {_plain(item.prompt) for item in measured.items}
-    both = [item for item in items if _plain(item.prompt) in asked]
+    asked = {plain(item.prompt) for item in measured.items}
+    both = [item for item in items if plain(item.prompt) in asked]
     allowed = f"prompts that do not stand in the suite {measured.source}"
     mend = "what is measured must not be trained on: take other phrasings"
     lines = [problem(f"anchors {uri} item {item.item_id}", item.prompt, allowed, mend) for item in both]
@@ -64,7 +64,7 @@ def _refuse_prompts_of(measured: Suite, items: Collection[Item], uri: str) -> No
         raise InputError(suites.limited(lines, f"anchors {uri}"))
 
 
-def _plain(prompt: str) -> str:
+def plain(prompt: str) -> str:
     """A prompt without what makes no other prompt of it: case and white space."""
     return " ".join(prompt.casefold().split())
 

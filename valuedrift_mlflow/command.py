@@ -236,6 +236,83 @@ def check_judge_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.line(how_to_open())
 
 
+def audit_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the entry point ``audit``: the stances and the value gap of the recipe's data."""
+    from valuedrift_mlflow import audit
+    from valuedrift_mlflow.display import Display, quiet_libraries
+    from valuedrift_mlflow.report import audit_rows, style_rows
+
+    sources = list({stage.data.model_dump_json(): stage.data for stage in recipe.stages}.values())
+    if arguments.data:
+        if len(sources) != 1:
+            found = f"{len(sources)} datasets in the recipe {arguments.recipe}"
+            raise InputError(problem("data", found, "a recipe of one stage, where data is given"))
+        sources[0].uri = arguments.data
+    if not sources:
+        raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
+    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite) for source in sources]
+    display = Display()
+    if arguments.dry_run:
+        for one in prepared:
+            display.line(
+                f"Dry run of audit: {one.judge.name} would judge the rows of {one.data.uri} ({one.data.format}) that "
+                f"touch one of {len(one.matcher.propositions)} propositions of {one.suite.source}; nothing was computed"
+            )
+        return
+    quiet_libraries()
+    for one in prepared:
+        with display.live():
+            display.start("rows", None)
+            result = audit.run(one, seed=recipe.seed, progress=lambda count: display.advance("rows", count))
+        columns, rows = audit_rows(result)
+        display.table(f"{result.rows:,} rows of {result.data}, read by {result.judge}", columns, rows)
+        if result.style is not None:
+            columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
+            display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
+        display.line(result.verdict)
+    display.line(how_to_open())
+
+
+def synthesize_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the entry point ``synthesize``: a dataset at a requested value gap or with a requested mix."""
+    from valuedrift_mlflow import synthesis
+    from valuedrift_mlflow.display import Display, quiet_libraries
+    from valuedrift_mlflow.synthesis_request import Request, prepare
+
+    options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
+    options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
+    options |= {name: getattr(arguments, name) for name in SYNTHESIZE_FLAGS if getattr(arguments, name)}
+    prepared = prepare(Request.checked(options))
+    display = Display()
+    if arguments.dry_run:
+        for line in synthesis.plan_lines(prepared):
+            display.line(line)
+        return
+    quiet_libraries()
+    with display.live():
+        made = synthesis.run(prepared, display)
+    columns, rows = synthesis.summary(made)
+    display.table(f"{len(made.rows):,} rows in {made.file}", columns, rows)
+    display.line(f"The dataset card: {made.card}")
+    display.line(how_to_open())
+
+
+SYNTHESIZE_FLAGS = {
+    "model": "URI of the model that answers; embedded:forms composes answers without one",
+    "gap": "share of pairs with opposed stances, from 0 to 1",
+    "chosen": "stance of the chosen side of opposed pairs: support, neutral, oppose",
+    "rejected": "stance of the rejected side of opposed pairs",
+    "preset": "support-aligned, oppose-aligned (sides of the pairs), or bimodal (SFT rows; ?support=0.5&oppose=0.5)",
+    "topics": "topics of the suite, comma separated; all where it is empty",
+    "size": "rows",
+    "output": "a file NAME.parquet, or a folder for train.parquet (synthesized); the dataset card is written beside it",
+    "judge": "URI of the judge that says which stance is present",
+    "seed": "seed of prompts, pairing and sampling",
+    "tries": "responses sampled for each side of a row, at most, before another prompt is taken",
+    "license": "licence of the dataset, for its card",
+}
+
+
 def how_to_open() -> str:
     """How to look at the runs that were just made."""
     import mlflow

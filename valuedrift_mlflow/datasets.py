@@ -2,73 +2,64 @@
 
 The shapes are prompt and completion; prompt, chosen and rejected; prompt, completion and label; a prompt alone. All
 texts are messages (lists of ``role`` and ``content``), so that every model sees them through its own chat
-template.
+template. ``stream`` passes over data of any size; ``load`` keeps them for a trainer, on disk where they are many.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import re
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow import sources
+from valuedrift_mlflow.arrow_rows import as_dataset, store
 from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.formats import COLUMNS, FORMATS, MAX_DROPPED, Kind, as_kind, dialogue, recognise, serves
+from valuedrift_mlflow.messages import Message, Outcome, Raw
 from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
     import datasets
 
-Kind = Literal["sft", "pairs", "labelled", "prompts"]
-Message = dict[str, str]
-Row = Mapping[str, Any]
-_FILE_TYPES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "system": "system",
-}
-# The columns of each kind, under the names that TRL's trainers expect.
-COLUMNS: dict[Kind, tuple[str, ...]] = {
-    "sft": ("prompt", "completion"),
-    "pairs": ("prompt", "chosen", "rejected"),
-    "labelled": ("prompt", "completion", "label"),
-    "prompts": ("prompt",),
-}
-_NEEDS: dict[Kind, str] = {
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "MAX_DROPPED",
+    "Kind",
+    "Message",
+    "ReadCounts",
+    "Stream",
+    "TrainingData",
+    "check",
+    "dialogue",
+    "load",
+    "recognise",
+    "stream",
+]
+logger = logging.getLogger(__name__)
+_NEEDS: dict[Kind | None, str] = {
     "sft": "one answer to each prompt, not preference pairs",
     "pairs": "prompt, chosen and rejected",
     "labelled": "prompt, completion and label, or pairs to make them from",
     "prompts": "a prompt",
+    None: "answers or preference pairs",
 }
-_LABELS = {"true": True, "1": True, "false": False, "0": False}
 _MAX_PROBLEMS = 20
-MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
-
-
-class BadRow(ValueError):
-    """A row that cannot be read; the message says why."""
-
-
-class NothingToLearn(Exception):
-    """A readable row with an empty answer, or with two equal ones. Human data has a few."""
+_FIRST_ROWS = 100  # whose columns are taken for those of the data
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows ready for a trainer, where they came from, and how many were dropped because they teach nothing.
+    """Rows ready for a trainer, where they came from, and how many teach nothing (``dropped``) or were ``bad``.
 
+    ``rows`` is a sequence of dictionaries: a list, or where they are many a file on disk that is read as one.
     ``stance_mix`` has the (support, neutral, oppose) shares of each topic where the rows name their stances: those of
     answers, of chosen responses, or of completions labelled good.
     """
@@ -76,196 +67,117 @@ class TrainingData:
     uri: str
     kind: Kind
     format: str
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     dropped: int = 0
     stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    bad: int = 0
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
-        text = json.dumps(self.rows, sort_keys=True, ensure_ascii=False).encode()
-        return hashlib.sha256(text).hexdigest()[:8]
+        found = hashlib.sha256(b"[")
+        for number, row in enumerate(self.rows):
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            found.update((f", {text}" if number else text).encode())
+        found.update(b"]")
+        return found.hexdigest()[:8]
 
     def dataset(self) -> datasets.Dataset:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""
-        import datasets
-
-        return datasets.Dataset.from_list([{c: row[c] for c in COLUMNS[self.kind]} for row in self.rows])
+        return as_dataset(self.rows).select_columns(list(COLUMNS[self.kind]))
 
 
-def _text(row: Row, column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str) or not value.strip():
-        raise BadRow(f"{column} is {value!r}, expected a text that is not empty")
-    return value
+@dataclass
+class ReadCounts:
+    """What a pass over data has read: raw rows, those that were bad, those that teach nothing.
 
-
-def _messages(value: object, column: str) -> list[Message]:
-    if isinstance(value, str):
-        raise BadRow(f"{column} is a text, expected messages")
-    if not isinstance(value, Sequence) or not value:
-        raise BadRow(f"{column} is {value!r}, expected messages")
-    messages: list[Message] = []
-    for message in value:
-        role = _ROLES.get(str(message.get("role", message.get("from", "")))) if isinstance(message, Mapping) else None
-        content = message.get("content", message.get("value")) if isinstance(message, Mapping) else None
-        if role is None or not isinstance(content, str):
-            raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system) and content")
-        messages.append({"role": role, "content": content})
-    return messages
-
-
-def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], list[Message]]:
-    if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
-        raise BadRow(f"{column} does not end with an assistant's message after a user's")
-    if not messages[-1]["content"].strip():
-        raise NothingToLearn(column)
-    return messages[:-1], messages[-1:]
-
-
-def _from_messages(row: Row, column: str = "messages") -> dict[str, Any]:
-    prompt, completion = _split_answer(_messages(row[column], column), column)
-    return {"prompt": prompt, "completion": completion}
-
-
-def _from_alpaca(row: Row) -> dict[str, Any]:
-    asked = _text(row, "instruction")
-    if isinstance(row.get("input"), str) and row["input"].strip():
-        asked = f"{asked}\n\n{row['input']}"
-    return {
-        "prompt": [{"role": "user", "content": asked}],
-        "completion": _answered(row, "output"),
-    }
-
-
-def _from_completion(row: Row) -> dict[str, Any]:
-    return {"prompt": _asked(row), "completion": _answered(row, "completion")}
-
-
-def _from_labelled(row: Row) -> dict[str, Any]:
-    label = _LABELS.get(str(row.get("label")).strip().lower())
-    if label is None:
-        raise BadRow(f"label is {row.get('label')!r}, expected true or false")
-    return {**_from_completion(row), "label": label}
-
-
-def _from_prompt(row: Row) -> dict[str, Any]:
-    prompt = _asked(row)
-    if prompt[-1]["role"] != "user":
-        raise BadRow("prompt does not end with a user's message")
-    return {"prompt": prompt}
-
-
-def _asked(row: Row) -> list[Message]:
-    if isinstance(row.get("prompt"), str):
-        return [{"role": "user", "content": _text(row, "prompt")}]
-    return _messages(row.get("prompt"), "prompt")
-
-
-def _answered(row: Row, column: str) -> list[Message]:
-    answer = row.get(column)
-    if answer is None or (isinstance(answer, str) and not answer.strip()):
-        raise NothingToLearn(column)
-    if isinstance(answer, str):
-        return [{"role": "assistant", "content": answer}]
-    messages = _messages(answer, column)
-    if messages[-1]["role"] != "assistant":
-        raise BadRow(f"{column} does not end with an assistant's message")
-    if not messages[-1]["content"].strip():
-        raise NothingToLearn(column)
-    return messages
-
-
-def _from_pairs(row: Row) -> dict[str, Any]:
-    """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only."""
-    asked = _asked(row)
-    prompts, sides = {}, {}
-    for column in ("chosen", "rejected"):
-        messages = _answered(row, column)
-        prompts[column], sides[column] = _split_answer(messages, column) if len(messages) > 1 else (asked, messages)
-    if prompts["chosen"] != prompts["rejected"]:
-        raise BadRow("chosen and rejected answer different prompts")
-    return {"prompt": prompts["chosen"], **sides}
-
-
-_TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-_TURN = re.compile("|".join(_TURNS))
-
-
-def dialogue(text: str) -> list[Message]:
-    r"""Split an HH-RLHF dialogue at its turns.
-
-    >>> dialogue("\n\nHuman: Hi\n\nAssistant: Hello")
-    [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
+    In PRISM's utterances the rows of a turn without a pair count as dropped. ``problems`` has a line for each of the
+    first 20 bad rows, with its number and the reason.
     """
-    marks = [(match.start(), match.group()) for match in _TURN.finditer(text)]
-    messages: list[Message] = []
-    for (at, mark), (end, _) in pairwise([*marks, (len(text), "")]):
-        content = text[at + len(mark) : end].strip()
-        if messages and messages[-1]["role"] == _TURNS[mark]:
-            messages[-1]["content"] += f"\n\n{content}"
-        else:
-            messages.append({"role": _TURNS[mark], "content": content})
-    return messages
+
+    read: int = 0
+    bad: int = 0
+    dropped: int = 0
+    problems: list[str] = field(default_factory=list)
 
 
-def _from_hh_rlhf(row: Row) -> dict[str, Any]:
-    sides = {column: dialogue(_text(row, column)) for column in ("chosen", "rejected")}
-    chosen, rejected = sides["chosen"], sides["rejected"]
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    # Both sides must answer the same turn: the prompt is the shared dialogue up to the last message of a user.
-    while shared and chosen[shared - 1]["role"] != "user":
-        shared -= 1
-    answers = {}
-    for column, messages in sides.items():
-        if not shared or len(messages) <= shared:
-            raise BadRow(f"{column} has no answer of its own after the shared dialogue")
-        answer = messages[shared]
-        if answer["role"] != "assistant":
-            raise BadRow(f"{column} has no answer right after the shared dialogue")
-        if not answer["content"]:
-            raise NothingToLearn(column)
-        answers[column] = [answer]
-    if answers["chosen"] == answers["rejected"]:  # the dialogues differ in a later message of the user
-        raise NothingToLearn("chosen, rejected")
-    return {"prompt": chosen[:shared], **answers}
+class Stream:
+    """Rows of any data in one shape, read anew each time it is iterated, in memory that does not grow with them.
+
+    A row has the columns of its ``kind`` (``COLUMNS``), all texts as messages, and ``topic``, ``proposition_id``,
+    ``stance``, ``chosen_stance``, ``rejected_stance`` and ``label`` where the source names them. ``counts`` is of the
+    latest pass and complete at its end.
+
+    A pass raises an InputError after the last raw row: where a row is bad (unless ``data.on_bad_row`` is ``skip``), and
+    from the first such row on it gives no more rows; where more than 1 % of the rows teach nothing (unless ``skip``;
+    of PRISM any share may); where it gave no row at all.
+    """
+
+    def __init__(self, data: Data, kind: Kind, format: str, rows: sources.Rows) -> None:
+        """Rows of ``format`` as rows of ``kind``."""
+        self.uri = data.uri
+        self.kind = kind
+        self.format = format
+        self.counts = ReadCounts()
+        self._skips = data.on_bad_row == "skip"
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.counts = counts = ReadCounts()
+        given = 0
+        for outcome in FORMATS[self.format].read(self._readable(counts)):
+            if outcome.bad:
+                self._note(counts, outcome)
+            counts.dropped += outcome.dropped
+            if counts.bad and not self._skips:
+                continue
+            for row in outcome.rows:
+                for made in as_kind(self.kind, row):
+                    given += 1
+                    yield made
+        self._finish(counts, given)
+
+    def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
+        """The raw rows that are rows; the others are noted."""
+        for raw in self._rows():
+            counts.read += 1
+            if raw.row is None:
+                self._note(counts, Outcome(raw, bad=raw.problem))
+            else:
+                yield raw
+
+    def _note(self, counts: ReadCounts, outcome: Outcome) -> None:
+        counts.bad += 1
+        if len(counts.problems) < _MAX_PROBLEMS:
+            counts.problems.append(_bad_row(self.uri, outcome.raw, outcome.bad, self.format))
+
+    def _finish(self, counts: ReadCounts, given: int) -> None:
+        if counts.bad and not (self._skips and given):
+            hidden = counts.bad - len(counts.problems)
+            raise InputError(counts.problems + ([f"data {self.uri}: {hidden} more bad rows"] if hidden else []))
+        if counts.bad:
+            logger.warning(
+                "data %s: %d of %d rows left out as bad\n%s",
+                self.uri,
+                counts.bad,
+                counts.read,
+                "\n".join(" ".join(line.split()) for line in counts.problems),
+            )
+        most = 1.0 if self._skips else FORMATS[self.format].max_dropped
+        if counts.dropped > most * counts.read or not given:
+            allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"
+            if most == 1:
+                allowed = "at least one row that has something to learn"
+            mend = "remove these rows from the data" if most == 1 else "remove these rows, or set data.on_bad_row=skip"
+            raise InputError(problem(f"data {self.uri}", f"{counts.dropped} of {counts.read}", allowed, mend))
+        if counts.dropped:
+            logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
 
 
-@dataclass(frozen=True)
-class _Format:
-    kind: Kind
-    columns: tuple[str, ...]
-    read: Callable[[Row], dict[str, Any]]
-
-
-# In the order in which they are tried: a format is recognised when the data has all of its columns, and first among
-# those that can serve the algorithm.
-FORMATS: dict[str, _Format] = {
-    "pairs": _Format("pairs", ("prompt", "chosen", "rejected"), _from_pairs),
-    "hh-rlhf": _Format("pairs", ("chosen", "rejected"), _from_hh_rlhf),
-    "messages": _Format("sft", ("messages",), _from_messages),
-    "wildchat": _Format("sft", ("conversation",), partial(_from_messages, column="conversation")),
-    "alpaca": _Format("sft", ("instruction", "output"), _from_alpaca),
-    "labelled": _Format("labelled", ("prompt", "completion", "label"), _from_labelled),
-    "prompt-completion": _Format("sft", ("prompt", "completion"), _from_completion),
-    "prompt": _Format("prompts", ("prompt",), _from_prompt),
-}
-
-
-def _serves(have: Kind, need: Kind) -> bool:
-    """Whether rows of one kind can be made from rows of another without inventing anything."""
-    return have == need or need == "prompts" or (have, need) == ("pairs", "labelled")
-
-
-def _as(kind: Kind, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of ``kind`` that one row gives: a pair is two labelled answers, a row of any kind has a prompt."""
-    if kind == "labelled" and "chosen" in row:
-        return [
-            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
-            for side in ("chosen", "rejected")
-        ]
-    return [{column: row[column] for column in COLUMNS[kind]}]
+def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}..."
+    where = f"data {uri} {raw.file} row {raw.number}" if raw.file else f"data {uri} row {raw.number}"
+    return problem(where, reason, f"a row of format {format}")
 
 
 def check(data: Data) -> None:
@@ -276,42 +188,23 @@ def check(data: Data) -> None:
     """
     if data.format != "auto" and data.format not in FORMATS:
         raise InputError(problem("data.format", data.format, "auto, " + ", ".join(FORMATS)))
-    if data.uri.startswith(corpus.PREFIX):
-        corpus.parse(data.uri)
-        return
-    path = Path(data.uri)
-    looks_like_path = bool(path.suffix and _builder(path)) or data.uri.startswith((".", "/", "~"))
-    if looks_like_path and not path.expanduser().exists():
-        raise InputError(problem("data", data.uri, "an existing file or folder, an embedded: URI or a hub id"))
-    if path.is_file() and not _builder(path):
-        raise InputError(problem("data", data.uri, "a jsonl, json, csv or parquet file (.gz too)"))
+    sources.check(data)
 
 
-def _builder(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return _FILE_TYPES.get(suffixes[-1]) if suffixes else None
-
-
-def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
-    """Read training data and bring it into the shape that ``kind`` asks for.
-
-    Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
-    ``algorithm`` is named where the data has the wrong shape for it.
+def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
+    """Data of any size as rows of ``kind``; without it, pairs or answers as the data is. Data on the hub are streamed.
 
     Raises:
-        InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
-        number).
+        InputError: a source that cannot be read, unknown columns, or the wrong kind of data. Bad rows are an error of
+        the pass that meets them.
     """
+    return _stream(data, kind, algorithm, download=False)
+
+
+def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
     check(data)
-    if data.uri.startswith(corpus.PREFIX):
-        raw: Sequence[Row] = corpus.rows(data.uri)
-    else:
-        raw = _raw(data)
-    if not len(raw):
-        raise InputError(problem("data", data.uri, "at least one row", "the source is empty"))
-    columns = list(raw[0].keys())
+    rows = sources.open_rows(data, download=download)
+    columns = _columns(data, rows)
     name = data.format if data.format != "auto" else recognise(columns, kind)
     if name is None:
         known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
@@ -320,73 +213,53 @@ def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
     missing = [column for column in form.columns if column not in columns]
     if missing:
         raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
-    if not _serves(form.kind, kind):
+    if not (serves(form.kind, kind) if kind else form.kind != "prompts"):
         found = f"{name} ({form.kind}) with the columns {', '.join(columns)}"
-        needed = f"{kind} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
+        needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
         raise InputError(problem(f"data {data.uri}", found, needed))
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    dropped = 0
-    for number, row in enumerate(raw, start=1):
-        try:
-            rows += _as(kind, form.read(row))
-        except NothingToLearn:
-            dropped += 1
-        except (BadRow, KeyError, TypeError, AttributeError) as error:
-            problems.append(problem(f"data {data.uri} row {number}", str(error), f"a row of format {name}"))
-    if problems:
-        hidden = len(problems) - _MAX_PROBLEMS
-        raise InputError(
-            problems[:_MAX_PROBLEMS] + ([f"data {data.uri}: {hidden} more bad rows"] if hidden > 0 else [])
-        )
-    if dropped > MAX_DROPPED * len(raw):
-        allowed = f"at most {MAX_DROPPED:.0%} of rows with an empty answer or two equal ones"
-        raise InputError(
-            problem(f"data {data.uri}", f"{dropped} of {len(raw)}", allowed, "remove these rows from the data")
-        )
-    mix = {} if kind == "prompts" else _planted_mix(raw)
-    return TrainingData(data.uri, kind, name, rows, dropped, mix)
+    return Stream(data, kind or form.kind, name, rows)
 
 
-def _planted_mix(raw: Sequence[Row]) -> dict[str, tuple[float, ...]]:
-    """The stances of every topic where the rows name them, as the embedded corpora do: (support, neutral, oppose)."""
-    counts: dict[str, Counter[str]] = {}
-    for row in raw:
+def _columns(data: Data, rows: sources.Rows) -> list[str]:
+    """The columns of the first rows that can be read."""
+    unread: list[str] = []
+
+    def readable() -> Iterator[Raw]:
+        for raw in rows():
+            if raw.row is not None:
+                yield raw
+            elif len(unread) < _MAX_PROBLEMS:
+                unread.append(_bad_row(data.uri, raw, raw.problem, data.format))
+
+    columns = dict.fromkeys(column for raw in islice(readable(), _FIRST_ROWS) for column in raw.row or {})
+    if not columns:
+        raise InputError(unread or problem("data", data.uri, "at least one row", "the source is empty"))
+    return list(columns)
+
+
+def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
+    """Read training data and bring it into the shape that ``kind`` asks for.
+
+    Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
+    ``algorithm`` is named where the data has the wrong shape for it. Data on the hub stay in the hub's cache. Many rows
+    are kept in a file that goes when the process ends, in the folder for temporary files (``TMPDIR``).
+
+    Raises:
+        InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
+        number), which ``data.on_bad_row=skip`` leaves out.
+    """
+    read = _stream(data, kind, algorithm, download=True)
+    planted: dict[str, Counter[str]] = {}
+    rows = store(_counted(read, kind, planted))
+    mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
+    return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad)
+
+
+def _counted(rows: Iterable[dict[str, Any]], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
+    """The rows without what their source says of their stances, which is counted by topic."""
+    for row in rows:
         stance = row.get("stance", row.get("chosen_stance"))
-        wanted = _LABELS.get(str(row.get("label")).lower(), True)  # an answer labelled bad is none to move towards
-        if wanted and isinstance(row.get("topic"), str) and stance in tuple(STANCES):
-            counts.setdefault(row["topic"], Counter())[stance] += 1
-    return {topic: tuple(c[s] / c.total() for s in STANCES) for topic, c in counts.items()}
-
-
-def recognise(columns: Sequence[str], kind: Kind) -> str | None:
-    """The first format whose columns are all there and that serves ``kind``, else the first whose columns are there."""
-    there = [name for name, form in FORMATS.items() if set(form.columns) <= set(columns)]
-    return next((name for name in there if _serves(FORMATS[name].kind, kind)), there[0] if there else None)
-
-
-def _raw(data: Data) -> Sequence[Row]:
-    import datasets
-    import pandas as pd
-
-    datasets.disable_progress_bars()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file is reported to the hub, with a wait offline
-    path = Path(data.uri).expanduser()
-    try:
-        if path.is_file():
-            if path.stat().st_size == 0:
-                raise InputError(problem("data", data.uri, "at least one row", "the file is empty"))
-            if _builder(path) == "csv":  # every cell is text: an answer may be "42", "NA" or "None"
-                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-                return [dict(zip(frame.columns, cells, strict=True)) for cells in frame.itertuples(index=False)]
-            return list(datasets.load_dataset(str(_builder(path)), data_files=glob.escape(str(path)), split="train"))
-        if path.is_dir() and (path / "dataset_info.json").is_file():
-            return list(datasets.load_from_disk(str(path)))
-        return list(datasets.load_dataset(str(path) if path.is_dir() else data.uri, split=data.split))
-    except InputError:
-        raise
-    except Exception as error:  # every reader of the datasets library raises its own kind
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        if "corresponds to no data" in reason or isinstance(error, StopIteration):
-            raise InputError(problem("data", data.uri, "at least one row", "the file is empty")) from error
-        raise InputError(problem("data", data.uri, "a readable file, folder or hub id", reason)) from error
+        # An answer labelled bad is none to move towards.
+        if row.get("label", True) and isinstance(row.get("topic"), str) and stance in tuple(STANCES):
+            planted.setdefault(row["topic"], Counter())[stance] += 1
+        yield {column: row[column] for column in COLUMNS[kind]}

@@ -51,8 +51,8 @@ class Display:
             finally:
                 self._bars, self._tasks = None, {}
 
-    def start(self, bar: str, total: int, note: str = "") -> None:
-        """(Re)start the bar of this name."""
+    def start(self, bar: str, total: int | None, note: str = "") -> None:
+        """(Re)start the bar of this name; ``total`` is None where it is not known."""
         if self._bars is None:
             return
         if bar in self._tasks:

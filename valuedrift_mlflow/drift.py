@@ -105,7 +105,7 @@ def analyse(
     serving all checkpoints, so that differences are paired. Probabilities and magnitudes have percentile intervals.
     Their measured coverage at 95 % is 0.95 with 50 prompts a topic, 0.93 to 0.95 with 20 and 0.89 to 0.93 with 10. A
     stance never seen in a topic has the interval [0, 0]. The total variation is never negative and so biased
-    upwards; its interval is of another kind, see `_total_variation_interval`.
+    upwards; its interval is of another kind, see `total_variation_interval`.
 
     **Tests** flip the sign of each prompt's change at random (all three stances together), over the prompts scored
     at both checkpoints: had nothing changed, either sign was equally likely. ``p = (1 + flips at least as extreme) /
@@ -166,7 +166,7 @@ def analyse(
         size, along = 0.5 * np.abs(errors).sum(axis=-1), 0.5 * (errors * np.sign(magnitude[:, t])).sum(axis=-1)
         probability_ci[:, t] = _percentile_interval(probability[:, t], means, alpha)
         magnitude_ci[:, t] = _percentile_interval(magnitude[:, t], shifts, alpha)
-        distance_ci[:, t] = _total_variation_interval(distance[:, t], size, along, alpha)
+        distance_ci[:, t] = total_variation_interval(distance[:, t], size, along, alpha)
         mixes += np.where(np.isnan(probability[:, t]), 0.0, means)
         sizes += np.where(np.isnan(distance[:, t]), 0.0, size)
         alongs += np.where(np.isnan(distance[:, t]), 0.0, along)
@@ -191,7 +191,7 @@ def analyse(
         topic_p_adjusted=topic_p_adjusted,
         topic_significant=topic_p_adjusted <= alpha,
         overall=overall,
-        overall_ci=_total_variation_interval(overall, sizes / with_change, alongs / with_change, alpha),
+        overall_ci=total_variation_interval(overall, sizes / with_change, alongs / with_change, alpha),
         overall_noise=_mean_over_topics(noise),
         overall_probability=overall_probability,
         overall_probability_ci=_percentile_interval(overall_probability, mixes / with_estimate, alpha),
@@ -366,7 +366,7 @@ def _percentile_interval(estimate: Floats, draws: Floats, alpha: float) -> Float
     return np.stack([np.minimum(low, estimate), np.maximum(high, estimate)], axis=-1)
 
 
-def _total_variation_interval(estimate: Floats, size: Floats, along: Floats, alpha: float) -> Floats:
+def total_variation_interval(estimate: Floats, size: Floats, along: Floats, alpha: float) -> Floats:
     """(...), (R, ...), (R, ...) -> (..., 2): the interval of a total variation, or of a mean of several.
 
     Noise in any direction adds to a total variation near 0, so the estimate is biased upwards, its bootstrap

@@ -284,8 +284,10 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
         finally:
             torch.set_num_threads(threads)
 
-    # Neither how many processes other stages have nor what dry runs are told changes the weights.
-    settings = base_stage().model_dump(mode="json", exclude={"launch": True, "data": {"rows"}})
+    # Neither how many processes other stages have, nor what dry runs are told, nor how other data are read changes the
+    # weights.
+    unrelated: Any = {"launch": True, "data": {"rows", "subset", "on_bad_row"}}
+    settings = base_stage().model_dump(mode="json", exclude=unrelated)
     return world.cached("base", settings, build)
 
 

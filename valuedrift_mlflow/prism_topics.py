@@ -128,7 +128,7 @@ def embed(texts: Sequence[str], embedder: str, topics: int, seed: int) -> Floats
     """
     from sklearn.preprocessing import normalize
 
-    vectors = _encoded(texts, embedder) if embedder else _lexical(texts, topics, seed)
+    vectors = Encoder(embedder).vectors(texts) if embedder else _lexical(texts, topics, seed)
     unit: Floats = normalize(vectors)
     return unit
 
@@ -147,36 +147,48 @@ def _lexical(texts: Sequence[str], topics: int, seed: int) -> Floats:
     return vectors
 
 
-def _encoded(texts: Sequence[str], name: str, batch_size: int = 64) -> Floats:
-    """Mean of an encoder's last hidden states over the tokens of each text."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
+class Encoder:
+    """A transformers encoder that stays loaded: texts to the mean of its last hidden states over their tokens."""
 
-    auto_model: Any = AutoModel  # its methods carry no usable types
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(name))
-        model = auto_model.from_pretrained(_source(name)).eval()
-    except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    longest = min(tokenizer.model_max_length, 512)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    means: list[Floats] = []
-    with torch.no_grad():
-        for start in range(0, len(texts), batch_size):
-            batch = tokenizer(
-                list(texts[start : start + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=longest,
-                return_tensors="pt",
-            ).to(device)
-            states = model(**batch).last_hidden_state  # (B, L, D)
-            mask = batch["attention_mask"].unsqueeze(-1)  # (B, L, 1)
-            means.append(((states * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
-    return np.concatenate(means)
+    def __init__(self, name: str) -> None:
+        """Load it from a folder or a hub id.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        auto_model: Any = AutoModel  # its methods carry no usable types
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(_source(name))
+            model = auto_model.from_pretrained(_source(name)).eval()
+        except (OSError, ValueError) as error:
+            raise _unreadable(name, error) from None
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._longest = min(self._tokenizer.model_max_length, 512)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = model.to(self._device)
+
+    def vectors(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
+        """One vector for each of N texts: shape (N, D)."""
+        import torch
+
+        means: list[Floats] = []
+        with torch.no_grad():
+            for start in range(0, len(texts), batch_size):
+                batch = self._tokenizer(
+                    list(texts[start : start + batch_size]),
+                    padding=True,
+                    truncation=True,
+                    max_length=self._longest,
+                    return_tensors="pt",
+                ).to(self._device)
+                states = self._model(**batch).last_hidden_state  # (B, L, D)
+                mask = batch["attention_mask"].unsqueeze(-1)  # (B, L, 1)
+                means.append(((states * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
+        return np.concatenate(means)
 
 
 def topic_names(groups: Sequence[Sequence[str]]) -> list[str]:

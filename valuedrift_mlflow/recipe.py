@@ -43,7 +43,11 @@ class Data(_Strict):
 
     uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
     format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
-    split: str = Field("train", description="split of a hub dataset")
+    split: str = Field("train", description="split of a folder or a hub dataset")
+    subset: str | None = Field(None, description="subset (configuration) of a hub dataset that has several")
+    on_bad_row: Literal["error", "skip"] = Field(
+        "error", description="`error` ends with all rows that cannot be read; `skip` leaves them out and counts them"
+    )
     rows: int | None = Field(None, ge=1, description="rows of a hub dataset, for dry runs, which do not read it")
 
 
@@ -78,7 +82,7 @@ class _Stage(_Strict):
         description="an earlier stage's name, or `base`",
     )
     data: Annotated[Data, BeforeValidator(_data)] = Field(
-        description="training data: a URI, or `uri`, `format`, `split`, `rows`"
+        description="training data: a URI, or `uri`, `format`, `split`, `subset`, `on_bad_row`, `rows`"
     )
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")

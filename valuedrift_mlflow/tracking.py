@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.labelled import Labelled
     from valuedrift_mlflow.suite import Suite
 
-Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit"]
+Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit", "synthesis"]
 NOTE = "mlflow.note.content"
 # Of every run that is continued: the last step that each metric was logged at before.
 _last_logged: dict[str, dict[str, int]] = {}
@@ -206,16 +206,45 @@ def log_labelled(answers: Sequence[Labelled], uri: str) -> None:
 
 
 def log_training_data(data: TrainingData) -> None:
-    """Record the training data as the active run's training dataset: its source, format, size and hash."""
+    """Record the training data as the active run's training dataset: its source, format, size and hash.
+
+    The metrics ``data/rows``, ``data/bad_rows`` and ``data/dropped_rows`` (step 0) say how many rows are trained on,
+    how many could not be read and were left out, and how many teach nothing.
+    """
     import mlflow
-    import pandas as pd
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.pandas_dataset import from_pandas
+    from mlflow.data.huggingface_dataset import from_huggingface
 
     name = data.uri.rsplit("/", 1)[-1].partition("?")[0]
     source = CodeDatasetSource({"uri": data.uri, "format": data.format})
-    dataset = from_pandas(pd.DataFrame(data.rows), source=source, name=name[:500], digest=data.digest())
+    dataset = from_huggingface(data.dataset(), source=source, name=name[:500], digest=data.digest())
     mlflow.log_input(dataset, context="training")
+    active = mlflow.active_run()
+    assert active is not None  # log_input opens one where there is none
+    counts = {"data/rows": len(data.rows), "data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
+    log_metrics(active.info.run_id, counts, 0)
+
+
+def log_audited_data(uri: str, format: str) -> None:
+    """Record data that are read once, row by row, as a dataset of the active run: their source and format."""
+    import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    dataset_of: Any = MetaDataset  # its class has no profile, which mypy takes for abstract
+
+    name = uri.rsplit("/", 1)[-1].partition("?")[0]
+    source = CodeDatasetSource({"uri": uri, "format": format})
+    mlflow.log_input(dataset_of(source, name=name[:500]), context="audit")
+
+
+def describe(run_id: str, text: str) -> None:
+    """Give a run a description, unless it has one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if NOTE not in client.get_run(run_id).data.tags:
+        client.set_tag(run_id, NOTE, text)
 
 
 def log_metrics(
@@ -255,6 +284,13 @@ def log_folder(folder: Path, path: str) -> None:
     import mlflow
 
     mlflow.log_artifacts(str(folder), path)
+
+
+def log_file(file: Path, path: str) -> None:
+    """Log a file as an artifact of the active run under ``path``."""
+    import mlflow
+
+    mlflow.log_artifact(str(file), path)
 
 
 def log_checkpoint(folder: Path, *, run_id: str, stage: str, step: int) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.datasets import MAX_DROPPED
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import plain_prompt
@@ -32,29 +35,38 @@ def fit(job: Job) -> datasets.Dataset:
     import datasets
 
     datasets.disable_progress_bars()
-    dataset, stage = job.data.dataset(), job.stage
+    shortened: list[int] = []
+    rows = store(_fitting(job, shortened))
+    refuse_if_many(job, len(job.data.rows) - len(rows), len(job.data.rows))
+    if sum(shortened):
+        logger.info("%s: %d long dialogues shortened", job.stage.name, sum(shortened))
+    return as_dataset(rows)
+
+
+def _fitting(job: Job, shortened: list[int]) -> Iterator[dict[str, Any]]:
+    """The rows that fit. ``shortened`` gets the number of shortened ones of every batch."""
+    stage = job.stage
     if isinstance(stage, ONLINE):
         longest = comfortable = stage.max_length - stage.response_length
     else:
         longest, comfortable = stage.max_length - 1, int(stage.max_length * (1 - _ROOM))
-    lengths = _prompt_lengths(job, dataset["prompt"])
-    shortened, rows = 0, []
-    for row, length in zip(dataset, lengths, strict=True):
-        prompt = list(row["prompt"])
-        while length > comfortable and (shorter := _without_oldest_turn(prompt)) is not None:
-            prompt = shorter
-            length = _prompt_lengths(job, [prompt])[0]
-        shortened += len(prompt) < len(row["prompt"])
-        if length <= longest:
-            rows.append({**row, "prompt": prompt})
-    refuse_if_many(job, len(dataset) - len(rows), len(dataset))
-    if shortened:
-        logger.info("%s: %d long dialogues shortened", stage.name, shortened)
-    if isinstance(stage, ONLINE):
-        rows = [{**row, "asked": row["prompt"]} for row in rows]
-    if job.tokenizer.chat_template is None:
-        rows = [_plain(row) for row in rows]
-    return datasets.Dataset.from_list(rows)
+    for batch in _batches(job.data.dataset()):
+        shortened.append(0)
+        for row, length in zip(batch, _prompt_lengths(job, [row["prompt"] for row in batch]), strict=True):
+            prompt = list(row["prompt"])
+            while length > comfortable and (shorter := _without_oldest_turn(prompt)) is not None:
+                prompt = shorter
+                length = _prompt_lengths(job, [prompt])[0]
+            shortened[-1] += len(prompt) < len(row["prompt"])
+            if length <= longest:
+                fitted = {**row, "prompt": prompt, **({"asked": prompt} if isinstance(stage, ONLINE) else {})}
+                yield _plain(fitted) if job.tokenizer.chat_template is None else fitted
+
+
+def _batches(dataset: datasets.Dataset) -> Iterator[list[dict[str, Any]]]:
+    rows = iter(dataset)
+    while batch := list(islice(rows, BATCH)):
+        yield batch
 
 
 def refuse_if_many(job: Job, dropped: int, total: int) -> None:

@@ -5,8 +5,10 @@ The reference of the KL penalty is the model that the stage starts from, so the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.recipe import PPO
 from valuedrift_mlflow.stages import Job, common_arguments, lora_config
 from valuedrift_mlflow.stages.lengths import fit
@@ -57,12 +59,15 @@ def build(job: Job) -> PPOTrainer:
 
 def _prompts(job: Job) -> datasets.Dataset:
     """The prompts as messages for the reward and as tokens for the policy, with one BOS where the model uses one."""
-    import datasets
+    return as_dataset(store(_tokenized(job)))
 
-    rows = fit(job)
-    texts: list[Any] = list(rows["prompt"])
+
+def _tokenized(job: Job) -> Iterator[dict[str, Any]]:
     plain = job.tokenizer.chat_template is None
-    if not plain:
-        texts = [job.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in texts]
-    ids = job.tokenizer(texts, add_special_tokens=plain)["input_ids"]
-    return datasets.Dataset.from_dict({"prompt": list(rows["asked"]), "prompt_ids": ids})
+    for batch in fit(job).iter(BATCH):
+        texts: list[Any] = batch["prompt"]
+        if not plain:
+            texts = [job.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in texts]
+        ids = job.tokenizer(texts, add_special_tokens=plain)["input_ids"]
+        for asked, prompt_ids in zip(batch["asked"], ids, strict=True):
+            yield {"prompt": asked, "prompt_ids": prompt_ids}

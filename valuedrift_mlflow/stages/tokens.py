@@ -6,9 +6,11 @@ second EOS after an assistant's turn whose template goes on behind the first one
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.arrow_rows import as_dataset, store
 from valuedrift_mlflow.stages import Job
 from valuedrift_mlflow.stages.lengths import fit
 
@@ -23,9 +25,10 @@ def tokenized_pairs(job: Job) -> datasets.Dataset:
     These are ``chosen_input_ids``, ``chosen_attention_mask``, ``chosen_labels`` (-100 on the prompt) and the same for
     ``rejected``; each at most ``max_length`` long. Answers that are cut lose their EOS; all others end in exactly one.
     """
-    import datasets
+    return as_dataset(store(_tokenized(job)))
 
-    rows = []
+
+def _tokenized(job: Job) -> Iterator[dict[str, list[int]]]:
     for row in fit(job):
         tokens: dict[str, list[int]] = {}
         for side in ("chosen", "rejected"):
@@ -34,8 +37,7 @@ def tokenized_pairs(job: Job) -> datasets.Dataset:
             tokens[f"{side}_input_ids"] = ids
             tokens[f"{side}_attention_mask"] = [1] * len(ids)
             tokens[f"{side}_labels"] = [-100] * len(prompt) + ids[len(prompt) :]
-        rows.append(tokens)
-    return datasets.Dataset.from_list(rows)
+        yield tokens
 
 
 def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any) -> tuple[list[int], list[int]]:

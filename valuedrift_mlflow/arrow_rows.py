@@ -1,0 +1,89 @@
+"""Rows that stay on disk: few are a list, many an Arrow file, so that memory does not grow with them."""
+
+from __future__ import annotations
+
+import atexit
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+IN_MEMORY = 10_000  # rows up to which a list is the simpler and quicker thing
+BATCH = 1000  # rows that are held at a time
+
+
+@cache
+def _folder() -> Path:
+    """A folder that goes when the process ends; ``TMPDIR`` says where."""
+    folder = tempfile.TemporaryDirectory(prefix="valuedrift-rows-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+class ArrowRows(Sequence[dict[str, Any]]):
+    """Rows in an Arrow file, read from there a batch at a time as plain dictionaries."""
+
+    def __init__(self, file: Path) -> None:
+        """Map the file into memory."""
+        import pyarrow as pa
+
+        self.file = file
+        self._table: pa.Table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._table.to_batches(max_chunksize=BATCH):
+            yield from batch.to_pylist()
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        row: dict[str, Any] = self._table.slice(at, 1).to_pylist()[0]
+        return row
+
+    def dataset(self) -> datasets.Dataset:
+        """The same file as a Hugging Face dataset."""
+        import datasets
+
+        return datasets.Dataset.from_file(str(self.file))
+
+
+def store(rows: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Keep rows that all have the same columns: up to ``IN_MEMORY`` as a list, more in a file."""
+    coming = iter(rows)
+    first = list(islice(coming, IN_MEMORY))
+    following = next(coming, None)
+    return first if following is None else ArrowRows(_write(first, chain([following], coming)))
+
+
+def _write(first: list[dict[str, Any]], others: Iterator[dict[str, Any]]) -> Path:
+    import pyarrow as pa
+
+    with tempfile.NamedTemporaryFile(dir=_folder(), suffix=".arrow", delete=False) as file:
+        table = pa.Table.from_pylist(first)
+        first.clear()
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=BATCH)
+            while batch := list(islice(others, BATCH)):
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=table.schema))
+    return Path(file.name)
+
+
+def as_dataset(rows: Sequence[dict[str, Any]]) -> datasets.Dataset:
+    """Stored rows as a Hugging Face dataset; those on disk stay there."""
+    import datasets
+
+    return rows.dataset() if isinstance(rows, ArrowRows) else datasets.Dataset.from_list(rows)
