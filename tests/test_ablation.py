@@ -251,7 +251,7 @@ def test_directions_that_differ_are_called_so() -> None:
 
 
 def test_a_drift_without_a_gap_that_may_be_noise_is_not_called_hardly_any() -> None:
-    """0.19 above a noise of 0.02, half of what the largest gap does: too much for "hardly", too uncertain for "moves"."""
+    """0.20 above a noise of 0.02, half of what the largest gap does, in an interval that holds 0."""
     rows = [row("ppo", "gap", gap, seed, drift, half=0.3) for gap, drift in ((0, 0.21), (1, 0.4)) for seed in range(3)]
     hardly = directions(rows)[0]
     assert hardly.agrees == [None]
