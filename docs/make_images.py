@@ -25,11 +25,11 @@ HERE = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
 
 
-def newest(role: str) -> mlflow.entities.Run:
-    """The last finished run of a role in the store."""
+def newest(role: str, also: str = "") -> mlflow.entities.Run:
+    """The last finished run of a role in the store; ``also`` is a further condition."""
     runs = mlflow.search_runs(
         search_all_experiments=True,
-        filter_string=f"tags.`valuedrift.role` = '{role}' and attributes.status = 'FINISHED'",
+        filter_string=f"tags.`valuedrift.role` = '{role}' and attributes.status = 'FINISHED'{also}",
         output_format="list",
         max_results=1,
     )
@@ -92,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = newest("pipeline")
     fetch(run, "overall.png", "overall.png")
-    fetch(newest("ablation"), "drift_by_gap.png", "ablation.png")
+    fetch(newest("ablation", " and params.design = 'algorithms'"), "drift_by_gap.png", "ablation.png")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

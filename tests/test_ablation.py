@@ -250,6 +250,15 @@ def test_directions_that_differ_are_called_so() -> None:
     assert "dpo moves less than simpo" in order.here[0]
 
 
+def test_a_drift_without_a_gap_that_may_be_noise_is_not_called_hardly_any() -> None:
+    """0.20 above a noise of 0.02, half of what the largest gap does, in an interval that holds 0."""
+    rows = [row("ppo", "gap", gap, seed, drift, half=0.3) for gap, drift in ((0, 0.21), (1, 0.4)) for seed in range(3)]
+    hardly = directions(rows)[0]
+    assert hardly.agrees == [None]
+    assert hardly.verdict == "cannot be told from these cells"
+    assert "it may be noise alone" in hardly.here[0]
+
+
 def test_what_too_few_cells_cannot_tell_is_not_told() -> None:
     rows = [row("dpo", "gap", gap, 0, drift) for gap, drift in ((0, 0.1), (1, 0.6))]
     assert found(rows)["Drift grows with the value gap."].verdict.startswith("cannot be told")

@@ -11,10 +11,10 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import callback, models, recipe, resume
+from valuedrift_mlflow import callback, models, recipe, resume, rewards
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
-from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline import RewardResult, StageResult, prepare, run_pipeline, run_single_stage
 
 ROOT = Path(__file__).parent.parent
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=20"}
@@ -185,6 +185,24 @@ def test_every_algorithm_goes_on_as_if_nothing_had_happened(
     assert isinstance(resumed, StageResult)
     assert isinstance(whole, StageResult)
     assert_same(resumed, whole)
+
+
+def test_a_reward_model_goes_on_as_if_nothing_had_happened(store: Path, random_folder: Path, failing: Any) -> None:
+    reward = {"name": "reward", "algorithm": "reward", "data": "embedded:pairs?gap=1&size=24", "held_out": 0.2}
+    plan = prepare(recipe.validate(settings(str(random_folder), reward)), "tiny")
+    failing("reward", 5)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(plan, Display())
+    [stopped] = runs()
+    failing("nothing", 0)
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
+    whole = run_single_stage(plan, Display())
+    assert isinstance(resumed, RewardResult)
+    assert isinstance(whole, RewardResult)
+    assert (resumed.run_id, resumed.accuracy) == (stopped.info.run_id, whole.accuracy)
+    ours, theirs = (rewards.load(result.model_uri).model.parameters() for result in (resumed, whole))
+    assert all(mine.equal(other) for mine, other in zip(ours, theirs, strict=True))
+    assert histories(resumed.run_id) == histories(whole.run_id)
 
 
 def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: Any) -> None:

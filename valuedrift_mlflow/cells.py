@@ -312,16 +312,18 @@ def _at(rows: Sequence[Row], choose: Callable[[Any], float]) -> Summary:
 
 
 def _hardly_moves(rows: Sequence[Row]) -> tuple[str, bool | None]:
-    """Whether the smallest dose moves hardly anything: no drift is shown, or little next to the largest dose."""
+    """Whether the smallest dose moves hardly anything next to the largest dose."""
     least, most = _at(rows, min), _at(rows, max)
     numbers = f"drift {least.drift:.3f} [{least.low:.3f}, {least.high:.3f}] at {least.doses[0].label}"
     if not math.isfinite(least.low):
         return f"{numbers}: no interval", None
-    if least.low <= 0:
-        return f"{numbers}, which may be noise alone: hardly moves", True
     share = max(0.0, least.drift - least.noise) / max(most.drift - most.noise, 1e-9)
     compared = f"{numbers}, above noise {share:.0%} of the drift at {most.doses[0].label}"
-    return (f"{compared}: hardly moves", True) if share < HARDLY else (f"{compared}: moves", False)
+    if share < HARDLY:
+        return f"{compared}: hardly moves", True
+    if least.low <= 0:
+        return f"{compared}, but it may be noise alone: cannot be told", None
+    return f"{compared}: moves", False
 
 
 def _trend_direction(paper: str, groups: Mapping[str, list[Row]], *, rising: bool) -> Direction:
