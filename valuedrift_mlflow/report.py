@@ -653,7 +653,7 @@ def _sides_figure(audit: Audit) -> Figure:
 
 def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of an audit's table: all topics, then each."""
-    columns = ["topic", "rows", "judged", "/".join(stance.value for stance in STANCES)]
+    columns = ["topic", "rows", "judged", "/".join(f"{stance.value[:3]}." for stance in STANCES)]
     columns += (["pairwise gap", "marginal", "direction"] if len(audit.sides) > 1 else []) + ["unscored"]
     return columns, [
         _audit_row("all topics", audit.overall),
