@@ -12,7 +12,8 @@ import pytest
 
 from valuedrift_mlflow import datasets, judges
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.audit import Audit, audit, examine
+from valuedrift_mlflow.audit import audit, examine
+from valuedrift_mlflow.audit_findings import Audit
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.matching import Matcher

@@ -10,7 +10,7 @@ import numpy as np
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
-    from valuedrift_mlflow.audit import Audit
+    from valuedrift_mlflow.audit_findings import Audit
     from valuedrift_mlflow.value_gap import ValueGap
 
 # DPO on embedded pairs, ``ablate`` with the design "algorithms", mean of three seeds: value gap and drift.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from valuedrift_mlflow.ablation import Ablation
-    from valuedrift_mlflow.audit import Audit, Findings
+    from valuedrift_mlflow.audit_findings import Audit, Findings
     from valuedrift_mlflow.cells import Direction, Row, Summary
     from valuedrift_mlflow.evaluator import Evaluation
     from valuedrift_mlflow.judge_check import JudgeCheck
