@@ -8,10 +8,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import models, recipe, report
+from valuedrift_mlflow import datasets, models, recipe, report
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.recipe import Data
 
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
 PAIRS = "embedded:pairs?gap=1&size=40"
@@ -56,6 +57,28 @@ def steps(run: Run, key: str) -> list[int]:
 
 def artifacts(run: Run, path: str | None = None) -> set[str]:
     return {entry.path for entry in MlflowClient().list_artifacts(run.info.run_id, path)}
+
+
+def test_training_data_are_audited_once_and_tell_how_far_the_model_is_from_them(store: Path, base: str) -> None:
+    """Written without their planted stances, all of the answers support: the audit reads that, topic by topic."""
+    made = datasets.load(Data(uri="embedded:sft?support=1&neutral=0&oppose=0&size=60&topics=religion,abortion"), "sft")
+    file = store / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in made.rows))
+    stages = [
+        {"name": "first", "algorithm": "sft", "data": str(file)},
+        {"name": "second", "algorithm": "sft", "from": "first", "data": str(file)},
+    ]
+    results = run_pipeline(prepare(tiny(base, stages), "tiny"), Display())
+    experiment = mlflow.get_experiment_by_name("tests")
+    runs = MlflowClient().search_runs([experiment.experiment_id], "tags.`valuedrift.role` = 'audit'")
+    [audited] = runs
+    assert audited.data.metrics["stance_mix/religion/support"] == pytest.approx(1, abs=0.15)
+    mix = [audited.data.metrics[f"stance_mix/religion/{stance}"] for stance in ("support", "neutral", "oppose")]
+    for result in results[1:]:
+        metrics = MlflowClient().get_run(result.run_id).data.metrics
+        stances = [metrics[f"stance/religion/{stance}"] for stance in ("support", "neutral", "oppose")]
+        distance = sum(abs(a - b) for a, b in zip(stances, mix, strict=True)) / 2
+        assert metrics["dataset_distance/religion"] == pytest.approx(distance, abs=1e-6)
 
 
 def test_many_stages_side_by_side_have_a_panel_each(finished: tuple[dict[str, Run], list[StageResult]]) -> None:

@@ -181,6 +181,7 @@ def train(
             "source": plan.source,
             "reward_models": plan.reward_models,
             "stage": stage.name,
+            "audited": plan.audited,
             "start_uri": start_uri,
             "run_id": run_id,
             "state": str(state),
@@ -271,6 +272,7 @@ def _work(folder: Path, rank: int) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     plan, stage = prepare_stage(validate(orders["recipe"]), orders["source"], orders["stage"])
     plan.reward_models.update(orders["reward_models"])
+    plan.audited.update(orders["audited"])
     given = None
     if (folder / _START).is_file():
         [given], _ = resume.read_measurements(folder / _START, plan.suite, plan.recipe.refusal)

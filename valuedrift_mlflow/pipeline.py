@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import anchors, datasets, launch, models, rewards, tracking
+from valuedrift_mlflow import anchors, audit, datasets, launch, models, rewards, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
@@ -32,6 +32,7 @@ from valuedrift_mlflow.measurement import (
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnchoredDPO, AnyStage, Data, Recipe, Reward, stage_parameters
 from valuedrift_mlflow.resume import (
+    audits_of,
     check_data,
     forget,
     logged_measurements,
@@ -89,7 +90,8 @@ class RewardResult:
 class Plan:
     """A recipe whose suite, judge, models and data have all been found good.
 
-    ``reward_models`` has the URIs of the reward models that were trained so far, by the names of their stages.
+    ``reward_models`` has the URIs of the reward models that were trained so far, by the names of their stages;
+    ``audited`` the stances of topics that audits have found in the data of stages.
     """
 
     recipe: Recipe
@@ -99,6 +101,7 @@ class Plan:
     data: dict[str, TrainingData]
     notes: list[str] = field(default_factory=list)
     reward_models: dict[str, str] = field(default_factory=dict)
+    audited: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
@@ -165,6 +168,8 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
         for note in plan.notes:
             display.line(note)
         with display.live():
+            if recipe.audit:
+                _audit_data(plan, parent.info.run_id, display)
             display.start("stages", len(recipe.stages) + 1, BASE)
             results.append(run_base(plan, display, begun.get(BASE)))
             display.advance("stages")
@@ -188,6 +193,34 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
         tracking.log_figures(parent.info.run_id, report.pipeline_figures(results))
         tracking.log_text(parent.info.run_id, report.html(plan, results), "report.html")
     return results
+
+
+def _audit_data(plan: Plan, parent: str, display: Display) -> None:
+    """Audit every training set in a nested run, for the distance of models from data that do not name their stances.
+
+    Prompts alone have none. Data that an earlier process has audited are not audited again.
+    """
+    judge = "lexical" if isinstance(plan.judge, LikelihoodJudge) else plan.judge
+    done = audits_of(parent)
+    mixes: dict[str, dict[str, tuple[float, ...]]] = {}
+    for stage in plan.recipe.stages:
+        data = plan.data[stage.name]
+        key = stage.data.model_dump_json()
+        if data.kind == "prompts":
+            continue
+        if key not in mixes:
+            mix = done.get((data.uri, data.format))
+            if mix is None:
+                display.start("rows", len(data.rows), f"audit of {stage.name}'s data")
+                audited = audit.run(
+                    audit.prepare(data, judge, plan.suite),
+                    seed=plan.recipe.seed,
+                    progress=lambda count: display.advance("rows", count),
+                )
+                display.line(f"audit of {stage.name}'s data: {audited.verdict}")
+                mix = audited.stance_mix
+            mixes[key] = mix
+        plan.audited[stage.name] = mixes[key]
 
 
 def _begun_stages(plan: Plan, parent: str) -> dict[str, Run]:
@@ -506,7 +539,7 @@ def _train(
             kl=recipe.reference_kl and not stage.launch.sharded,
             seed=recipe.seed,
             stage=stage.name,
-            training_mix=data.stance_mix,
+            training_mix=data.stance_mix or plan.audited.get(stage.name, {}),
             save_checkpoint=save,
             start=given,
             display=display,

@@ -340,6 +340,9 @@ class Recipe(_Strict):
     reference_kl: bool = Field(
         True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
     )
+    audit: bool = Field(
+        True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
+    )
     seed: int = Field(0, ge=0, description="seed of data, training and sampling")
     stages: list[Stage] = Field(default_factory=list, description="the stages, in order")
 

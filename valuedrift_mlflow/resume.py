@@ -237,3 +237,21 @@ def stages_of(pipeline_id: str) -> dict[str, Run]:
         names = [key.removesuffix(".algorithm") for key in run.data.params if key.endswith(".algorithm")]
         named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = run
     return named
+
+
+def audits_of(pipeline_id: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
+    """What a pipeline's finished audits found: the (support, neutral, oppose) shares of topics, by URI and format."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(pipeline_id).info.experiment_id
+    nested = f"tags.`mlflow.parentRunId` = '{pipeline_id}' and tags.`valuedrift.role` = 'audit'"
+    found: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    for run in client.search_runs([experiment], f"{nested} and attributes.status = 'FINISHED'"):
+        metrics = run.data.metrics
+        topics = {key.split("/")[1] for key in metrics if key.startswith("stance_mix/")}
+        found[run.data.params["data"], run.data.params["format"]] = {
+            topic: tuple(metrics[f"stance_mix/{topic}/{stance.value}"] for stance in STANCES)
+            for topic in sorted(topics)
+        }
+    return found
