@@ -38,8 +38,12 @@ def test_the_main_job(store: Path, base: str) -> None:
         assert word in done.stdout
     runs = all_runs()
     by_name = {run.info.run_name: run for run in runs}
+    answers, pairs = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=1", "embedded:pairs?gap="
     assert set(by_name) == {
         "pipeline · embedded",
+        f"audit · {answers}",
+        f"audit · {pairs}0&size=1000&seed=2",
+        f"audit · {pairs}1&chosen=oppose&rejected=support&size=1000&seed=2",
         *(f"{stage} · embedded:base" for stage in ("base", "sft", "dpo-gap0", "dpo-gap1")),
     }
     assert all(run.info.status == "FINISHED" for run in runs)
@@ -93,7 +97,7 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
         ("main", ["--recipe", "nothing"], ["recipe", "nothing", "embedded"]),
         ("main", ["--set", "dpo.data=no.jsonl"], ["no.jsonl", "existing file"]),
         ("sft", ["--data", "EMPTY"], ["empty.jsonl", "empty"]),
-        ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl", "readable"]),
+        ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl row 1", "no json"]),
         ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "messages (sft)", "prompt, chosen and rejected"]),
         ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
         ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),

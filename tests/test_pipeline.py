@@ -99,7 +99,7 @@ def test_many_stages_side_by_side_have_a_panel_each(finished: tuple[dict[str, Ru
 def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[StageResult]]) -> None:
     runs, results = finished
     parent = runs["pipeline"]
-    assert set(runs) == {"pipeline", "base", "sft", "dpo"}
+    assert set(runs) == {"pipeline", "audit", "base", "sft", "dpo"}
     for stage in ("base", "sft", "dpo"):
         run = runs[stage]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
