@@ -19,6 +19,7 @@ NOISE = 0.064  # drift where nothing has changed, in the same experiment
 SFT_DISTANCE = 0.07  # of each stance from the planted mix after SFT in the embedded world
 LITTLE, SOME = 0.15, 0.3  # drift up to here is called so
 FEWEST = 20  # scored pairs that allow a word on drift
+_NO_WAY = 0.01  # direction that is shown as 0.00 or 0.01: of no consequence, certain or not
 _CANCELLED = 0.5  # of the pairwise gap: a smaller marginal gap means that pairs contradict each other
 
 
@@ -68,8 +69,8 @@ def _of_pairs(gap: ValueGap, on: str) -> str:
             f"The pairs contradict each other (marginal gap {_short(gap.marginal)}); in the experiments all "
             "pointed one way, so less drift is likely."
         )
-    elif gap.direction.value == 0 or gap.direction.low <= 0 <= gap.direction.high:
-        way = f"Which way is not certain (direction {_short(gap.direction)})."
+    elif abs(gap.direction.value) < _NO_WAY or gap.direction.low <= 0 <= gap.direction.high:
+        way = f"The pairs point neither way for certain (direction {_short(gap.direction)})."
     else:
         side = "supports" if gap.direction.value > 0 else "opposes"
         way = f"The chosen side {side} more (direction {_short(gap.direction)})."
