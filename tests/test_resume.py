@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from valuedrift_mlflow import callback, models, recipe, resume, rewards
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.errors import InputError
-from valuedrift_mlflow.pipeline import RewardResult, StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
 
 ROOT = Path(__file__).parent.parent
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=20"}
@@ -160,6 +160,18 @@ def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
     assert_same(resumed, run_single_stage(plan, Display()))
 
 
+def resumed_and_whole(plan: Plan, stage: str, failing: Any) -> tuple[Any, Any]:
+    """The results of a stage that failed at its fifth step and was taken up, and of one that was not."""
+    failing(stage, 5)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(plan, Display())
+    [stopped] = runs()
+    failing("nothing", 0)
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
+    assert resumed.run_id == stopped.info.run_id
+    return resumed, run_single_stage(plan, Display())
+
+
 @pytest.mark.parametrize("algorithm", ["simpo", "orpo", "kto", "anchored_dpo", "ppo", "grpo", "rloo"])
 def test_every_algorithm_goes_on_as_if_nothing_had_happened(
     store: Path, random_folder: Path, algorithm: str, failing: Any
@@ -175,13 +187,7 @@ def test_every_algorithm_goes_on_as_if_nothing_had_happened(
     if algorithm in ("grpo", "rloo"):
         stage |= {"generations": 2, "data": "embedded:pairs?gap=1&size=6"}  # five steps take more than an epoch
     plan = prepare(recipe.validate(settings(str(random_folder), stage)), "tiny")
-    failing(algorithm, 5)
-    with pytest.raises(OSError, match="no space left"):
-        run_single_stage(plan, Display())
-    [stopped] = runs()
-    failing("nothing", 0)
-    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
-    whole = run_single_stage(plan, Display())
+    resumed, whole = resumed_and_whole(plan, algorithm, failing)
     assert isinstance(resumed, StageResult)
     assert isinstance(whole, StageResult)
     assert_same(resumed, whole)
@@ -190,16 +196,10 @@ def test_every_algorithm_goes_on_as_if_nothing_had_happened(
 def test_a_reward_model_goes_on_as_if_nothing_had_happened(store: Path, random_folder: Path, failing: Any) -> None:
     reward = {"name": "reward", "algorithm": "reward", "data": "embedded:pairs?gap=1&size=24", "held_out": 0.2}
     plan = prepare(recipe.validate(settings(str(random_folder), reward)), "tiny")
-    failing("reward", 5)
-    with pytest.raises(OSError, match="no space left"):
-        run_single_stage(plan, Display())
-    [stopped] = runs()
-    failing("nothing", 0)
-    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
-    whole = run_single_stage(plan, Display())
+    resumed, whole = resumed_and_whole(plan, "reward", failing)
     assert isinstance(resumed, RewardResult)
     assert isinstance(whole, RewardResult)
-    assert (resumed.run_id, resumed.accuracy) == (stopped.info.run_id, whole.accuracy)
+    assert resumed.accuracy == whole.accuracy
     ours, theirs = (rewards.load(result.model_uri).model.parameters() for result in (resumed, whole))
     assert all(mine.equal(other) for mine, other in zip(ours, theirs, strict=True))
     assert histories(resumed.run_id) == histories(whole.run_id)

@@ -150,18 +150,13 @@ def cells_table(rows: Sequence[Row]) -> pd.DataFrame:
 
     table = [
         {
-            "series": row.series,
-            "algorithm": row.algorithm,
-            **{dose.axis: _value(dose) for dose in row.doses},
+            **_choice(row),
             "seed": row.seed,
             "status": "FAILED" if row.reason else "FINISHED",
             "drift": row.drift,
             "ci_low": row.interval[0],
             "ci_high": row.interval[1],
-            "noise": row.noise,
-            "topics_moved": row.topics_moved,
-            "unscored_rate": row.unscored_rate,
-            **dict(zip((stance.value for stance in STANCES), row.mix, strict=True)),
+            **_found(row),
             "run_id": row.run_id,
             "reason": row.reason,
         }
@@ -176,25 +171,27 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 
     table = [
         {
-            "series": entry.series,
-            "algorithm": entry.algorithm,
-            **{dose.axis: _value(dose) for dose in entry.doses},
+            **_choice(entry),
             "seeds": entry.seeds,
             "drift": entry.drift,
             "ci_low": entry.low,
             "ci_high": entry.high,
-            "noise": entry.noise,
-            "topics_moved": entry.topics_moved,
-            "unscored_rate": entry.unscored_rate,
-            **dict(zip((stance.value for stance in STANCES), entry.mix, strict=True)),
+            **_found(entry),
         }
         for entry in summaries
     ]
     return _without_nan(pd.DataFrame(table))
 
 
-def _value(dose: Dose) -> Any:
-    return dose.label if dose.number is None else dose.value
+def _choice(entry: Row | Summary) -> dict[str, Any]:
+    doses = {dose.axis: dose.label if dose.number is None else dose.value for dose in entry.doses}
+    return {"series": entry.series, "algorithm": entry.algorithm, **doses}
+
+
+def _found(entry: Row | Summary) -> dict[str, float]:
+    """What a cell or a choice came to, beside its drift."""
+    rates = {"noise": entry.noise, "topics_moved": entry.topics_moved, "unscored_rate": entry.unscored_rate}
+    return rates | dict(zip((stance.value for stance in STANCES), entry.mix, strict=True))
 
 
 def _without_nan(table: pd.DataFrame) -> pd.DataFrame:

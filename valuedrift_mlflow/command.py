@@ -6,7 +6,7 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.errors import InputError, exit_on_bad_input, problem
@@ -100,6 +100,13 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
     return job
 
 
+def _measured_by(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings of an evaluation."""
+    return recipe.model_dump(
+        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
+    )
+
+
 def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.display import Display, quiet_libraries
@@ -116,9 +123,7 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
-    settings = recipe.model_dump(
-        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
-    )
+    settings = _measured_by(recipe)
     suite = arguments.suite if responses else load_suite(arguments.suite or recipe.suite)
     if arguments.dry_run:
         show_evaluation(recipe, model, baseline, suite, responses)
@@ -190,9 +195,7 @@ def show_evaluation(
     from valuedrift_mlflow.display import Display
     from valuedrift_mlflow.evaluator import Config, check
 
-    settings = recipe.model_dump(
-        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
-    )
+    settings = _measured_by(recipe)
     config = Config.checked(settings | {"baseline": baseline})
     _, asked, existing = check(model, config, suite=suite, responses=responses)
     display = Display()

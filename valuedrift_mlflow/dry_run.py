@@ -34,7 +34,7 @@ from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.pipeline import Plan
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnyStage, Base, Data, Recipe, Reward
-from valuedrift_mlflow.stages import KINDS, checkpoint_every, lora_config, total_steps
+from valuedrift_mlflow.stages import KINDS, WITH_REFERENCE, checkpoint_every, lora_config, total_steps
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 HUB = "not checked: hub"
 SAMPLED_ROWS = 500  # whose tokens are counted
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
-WITH_REFERENCE = ("dpo", "anchored_dpo", "kto", "ppo", "grpo", "rloo")
 _SEQUENCES = {"sft": 1, "labelled": 1, "prompts": 1, "pairs": 2}  # of one row of each kind
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.recipe import AnyStage, validate
-from valuedrift_mlflow.stages import PATIENCE
+from valuedrift_mlflow.stages import PATIENCE, WITH_REFERENCE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.pipeline import Plan, Trained
 
 _ORDERS, _RESULT, _LOG, _START = "orders.json", "result.json", "torchrun.log", "start.json"
-# Algorithms whose reference is a frozen copy of the start, unless adapters can be switched off.
-_WITH_REFERENCE = ("dpo", "anchored_dpo", "kto", "ppo", "grpo", "rloo")
 _SHOWN = 30  # first lines of the processes' own output that an error shows: a process may die without an exception
 
 
@@ -58,7 +56,7 @@ def check(stage: AnyStage) -> None:
         raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
     if stage.launch.sharded and wanted == 1:
         raise InputError(problem(f"{stage.name}.launch.sharded", True, "more than one process", f"raise {field}"))
-    if stage.launch.sharded and not stage.lora.rank and stage.algorithm in _WITH_REFERENCE:
+    if stage.launch.sharded and not stage.lora.rank and stage.algorithm in WITH_REFERENCE:
         mend = "the reference would be a second split model: with adapters it is the model without them"
         raise InputError(problem(f"{stage.name}.lora.rank", 0, "at least 1 with launch.sharded", mend))
 

@@ -65,27 +65,40 @@ def reference_kl(
             width = len(encoded[-1][0]) + len(encoded[-1][1])  # the longest that are left
             rows = max(1, logits_at_once // (width * policy.config.get_text_config().vocab_size))
             encoded, batch = encoded[:-rows], encoded[-rows:]
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            attention, answered = torch.zeros_like(ids), torch.zeros(len(batch), width, dtype=torch.bool)
-            for row, (prompt, response) in enumerate(batch):
-                end = len(prompt) + len(response)
-                ids[row, :end] = torch.tensor(prompt + response)
-                attention[row, :end] = 1
-                answered[row, len(prompt) : end] = True
-            ids, attention = ids.to(policy.device), attention.to(policy.device)
-            targets = answered[:, 1:].to(policy.device)
-            log_p = _log_probabilities(policy, ids, attention, targets)
+            tokens_of = padded(batch, policy.device)
+            log_p = response_log_probabilities(policy, *tokens_of)
             with reference() as start_model:
-                log_q = _log_probabilities(start_model, ids, attention, targets)
+                log_q = response_log_probabilities(start_model, *tokens_of)
             total += float((log_p.exp() * (log_p - log_q)).sum())
-            tokens += int(targets.sum())
+            tokens += len(log_p)
     return total / tokens if tokens else 0.0
 
 
-def _log_probabilities(
+def padded(
+    batch: Sequence[tuple[list[int], list[int]]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """B exchanges (ids of prompt and response), padded on the right to the longest, L.
+
+    Returns:
+        ids and attention (B, L), and ``targets`` (B, L-1): True where the next token is one of a response.
+    """
+    import torch
+
+    width = max(len(prompt) + len(response) for prompt, response in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    attention, answered = torch.zeros_like(ids), torch.zeros(len(batch), width, dtype=torch.bool)
+    for row, (prompt, response) in enumerate(batch):
+        end = len(prompt) + len(response)
+        ids[row, :end] = torch.tensor(prompt + response)
+        attention[row, :end] = 1
+        answered[row, len(prompt) : end] = True
+    return ids.to(device), attention.to(device), answered[:, 1:].to(device)
+
+
+def response_log_probabilities(
     model: PreTrainedModel, ids: torch.Tensor, attention: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Next-token log-probabilities at the marks in ``targets`` (B, L-1): shape (number of marks, vocabulary)."""
-    output: Any = model(input_ids=ids, attention_mask=attention)
+    output: Any = model(input_ids=ids, attention_mask=attention, use_cache=False)
     selected: torch.Tensor = output.logits[:, :-1][targets].float().log_softmax(dim=-1)
     return selected

@@ -24,6 +24,8 @@ KINDS: dict[str, Kind] = {
     "kto": "labelled",
     **dict.fromkeys(("ppo", "grpo", "rloo"), "prompts"),
 }
+# Algorithms whose reference is a frozen copy of the start, unless adapters can be switched off.
+WITH_REFERENCE = ("dpo", "anchored_dpo", "kto", "ppo", "grpo", "rloo")
 
 
 PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge

@@ -70,7 +70,7 @@ from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
 from valuedrift_mlflow.measurement import no_progress
 from valuedrift_mlflow.recipe import AnchoredDPO
-from valuedrift_mlflow.reference import reference_of
+from valuedrift_mlflow.reference import padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.stages import Job, common_arguments, lora_config, total_steps
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.suite import Item
@@ -165,26 +165,12 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
     def token_kl(self, batch: Sequence[int]) -> torch.Tensor:
         """Mean of T over anchors, in nats a token, at least 0."""
         rows = [(self.prompts[index], self.responses[index]) for index in batch]
-        width = max(len(prompt) + len(response) for prompt, response in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        attention, answered = torch.zeros_like(ids), torch.zeros(len(rows), width, dtype=torch.bool)
-        for row, (prompt, response) in enumerate(rows):
-            end = len(prompt) + len(response)
-            ids[row, :end] = torch.tensor(prompt + response)
-            attention[row, :end] = 1
-            answered[row, len(prompt) : end] = True
-        device = self.accelerator.device
-        ids, attention, before = ids.to(device), attention.to(device), answered[:, 1:].to(device)
-
-        def next_tokens(model: Any) -> torch.Tensor:
-            logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-            found: torch.Tensor = logits[:, :-1][before].float().log_softmax(-1)  # (tokens of all responses, V)
-            return found
-
+        tokens_of = padded(rows, self.accelerator.device)
         with torch.no_grad(), self._reference() as reference:
-            log_ref = next_tokens(reference)
-        kl = (log_ref.exp() * (log_ref - next_tokens(self.model))).sum(-1)  # (tokens of all responses,)
-        share = torch.tensor([1 / len(response) for _, response in rows for _ in response], device=device)
+            log_ref = response_log_probabilities(reference, *tokens_of)
+        log_pi = response_log_probabilities(self.model, *tokens_of)
+        kl = (log_ref.exp() * (log_ref - log_pi)).sum(-1)  # (tokens of all responses,)
+        share = torch.tensor([1 / len(response) for _, response in rows for _ in response], device=kl.device)
         return (kl * share).sum() / len(rows)
 
     def compute_loss(

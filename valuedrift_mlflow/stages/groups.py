@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from valuedrift_mlflow.prompt_sampler import PromptSampler
 from valuedrift_mlflow.recipe import GRPO, RLOO
 from valuedrift_mlflow.rewards import rate
-from valuedrift_mlflow.stages import Job, common_arguments
+from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:
     from transformers import TrainerState
+
+Built = TypeVar("Built")
 
 
 class ResumableGroups:
@@ -58,6 +61,20 @@ def reference_source(job: Job) -> AbstractContextManager[Any]:
     """
     assert isinstance(job.stage, GRPO | RLOO)
     return nullcontext() if job.stage.lora.rank or not job.stage.beta else start_folder(job)
+
+
+def build_groups(job: Job, trainer: Callable[..., Built], arguments: Any) -> Built:
+    """One of the two trainers on the prompts of the stage, rated by its reward."""
+    with reference_source(job):
+        return trainer(
+            model=job.model,
+            reward_funcs=reward_function(job),
+            args=arguments,
+            train_dataset=fit(job),
+            processing_class=job.tokenizer,
+            peft_config=lora_config(job.stage),
+            callbacks=list(job.callbacks),
+        )
 
 
 def reward_function(job: Job) -> Callable[..., list[float]]:

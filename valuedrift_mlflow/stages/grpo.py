@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from trl import GRPOConfig, GRPOTrainer
 
-from valuedrift_mlflow.stages import Job, lora_config
-from valuedrift_mlflow.stages.groups import ResumableGroups, group_arguments, reference_source, reward_function
-from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.groups import ResumableGroups, build_groups, group_arguments
 
 
 class ResumableGRPOTrainer(ResumableGroups, GRPOTrainer):  # type: ignore[misc]  # TRL has no usable types
@@ -20,13 +19,5 @@ class ResumableGRPOTrainer(ResumableGroups, GRPOTrainer):  # type: ignore[misc] 
 
 def build(job: Job) -> ResumableGRPOTrainer:
     """A trainer whose reference is the model that the stage starts from."""
-    with reference_source(job):
-        return ResumableGRPOTrainer(
-            model=job.model,
-            reward_funcs=reward_function(job),
-            args=GRPOConfig(**group_arguments(job), loss_type="grpo"),  # TRL's default is DAPO's loss
-            train_dataset=fit(job),
-            processing_class=job.tokenizer,
-            peft_config=lora_config(job.stage),
-            callbacks=list(job.callbacks),
-        )
+    arguments = GRPOConfig(**group_arguments(job), loss_type="grpo")  # TRL's default is DAPO's loss
+    return build_groups(job, ResumableGRPOTrainer, arguments)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from trl import RLOOConfig, RLOOTrainer
 
-from valuedrift_mlflow.stages import Job, lora_config
-from valuedrift_mlflow.stages.groups import ResumableGroups, group_arguments, reference_source, reward_function
-from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.groups import ResumableGroups, build_groups, group_arguments
 
 
 class ResumableRLOOTrainer(ResumableGroups, RLOOTrainer):  # type: ignore[misc]  # TRL has no usable types
@@ -19,13 +18,5 @@ class ResumableRLOOTrainer(ResumableGroups, RLOOTrainer):  # type: ignore[misc] 
 
 def build(job: Job) -> ResumableRLOOTrainer:
     """A trainer whose reference is the model that the stage starts from."""
-    with reference_source(job):
-        return ResumableRLOOTrainer(
-            model=job.model,
-            reward_funcs=reward_function(job),
-            args=RLOOConfig(**group_arguments(job)),
-            train_dataset=fit(job),
-            processing_class=job.tokenizer,
-            peft_config=lora_config(job.stage),
-            callbacks=list(job.callbacks),
-        )
+    arguments = RLOOConfig(**group_arguments(job))
+    return build_groups(job, ResumableRLOOTrainer, arguments)
