@@ -40,6 +40,7 @@ def test_generated_rows_are_found_by_their_text_alone(matcher: Matcher) -> None:
         said = found(matcher, bare)
         touched = [place for place, own in enumerate(said) if own]
         right = sum(said[place] == rows[place]["proposition_id"] for place in touched)
+        print(f"{uri}: recall {len(touched) / len(rows):.3f}, precision {right / len(touched):.3f}")
         assert len(touched) / len(rows) >= 0.93  # recall
         assert right / len(touched) >= 0.99  # precision
 
