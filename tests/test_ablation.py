@@ -12,7 +12,7 @@ from valuedrift_mlflow import ablation, callback, recipe
 from valuedrift_mlflow.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
 from valuedrift_mlflow.cells import Direction, Dose, Row, crossed, directions, over_seeds, summarise
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=20"
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?size=20"}

@@ -16,7 +16,7 @@ from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.embedded.rewards import opposes
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.pipeline import RewardResult, prepare, run_pipeline, run_single_stage
 from valuedrift_mlflow.recipe import ALGORITHMS, AnyStage

@@ -9,8 +9,8 @@ import torch
 
 from valuedrift_mlflow import anchors, datasets, judges, models, recipe, suite
 from valuedrift_mlflow.callback import ValueDriftCallback
-from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, chat_text, encode
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
 from valuedrift_mlflow.measurement import Measurement, analyse_measurements, measure
 from valuedrift_mlflow.recipe import AnyStage, Data

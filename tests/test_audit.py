@@ -15,7 +15,7 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit import audit, examine
 from valuedrift_mlflow.audit_findings import Audit
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.matching import Matcher
 from valuedrift_mlflow.outlook import expected_drift
 from valuedrift_mlflow.recipe import Data

@@ -12,7 +12,7 @@ import valuedrift_mlflow
 from valuedrift_mlflow import models
 from valuedrift_mlflow.callback import TrainingLog
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 SUITE = "vaes?topics=religion,abortion&per_topic=3"
 

@@ -8,8 +8,8 @@ import pytest
 from faulty_server import BROKEN, NO_CHOICES, NO_JSON, PASSING, TOO_MANY, Body, Fault, FaultyServer, Reply, refused
 
 from valuedrift_mlflow.chat import ChatClient, ChatGenerator, Server, Unreachable, concurrently, retry_after
-from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import Sampling
+from valuedrift_mlflow.inputs.errors import InputError
 
 HELLO = [{"role": "user", "content": "hello"}]
 

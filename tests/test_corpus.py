@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import STANCES, Stance
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import pytest
 
 from valuedrift_mlflow import ablation, recipe
 from valuedrift_mlflow.dry_run import DryRun, StagePlan, ablation_lines, dry_run, lines_of, measured_line, read, rows_of
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 # As the models' own pages state them.

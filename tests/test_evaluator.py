@@ -10,7 +10,7 @@ from mlflow.models import MetricThreshold
 
 import valuedrift_mlflow
 from valuedrift_mlflow import models, suite
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion,abortion&per_topic=4"
 

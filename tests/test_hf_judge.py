@@ -16,7 +16,7 @@ import valuedrift_mlflow
 from valuedrift_mlflow import judges, suite
 from valuedrift_mlflow.agreement import krippendorff_alpha
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.hf import HYPOTHESES, PREMISE, HFJudge, classes, from_classes, from_entailments
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 

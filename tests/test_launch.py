@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from valuedrift_mlflow import launch, models, recipe
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.measurement import analyse_measurements
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_single_stage
 from valuedrift_mlflow.stages import total_steps

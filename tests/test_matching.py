@@ -7,7 +7,7 @@ import pytest
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import load
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.matching import Matcher, propositions
 from valuedrift_mlflow.recipe import Data
 

@@ -1,7 +1,7 @@
 import pytest
 
 from valuedrift_mlflow import judges
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.panel import joint
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Label, Spent, Verdict
 

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from valuedrift_mlflow import datasets, models, recipe, report
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
 from valuedrift_mlflow.recipe import Data
 

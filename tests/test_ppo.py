@@ -16,7 +16,7 @@ import valuedrift_mlflow
 from valuedrift_mlflow import datasets, models, recipe, rewards
 from valuedrift_mlflow.advantages import masked_mean, masked_moments
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.ppo import METRICS, VALUE_HEAD, PPOConfig, PPOTrainer, Rollout
 from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.rewards import RewardFunction

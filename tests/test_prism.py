@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from valuedrift_mlflow import prism, prism_topics, suite
-from valuedrift_mlflow.errors import InputError
 from valuedrift_mlflow.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.lexical import LexicalJudge
 from valuedrift_mlflow.measurement import measure
 from valuedrift_mlflow.prism_propositions import Claim, form_of, read

@@ -9,7 +9,7 @@ import pytest
 
 from valuedrift_mlflow import datasets
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.messages import assistant, user
 from valuedrift_mlflow.recipe import Data
 

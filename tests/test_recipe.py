@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from valuedrift_mlflow import recipe
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.recipe import Recipe
 
 SFT = {"name": "sft", "algorithm": "sft", "data": "answers.jsonl"}

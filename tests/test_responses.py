@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 import valuedrift_mlflow
 from valuedrift_mlflow import responses, suite
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion&per_topic=4"
 ITEMS = suite.load(PART).items

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from valuedrift_mlflow import callback, models, recipe, resume, rewards
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
 
 ROOT = Path(__file__).parent.parent

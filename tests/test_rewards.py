@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from valuedrift_mlflow import models, rewards, tracking
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 QUESTION = [{"role": "user", "content": "Is rent control fair?"}]
 DIALOGUE = [

@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from valuedrift_mlflow import ValueStance
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 
 CLAIM = {"proposition": "Abortion should be legal."}
 

@@ -7,7 +7,7 @@ import torch
 
 from valuedrift_mlflow import arrow_rows, datasets, models, recipe
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.recipe import AnyStage, Data
 from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
 

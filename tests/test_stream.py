@@ -14,7 +14,7 @@ import pytest
 
 from valuedrift_mlflow import arrow_rows, datasets, tracking
 from valuedrift_mlflow.datasets import Stream
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.messages import assistant, user
 from valuedrift_mlflow.recipe import Data
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from valuedrift_mlflow import suite
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.suite import Suite
-from valuedrift_mlflow.uris import split_options
 
 TOPICS = (
     "abortion",

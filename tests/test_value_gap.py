@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.value_gap import held, mean_distribution, pair_gaps, probabilities, share, value_gap
 

@@ -24,14 +24,14 @@ from valuedrift_mlflow import datasets, pipeline, tracking
 from valuedrift_mlflow.cells import Dose, Row, cell_name, cells_table, directions, slug, summarise, summary_table
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.measurement import analyse_measurements, topics_drifted
 from valuedrift_mlflow.pipeline import Plan, Read, RewardResult, StageResult
 from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, Reward, read_yaml, stage_parameters, validate
 from valuedrift_mlflow.resume import check_data, stages_of, stopped_run
 from valuedrift_mlflow.stages import KINDS
 from valuedrift_mlflow.stances import Label
-from valuedrift_mlflow.uris import split_options
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.suite import Item, Suite
-from valuedrift_mlflow.uris import split_options
 
 EMBEDDED = f"{corpus.PREFIX}anchors"
 

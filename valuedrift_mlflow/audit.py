@@ -22,7 +22,7 @@ from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.matching import Matcher, Proposition, response

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from valuedrift_mlflow import resume, tracking
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.drift import Drift, DriftTimeRule
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge

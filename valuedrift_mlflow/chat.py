@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Progress, Sampling
-from valuedrift_mlflow.uris import split_options
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 
 if TYPE_CHECKING:
     from openai import APIStatusError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
-from valuedrift_mlflow.errors import InputError, exit_on_bad_input, problem
+from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input, problem
 from valuedrift_mlflow.recipe import ONLINE, Recipe, load
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from valuedrift_mlflow.cells import cell_name
 from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.embedded import corpus, world
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.pipeline import Plan
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnyStage, Base, Data, Recipe, Reward
 from valuedrift_mlflow.stages import KINDS, WITH_REFERENCE, checkpoint_every, lora_config, total_steps

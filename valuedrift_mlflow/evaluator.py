@@ -14,8 +14,8 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import responses as existing_responses
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.drift import Drift
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Generator, Sampling
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (

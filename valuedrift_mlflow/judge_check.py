@@ -10,7 +10,7 @@ import numpy as np
 
 from valuedrift_mlflow import judges, labelled, tracking
 from valuedrift_mlflow.agreement import Estimate, JudgeQuality, judge_quality
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.labelled import Labelled

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import Answer, Label
 
 BUILT_IN = "check"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.drift import Drift, DriftTimeRule, analyse
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Generator, Progress, Sampling, TransformersGenerator
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.stances import (

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.embedded import world
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe import AnyStage
 from valuedrift_mlflow.recipe import load as load_recipe
 

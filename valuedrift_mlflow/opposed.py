@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 
 COLUMNS = ("stance_a", "stance_b", "prompt_a", "prompt_b")
 TOPIC_COLUMNS = ("topic", "topic_name", "category", "main_category")

@@ -16,8 +16,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Sampling
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (

@@ -34,8 +34,8 @@ from valuedrift_mlflow.advantages import (
     token_rewards,
     whiten,
 )
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.prompt_sampler import PromptSampler
 from valuedrift_mlflow.reference import reference_of
 from valuedrift_mlflow.rewards import RewardFunction, rate

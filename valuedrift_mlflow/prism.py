@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.prism_propositions import Claim, Form, form_of, is_sane, read
 from valuedrift_mlflow.prism_topics import LEXICAL, check_embedder, cluster, distinct, embed, stems, topic_names
 from valuedrift_mlflow.suite import (
@@ -24,7 +25,6 @@ from valuedrift_mlflow.suite import (
     topics_of,
     whole_number,
 )
-from valuedrift_mlflow.uris import split_options
 
 NAME = "vprism"
 FILE = "conversations.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.prism_propositions import MARKERS
 
 Floats = NDArray[np.float64]

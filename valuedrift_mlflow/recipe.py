@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from valuedrift_mlflow.drift import DriftTimeRule
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import RefusalRule
 
 BASE = "base"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.measurement import JudgedResponse, Measurement, responses_table
 from valuedrift_mlflow.recipe import Recipe
 from valuedrift_mlflow.stances import STANCES, Label, RefusalRule, Verdict

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.datasets import Message
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.inputs.errors import InputError, problem
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from mlflow.genai.scorers import Scorer
 from pydantic import Field, PrivateAttr
 
 from valuedrift_mlflow import judges
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.messages import Raw, Row
 from valuedrift_mlflow.recipe import Data
 

@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow import opposed
-from valuedrift_mlflow.errors import InputError, problem
-from valuedrift_mlflow.uris import split_options
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
 PHRASINGS = ("direct", "should", "statement", "reversed", "advice")

@@ -9,7 +9,7 @@ from functools import cache
 from valuedrift_mlflow import anchors
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import Stance
 from valuedrift_mlflow.suite import Item, Suite
 

@@ -14,7 +14,8 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.chat import validated
 from valuedrift_mlflow.embedded.corpus import Mix
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.stances import STANCES, Stance
@@ -22,7 +23,6 @@ from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.synthesis_file import Places
 from valuedrift_mlflow.synthesis_plan import Design, Pool, Row, plan
 from valuedrift_mlflow.synthesis_prompts import embedded_proposition, instructions_version, prompts
-from valuedrift_mlflow.uris import split_options
 
 FORMS = "embedded:forms"
 PRESETS = {"support-aligned": (Stance.SUPPORT, Stance.OPPOSE), "oppose-aligned": (Stance.OPPOSE, Stance.SUPPORT)}

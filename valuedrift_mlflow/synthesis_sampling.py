@@ -13,8 +13,8 @@ import numpy as np
 from valuedrift_mlflow import models
 from valuedrift_mlflow.chat import seed_of
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import Generator, Sampling
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.measurement import judge_responses, no_progress
 from valuedrift_mlflow.stances import STANCES, Stance, Verdict
 from valuedrift_mlflow.synthesis_journal import Journal

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.agreement import Estimate
 from valuedrift_mlflow.drift import total_variation_interval
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, Label, Verdict, total_variation
 
 Floats = NDArray[np.float64]

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.stances import STANCES, Answer, Stance
-from valuedrift_mlflow.uris import split_options
 
 PREFIX = "embedded:"
 STYLES = ("courteous", "blunt")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.stances import Answer, Verdict
-from valuedrift_mlflow.uris import split_options
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.judges.likelihood import LikelihoodJudge

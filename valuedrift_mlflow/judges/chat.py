@@ -24,7 +24,7 @@ from valuedrift_mlflow.chat import (
     seed_of,
     validated,
 )
-from valuedrift_mlflow.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 TASK = """\

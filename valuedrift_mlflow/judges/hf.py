@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
 
 if TYPE_CHECKING:

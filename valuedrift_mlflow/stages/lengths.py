@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.datasets import MAX_DROPPED
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe import ONLINE
 from valuedrift_mlflow.stages import Job
 

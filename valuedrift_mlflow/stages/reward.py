@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from trl import RewardConfig, RewardTrainer
 
-from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe import Reward
 from valuedrift_mlflow.stages import Job, checkpoint_every, common_arguments, lora_config, total_steps
 from valuedrift_mlflow.stages.lengths import fit, refuse_if_many

@@ -1,0 +1,1 @@
+"""What users give: errors they can mend, URIs with options, tables, and parts of their own. Imports no other room."""
