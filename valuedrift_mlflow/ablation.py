@@ -24,7 +24,7 @@ from valuedrift_mlflow import datasets, pipeline, tracking
 from valuedrift_mlflow.cells import Dose, Row, cell_name, cells_table, directions, slug, summarise, summary_table
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.measurement import analyse_measurements, topics_drifted
 from valuedrift_mlflow.pipeline import Plan, Read, RewardResult, StageResult
@@ -221,22 +221,22 @@ class _Preparation:
 
     def ablation(self, design_source: str) -> Ablation:
         compared = self._compared()
-        problems: list[str] = []
         cells: list[Cell] = []
-        for doses in itertools.product(*(_doses(key, values) for key, values in self.design.axes.items())):
-            try:
-                variant, touched = self._variant(doses, compared)
-                plan = self._plan(variant)
-            except InputError as error:
-                problems += error.problems
-                continue
-            for (chain, series), seed in itertools.product(self._chains(variant, compared), self.design.seeds):
-                training = self._training(_Choice(plan, doses, touched, seed), chain, compared=True)
-                assert training is not None  # a chain has at least one stage
-                cells.append(Cell(series, doses, seed, training))
-        if problems:
-            raise InputError(list(dict.fromkeys(problems)))
+        with collecting() as problems:
+            for doses in itertools.product(*(_doses(key, values) for key, values in self.design.axes.items())):
+                cells += problems.attempt(self._cells, doses, compared) or []
         return Ablation(self.recipe, self.source, self.design, design_source, cells, self.first.notes)
+
+    def _cells(self, doses: tuple[Dose, ...], compared: Sequence[str]) -> list[Cell]:
+        """The cells of one dose of every axis: each compared chain of stages with each seed."""
+        variant, touched = self._variant(doses, compared)
+        plan = self._plan(variant)
+        cells: list[Cell] = []
+        for (chain, series), seed in itertools.product(self._chains(variant, compared), self.design.seeds):
+            training = self._training(_Choice(plan, doses, touched, seed), chain, compared=True)
+            assert training is not None  # a chain has at least one stage
+            cells.append(Cell(series, doses, seed, training))
+        return cells
 
     def _compared(self) -> list[str]:
         """Names of the stages that the design compares."""
@@ -299,19 +299,17 @@ class _Preparation:
         known = self.plans.get(self._own(variant))
         if known is None:
             known = self.plans[self._own(variant)] = pipeline.prepare(variant.model_copy(update={"stages": []}), "")
-        data: dict[str, TrainingData] = {}
-        problems: list[str] = []
-        for stage in variant.stages:
-            key = self._data_key(stage)
-            try:
-                if key not in self.data:
-                    self.data[key] = self.read(stage.data, KINDS[stage.algorithm], stage.algorithm)
-                data[stage.name] = self.data[key]
-            except InputError as error:
-                problems += error.problems
-        if problems:
-            raise InputError(problems)
+        with collecting() as problems:
+            for stage in variant.stages:
+                problems.attempt(self._read, stage)
+        data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
         return Plan(variant, self.source, known.suite, known.judge, data)
+
+    def _read(self, stage: AnyStage) -> None:
+        """Read the data of a stage, where an earlier variant has not read the same."""
+        key = self._data_key(stage)
+        if key not in self.data:
+            self.data[key] = self.read(stage.data, KINDS[stage.algorithm], stage.algorithm)
 
     def _own(self, recipe: Recipe) -> str:
         return recipe.model_dump_json(exclude={"stages"})
@@ -474,7 +472,7 @@ class _Execution:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
+    return one_line(str(error) or type(error).__name__, most=None)
 
 
 def run_ablation(ablation: Ablation, display: Display, resumed: str | None = None) -> list[Row]:

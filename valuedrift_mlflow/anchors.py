@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -61,7 +61,7 @@ def _refuse_prompts_of(measured: Suite, items: Collection[Item], uri: str) -> No
     mend = "what is measured must not be trained on: take other phrasings"
     lines = [problem(f"anchors {uri} item {item.item_id}", item.prompt, allowed, mend) for item in both]
     if lines:
-        raise InputError(suites.limited(lines, f"anchors {uri}"))
+        raise InputError(limited(lines, f"anchors {uri}"))
 
 
 def plain(prompt: str) -> str:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.matching import Matcher, Proposition, response
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Checked = TypeVar("Checked")
 BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
 OPINIONATED = 50  # rows to look at
@@ -98,21 +97,13 @@ def prepare(
     Raises:
         InputError: as ``audit``; every problem at once.
     """
-    problems: list[str] = []
-
-    def checked(make: Callable[[], Checked]) -> Checked | None:
-        try:
-            return make()
-        except InputError as error:
-            problems.extend(error.problems)
-            return None
-
-    asked = checked(lambda: suites.load(suite) if isinstance(suite, str) else suite)
-    reader = checked(lambda: _judge(judge))
-    source = checked(lambda: _source(data))
-    matcher = checked(lambda: Matcher(asked, embedder)) if asked is not None else None
-    if asked is None or reader is None or source is None or matcher is None:
-        raise InputError(problems)
+    with collecting() as problems:
+        asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
+        reader = problems.attempt(_judge, judge)
+        source = problems.attempt(_source, data)
+        matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
+    # None of them is None here: what could not be had has been raised.
+    assert asked is not None and reader is not None and source is not None and matcher is not None
     return Prepared(source, reader, asked, matcher)
 
 

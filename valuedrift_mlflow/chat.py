@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.generation import Progress, Sampling
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
 from valuedrift_mlflow.inputs.uris import split_options
 
 if TYPE_CHECKING:
@@ -90,26 +90,20 @@ class Server:
         if model == name or not model.strip("/"):
             raise InputError(problem("model", name, f"{PREFIX}MODEL"))
         allowed = [field.name for field in fields(cls) if field.name != "model"]
-        problems = [
-            problem(f"{name} option", option, ", ".join((*allowed, *also_allowed)), "unknown option")
-            for option in options
-            if option not in allowed and option not in also_allowed
-        ]
         given = "base_url" in options
         where = f"{name} base_url" if given else "OPENAI_BASE_URL"
         address = options.get("base_url", os.environ.get("OPENAI_BASE_URL", ""))
-        if not re.match(r"https?://\S+$", address) and (given or address):
-            problems.append(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
-        if not (given or address or os.environ.get("OPENAI_API_KEY")):
-            found, mend = "no OPENAI_API_KEY", f"set one of them, or write {name}?base_url=http://HOST:PORT/v1"
-            problems.append(problem(name, found, "a key in OPENAI_API_KEY or a server in OPENAI_BASE_URL", mend))
-        try:
-            server = validated(cls, name, {"model": model, **{k: options[k] for k in allowed if k in options}})
-        except InputError as error:
-            raise InputError(problems + error.problems) from None
-        if problems:
-            raise InputError(problems)
-        return server
+        with collecting() as problems:
+            for option in options:
+                if option not in allowed and option not in also_allowed:
+                    known = ", ".join((*allowed, *also_allowed))
+                    problems.add(problem(f"{name} option", option, known, "unknown option"))
+            if not re.match(r"https?://\S+$", address) and (given or address):
+                problems.add(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
+            if not (given or address or os.environ.get("OPENAI_API_KEY")):
+                found, mend = "no OPENAI_API_KEY", f"set one of them, or write {name}?base_url=http://HOST:PORT/v1"
+                problems.add(problem(name, found, "a key in OPENAI_API_KEY or a server in OPENAI_BASE_URL", mend))
+            return validated(cls, name, {"model": model, **{k: options[k] for k in allowed if k in options}})
 
     @property
     def address(self) -> str | None:
@@ -326,7 +320,7 @@ def _server_message(error: APIStatusError) -> str:
     body = error.body
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body
-    return " ".join(str(body or error.message).split())[:300]
+    return one_line(body or error.message)
 
 
 def _field_not_taken(error: APIStatusError, sent: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow import sources
 from valuedrift_mlflow.arrow_rows import as_dataset, store
 from valuedrift_mlflow.formats import COLUMNS, FORMATS, MAX_DROPPED, Kind, as_kind, dialogue, recognise, serves
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.messages import Message, Outcome, Raw
 from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.stances import STANCES
@@ -160,7 +160,7 @@ class Stream:
                 self.uri,
                 counts.bad,
                 counts.read,
-                "\n".join(" ".join(line.split()) for line in counts.problems),
+                "\n".join(one_line(line, most=None) for line in counts.problems),
             )
         most = 1.0 if self._skips else FORMATS[self.format].max_dropped
         if counts.dropped > most * counts.read or not given:

@@ -31,7 +31,7 @@ from valuedrift_mlflow.cells import cell_name
 from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.embedded import corpus, world
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.pipeline import Plan
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnyStage, Base, Data, Recipe, Reward
 from valuedrift_mlflow.stages import KINDS, WITH_REFERENCE, checkpoint_every, lora_config, total_steps
@@ -149,8 +149,7 @@ def _given(settings: Mapping[str, Any]) -> PretrainedConfig:
         _empty(config)
     except Exception as error:  # every architecture checks its configuration in its own way
         allowed = "model_type and the other keys of a transformers configuration"
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(problem("base.config", dict(settings), allowed, reason)) from None
+        raise InputError(problem("base.config", dict(settings), allowed, one_line(error, 200))) from None
     return config
 
 

@@ -8,13 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.stances import Answer, Label
 
 BUILT_IN = "check"
 COLUMNS = ("proposition", "prompt", "response", "label")
 _PERSONA = {"statement", "answer_matching_behavior"}
-_SHOWN = 20  # problems listed of one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,7 @@ def _read(path: Path) -> list[Labelled]:
     problems: list[str] = []
     rows = [_row(record, f"data {path} row {number}", problems) for number, record in enumerate(records, start=1)]
     if problems:
-        more = [f"data {path}: {len(problems) - _SHOWN} more problems"] if len(problems) > _SHOWN else []
-        raise InputError(problems[:_SHOWN] + more)
+        raise InputError(limited(problems, f"data {path}"))
     return rows
 
 

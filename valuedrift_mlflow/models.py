@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.embedded import world
 from valuedrift_mlflow.generation import FunctionGenerator, Generator, TransformersGenerator
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.recipe import AnyStage
 from valuedrift_mlflow.recipe import load as load_recipe
 
@@ -245,8 +245,8 @@ def _from_folder(uri: str, folder: Path) -> Loaded:
             model = auto_model.from_pretrained(str(folder), dtype="auto")
         tokenizer = load_tokenizer(str(folder))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(problem("model", uri, "a folder or hub id that transformers can load", reason)) from error
+        allowed = "a folder or hub id that transformers can load"
+        raise InputError(problem("model", uri, allowed, one_line(error))) from error
     return Loaded(uri, model.to(device()).eval(), tokenizer)
 
 

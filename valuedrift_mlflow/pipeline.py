@@ -17,7 +17,7 @@ from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
 from valuedrift_mlflow.generation import Sampling
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.measurement import (
@@ -111,29 +111,24 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
         InputError: all problems at once.
     """
     recipe, notes = recipe.merged()
-    problems: list[str] = []
-
-    def attempt(function: Any, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except InputError as error:
-            problems.extend(error.problems)
-            return None
-
-    suite = attempt(suites.load, recipe.suite)
-    attempt(judge_registry.check, recipe.judge)
-    attempt(models.check_trainable, recipe.base.model, "base.model")
-    data = {stage.name: attempt(read, stage.data, KINDS[stage.algorithm], stage.algorithm) for stage in recipe.stages}
+    data: dict[str, TrainingData] = {}
     names = [stage.name for stage in recipe.stages]
-    for stage in recipe.stages:
-        if isinstance(stage, ONLINE) and stage.reward not in names:
-            attempt(rewards.check, stage.reward, f"{stage.name}.reward")
-        if isinstance(stage, AnchoredDPO) and suite and (read_data := data[stage.name]):
-            attempt(anchors.load, stage.anchors, read_data.stance_mix, [suite])
-        attempt(launch.check, stage)
-    if problems:
-        raise InputError(list(dict.fromkeys(problems)))
-    return Plan(recipe, source, suite, judge_registry.load(recipe.judge), data, notes)
+    with collecting() as problems:
+        suite = problems.attempt(suites.load, recipe.suite)
+        judge = problems.attempt(judge_registry.load, recipe.judge)
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model")
+        for stage in recipe.stages:
+            found = problems.attempt(read, stage.data, KINDS[stage.algorithm], stage.algorithm)
+            if found is not None:
+                data[stage.name] = found
+        for stage in recipe.stages:
+            if isinstance(stage, ONLINE) and stage.reward not in names:
+                problems.attempt(rewards.check, stage.reward, f"{stage.name}.reward")
+            if isinstance(stage, AnchoredDPO) and suite and stage.name in data:
+                problems.attempt(anchors.load, stage.anchors, data[stage.name].stance_mix, [suite])
+            problems.attempt(launch.check, stage)
+    assert suite is not None and judge is not None  # what could not be had has been raised
+    return Plan(recipe, source, suite, judge, data, notes)
 
 
 def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, AnyStage]:

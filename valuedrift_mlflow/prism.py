@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.prism_propositions import Claim, Form, form_of, is_sane, read
 from valuedrift_mlflow.prism_topics import LEXICAL, check_embedder, cluster, distinct, embed, stems, topic_names
 from valuedrift_mlflow.suite import (
@@ -21,9 +20,6 @@ from valuedrift_mlflow.suite import (
     Suite,
     content,
     json_lines,
-    limited,
-    topics_of,
-    whole_number,
 )
 
 NAME = "vprism"
@@ -79,36 +75,22 @@ class Settings:
             InputError: every option that is unknown or out of range.
         """
         path, options = split_options(uri.removeprefix(PRISM_PREFIX))
-        allowed = ", ".join(OPTIONS)
-        problems = [problem(f"suite {uri}", key, f"the options {allowed}") for key in options if key not in OPTIONS]
-        numbers: dict[str, int] = {}
-        with collected(problems):
-            numbers["clusters"] = whole_number(uri, "clusters", options.get("clusters", "11"))
-        with collected(problems):
-            numbers["per_topic"] = whole_number(uri, "per_topic", options.get("per_topic", "50"))
-        with collected(problems):
-            numbers["seed"] = whole_number(uri, "seed", options.get("seed", "0"), least=0)
         output = Path(options["output"]).expanduser() if "output" in options else None
-        if output is not None and (output.suffix != ".csv" or not output.parent.is_dir()):
-            problems.append(problem(f"suite {uri} output", str(output), "a file FILE.csv in an existing folder"))
         model, embedder = options.get("model", ""), options.get("embedder", "")
-        with collected(problems):
-            _check_model(model)
-        with collected(problems):
+        with collecting() as problems:
+            for key in options:
+                if key not in OPTIONS:
+                    problems.add(problem(f"suite {uri}", key, "the options " + ", ".join(OPTIONS)))
+            numbers = {
+                key: problems.attempt(whole_number, uri, key, options.get(key, usual), least) or 0
+                for key, usual, least in (("clusters", "11", 1), ("per_topic", "50", 1), ("seed", "0", 0))
+            }
+            if output is not None and (output.suffix != ".csv" or not output.parent.is_dir()):
+                problems.add(problem(f"suite {uri} output", str(output), "a file FILE.csv in an existing folder"))
+            problems.attempt(_check_model, model)
             if embedder:
-                check_embedder(embedder)
-        if problems:
-            raise InputError(problems)
+                problems.attempt(check_embedder, embedder)
         return cls(uri, Path(path), topics=topics_of(options), model=model, embedder=embedder, output=output, **numbers)
-
-
-@contextmanager
-def collected(problems: list[str]) -> Iterator[None]:
-    """Keep the problems of an InputError, so that all of them are shown at once."""
-    try:
-        yield
-    except InputError as error:
-        problems += error.problems
 
 
 def _check_model(uri: str) -> None:

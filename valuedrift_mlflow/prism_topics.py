@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.prism_propositions import MARKERS
 
 Floats = NDArray[np.float64]
@@ -116,8 +116,8 @@ def _source(name: str) -> str:
 
 
 def _unreadable(name: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:300]
-    return InputError(problem("suite prism: embedder", name, "a folder or hub id of a transformers encoder", reason))
+    allowed = "a folder or hub id of a transformers encoder"
+    return InputError(problem("suite prism: embedder", name, allowed, one_line(error)))
 
 
 def embed(texts: Sequence[str], embedder: str, topics: int, seed: int) -> Floats:

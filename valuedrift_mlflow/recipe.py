@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from valuedrift_mlflow.drift import DriftTimeRule
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.stances import RefusalRule
 
 BASE = "base"
@@ -465,14 +465,9 @@ def load(source: str, settings: str = "") -> Recipe:
     if not path.is_file():
         raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
     tree = read_yaml(path, "recipe")
-    problems = apply_settings(tree, settings)
-    try:
-        recipe = validate(tree)
-    except InputError as error:
-        raise InputError(problems + error.problems) from None
-    if problems:
-        raise InputError(problems)
-    return recipe
+    with collecting() as problems:
+        problems.add(*apply_settings(tree, settings))
+        return validate(tree)
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, limited, one_line, problem
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _OWN_SUITE = {"topic", "item_id", "proposition", "prompt", "polarity"}
-_SHOWN = 20  # problems listed of one file
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ def _local(uri: str) -> Path:
         try:
             return Path(mlflow.artifacts.download_artifacts(uri))
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(problem("responses", uri, "an artifact of a run in the tracking store", reason)) from None
+            allowed = "an artifact of a run in the tracking store"
+            raise InputError(problem("responses", uri, allowed, one_line(error))) from None
     if not Path(uri).is_file() or not is_table(uri):
         raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
     return Path(uri)
@@ -135,6 +134,5 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
         by_step[step].append((item, seen[step, item.item_id], response))
         seen[step, item.item_id] += 1
     if problems:
-        more = [f"responses {uri}: {len(problems) - _SHOWN} more problems"] if len(problems) > _SHOWN else []
-        raise InputError(problems[:_SHOWN] + more)
+        raise InputError(limited(problems, f"responses {uri}"))
     return dict(sorted(by_step.items()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from valuedrift_mlflow.datasets import TrainingData
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.measurement import JudgedResponse, Measurement, responses_table
 from valuedrift_mlflow.recipe import Recipe
 from valuedrift_mlflow.stances import STANCES, Label, RefusalRule, Verdict
@@ -147,8 +147,9 @@ def logged_measurements(run_id: str, suite: Suite, refusal: RefusalRule) -> list
     try:
         file = Path(mlflow.artifacts.download_artifacts(uri))
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(problem("--resume", uri, "the table of responses of a finished stage", reason)) from None
+        raise InputError(
+            problem("--resume", uri, "the table of responses of a finished stage", one_line(error))
+        ) from None
     return read_measurements(file, suite, refusal)[0]
 
 

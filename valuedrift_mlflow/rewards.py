@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from valuedrift_mlflow import models
 from valuedrift_mlflow.datasets import Message
 from valuedrift_mlflow.generation import plain_prompt
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +170,7 @@ def _check_kind(uri: str, folder: Path, field: str) -> None:
     try:
         config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
-        raise InputError(problem(field, uri, _ONE_LABEL, _reason(error))) from error
+        raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
     kinds = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in kinds):
         raise InputError(problem(field, f"{uri} ({', '.join(kinds)})", _ONE_LABEL))
@@ -187,12 +187,8 @@ def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
         model = auto_model.from_pretrained(str(folder), dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
-        raise InputError(problem(field, uri, _ONE_LABEL, _reason(error))) from error
+        raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it
     return ClassifierReward(model.to(models.device()), tokenizer)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

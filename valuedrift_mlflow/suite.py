@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow import opposed
-from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
 PHRASINGS = ("direct", "should", "statement", "reversed", "advice")
@@ -33,7 +33,6 @@ _OPTIONS = ("topics", "per_topic", "topic_column")
 PRISM_PREFIX = "prism:"
 _FILES = "a csv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
 _ONLY_PAIRS = "topic_column is for opposed pairs"
-_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -199,22 +198,6 @@ def load(uri: str = BUILT_IN) -> Suite:
     return replace(suite.subset(topics, per_topic), source=uri)
 
 
-def topics_of(options: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The option ``topics``, each once; None where it is not given."""
-    return tuple(dict.fromkeys(options["topics"].split(","))) if "topics" in options else None
-
-
-def whole_number(uri: str, key: str, text: str, least: int = 1) -> int:
-    """An option of a suite that is a whole number.
-
-    Raises:
-        InputError: it is none, or below ``least``.
-    """
-    if not (text.isascii() and text.isdecimal()) or int(text) < least:
-        raise InputError(problem(f"suite {uri} {key}", text, f"a whole number of at least {least}"))
-    return int(text)
-
-
 def _from_file(path: Path, topic_column: str | None) -> Suite:
     name = Path(path.name.removesuffix(".gz")).stem
     frame = _read(path)
@@ -230,12 +213,6 @@ def _from_file(path: Path, topic_column: str | None) -> Suite:
     except InputError as error:
         raise InputError(limited(error.problems, f"suite {name}")) from None
     return from_frame(both_sides, name, "file")
-
-
-def limited(problems: Sequence[str], where: str) -> list[str]:
-    """The first 20 problems, and how many more there are."""
-    hidden = len(problems) - _MAX_PROBLEMS
-    return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
 
 
 def content(path: Path) -> bytes:

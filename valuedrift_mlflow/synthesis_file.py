@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 
 METADATA_KEY = "valuedrift.synthesis"
 _SUFFIX = ".parquet"
@@ -86,8 +86,8 @@ def metadata(file: Path) -> dict[str, Any]:
     try:
         stored = (pq.read_schema(file).metadata or {}).get(METADATA_KEY.encode())
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(problem("data", str(file), "a parquet file that synthesize has written", reason)) from None
+        allowed = "a parquet file that synthesize has written"
+        raise InputError(problem("data", str(file), allowed, one_line(error, 200))) from None
     if stored is None:
         raise InputError(problem("data", str(file), "a parquet file that synthesize has written"))
     loaded: dict[str, Any] = json.loads(stored)
@@ -128,7 +128,7 @@ def write_card(places: Places, rows: Sequence[Mapping[str, Any]], about: Mapping
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    environment.filters["cell"] = lambda text: one_line(text, most=None).replace("|", "\\|")
     template = environment.get_template("dataset_card.md.j2")
     text = template.render(about=about, rows=rows, file=places.file.name, mark=_mark(places.file))
     places.card.write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.synthesis_plan import Ask
 
@@ -89,9 +89,8 @@ class Journal:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            reason = " ".join(str(error).split())[:200]
             allowed = "a file of judged responses that a synthesis has begun"
-            raise InputError(problem(str(self.path), reason, allowed, "name another output")) from None
+            raise InputError(problem(str(self.path), one_line(error, 200), allowed, "name another output")) from None
         if whole < len(content):
             os.truncate(self.path, whole)
         if first:

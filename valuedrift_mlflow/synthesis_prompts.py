@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from valuedrift_mlflow import anchors
-from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.stances import Stance
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -93,7 +92,7 @@ def prompts(suite: Suite) -> tuple[Item, ...]:
             problems.append(problem(f"suite {suite.name} proposition", first.proposition, allowed, mend))
         found += own
     if problems:
-        raise InputError(suites.limited(problems, f"suite {suite.name}"))
+        raise InputError(limited(problems, f"suite {suite.name}"))
     return tuple(found)
 
 

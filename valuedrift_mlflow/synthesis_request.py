@@ -14,7 +14,7 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.chat import validated
 from valuedrift_mlflow.embedded.corpus import Mix
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges import Judge, identity
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
@@ -159,31 +159,28 @@ def prepare(request: Request) -> Prepared:
     Raises:
         InputError: everything that is wrong with it at once.
     """
-    problems: list[str] = []
-
-    def attempt(check: Any, *arguments: Any) -> Any:
-        try:
-            return check(*arguments)
-        except InputError as error:
-            problems.extend(error.problems)
-
-    design = attempt(lambda: request.design)
-    attempt(_check_model, request.model)
-    judge = attempt(judges.load, request.judge)
-    if isinstance(judge, LikelihoodJudge):
-        problems.append(problem("judge", request.judge, "a judge that reads responses"))
-    places = attempt(Places.of, request.output)
-    suite = attempt(suites.load, request.suite)
-    if "\n" in request.license:
-        problems.append(problem("license", request.license, "one line, such as cc-by-4.0"))
     items: tuple[Item, ...] = ()
-    if suite is not None:
-        wanted = tuple(dict.fromkeys(topic for topic in request.topics.split(",") if topic))
-        part = attempt(suite.subset, wanted or None, None)
-        items = attempt(_askable, request.model, suite, part) or () if part is not None else ()
-    if problems:
-        raise InputError(problems)
+    with collecting() as problems:
+        design = problems.attempt(lambda: request.design)
+        problems.attempt(_check_model, request.model)
+        judge = problems.attempt(_reader, request.judge)
+        places = problems.attempt(Places.of, request.output)
+        suite = problems.attempt(suites.load, request.suite)
+        if "\n" in request.license:
+            problems.add(problem("license", request.license, "one line, such as cc-by-4.0"))
+        if suite is not None:
+            wanted = tuple(dict.fromkeys(topic for topic in request.topics.split(",") if topic))
+            items = problems.attempt(_askable, request.model, suite, wanted) or ()
+    # None of them is None here: what could not be had has been raised.
+    assert design is not None and judge is not None and places is not None and suite is not None
     return Prepared(request, design, suite, judge, items, places)
+
+
+def _reader(uri: str) -> Judge:
+    judge = judges.load(uri)
+    if isinstance(judge, LikelihoodJudge):
+        raise InputError(problem("judge", uri, "a judge that reads responses"))
+    return judge
 
 
 def _check_model(uri: str) -> None:
@@ -194,9 +191,9 @@ def _check_model(uri: str) -> None:
     models.check(uri)
 
 
-def _askable(model: str, suite: Suite, part: Suite) -> tuple[Item, ...]:
-    """Prompts about a part of a suite, none of them a prompt of the whole."""
-    items = prompts(changed(suite, items=part.items))
+def _askable(model: str, suite: Suite, topics: tuple[str, ...]) -> tuple[Item, ...]:
+    """Prompts about these topics of a suite (all where there are none), none of them a prompt of the suite."""
+    items = prompts(changed(suite, items=suite.subset(topics or None, None).items))
     if model == FORMS:
         strange = dict.fromkeys(item.proposition for item in items if embedded_proposition(item) is None)
         lines = [
@@ -206,5 +203,5 @@ def _askable(model: str, suite: Suite, part: Suite) -> tuple[Item, ...]:
             for text in strange
         ]
         if lines:
-            raise InputError(suites.limited(lines, f"suite {suite.name}"))
+            raise InputError(limited(lines, f"suite {suite.name}"))
     return items

@@ -1,13 +1,17 @@
-"""The one error a user can mend: raised before any computing, shown without a traceback."""
+"""The one error a user can mend: raised before any computing, shown without a traceback, with all that is wrong."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 EXIT_CODE = 2
+_MAX_PROBLEMS = 20  # problems listed of one file
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 def problem(where: str, found: object, allowed: str, mend: str = "") -> str:
@@ -16,13 +20,75 @@ def problem(where: str, found: object, allowed: str, mend: str = "") -> str:
     return f"{line}; {mend}" if mend else line
 
 
+def one_line(said: object, most: int | None = 300) -> str:
+    r"""What an error or a server says, on one line of at most ``most`` characters.
+
+    >>> one_line(ValueError("no such file:\n  model.bin"))
+    'no such file: model.bin'
+    """
+    return " ".join(str(said).split())[:most]
+
+
+def limited(problems: Sequence[str], where: str) -> list[str]:
+    """The first 20 problems, and how many more there are."""
+    hidden = len(problems) - _MAX_PROBLEMS
+    return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
+
+
 class InputError(ValueError):
     """Bad input. ``problems`` holds one line for each thing that is wrong; all of them are shown at once."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         """Keep the problems, each on one line."""
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(" ".join(line.split()) for line in self.problems))
+        super().__init__("\n".join(one_line(line, most=None) for line in self.problems))
+
+
+class Problems:
+    """What ``collecting`` has found wrong so far."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.lines: list[str] = []
+
+    def add(self, *lines: str) -> None:
+        """Note problems."""
+        self.lines += lines
+
+    def attempt(
+        self, function: Callable[_Given, _Found], *arguments: _Given.args, **named: _Given.kwargs
+    ) -> _Found | None:
+        """What the function gives; None where it raises an InputError, whose problems are noted."""
+        try:
+            return function(*arguments, **named)
+        except InputError as error:
+            self.add(*error.problems)
+            return None
+
+
+@contextmanager
+def collecting() -> Iterator[Problems]:
+    """Go on checking after the first problem, and raise all of them, each once, at the end of the block.
+
+    An InputError that leaves the block itself ends it, and is raised together with what was noted before.
+
+    Raises:
+        InputError: there were problems.
+
+    >>> with collecting() as problems:
+    ...     problems.add("size: found 0")
+    ...     problems.add("seed: found -1")
+    Traceback (most recent call last):
+    valuedrift_mlflow.inputs.errors.InputError: size: found 0
+    seed: found -1
+    """
+    problems = Problems()
+    try:
+        yield problems
+    except InputError as error:
+        problems.add(*error.problems)
+    if problems.lines:
+        raise InputError(list(dict.fromkeys(problems.lines))) from None
 
 
 @contextmanager

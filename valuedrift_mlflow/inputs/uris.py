@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -25,3 +26,19 @@ def split_options(uri: str) -> tuple[str, dict[str, str]]:
     if len(options) < len(pairs):
         raise InputError(problem(uri, query, "every option once"))
     return name, options
+
+
+def topics_of(options: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The option ``topics``, each once; None where it is not given."""
+    return tuple(dict.fromkeys(options["topics"].split(","))) if "topics" in options else None
+
+
+def whole_number(uri: str, key: str, text: str, least: int = 1) -> int:
+    """An option of a suite that is a whole number.
+
+    Raises:
+        InputError: it is none, or below ``least``.
+    """
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise InputError(problem(f"suite {uri} {key}", text, f"a whole number of at least {least}"))
+    return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.stances import Answer, Verdict
 
@@ -63,18 +63,10 @@ def load(uri: str = "lexical") -> Judge | LikelihoodJudge:
         from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 
         return LikelihoodJudge()
-    problems: list[str] = []
-    members: list[Judge] = []
-    for name in names:
-        try:
-            members.append(_single(name))
-        except InputError as error:
-            problems += error.problems
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        problems.append(problem("judge", uri, "every member of a panel once"))
-    if problems:
-        raise InputError(problems)
+    with collecting() as problems:
+        members = [judge for name in names if (judge := problems.attempt(_single, name)) is not None]
+        if len(set(names)) < len(names):
+            problems.add(problem("judge", uri, "every member of a panel once"))
     if len(members) == 1:
         return members[0]
     from valuedrift_mlflow.judges.panel import Panel

@@ -24,7 +24,7 @@ from valuedrift_mlflow.chat import (
     seed_of,
     validated,
 )
-from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 TASK = """\
@@ -100,17 +100,10 @@ def from_options(name: str, options: Mapping[str, str]) -> ChatJudge:
         InputError: every unknown option and value out of range at once; no key and no address.
     """
     own = [field.name for field in fields(Reading)]
-    problems: list[str] = []
-    try:
-        server = Server.from_options(name, options, own)
-    except InputError as error:
-        problems += error.problems
-    try:
+    with collecting() as problems:
+        server = problems.attempt(Server.from_options, name, options, own)
         reading = validated(Reading, name, {option: options[option] for option in own if option in options})
-    except InputError as error:
-        problems += error.problems
-    if problems:
-        raise InputError(problems)
+    assert server is not None  # what could not be had has been raised
     return ChatJudge(server, reading)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _config(name: str, source: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(problem("judge", name, "hf: and a folder or hub id of a model", reason)) from None
+        raise InputError(problem("judge", name, "hf: and a folder or hub id of a model", one_line(error))) from None
 
 
 def _maximum_length(model: Any, tokenizer: Any) -> int:
