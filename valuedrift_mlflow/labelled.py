@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import Answer, Label
 
 BUILT_IN = "check"
@@ -51,18 +51,7 @@ def load(uri: str = BUILT_IN) -> list[Labelled]:
 
 
 def _read(path: Path) -> list[Labelled]:
-    import pandas as pd
-
-    try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        elif path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError(problem(f"data {path}", str(error), "a readable csv, jsonl or parquet file")) from None
+    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file")
     records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
     if set(frame.columns) >= _PERSONA:
         return [_persona(record, path) for record in records]

@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.tables import content, json_lines
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.prism_propositions import Claim, Form, form_of, is_sane, read
 from valuedrift_mlflow.prism_topics import LEXICAL, check_embedder, cluster, distinct, embed, stems, topic_names
-from valuedrift_mlflow.suite import (
-    PRISM_PREFIX,
-    Item,
-    Suite,
-    content,
-    json_lines,
-)
+from valuedrift_mlflow.suite import PRISM_PREFIX, Item, Suite
 
 NAME = "vprism"
 FILE = "conversations.jsonl"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError, limited, one_line, problem
+from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def load(uri: str, suite: str = "") -> Responses:
         InputError: an unreadable table, rows without a response or with an unknown item (with their numbers), responses
             to another suite than the one given.
     """
-    frame = _read(uri)
+    allowed = "a readable json, jsonl, csv or parquet table"
+    frame = read_table(_local(uri), f"responses {uri}", allowed, otherwise=".json", numbers=True)
     if "response" not in frame or not {"item_id", "prompt"} & set(frame.columns):
         columns = ", ".join(map(str, frame.columns))
         raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))
@@ -50,28 +51,6 @@ def load(uri: str, suite: str = "") -> Responses:
         raise InputError(problem(f"responses {uri}", "no rows", "at least one response"))
     found = _suite_of(frame, uri, suite)
     return Responses(found, _matched(frame, found, uri))
-
-
-def _read(uri: str) -> pd.DataFrame:
-    import pandas as pd
-
-    path = _local(uri)
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix == ".csv":
-            return pd.read_csv(path, keep_default_na=False)
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
-        content = json.loads(text)
-        if isinstance(content, dict) and set(content) == {"columns", "data"}:  # as MLflow writes tables
-            return pd.DataFrame(content["data"], columns=content["columns"])
-        return pd.DataFrame(content)
-    except (ValueError, OSError) as error:
-        raise InputError(
-            problem(f"responses {uri}", str(error), "a readable json, jsonl, csv or parquet table")
-        ) from None
 
 
 def _local(uri: str) -> Path:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import json
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +16,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import opposed
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
@@ -215,68 +211,13 @@ def _from_file(path: Path, topic_column: str | None) -> Suite:
     return from_frame(both_sides, name, "file")
 
 
-def content(path: Path) -> bytes:
-    """What a file holds, unpacked where its name ends in ``.gz``.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not the gzip file that its name says.
-    """
-    data = path.read_bytes()
-    try:
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"not a whole gzip file ({error})") from None
-
-
-def json_lines(text: str, where: str) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a jsonl text, each with the number of its line; blank lines are passed over.
-
-    Raises:
-        InputError: lines that hold no JSON object, with their numbers.
-    """
-    objects: list[tuple[int, dict[str, Any]]] = []
-    problems: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold other line separators
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            problems.append(problem(f"{where} line {number}", str(error), "a JSON object"))
-            continue
-        if isinstance(value, dict):
-            objects.append((number, value))
-        else:
-            problems.append(problem(f"{where} line {number}", type(value).__name__, "a JSON object"))
-    if problems:
-        raise InputError(limited(problems, where))
-    return objects
-
-
 def _read(path: Path) -> pd.DataFrame:
     path = path.expanduser()
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if not path.is_file():
         raise InputError(problem("suite", str(path), f"{BUILT_IN}, {PRISM_PREFIX}PATH or an existing {_FILES[2:]}"))
-    if kind not in {".csv", ".jsonl", ".json", ".parquet"}:
+    if ending(path) not in ENDINGS:
         raise InputError(problem("suite", str(path), _FILES))
-    try:
-        data = content(path)
-        if kind == ".parquet":
-            return pd.read_parquet(io.BytesIO(data))
-        if kind == ".jsonl":
-            return pd.DataFrame([record for _, record in json_lines(data.decode("utf-8-sig"), f"suite {path}")])
-        if kind == ".json":
-            value = json.loads(data.decode("utf-8-sig"))
-            if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
-                raise ValueError("a row that is no JSON object")
-            return pd.DataFrame(value)
-        return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-    except InputError:
-        raise
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise InputError(problem(f"suite {path}", str(error), f"a readable {_FILES[2:]}")) from None
+    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}")
 
 
 def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:

@@ -1,0 +1,106 @@
+"""The one reader of tables that fit in memory: csv, jsonl, json and parquet files, packed with gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
+
+
+def ending(path: Path) -> str:
+    """The ending that tells how a file is read: in lower case, without ``.gz``.
+
+    >>> ending(Path("Answers.JSONL.gz"))
+    '.jsonl'
+    """
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv", numbers: bool = False) -> pd.DataFrame:
+    """Read an existing file as a table.
+
+    A json file holds a list of rows, an object of columns, or ``columns`` and ``data`` as MLflow writes tables.
+
+    Args:
+        path: the file.
+        where: how a problem names it, such as ``suite own.csv``.
+        allowed: what a problem says is needed, such as ``a readable csv file``.
+        otherwise: the ending by which a file is read whose own is none of ``ENDINGS``.
+        numbers: whether the numbers of a csv file become numbers; else every cell stays the text that it is.
+
+    Raises:
+        InputError: the file cannot be read as such a table; of a jsonl file every bad line.
+    """
+    try:
+        return _frame(content(path), ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(problem(where, str(error), allowed)) from None
+
+
+def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
+    import pandas as pd
+
+    if kind == ".parquet":
+        return pd.read_parquet(io.BytesIO(data))
+    if kind == ".csv":  # a cell that reads NA or None is a text too
+        return pd.read_csv(io.BytesIO(data), dtype=None if numbers else str, keep_default_na=False)
+    text = data.decode("utf-8-sig")  # some editors put a byte order mark first
+    if kind == ".jsonl":
+        return pd.DataFrame([row for _, row in json_lines(text, where)])
+    value = json.loads(text)
+    if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
+        raise ValueError("a row that is no JSON object")
+    if isinstance(value, dict) and set(value) == {"columns", "data"}:
+        return pd.DataFrame(value["data"], columns=value["columns"])
+    return pd.DataFrame(value)
+
+
+def content(path: Path) -> bytes:
+    """What a file holds, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not the gzip file that its name says.
+    """
+    data = path.read_bytes()
+    try:
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not a whole gzip file ({error})") from None
+
+
+def json_lines(text: str, where: str) -> list[tuple[int, dict[str, object]]]:
+    """The objects of a jsonl text, each with the number of its line; blank lines are passed over.
+
+    Raises:
+        InputError: lines that hold no JSON object, with their numbers.
+    """
+    objects: list[tuple[int, dict[str, object]]] = []
+    problems: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a text may hold other line separators
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            problems.append(problem(f"{where} line {number}", str(error), "a JSON object"))
+            continue
+        if isinstance(value, dict):
+            objects.append((number, value))
+        else:
+            problems.append(problem(f"{where} line {number}", type(value).__name__, "a JSON object"))
+    if problems:
+        raise InputError(limited(problems, where))
+    return objects
