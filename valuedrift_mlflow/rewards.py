@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.datasets import Message
 from valuedrift_mlflow.generation import plain_prompt
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.parts import is_object, load_object
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ONE_LABEL = "a sequence-classification model with one label, as the stage `reward` saves it"
 
 
@@ -60,7 +56,7 @@ def check(uri: str, field: str = "reward") -> None:
     Raises:
         InputError: a module or function that is not there, a missing folder, a model of another kind.
     """
-    if _FUNCTION.fullmatch(uri):
+    if is_object(uri):
         _function(uri, field)
         return
     models.check(uri, field)
@@ -75,7 +71,7 @@ def load(uri: str, field: str = "reward") -> RewardFunction:
         InputError: as in ``check``, or the model cannot be loaded.
     """
     check(uri, field)
-    if _FUNCTION.fullmatch(uri):
+    if is_object(uri):
         return FunctionReward(_function(uri, field))
     if uri.startswith(models.MLFLOW_PREFIXES):
         folder = models.checkpoint_folder(uri)
@@ -147,18 +143,7 @@ class ClassifierReward:
 
 
 def _function(uri: str, field: str) -> Callable[[list[str], list[str]], Sequence[float]]:
-    name, _, attribute = uri.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a module beside the recipe
-    try:
-        module = import_module(name)
-    except Exception as error:  # the user's module may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(problem(field, uri, "module:function that can be imported", reason)) from error
-    function: Any = getattr(module, attribute, None)
-    if not callable(function):
-        raise InputError(problem(field, uri, f"a function that {name} has"))
-    return function  # type: ignore[no-any-return]
+    return cast("Callable[[list[str], list[str]], Sequence[float]]", load_object(uri, field, "function"))
 
 
 def _check_kind(uri: str, folder: Path, field: str) -> None:
