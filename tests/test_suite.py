@@ -13,7 +13,6 @@ import pytest
 
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.suite import Suite
 
 TOPICS = (
@@ -285,12 +284,6 @@ def test_hash_changes_with_any_field_of_any_item_and_with_the_order() -> None:
 
 
 # URIs ----------------------------------------------------------------------------------------------------------------
-
-
-def test_split_options() -> None:
-    assert split_options("vaes") == ("vaes", {})
-    assert split_options("own.csv?topics=a,b&per_topic=") == ("own.csv", {"topics": "a,b", "per_topic": ""})
-    assert split_options("own.csv?note=a%20b%26c") == ("own.csv", {"note": "a b&c"})
 
 
 def test_a_topic_named_twice_is_taken_once() -> None:

@@ -12,7 +12,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -20,16 +19,13 @@ from pydantic import (
 
 from valuedrift_mlflow.drift import DriftTimeRule
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.stances import RefusalRule
 
 BASE = "base"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class Base(_Strict):
+class Base(Strict):
     """The model that the pipeline starts from."""
 
     model: str = Field("embedded:base", description="URI of the model that the pipeline starts from")
@@ -38,7 +34,7 @@ class Base(_Strict):
     )
 
 
-class Data(_Strict):
+class Data(Strict):
     """A training set: a URI, and how to read it where its columns do not tell."""
 
     uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
@@ -55,7 +51,7 @@ def _data(value: object) -> object:
     return {"uri": value} if isinstance(value, str) else value
 
 
-class LoRA(_Strict):
+class LoRA(Strict):
     """Low-rank adaptation (Hu et al. 2021)."""
 
     rank: int = Field(0, ge=0, description="rank of the adapters; 0 is full fine-tuning")
@@ -64,7 +60,7 @@ class LoRA(_Strict):
     target_modules: str | list[str] = Field("all-linear", description="layers that get an adapter")
 
 
-class Launch(_Strict):
+class Launch(Strict):
     """In how many processes a stage is trained and measured."""
 
     processes: int = Field(1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step")
@@ -73,7 +69,7 @@ class Launch(_Strict):
     )
 
 
-class _Stage(_Strict):
+class _Stage(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64, description="unique name of the stage")
     start: str = Field(
         BASE,
@@ -318,7 +314,7 @@ ALGORITHMS: dict[str, type[AnyStage]] = {
 _SAMPLING = tuple(name for name, kind in ALGORITHMS.items() if issubclass(kind, ONLINE))
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole experiment: where it starts, its stages in order, and how stances are measured."""
 
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
