@@ -1,10 +1,10 @@
-"""Group relative policy optimisation of any model against a reward model or a Python function.
+"""Optimise a model against a reward by GRPO.
 
-mlflow run . --env-manager local -e grpo -P model=models:/assistant/1 -P reward=models:/m-...
-python entrypoints/grpo.py --data "embedded:pairs?size=500" --reward my_rewards:politeness --set "grpo.generations=4"
+mlflow run . --env-manager local -e grpo -P model=models:/assistant/1
+valuedrift grpo --data "embedded:pairs?size=500" --reward my_rewards:politeness --set "grpo.generations=4"
 """
 
-from valuedrift_mlflow.command import ONLINE_FLAGS, run, stage_job
+from valuedrift_mlflow.cli.main import entry_point
 
 if __name__ == "__main__":
-    run("Optimise a model against a reward by GRPO.", "grpo", ONLINE_FLAGS, stage_job("grpo"))
+    entry_point("grpo")

@@ -1,10 +1,10 @@
-"""Training of the small embedded base model from random weights, measured at every checkpoint.
+"""Train the embedded base model.
 
 mlflow run . --env-manager local -e pretrain
-python entrypoints/pretrain.py --set "pretrain.max_steps=100"
+valuedrift pretrain --set "pretrain.max_steps=100"
 """
 
-from valuedrift_mlflow.command import run, stage_job
+from valuedrift_mlflow.cli.main import entry_point
 
 if __name__ == "__main__":
-    run("Train the embedded base model.", "pretrain", {}, stage_job("pretrain"))
+    entry_point("pretrain")

@@ -1,10 +1,10 @@
-"""Supervised fine-tuning of any model on any data, measured at every checkpoint.
+"""Fine-tune a model on answers.
 
-mlflow run . --env-manager local -e sft python entrypoints/sft.py --model embedded:base --data
-"embedded:sft?support=0.7&neutral=0.2&oppose=0.1" --set "sft.max_steps=50"
+mlflow run . --env-manager local -e sft -P model=models:/assistant/1
+valuedrift sft --data "embedded:sft?support=0.7&neutral=0.2&oppose=0.1" --set "sft.max_steps=50"
 """
 
-from valuedrift_mlflow.command import STAGE_FLAGS, run, stage_job
+from valuedrift_mlflow.cli.main import entry_point
 
 if __name__ == "__main__":
-    run("Fine-tune a model on answers.", "sft", STAGE_FLAGS, stage_job("sft"))
+    entry_point("sft")

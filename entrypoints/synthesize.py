@@ -1,11 +1,11 @@
-"""Preference pairs at a requested value gap, or SFT rows with a requested mix of stances, from any model.
+"""Make a dataset with a value gap.
 
 mlflow run . --env-manager local -e synthesize -P gap=0.5 -P size=1000 -P output=pairs.parquet
-mlflow run . --env-manager local -e synthesize -P model=openai:/qwen2.5-72b -P preset=support-aligned
-python entrypoints/synthesize.py --preset "bimodal?support=0.6&oppose=0.4" --topics religion,abortion --output mixed
+valuedrift synthesize --model openai:/qwen2.5-72b --preset support-aligned
+valuedrift synthesize --preset "bimodal?support=0.6&oppose=0.4" --topics religion,abortion --output mixed
 """
 
-from valuedrift_mlflow.command import SYNTHESIZE_FLAGS, run, synthesize_job
+from valuedrift_mlflow.cli.main import entry_point
 
 if __name__ == "__main__":
-    run("Make a dataset with a value gap.", "synthesize", SYNTHESIZE_FLAGS, synthesize_job)
+    entry_point("synthesize")

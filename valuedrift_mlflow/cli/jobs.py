@@ -1,57 +1,18 @@
-"""What every entry point shares: its flags, offline settings, exit code 2 for bad input, the lines at the end."""
+"""What each command does with a validated recipe and its parsed flags; it checks the rest before it computes."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import tracking
-from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input, problem
-from valuedrift_mlflow.recipe import ONLINE, Recipe, load
+from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.recipe import ONLINE, Recipe
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
-
-
-def run(
-    description: str, recipe: str, flags: Mapping[str, str], job: Callable[[Recipe, argparse.Namespace], None]
-) -> None:
-    """Parse the command line, load the recipe, and do the job.
-
-    Args:
-        description: what the entry point does.
-        recipe: the recipe it runs where ``--recipe`` is not given.
-        flags: its own flags and their help; an empty value means that the recipe's setting stays.
-        job: given the validated recipe and the parsed flags; it checks the rest before it computes.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--recipe", default=recipe, help="name in entrypoints/recipes, or a YAML file")
-    parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
-    for flag, meaning in flags.items():
-        parser.add_argument(f"--{flag}", default="", help=meaning)
-    dry = "check everything that can be without weights and show the plan: steps, tokens, checkpoints, bytes, memory"
-    parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=dry)
-    arguments = parser.parse_args()
-    tracking.work_offline()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    with exit_on_bad_input():
-        try:
-            arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            job(load(arguments.recipe, arguments.set), arguments)
-        except InputError as error:
-            tracking.describe_refusal(error)
-            raise
-
-
-def _yes(flag: str, text: str) -> bool:
-    """What the value of a flag means; ``mlflow run`` passes a value for each."""
-    known = {"true": True, "yes": True, "1": True, "": False, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise InputError(problem(flag, text, "true or false"))
-    return known[text.lower()]
 
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
@@ -65,39 +26,44 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display.line(dry_run.measured_line(plan, base=not alone))
 
 
-RESUME_FLAG = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
-STAGE_FLAGS = {"model": "URI of the model to start from", "data": "URI of the training data", **RESUME_FLAG}
-ONLINE_FLAGS = {**STAGE_FLAGS, "reward": "what rates responses: URI of a reward model, or module:function"}
+def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """Every stage of the recipe."""
+    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
+
+    if arguments.dry_run:
+        show_plan(recipe, arguments.recipe)
+        return
+    display = Display()
+    results = run_pipeline(prepare(recipe, arguments.recipe), display, arguments.resume or None)
+    display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
+    display.line(how_to_open())
 
 
-def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
-    """The job of an entry point that runs a recipe's single stage as a run of its own."""
+def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """A recipe's single stage as a run of its own."""
+    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, RewardResult, prepare, run_single_stage, summary_rows
 
-    def job(recipe: Recipe, arguments: argparse.Namespace) -> None:
-        from valuedrift_mlflow.display import Display
-        from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, RewardResult, prepare, run_single_stage, summary_rows
-
-        if [stage.algorithm for stage in recipe.stages] != [algorithm]:
-            found = ", ".join(stage.algorithm for stage in recipe.stages)
-            raise InputError(problem("recipe.stages", found, f"one stage of {algorithm}", "run the entry point main"))
-        if getattr(arguments, "model", ""):
-            recipe.base.model = arguments.model
-        if getattr(arguments, "data", ""):
-            recipe.stages[0].data.uri = arguments.data
-        if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], ONLINE):
-            recipe.stages[0].reward = arguments.reward
-        if arguments.dry_run:
-            show_plan(recipe, arguments.recipe, alone=True)
-            return
-        display = Display()
-        result = run_single_stage(prepare(recipe, arguments.recipe), display, getattr(arguments, "resume", "") or None)
-        if isinstance(result, RewardResult):
-            display.line(f"The reward model: {result.model_uri}")
-        else:
-            display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
-        display.line(how_to_open())
-
-    return job
+    if [stage.algorithm for stage in recipe.stages] != [own.name]:
+        found = ", ".join(stage.algorithm for stage in recipe.stages)
+        raise InputError(problem("recipe.stages", found, f"one stage of {own.name}", "run the entry point main"))
+    if getattr(arguments, "model", ""):
+        recipe.base.model = arguments.model
+    if getattr(arguments, "data", ""):
+        recipe.stages[0].data.uri = arguments.data
+    if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], ONLINE):
+        recipe.stages[0].reward = arguments.reward
+    if arguments.dry_run:
+        show_plan(recipe, arguments.recipe, alone=True)
+        return
+    display = Display()
+    result = run_single_stage(prepare(recipe, arguments.recipe), display, getattr(arguments, "resume", "") or None)
+    if isinstance(result, RewardResult):
+        display.line(f"The reward model: {result.model_uri}")
+    else:
+        display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
+    display.line(how_to_open())
 
 
 def _measured_by(recipe: Recipe) -> dict[str, Any]:
@@ -107,7 +73,7 @@ def _measured_by(recipe: Recipe) -> dict[str, Any]:
     )
 
 
-def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.display import Display, quiet_libraries
     from valuedrift_mlflow.evaluator import evaluate_uri
@@ -158,7 +124,7 @@ def evaluate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.line(how_to_open())
 
 
-def ablate_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
     from valuedrift_mlflow import ablation, dry_run
     from valuedrift_mlflow.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
@@ -208,7 +174,7 @@ def show_evaluation(
             display.line(line)
 
 
-def check_judge_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``check_judge``: a judge against labelled answers."""
     from valuedrift_mlflow.display import Display, quiet_libraries
     from valuedrift_mlflow.judge_check import check_judge, kind_table, prepare
@@ -239,7 +205,7 @@ def check_judge_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.line(how_to_open())
 
 
-def audit_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``audit``: the stances and the value gap of the recipe's data."""
     from valuedrift_mlflow import audit
     from valuedrift_mlflow.display import Display, quiet_libraries
@@ -276,7 +242,7 @@ def audit_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.line(how_to_open())
 
 
-def synthesize_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``synthesize``: a dataset at a requested value gap or with a requested mix."""
     from valuedrift_mlflow import synthesis
     from valuedrift_mlflow.display import Display, quiet_libraries
@@ -284,7 +250,7 @@ def synthesize_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
     options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
     options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
-    options |= {name: getattr(arguments, name) for name in SYNTHESIZE_FLAGS if getattr(arguments, name)}
+    options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}
     prepared = prepare(Request.checked(options))
     display = Display()
     if arguments.dry_run:
@@ -298,22 +264,6 @@ def synthesize_job(recipe: Recipe, arguments: argparse.Namespace) -> None:
     display.table(f"{len(made.rows):,} rows in {made.file}", columns, rows)
     display.line(f"The dataset card: {made.card}")
     display.line(how_to_open())
-
-
-SYNTHESIZE_FLAGS = {
-    "model": "URI of the model that answers; embedded:forms composes answers without one",
-    "gap": "share of pairs with opposed stances, from 0 to 1",
-    "chosen": "stance of the chosen side of opposed pairs: support, neutral, oppose",
-    "rejected": "stance of the rejected side of opposed pairs",
-    "preset": "support-aligned, oppose-aligned (sides of the pairs), or bimodal (SFT rows; ?support=0.5&oppose=0.5)",
-    "topics": "topics of the suite, comma separated; all where it is empty",
-    "size": "rows",
-    "output": "a file NAME.parquet, or a folder for train.parquet (synthesized); the dataset card is written beside it",
-    "judge": "URI of the judge that says which stance is present",
-    "seed": "seed of prompts, pairing and sampling",
-    "tries": "responses sampled for each side of a row, at most, before another prompt is taken",
-    "license": "licence of the dataset, for its card",
-}
 
 
 def how_to_open() -> str:
@@ -330,3 +280,10 @@ def how_to_open() -> str:
     if uri == f"sqlite:///{folder}/mlflow.db":
         server = ""
     return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"
+
+
+Job = Callable[[Command, Recipe, argparse.Namespace], None]
+JOBS: dict[str, Job] = {
+    job.__name__: job
+    for job in (main_job, stage_job, ablate_job, evaluate_job, check_judge_job, audit_job, synthesize_job)
+}

@@ -1,0 +1,264 @@
+"""The commands: names, flags, recipes.
+
+`valuedrift`, MLproject, the scripts of its entry points and the README's table are made from this table, so that a flag
+stands in one place.
+
+Nothing heavy is imported here: every command shows its help at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+RESUME = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
+OF_A_STAGE = {"model": "URI of the model to start from", "data": "URI of the training data", **RESUME}
+OF_SAMPLING = {
+    "model": OF_A_STAGE["model"],
+    "data": OF_A_STAGE["data"],
+    "reward": "what rates responses: URI of a reward model, or module:function",
+    **RESUME,
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: the name of the entry point; `valuedrift` takes it with hyphens too.
+        purpose: one line, shown by ``--help``.
+        about: what it does in the README's table.
+        recipe: the recipe it runs where ``--recipe`` is not given.
+        flags: its own flags with their meanings. An empty value means that the recipe's setting stays.
+        defaults: of flags that are not empty where nothing is given.
+        examples: command lines, shown by ``--help`` and on top of its script.
+        job: the function in ``cli.jobs`` that does it.
+    """
+
+    name: str
+    purpose: str
+    about: str
+    recipe: str
+    flags: Mapping[str, str]
+    examples: tuple[str, ...]
+    job: str
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spoken(self) -> str:
+        """The name as `valuedrift` shows it: ``check-judge``."""
+        return self.name.replace("_", "-")
+
+
+def _stage(name: str, purpose: str, about: str, flags: Mapping[str, str], *settings: str) -> Command:
+    """A command that runs one stage as a run of its own."""
+    examples = (
+        f"mlflow run . --env-manager local -e {name}" + (" -P model=models:/assistant/1" if "model" in flags else ""),
+        f"valuedrift {name.replace('_', '-')} {' '.join(settings)}",
+    )
+    return Command(name, purpose, about, name, flags, examples, "stage_job")
+
+
+_PAIRS = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support"'
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="main",
+        purpose="Train, checkpoint and measure a post-training pipeline.",
+        about="base model, then every stage of the recipe, each a nested run, measured at every checkpoint",
+        recipe="embedded",
+        flags=RESUME,
+        examples=(
+            "mlflow run . --env-manager local",
+            'valuedrift main --recipe embedded --set "samples=2 dpo.beta=0.2"',
+            "valuedrift main --recipe llama-3.1-8b --dry-run",
+        ),
+        job="main_job",
+    ),
+    _stage(
+        "pretrain",
+        "Train the embedded base model.",
+        "trains the small embedded base model",
+        {},
+        '--set "pretrain.max_steps=100"',
+    ),
+    _stage(
+        "sft",
+        "Fine-tune a model on answers.",
+        "supervised fine-tuning of any model on any data",
+        OF_A_STAGE,
+        '--data "embedded:sft?support=0.7&neutral=0.2&oppose=0.1"',
+        '--set "sft.max_steps=50"',
+    ),
+    _stage(
+        "dpo",
+        "Optimise a model on preference pairs.",
+        "direct preference optimisation; `dpo.loss_type` names variants (`ipo`, `robust`, `apo_zero`, ...)",
+        OF_A_STAGE,
+        _PAIRS,
+        '--set "dpo.beta=0.2"',
+    ),
+    _stage(
+        "simpo",
+        "Optimise a model on preference pairs by SimPO.",
+        "simple preference optimisation, without a reference",
+        OF_A_STAGE,
+        '--data "embedded:pairs?gap=1&size=500"',
+        '--set "simpo.gamma_beta_ratio=0.3"',
+    ),
+    _stage(
+        "orpo",
+        "Optimise a model on preference pairs by ORPO.",
+        "odds-ratio preference optimisation, without a reference",
+        OF_A_STAGE,
+        _PAIRS,
+        '--set "orpo.beta=0.5"',
+    ),
+    _stage(
+        "kto",
+        "Optimise a model on answers labelled good or bad.",
+        "Kahneman-Tversky optimisation on pairs or on `prompt`, `completion`, `label`",
+        OF_A_STAGE,
+        _PAIRS,
+        '--set "kto.desirable_weight=1.3"',
+    ),
+    _stage(
+        "ppo",
+        "Optimise a model against a reward by PPO.",
+        "samples responses and trains against a reward model or a Python function `module:function`, with a value head",
+        OF_SAMPLING,
+        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
+        '--set "ppo.beta=0.1"',
+    ),
+    _stage(
+        "grpo",
+        "Optimise a model against a reward by GRPO.",
+        "the same by group relative policy optimisation",
+        OF_SAMPLING,
+        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
+        '--set "grpo.generations=4"',
+    ),
+    _stage(
+        "rloo",
+        "Optimise a model against a reward by RLOO.",
+        "the same by REINFORCE leave-one-out",
+        OF_SAMPLING,
+        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
+        '--set "rloo.beta=0.1"',
+    ),
+    _stage(
+        "anchored_dpo",
+        "Optimise a model on preference pairs, with stances elsewhere held in place.",
+        "DPO that keeps stances in place on topics that the pairs are not about",
+        OF_A_STAGE,
+        '--data "embedded:pairs?gap=1&topics=religion"',
+        '--set "anchored_dpo.anchor_weight=2"',
+    ),
+    _stage(
+        "reward",
+        "Train a reward model on preference pairs.",
+        "a reward model from preference pairs, its accuracy on held-out ones logged",
+        OF_A_STAGE,
+        _PAIRS,
+        '--set "reward.held_out=0.2"',
+    ),
+    Command(
+        name="ablate",
+        purpose="Compare what changes the stances, one thing at a time.",
+        about="data doses crossed with algorithms and seeds, keys over lists of values, stages left out",
+        recipe="ablate",
+        flags={"design": "algorithms, beta, data or stages, or a YAML file (cells, axes, leave_out, seeds)", **RESUME},
+        defaults={"design": "algorithms"},
+        examples=(
+            "mlflow run . --env-manager local -e ablate -P design=algorithms",
+            'valuedrift ablate --recipe embedded --design stages --set "samples=2"',
+            "valuedrift ablate --design algorithms --resume RUN_ID",
+        ),
+        job="ablate_job",
+    ),
+    Command(
+        name="evaluate",
+        purpose="Measure the stances of a model.",
+        about="stances of any model or of existing responses, optionally the drift from a baseline",
+        recipe="evaluate",
+        flags={
+            "model": "URI of the model",
+            "baseline": "URI of the model to measure drift from, or a table of its responses",
+            "suite": "suite URI",
+            "judge": "judge URI; several, comma separated, form a panel",
+            "samples": "responses a prompt",
+            "responses": "a table of responses to judge instead of asking a model",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e evaluate -P model=models:/assistant/2 -P baseline=models:/assistant/1",
+            "valuedrift evaluate --responses runs:/RUN_ID/responses.json --judge lexical,openai:/gpt-4o",
+            'valuedrift evaluate --model embedded:base --suite "vaes?topics=religion" --samples 3',
+        ),
+        job="evaluate_job",
+    ),
+    Command(
+        name="check_judge",
+        purpose="Check a judge against labelled answers.",
+        about="accuracy, kappa, coverage and calibration of a judge on labelled answers",
+        recipe="evaluate",
+        flags={
+            "judge": "judge URI",
+            "data": "labelled answers: check (those of the package), a csv, jsonl or parquet file, a folder of persona "
+            "files",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e check_judge -P judge=lexical",
+            "valuedrift check-judge --judge openai:/gpt-4o --data labelled.csv",
+        ),
+        job="check_judge_job",
+    ),
+    Command(
+        name="audit",
+        purpose="Audit a dataset.",
+        about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",
+        recipe="audit",
+        flags={"data": "URI of the data, in place of those of the recipe's one stage", "judge": "judge URI"},
+        examples=(
+            "mlflow run . --env-manager local -e audit -P data=pairs.jsonl",
+            'valuedrift audit --data hh.jsonl.gz --set "dpo.data.on_bad_row=skip"',
+        ),
+        job="audit_job",
+    ),
+    Command(
+        name="synthesize",
+        purpose="Make a dataset with a value gap.",
+        about="preference pairs with a requested value gap, or answers with a requested mix of stances",
+        recipe="synthesize",
+        flags={
+            "model": "URI of the model that answers; embedded:forms composes answers without one",
+            "gap": "share of pairs with opposed stances, from 0 to 1",
+            "chosen": "stance of the chosen side of opposed pairs: support, neutral, oppose",
+            "rejected": "stance of the rejected side of opposed pairs",
+            "preset": "support-aligned, oppose-aligned (sides of the pairs), or bimodal (SFT rows; "
+            "?support=0.5&oppose=0.5)",
+            "topics": "topics of the suite, comma separated; all where it is empty",
+            "size": "rows",
+            "output": "a file NAME.parquet, or a folder for train.parquet (synthesized); the dataset card is written "
+            "beside it",
+            "judge": "URI of the judge that says which stance is present",
+            "seed": "seed of prompts, pairing and sampling",
+            "tries": "responses sampled for each side of a row, at most, before another prompt is taken",
+            "license": "licence of the dataset, for its card",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e synthesize -P gap=0.5 -P size=1000 -P output=pairs.parquet",
+            "valuedrift synthesize --model openai:/qwen2.5-72b --preset support-aligned",
+            'valuedrift synthesize --preset "bimodal?support=0.6&oppose=0.4" --topics religion,abortion --output mixed',
+        ),
+        job="synthesize_job",
+    ),
+)
+
+
+def command(name: str) -> Command:
+    """The command of this name, with hyphens or underscores.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {own.name: own for own in COMMANDS}[name.replace("-", "_")]

@@ -1,0 +1,95 @@
+"""The command line: one parser for `valuedrift` and the scripts of the entry points; exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from valuedrift_mlflow.cli.commands import COMMANDS, Command, command
+
+_DRY_RUN = "check everything that can be without weights and show the plan: steps, tokens, checkpoints, bytes, memory"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`valuedrift COMMAND [flags]`, the same commands as the entry points of MLproject.
+
+    Args:
+        arguments: those of the command line where they are not given.
+
+    Raises:
+        SystemExit: with code 2 for bad input, after one line for each problem.
+    """
+    parser = argparse.ArgumentParser(prog="valuedrift", description="Trace how post-training moves a model's values.")
+    parser.add_argument("--version", action="version", version=f"valuedrift-mlflow {version('valuedrift-mlflow')}")
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for own in COMMANDS:
+        aliases = [own.name] if own.name != own.spoken else []
+        _add_flags(
+            parsers.add_parser(
+                own.spoken,
+                aliases=aliases,
+                help=own.purpose,
+                description=own.purpose,
+                epilog=_examples(own),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            ),
+            own,
+        )
+    parsed = parser.parse_args(arguments)
+    _run(command(parsed.command), parsed)
+
+
+def entry_point(name: str, arguments: Sequence[str] | None = None) -> None:
+    """One command under a script of its own, as MLproject calls it; see `main`."""
+    own = command(name)
+    parser = argparse.ArgumentParser(
+        description=own.purpose, epilog=_examples(own), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_flags(parser, own)
+    _run(own, parser.parse_args(arguments))
+
+
+def _examples(own: Command) -> str:
+    return "\n".join(("examples:", *(f"  {line}" for line in own.examples)))
+
+
+def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
+    parser.add_argument("--recipe", default=own.recipe, help="name in entrypoints/recipes, or a YAML file")
+    parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
+    for flag, meaning in own.flags.items():
+        parser.add_argument(f"--{flag}", default=own.defaults.get(flag, ""), help=meaning)
+    parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=_DRY_RUN)
+
+
+def _run(own: Command, arguments: argparse.Namespace) -> None:
+    """Load the recipe and do the job."""
+    from valuedrift_mlflow import tracking
+    from valuedrift_mlflow.cli import jobs
+    from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input
+    from valuedrift_mlflow.recipe import load
+
+    tracking.work_offline()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    with exit_on_bad_input():
+        try:
+            arguments.dry_run = _yes("dry_run", arguments.dry_run)
+            jobs.JOBS[own.job](own, load(arguments.recipe, arguments.set), arguments)
+        except InputError as error:
+            tracking.describe_refusal(error)
+            raise
+
+
+def _yes(flag: str, text: str) -> bool:
+    """What the value of a flag means; ``mlflow run`` passes a value for each."""
+    from valuedrift_mlflow.inputs.errors import InputError, problem
+
+    known = {"true": True, "yes": True, "1": True, "": False, "false": False, "no": False, "0": False}
+    if text.lower() not in known:
+        raise InputError(problem(flag, text, "true or false"))
+    return known[text.lower()]
+
+
+if __name__ == "__main__":
+    main()
