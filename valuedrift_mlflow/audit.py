@@ -23,8 +23,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges import asking
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.matching import Matcher, Proposition, response
 from valuedrift_mlflow.measurement import judge_costs
 from valuedrift_mlflow.outlook import outlook
@@ -108,19 +108,12 @@ def prepare(
             return None
 
     asked = checked(lambda: suites.load(suite) if isinstance(suite, str) else suite)
-    reader = checked(lambda: _judge(judge))
+    reader = checked(lambda: asking.reader(judges.load(judge) if isinstance(judge, str) else judge))
     source = checked(lambda: _source(data))
     matcher = checked(lambda: Matcher(asked, embedder)) if asked is not None else None
     if asked is None or reader is None or source is None or matcher is None:
         raise InputError(problems)
     return Prepared(source, reader, asked, matcher)
-
-
-def _judge(judge: Judge | str) -> Judge:
-    loaded = judges.load(judge) if isinstance(judge, str) else judge
-    if isinstance(loaded, LikelihoodJudge):
-        raise InputError(problem("judge", loaded.name, "a judge that reads responses"))
-    return loaded
 
 
 def _source(data: Data | str | TrainingData) -> Stream | TrainingData:

@@ -15,8 +15,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.chat import validated
 from valuedrift_mlflow.embedded.corpus import Mix
 from valuedrift_mlflow.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import STANCES, Stance
 from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.synthesis_file import Places
@@ -169,9 +169,7 @@ def prepare(request: Request) -> Prepared:
 
     design = attempt(lambda: request.design)
     attempt(_check_model, request.model)
-    judge = attempt(judges.load, request.judge)
-    if isinstance(judge, LikelihoodJudge):
-        problems.append(problem("judge", request.judge, "a judge that reads responses"))
+    judge = attempt(lambda: reader(judges.load(request.judge)))
     places = attempt(Places.of, request.output)
     suite = attempt(suites.load, request.suite)
     if "\n" in request.license:
