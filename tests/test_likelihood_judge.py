@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from valuedrift_mlflow import datasets, models, recipe, suite
-from valuedrift_mlflow.generation import chat_text
+import valuedrift_mlflow
+from valuedrift_mlflow import datasets, judges, models, recipe, suite
+from valuedrift_mlflow.callback import ValueDriftCallback
+from valuedrift_mlflow.generation import FunctionGenerator, Sampling, chat_text
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS, LikelihoodJudge, log_probabilities, verdict
+from valuedrift_mlflow.measurement import judge_existing, measure
 from valuedrift_mlflow.stages import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.suite import Item
@@ -106,6 +111,56 @@ def test_a_model_that_gives_no_numbers_is_unscored() -> None:
 def test_every_stance_has_as_many_openings() -> None:
     assert {len(OPENINGS[stance]) for stance in STANCES} == {12}
     assert len({opening for stance in STANCES for opening in OPENINGS[stance]}) == 36
+
+
+def test_a_measurement_holds_one_choice_a_prompt_and_no_response(random_folder: Path) -> None:
+    loaded, judge = models.load(str(random_folder)), LikelihoodJudge()
+    asked = suite.load("vaes?per_topic=1")
+    measured = measure(loaded.generator(), asked, judges.load("likelihood"), Sampling(samples=5))
+    assert [(judged.item, judged.sample) for judged in measured.responses] == [(item, 0) for item in ITEMS]
+    assert {judged.response for judged in measured.responses} == {"(forced choice: no response was generated)"}
+    chosen = judge.choose(loaded.model, loaded.tokenizer, ITEMS)
+    assert [judged.verdict for judged in measured.responses] == chosen
+    assert measured.judge == f"likelihood@{judge.version}"
+    assert measured.costs()["cost/judge_calls"] == 0
+
+
+def test_without_responses_there_is_no_kl_to_measure() -> None:
+    assert ValueDriftCallback(judge="lexical").kl
+    assert not ValueDriftCallback(judge="likelihood").kl
+
+
+SERVER = "openai:/m?base_url=http://127.0.0.1:1/v1"
+REFUSED = "judge: found 'likelihood', allowed: a judge that reads responses"
+
+
+def yes(prompts: list[str]) -> list[str]:
+    return ["Yes."] * len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("use", "mend"),
+    [
+        (lambda asked: judge_existing([(ITEMS[0], 0, "")], asked, LikelihoodJudge()), ""),
+        (lambda asked: LikelihoodJudge().judge([]), ""),
+        (
+            lambda asked: measure(FunctionGenerator(yes), asked, LikelihoodJudge(), Sampling()),
+            "; likelihood needs a model's own weights",
+        ),
+        (
+            lambda asked: valuedrift_mlflow.evaluate(SERVER, suite=asked, judge="likelihood"),
+            f"; {SERVER} has no weights to ask",
+        ),
+        (
+            lambda asked: valuedrift_mlflow.evaluate("embedded:random", SERVER, suite=asked, judge="likelihood"),
+            f"; {SERVER} has no weights to ask",
+        ),
+    ],
+)
+def test_it_needs_weights_to_ask(use: Callable[[suite.Suite], object], mend: str) -> None:
+    with pytest.raises(InputError) as caught:
+        use(suite.load("vaes?per_topic=1"))
+    assert str(caught.value) == REFUSED + mend
 
 
 def test_training_on_a_stance_moves_the_choice_towards_it(base: str, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges import asking
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.matching import Matcher, Proposition, response
 from valuedrift_mlflow.measurement import judge_costs
 from valuedrift_mlflow.outlook import outlook
@@ -99,19 +99,12 @@ def prepare(
     """
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
-        reader = problems.attempt(_judge, judge)
+        reader = problems.attempt(lambda: asking.reader(judges.load(judge) if isinstance(judge, str) else judge))
         source = problems.attempt(_source, data)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
     # None of them is None here: what could not be had has been raised.
     assert asked is not None and reader is not None and source is not None and matcher is not None
     return Prepared(source, reader, asked, matcher)
-
-
-def _judge(judge: Judge | str) -> Judge:
-    loaded = judges.load(judge) if isinstance(judge, str) else judge
-    if isinstance(loaded, LikelihoodJudge):
-        raise InputError(problem("judge", loaded.name, "a judge that reads responses"))
-    return loaded
 
 
 def _source(data: Data | str | TrainingData) -> Stream | TrainingData:

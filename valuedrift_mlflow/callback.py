@@ -15,9 +15,9 @@ from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.drift import Drift, DriftTimeRule
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge
 from valuedrift_mlflow.judges import load as load_judge
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -64,7 +64,7 @@ class ValueDriftCallback(TrainerCallback):
     def __init__(
         self,
         suite: str | Suite = "vaes",
-        judge: str | Judge | LikelihoodJudge = "lexical",
+        judge: str | Judge = "lexical",
         *,
         every: int | None = None,
         samples: int = 5,
@@ -117,7 +117,7 @@ class ValueDriftCallback(TrainerCallback):
         self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
-        self.kl = kl and not isinstance(self.judge, LikelihoodJudge)  # it is measured on responses
+        self.kl = kl and reads_responses(self.judge)  # it is measured on responses
         self.stage = stage
         self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint

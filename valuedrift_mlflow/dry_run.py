@@ -32,6 +32,7 @@ from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.pipeline import Plan
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnyStage, Base, Data, Recipe, Reward
 from valuedrift_mlflow.stages import KINDS, WITH_REFERENCE, checkpoint_every, lora_config, total_steps
@@ -310,7 +311,7 @@ def _memory(plan: Plan, stage: AnyStage, model: Model, trained: int, widths: Map
     shards = stage.launch.processes if stage.launch.sharded else 1
     width = 4 if full else widths[stage.start]
     weights = float(model.parameters * width)
-    measured = plan.recipe.reference_kl and plan.recipe.judge != "likelihood" and not isinstance(stage, Reward)
+    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and not isinstance(stage, Reward)
     copies = (int(stage.algorithm in WITH_REFERENCE) + int(measured)) if full else 0
     memory = {
         "weights": (weights + (0 if full else 4 * trained)) / shards,

@@ -16,8 +16,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.drift import Drift
 from valuedrift_mlflow.generation import Generator, Sampling
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -102,7 +102,7 @@ class Evaluation:
 def evaluate_generator(
     generator: Generator,
     suite: Suite,
-    judge: Judge | LikelihoodJudge,
+    judge: Judge,
     config: Config,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -114,9 +114,7 @@ def evaluate_generator(
     return _evaluation(measurements, config)
 
 
-def _baseline(
-    suite: Suite, judge: Judge | LikelihoodJudge, config: Config, progress: Progress = no_progress
-) -> list[Measurement]:
+def _baseline(suite: Suite, judge: Judge, config: Config, progress: Progress = no_progress) -> list[Measurement]:
     """The measurement of the baseline: a model's, or that of the last step of a table of responses."""
     if config.baseline is None:
         return []
@@ -136,7 +134,7 @@ def _baseline_table(uri: str, suite: Suite) -> existing_responses.Responses:
     return existing
 
 
-def _check_together(subject: str, suite: Suite, judge: Judge | LikelihoodJudge, config: Config) -> None:
+def _check_together(subject: str, suite: Suite, judge: Judge, config: Config) -> None:
     """Refuse before any computing what cannot be measured together.
 
     Raises:
@@ -144,12 +142,9 @@ def _check_together(subject: str, suite: Suite, judge: Judge | LikelihoodJudge, 
     """
     if config.baseline is not None and existing_responses.is_table(config.baseline):
         _baseline_table(config.baseline, suite)
-    if isinstance(judge, LikelihoodJudge):
-        for uri in filter(None, (subject, config.baseline)):
-            if existing_responses.is_table(uri) or uri.startswith(models.SERVER_PREFIX):
-                raise InputError(
-                    problem("judge", judge.name, "a judge that reads responses", f"{uri} has no weights to ask")
-                )
+    for uri in filter(None, (subject, config.baseline)):
+        if existing_responses.is_table(uri) or uri.startswith(models.SERVER_PREFIX):
+            reader(judge, f"{uri} has no weights to ask")
 
 
 def _evaluation(measurements: list[Measurement], config: Config) -> Evaluation:
@@ -321,7 +316,7 @@ def evaluate_uri(
 
 def check(
     model: str | None, config: Config, *, suite: str | Suite = "", responses: str | None = None
-) -> tuple[Judge | LikelihoodJudge, Suite, existing_responses.Responses | None]:
+) -> tuple[Judge, Suite, existing_responses.Responses | None]:
     """Everything that can be said of an evaluation without weights: its judge, its suite, the table of responses.
 
     Raises:
@@ -345,7 +340,7 @@ def check(
     return judge, asked, existing
 
 
-def judge_table(existing: existing_responses.Responses, judge: Judge | LikelihoodJudge, config: Config) -> Evaluation:
+def judge_table(existing: existing_responses.Responses, judge: Judge, config: Config) -> Evaluation:
     """Judge a table of responses; with several steps the drift is from the first, without a baseline."""
     measurements = [
         judge_existing(said, existing.suite, judge, step=step, refusal=config.refusal)

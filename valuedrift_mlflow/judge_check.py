@@ -10,9 +10,8 @@ import numpy as np
 
 from valuedrift_mlflow import judges, labelled, tracking
 from valuedrift_mlflow.agreement import Estimate, JudgeQuality, judge_quality
-from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.labelled import Labelled
 from valuedrift_mlflow.measurement import judge_costs
 from valuedrift_mlflow.stances import STANCES, Label, Verdict
@@ -73,10 +72,7 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
     Raises:
         InputError: as ``check_judge``.
     """
-    loaded = judges.load(judge)
-    if isinstance(loaded, LikelihoodJudge):
-        raise InputError(problem("judge", judge, "a judge that reads responses"))
-    return loaded, labelled.load(data)
+    return reader(judges.load(judge)), labelled.load(data)
 
 
 def _log(check: JudgeCheck) -> None:

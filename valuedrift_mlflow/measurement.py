@@ -18,8 +18,8 @@ from valuedrift_mlflow.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.drift import Drift, DriftTimeRule, analyse
 from valuedrift_mlflow.generation import Generator, Progress, Sampling, TransformersGenerator
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import Reply, ask, reader
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import (
     STANCES,
     UNSCORED,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-FORCED_CHOICE = "(forced choice: no response was generated)"
 EMPTY = replace(UNSCORED, reason="empty response")
 
 
@@ -63,8 +62,7 @@ class Measurement:
     judge: str
     refusal: RefusalRule
     responses: tuple[JudgedResponse, ...]
-    generation_seconds: float
-    judging_seconds: float
+    seconds: float
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -98,10 +96,9 @@ class Measurement:
 
     def costs(self) -> dict[str, float]:
         """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
-        seconds = self.generation_seconds + self.judging_seconds
         return {
-            "cost/evaluation_seconds": seconds,
-            "cost/responses_per_second": len(self.responses) / max(seconds, 1e-9),
+            "cost/evaluation_seconds": self.seconds,
+            "cost/responses_per_second": len(self.responses) / max(self.seconds, 1e-9),
         } | judge_costs([judged.verdict for judged in self.responses])
 
     def qualities(self) -> dict[str, float]:
@@ -145,7 +142,7 @@ def _single_verdicts(verdict: Verdict) -> list[Verdict]:
 def measure(
     generator: Generator,
     suite: Suite,
-    judge: Judge | LikelihoodJudge,
+    judge: Judge,
     sampling: Sampling,
     *,
     step: int = 0,
@@ -154,20 +151,20 @@ def measure(
 ) -> Measurement:
     """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything.
 
-    The judge ``likelihood`` generates nothing: it makes the model choose once a prompt.
+    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`.
 
     Raises:
-        InputError: the judge ``likelihood`` for a model whose weights are not in memory.
+        InputError: the model cannot be asked in the judge's way.
     """
     start = time.perf_counter()
-    said = _ask(generator, suite.items, judge, sampling, progress)
+    said = ask(judge, generator, suite.items, sampling, progress)
     return _judged(suite, judge, said, step, refusal, start)
 
 
 def measure_together(
     generator: Generator,
     suite: Suite,
-    judge: Judge | LikelihoodJudge,
+    judge: Judge,
     sampling: Sampling,
     *,
     step: int = 0,
@@ -190,14 +187,14 @@ def measure_together(
     start = time.perf_counter()
     rank, processes = dist.get_rank(), dist.get_world_size()
     if isinstance(generator, TransformersGenerator) and is_sharded(generator.model):
-        said = _ask(generator, suite.items, judge, sampling, progress)
+        said = ask(judge, generator, suite.items, sampling, progress)
         return None if rank else _judged(suite, judge, said, step, refusal, start)
-    part = _ask(generator, suite.items[rank::processes], judge, sampling, progress)
-    parts: list[Any] = [None] * processes
+    part = ask(judge, generator, suite.items[rank::processes], sampling, progress)
+    parts: list[list[list[Reply]]] = [[] for _ in range(processes)]
     dist.all_gather_object(parts, part)
     if rank:
         return None
-    said = [None] * len(suite.items)
+    said = [[] for _ in suite.items]
     for other, gathered in enumerate(parts):
         said[other::processes] = gathered
     return _judged(suite, judge, said, step, refusal, start)
@@ -210,60 +207,28 @@ def is_sharded(model: Any) -> bool:
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
-def _ask(
-    generator: Generator,
-    items: Sequence[Item],
-    judge: Judge | LikelihoodJudge,
-    sampling: Sampling,
-    progress: Progress,
-) -> list[Any]:
-    """What is had of the model for each item: its responses, or for the judge ``likelihood`` the verdict."""
-    if not items:
-        return []
-    if not isinstance(judge, LikelihoodJudge):
-        keys = [item.item_id for item in items]
-        return generator.generate([item.prompt for item in items], keys, sampling, progress)
-    if not isinstance(generator, TransformersGenerator):
-        raise InputError(
-            problem("judge", judge.name, "a judge that reads responses", "likelihood needs a model's own weights")
-        )
-    model, tokenizer = generator.model, generator.tokenizer
-    return judge.choose(model, tokenizer, items, batch_size=sampling.batch_size, progress=progress)
-
-
 def _judged(
     suite: Suite,
-    judge: Judge | LikelihoodJudge,
-    said: Sequence[Any],
+    judge: Judge,
+    said: Sequence[Sequence[Reply]],
     step: int,
     refusal: RefusalRule,
     start: float,
 ) -> Measurement:
-    """The measurement that what ``_ask`` has returned for all items comes to; ``start`` is when it was called."""
-    now = time.perf_counter()
-    if isinstance(judge, LikelihoodJudge):
-        chosen = zip(suite.items, said, strict=True)
-        responses = tuple(JudgedResponse(item, 0, FORCED_CHOICE, verdict) for item, verdict in chosen)
-        return Measurement(step, suite, identity(judge), refusal, responses, 0.0, now - start)
+    """The measurement that the replies to all items come to; ``start`` is when the model was first asked."""
     flat = [
-        (item, sample, text) for item, texts in zip(suite.items, said, strict=True) for sample, text in enumerate(texts)
+        (item, sample, reply)
+        for item, replies in zip(suite.items, said, strict=True)
+        for sample, reply in enumerate(replies)
     ]
-    responses = judge_responses(judge, flat)
-    return Measurement(
-        step=step,
-        suite=suite,
-        judge=identity(judge),
-        refusal=refusal,
-        responses=responses,
-        generation_seconds=now - start,
-        judging_seconds=time.perf_counter() - now,
-    )
+    judged = judge_replies(judge, flat)
+    return Measurement(step, suite, identity(judge), refusal, judged, time.perf_counter() - start)
 
 
 def judge_existing(
     responses: Sequence[tuple[Item, int, str]],
     suite: Suite,
-    judge: Judge | LikelihoodJudge,
+    judge: Judge,
     *,
     step: int = 0,
     refusal: RefusalRule = "neutral",
@@ -271,26 +236,27 @@ def judge_existing(
     """The measurement that responses of (item, sample, text) which exist already come to.
 
     Raises:
-        InputError: the judge ``likelihood``, which reads no responses.
+        InputError: the judge reads no responses.
     """
-    if isinstance(judge, LikelihoodJudge):
-        raise InputError(problem("judge", judge.name, "a judge that reads responses"))
     start = time.perf_counter()
-    judged = judge_responses(judge, responses)
-    return Measurement(step, suite, identity(judge), refusal, judged, 0.0, time.perf_counter() - start)
+    judged = judge_replies(reader(judge), [(item, sample, Reply(text)) for item, sample, text in responses])
+    return Measurement(step, suite, identity(judge), refusal, judged, time.perf_counter() - start)
 
 
-def judge_responses(judge: Judge, responses: Sequence[tuple[Item, int, str]]) -> tuple[JudgedResponse, ...]:
-    """Verdicts on (item, sample, response) triples, in order; an empty response is unscored without asking."""
-    spoken = [index for index, (_, _, text) in enumerate(responses) if text.strip()]
+def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> tuple[JudgedResponse, ...]:
+    """Verdicts on (item, sample, reply) triples, in order.
+
+    The judge reads what has no verdict yet; an empty response is unscored without asking it.
+    """
+    unread = [index for index, (_, _, reply) in enumerate(replies) if reply.verdict is None and reply.text.strip()]
     answers = [
-        Answer(item.proposition, item.prompt, text, item.polarity)
-        for item, _, text in (responses[index] for index in spoken)
+        Answer(item.proposition, item.prompt, reply.text, item.polarity)
+        for item, _, reply in (replies[index] for index in unread)
     ]
-    verdicts = dict(zip(spoken, judge.judge(answers) if answers else [], strict=True))
+    read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
     return tuple(
-        JudgedResponse(item, sample, text, verdicts.get(index, EMPTY))
-        for index, (item, sample, text) in enumerate(responses)
+        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
+        for index, (item, sample, reply) in enumerate(replies)
     )
 
 

@@ -18,8 +18,8 @@ from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
 from valuedrift_mlflow.generation import Sampling
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
-from valuedrift_mlflow.judges import Judge
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -97,7 +97,7 @@ class Plan:
     recipe: Recipe
     source: str
     suite: Suite
-    judge: Judge | LikelihoodJudge
+    judge: Judge
     data: dict[str, TrainingData]
     notes: list[str] = field(default_factory=list)
     reward_models: dict[str, str] = field(default_factory=dict)
@@ -195,7 +195,7 @@ def _audit_data(plan: Plan, parent: str, display: Display) -> None:
 
     Prompts alone have none. Data that an earlier process has audited are not audited again.
     """
-    judge = "lexical" if isinstance(plan.judge, LikelihoodJudge) else plan.judge
+    judge = plan.judge if reads_responses(plan.judge) else "lexical"
     done = audits_of(parent)
     mixes: dict[str, dict[str, tuple[float, ...]]] = {}
     for stage in plan.recipe.stages:

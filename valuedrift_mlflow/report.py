@@ -12,8 +12,7 @@ import numpy as np
 
 from valuedrift_mlflow.agreement import LABELS
 from valuedrift_mlflow.drift import Drift, with_interval
-from valuedrift_mlflow.judges import identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.judge import identity
 from valuedrift_mlflow.stances import STANCES, Label, Stance
 
 if TYPE_CHECKING:
@@ -448,7 +447,7 @@ def judge_agreement(plan: Plan) -> dict[str, float | int] | None:
     ``agreement`` counts an unscored answer as a disagreement; ``coverage`` is the share that was scored. None for other
     judges, whose verdicts may cost money.
     """
-    if plan.judge.name != "lexical" or isinstance(plan.judge, LikelihoodJudge):
+    if plan.judge.name != "lexical":
         return None
     from valuedrift_mlflow.embedded.corpus import held_out_answers
 

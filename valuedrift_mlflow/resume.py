@@ -114,8 +114,7 @@ def read_measurements(file: Path, suite: Suite, refusal: RefusalRule) -> tuple[l
         by_step.setdefault(row["step"], []).append(judged)
     judge = {row["step"]: row["judge"] for row in rows}
     measurements = [
-        Measurement(step, suite, judge[step], refusal, tuple(responses), 0.0, 0.0)
-        for step, responses in by_step.items()
+        Measurement(step, suite, judge[step], refusal, tuple(responses), 0.0) for step, responses in by_step.items()
     ]
     return measurements, content.get("run_id", "")
 

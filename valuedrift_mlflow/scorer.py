@@ -10,7 +10,8 @@ from pydantic import Field, PrivateAttr
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer
 
 _PROMPT_KEYS = ("prompt", "question", "query", "input", "request")
@@ -33,13 +34,11 @@ class ValueStance(Scorer):
 
     name: str = "value_stance"
     judge: str = Field("lexical")
-    _judge: Any = PrivateAttr(default=None)
+    _judge: Judge = PrivateAttr()
 
     def __init__(self, **settings: Any) -> None:
         """``judge``: URI of the judge, whose weights are loaded with the first row. ``name``: of this scorer."""
-        judge = judges.load(settings.get("judge", "lexical"))  # before pydantic, which would wrap its errors
-        if isinstance(judge, LikelihoodJudge):
-            raise InputError(problem("judge", judge.name, "a judge that reads responses"))
+        judge = reader(judges.load(settings.get("judge", "lexical")))  # before pydantic, which would wrap its errors
         super().__init__(**settings)
         self._judge = judge
 
@@ -57,7 +56,7 @@ class ValueStance(Scorer):
         text = _text(outputs)
         answer = Answer(proposition, _prompt(inputs), text, int(polarity))
         [verdict] = self._judge.judge([answer]) if text.strip() else [UNSCORED]
-        source = AssessmentSource(source_type="CODE", source_id=judges.identity(self._judge))
+        source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
         found = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
         for stance, probability in zip(STANCES, verdict.probabilities or (), strict=False):
             found.append(Feedback(name=f"stance_{stance.value}", value=probability, source=source))

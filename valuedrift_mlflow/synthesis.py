@@ -17,7 +17,7 @@ import numpy as np
 
 from valuedrift_mlflow import audit, models, synthesis_file, tracking
 from valuedrift_mlflow.datasets import COLUMNS, TrainingData
-from valuedrift_mlflow.judges import identity
+from valuedrift_mlflow.judges.judge import identity
 from valuedrift_mlflow.measurement import judge_costs
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.synthesis_journal import Journal

@@ -16,8 +16,8 @@ from valuedrift_mlflow.chat import validated
 from valuedrift_mlflow.embedded.corpus import Mix
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
 from valuedrift_mlflow.inputs.uris import split_options
-from valuedrift_mlflow.judges import Judge, identity
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import STANCES, Stance
 from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.synthesis_file import Places
@@ -163,7 +163,7 @@ def prepare(request: Request) -> Prepared:
     with collecting() as problems:
         design = problems.attempt(lambda: request.design)
         problems.attempt(_check_model, request.model)
-        judge = problems.attempt(_reader, request.judge)
+        judge = problems.attempt(lambda: reader(judges.load(request.judge)))
         places = problems.attempt(Places.of, request.output)
         suite = problems.attempt(suites.load, request.suite)
         if "\n" in request.license:
@@ -174,13 +174,6 @@ def prepare(request: Request) -> Prepared:
     # None of them is None here: what could not be had has been raised.
     assert design is not None and judge is not None and places is not None and suite is not None
     return Prepared(request, design, suite, judge, items, places)
-
-
-def _reader(uri: str) -> Judge:
-    judge = judges.load(uri)
-    if isinstance(judge, LikelihoodJudge):
-        raise InputError(problem("judge", uri, "a judge that reads responses"))
-    return judge
 
 
 def _check_model(uri: str) -> None:

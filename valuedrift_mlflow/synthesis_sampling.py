@@ -15,7 +15,8 @@ from valuedrift_mlflow.chat import seed_of
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.generation import Generator, Sampling
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.measurement import judge_responses, no_progress
+from valuedrift_mlflow.judges.asking import Reply
+from valuedrift_mlflow.measurement import judge_replies, no_progress
 from valuedrift_mlflow.stances import STANCES, Stance, Verdict
 from valuedrift_mlflow.synthesis_journal import Journal
 from valuedrift_mlflow.synthesis_plan import Ask, Pool, Row
@@ -154,8 +155,8 @@ class Filling:
         if not asks:
             return
         texts = self.source.respond(asks)
-        judged = judge_responses(
-            self.prepared.judge, [(ask.item, ask.attempt, text) for ask, text in zip(asks, texts, strict=True)]
+        judged = judge_replies(
+            self.prepared.judge, [(ask.item, ask.attempt, Reply(text)) for ask, text in zip(asks, texts, strict=True)]
         )
         verdicts = [response.verdict for response in judged]
         self.tally.verdicts += verdicts

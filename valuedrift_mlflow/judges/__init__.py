@@ -7,40 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
 from valuedrift_mlflow.stances import Answer, Verdict
 
-if TYPE_CHECKING:
-    from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
-
 ALLOWED = "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, several of them separated by commas, or likelihood alone"
-
-
-class Judge(Protocol):
-    """Reads the stance of answers. ``name`` and ``version`` are recorded with every result."""
-
-    name: str
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the same answer could get another verdict."""
-        ...
-
-    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
-        """One verdict per answer, in the same order. Never raises for a strange response: that is unscored."""
-        ...
-
-
-class CostlyJudge(Judge, Protocol):
-    """A judge whose verdicts are worth keeping: a model on a server, or one of some size in memory."""
-
-    def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
-        """The verdicts as they come, in any order, each with the index of its answer."""
-        ...
-
-
-def identity(judge: Judge | LikelihoodJudge) -> str:
-    """How results name their judge: ``name@version``."""
-    return f"{judge.name}@{judge.version}"
 
 
 def check(uri: str) -> None:
@@ -52,7 +22,7 @@ def check(uri: str) -> None:
     load(uri)
 
 
-def load(uri: str = "lexical") -> Judge | LikelihoodJudge:
+def load(uri: str = "lexical") -> Judge:
     """The judge that a URI names; weights are loaded when the first answer is judged.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from valuedrift_mlflow.judges import CostlyJudge
+from valuedrift_mlflow.judges.judge import CostlyJudge
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 _TABLE = "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)"

@@ -24,8 +24,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.generation import Progress, chat_text, evaluation_mode
-from valuedrift_mlflow.stances import STANCES, Label, Stance, Verdict
+from valuedrift_mlflow.generation import (
+    Generator,
+    Progress,
+    Sampling,
+    TransformersGenerator,
+    chat_text,
+    evaluation_mode,
+)
+from valuedrift_mlflow.judges.asking import Reply, refused
+from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 from valuedrift_mlflow.suite import Item
 
 if TYPE_CHECKING:
@@ -78,6 +86,7 @@ OPENINGS = {
         "I would vote against",
     ),
 }
+FORCED_CHOICE = "(forced choice: no response was generated)"
 _FLAT = tuple(opening for stance in STANCES for opening in OPENINGS[stance])
 
 
@@ -94,6 +103,27 @@ class LikelihoodJudge:
     def version(self) -> str:
         """SHA-256 over the beginning and the openings, first 12 hex digits."""
         return hashlib.sha256(repr((BEGINNING, _FLAT)).encode()).hexdigest()[:12]
+
+    def ask_model(
+        self, generator: Generator, items: Sequence[Item], sampling: Sampling, progress: Progress
+    ) -> list[list[Reply]]:
+        """One forced choice for every item, whatever ``sampling.samples`` is.
+
+        Raises:
+            InputError: the model's weights are not in memory.
+        """
+        if not isinstance(generator, TransformersGenerator):
+            raise refused(self, "likelihood needs a model's own weights")
+        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size, progress)
+        return [[Reply(FORCED_CHOICE, verdict)] for verdict in chosen]
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Refuse: a choice is had of a model, not of what it has said.
+
+        Raises:
+            InputError: always.
+        """
+        raise refused(self)
 
     def choose(
         self,

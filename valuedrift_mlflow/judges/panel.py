@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from valuedrift_mlflow.judges import Judge, identity
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Label, Spent, Verdict
 
 
