@@ -8,8 +8,9 @@ python entrypoints/main.py --recipe llama-3.1-8b --dry-run
 
 import argparse
 
-from valuedrift_mlflow.command import RESUME_FLAG, how_to_open, run, show_plan
+from valuedrift_mlflow.command import RESUME_FLAG, run, show_plan
 from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.tracking import how_to_open
 
 
 def job(recipe: Recipe, arguments: argparse.Namespace) -> None:

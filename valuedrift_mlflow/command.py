@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.errors import InputError, exit_on_bad_input, problem
 from valuedrift_mlflow.recipe import ONLINE, Recipe, load
+from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
@@ -314,19 +314,3 @@ SYNTHESIZE_FLAGS = {
     "tries": "responses sampled for each side of a row, at most, before another prompt is taken",
     "license": "licence of the dataset, for its card",
 }
-
-
-def how_to_open() -> str:
-    """How to look at the runs that were just made."""
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
-    run = mlflow.last_active_run()
-    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning" if run else ""
-    server = "" if uri == "sqlite:///mlflow.db" or not uri.startswith("sqlite") else f" --backend-store-uri {uri}"
-    if uri.startswith("http"):
-        return f"See the runs: {uri}/{page}"
-    folder = os.getcwd()
-    if uri == f"sqlite:///{folder}/mlflow.db":
-        server = ""
-    return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -77,14 +78,7 @@ def _read(uri: str) -> pd.DataFrame:
 
 def _local(uri: str) -> Path:
     if uri.startswith("runs:/"):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return Path(mlflow.artifacts.download_artifacts(uri))
-        except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(problem("responses", uri, "an artifact of a run in the tracking store", reason)) from None
+        return tracking.downloaded(uri, "responses", "an artifact of a run in the tracking store")
     if not Path(uri).is_file() or not is_table(uri):
         raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
     return Path(uri)

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from valuedrift_mlflow import models
+from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.datasets import Message
 from valuedrift_mlflow.errors import InputError, problem
 from valuedrift_mlflow.generation import plain_prompt
@@ -77,8 +77,8 @@ def load(uri: str, field: str = "reward") -> RewardFunction:
     check(uri, field)
     if _FUNCTION.fullmatch(uri):
         return FunctionReward(_function(uri, field))
-    if uri.startswith(models.MLFLOW_PREFIXES):
-        folder = models.checkpoint_folder(uri)
+    if uri.startswith(tracking.MLFLOW_PREFIXES):
+        folder = tracking.checkpoint_folder(uri)
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
         return _classifier(uri, folder, field)
