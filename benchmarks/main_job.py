@@ -37,7 +37,9 @@ IMPORTS, LOADING, LAUNCH = "start-up: imports", "start-up: data, models, trainer
 LOGS, MODELS, FIGURES = "tracking: records", "tracking: checkpoints", "tracking: figures and report"
 # What is timed in the job. Others import these functions by name, so no module may stand before one that it imports.
 TIMED = (
-    ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_suite log_table log_text log_training_data", LOGS),
+    ("valuedrift_mlflow.tracking.runs", "log_parameters", LOGS),
+    ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_table log_text", LOGS),
+    ("valuedrift_mlflow.recorded", "log_suite log_training_data", LOGS),
     ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),

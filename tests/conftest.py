@@ -74,9 +74,10 @@ def registered(store: Path, base: str) -> str:
     from valuedrift_mlflow import models
 
     loaded = models.load(base)
-    with mlflow.start_run():
+    with mlflow.start_run() as active:
+        run = tracking.OpenRun(active.info.run_id)
         model_id = tracking.log_final_model(
-            loaded.model, loaded.tokenizer, stage="sft", step=2, max_new_tokens=40, temperature=0.7
+            run, loaded.model, loaded.tokenizer, stage="sft", step=2, max_new_tokens=40, temperature=0.7
         )
     mlflow.register_model(f"models:/{model_id}", "assistant")
     return "models:/assistant/1"

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.models import MetricThreshold
 
 import valuedrift_mlflow
-from valuedrift_mlflow import models, suite
+from valuedrift_mlflow import suite, tracking
 from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion,abortion&per_topic=4"
@@ -104,7 +104,7 @@ def test_an_evaluation_is_a_run_with_its_suite_and_tables(registered: str) -> No
     assert run.inputs.dataset_inputs[0].dataset.name == "vaes"
     assert run.inputs.dataset_inputs[0].dataset.digest == suite.load(PART).hash
     assert len(result.tables["responses"]) == 16
-    linked = {m.key for m in mlflow.get_logged_model(models.logged_model_id(registered)).metrics}
+    linked = {m.key for m in mlflow.get_logged_model(tracking.logged_model_id(registered)).metrics}
     assert "quality/unscored_rate" in linked
 
 

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import callback, models, recipe, resume, rewards
+from valuedrift_mlflow import callback, models, recipe, rewards, tracking
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
@@ -212,18 +212,21 @@ def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: A
     failing("dpo", 3)
     with pytest.raises(OSError, match="no space left"):
         run_pipeline(plan, Display())
-    before = resume.stages_of(next(run for run in runs() if run.data.tags["valuedrift.role"] == "pipeline").info.run_id)
-    assert {name: run.info.status for name, run in before.items()} == {
+    before = tracking.stages_of(
+        next(run for run in runs() if run.data.tags["valuedrift.role"] == "pipeline").info.run_id
+    )
+    assert {name: run.status for name, run in before.items()} == {
         "base": "FINISHED",
         "first": "FINISHED",
         "dpo": "FAILED",
     }
-    parent = before["dpo"].data.tags["mlflow.parentRunId"]
+    parent = mlflow.get_run(before["dpo"].run_id).data.tags["mlflow.parentRunId"]
+    ended = mlflow.get_run(before["first"].run_id).info.end_time
     failing("nothing", 0)
     resumed = run_pipeline(plan, Display(), parent)
-    after = resume.stages_of(parent)
-    assert {name: after[name].info.run_id for name in before} == {name: before[name].info.run_id for name in before}
-    assert after["first"].info.end_time == before["first"].info.end_time
+    after = tracking.stages_of(parent)
+    assert {name: after[name].run_id for name in before} == {name: before[name].run_id for name in before}
+    assert mlflow.get_run(after["first"].run_id).info.end_time == ended
     assert len(runs()) == 7  # two of them audits: neither is made again
     assert all(run.info.status == "FINISHED" for run in runs())
     assert {"report.html", "figures"} <= {file.path for file in MlflowClient().list_artifacts(parent)}

@@ -140,7 +140,7 @@ def test_other_models_are_refused(random_folder: Path, classifier_folder: Path, 
 
 def test_a_logged_checkpoint_is_a_reward(store: Path, classifier_folder: Path) -> None:
     with mlflow.start_run() as run:
-        model_id = tracking.log_checkpoint(classifier_folder, run_id=run.info.run_id, stage="reward", step=5)
+        model_id = tracking.log_checkpoint(tracking.OpenRun(run.info.run_id), classifier_folder, stage="reward", step=5)
     uri = f"models:/{model_id}"
     rewards.check(uri)
     found = rewards.load(uri)([QUESTION], ["No."])

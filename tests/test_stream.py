@@ -12,11 +12,12 @@ import datasets as huggingface
 import pandas as pd
 import pytest
 
-from valuedrift_mlflow import arrow_rows, datasets, tracking
+from valuedrift_mlflow import arrow_rows, datasets, recorded
 from valuedrift_mlflow.datasets import Stream
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.messages import assistant, user
 from valuedrift_mlflow.recipe import Data
+from valuedrift_mlflow.tracking import OpenRun
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 GOOD = {"prompt": "Tea?", "completion": "Yes"}
@@ -218,7 +219,7 @@ def test_a_run_records_how_many_rows_were_read_left_out_and_dropped(store: Path)
     file = lines(store / "data.jsonl", *(row for part in rows for row in part))
     data = datasets.load(Data(uri=str(file), on_bad_row="skip"), "sft")
     with mlflow.start_run() as active:
-        tracking.log_training_data(data)
+        recorded.log_training_data(OpenRun(active.info.run_id), data)
     run = mlflow.get_run(active.info.run_id)
     assert run.data.metrics == {"data/rows": 3, "data/bad_rows": 2, "data/dropped_rows": 1}
     [entry] = run.inputs.dataset_inputs

@@ -15,12 +15,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from valuedrift_mlflow import datasets, pipeline, tracking
+from valuedrift_mlflow import datasets, pipeline, recorded, tracking
 from valuedrift_mlflow.cells import Dose, Row, cell_name, cells_table, directions, slug, summarise, summary_table
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display
@@ -29,12 +29,9 @@ from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.measurement import analyse_measurements, topics_drifted
 from valuedrift_mlflow.pipeline import Plan, Read, RewardResult, StageResult
 from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, Reward, read_yaml, stage_parameters, validate
-from valuedrift_mlflow.resume import check_data, stages_of, stopped_run
 from valuedrift_mlflow.stages import KINDS
 from valuedrift_mlflow.stances import Label
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from valuedrift_mlflow.tracking import EarlierRun
 
 _TEXT_LABEL = 24  # characters of a value that still names itself in a figure
 
@@ -418,7 +415,7 @@ class _NotRun(RuntimeError):
 class _Execution:
     """Runs trainings in the order in which they are needed, each once."""
 
-    def __init__(self, display: Display, begun: Mapping[str, Run]) -> None:
+    def __init__(self, display: Display, begun: Mapping[str, EarlierRun]) -> None:
         self.display = display
         self.begun = begun  # runs of an earlier process, by their trainings
         self.bases: dict[str, StageResult] = {}
@@ -502,16 +499,15 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         parameters=parameters,
         run_id=resumed,
     ) as parent:
-        run_id = parent.info.run_id
-        tracking.log_anew(run_id)  # the means are those of more cells now
-        tracking.log_suite(plan.suite)
+        run = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
+        recorded.log_suite(run, plan.suite)
         execution = _Execution(display, begun)
         rows: list[Row] = []
         with display.live():
             for number, cell in enumerate(ablation.cells):
                 display.start("cells", len(ablation.cells), cell.name)
                 display.advance("cells", number)
-                rows.append(_run_cell(cell, execution, run_id, ablation.from_base))
+                rows.append(_run_cell(cell, execution, run.run_id, ablation.from_base))
                 row = rows[-1]
                 outcome = f"FAILED: {row.reason}" if row.reason else f"drift {row.drift:.3f}"
                 display.line(f"cell {number + 1} of {len(ablation.cells)}: {cell.name}: {outcome}")
@@ -522,26 +518,28 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
             for key, value in (("drift", entry.drift), ("drift_ci_low", entry.low), ("drift_ci_high", entry.high))
             if math.isfinite(value)
         }
-        tracking.log_metrics(run_id, metrics, 0)
-        tracking.log_table(run_id, cells_table(rows), "ablation.json")
-        tracking.log_table(run_id, summary_table(summary), "ablation_summary.json")
-        tracking.log_figures(run_id, report.ablation_figures(summary))
-        tracking.log_text(run_id, report.ablation_html(ablation, rows, summary, directions(rows)), "report.html")
+        tracking.log_metrics(run, metrics, 0)
+        tracking.log_table(run, cells_table(rows), "ablation.json")
+        tracking.log_table(run, summary_table(summary), "ablation_summary.json")
+        tracking.log_figures(run, report.ablation_figures(summary))
+        tracking.log_text(run, report.ablation_html(ablation, rows, summary, directions(rows)), "report.html")
         failed = [row for row in rows if row.reason]
         if failed:
             raise CellsFailed(failed, len(rows))
     return rows
 
 
-def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> dict[str, Run]:
+def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> dict[str, EarlierRun]:
     """The runs of a stopped ablation that can be taken up with this one, by their trainings."""
-    stopped_run(parent, "ablation", parameters, ablation.cells[0].training.origin.suite)
-    begun = stages_of(parent)
+    suite = ablation.cells[0].training.origin.suite
+    tracking.stopped_run(parent, "ablation", parameters, keys=Recipe.model_fields, suite=suite.hash)
+    begun = tracking.stages_of(parent)
     if len({cell.training.origin.recipe.model_dump_json(exclude={"stages"}) for cell in ablation.cells}) > 1:
         begun.pop(BASE, None)  # it is measured in several ways
     for training in ablation.trainings():
         if training.name in begun:
-            check_data(begun[training.name], training.plan.data[training.name], training.name)
+            data = training.plan.data[training.name]
+            tracking.check_data(begun[training.name], training.name, data.uri, data.digest())
     return begun
 
 
@@ -555,7 +553,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         if isinstance(error, _NotRun):
             run_id = _failed_run(cell, error, begun)
         else:
-            run_id = begun.info.run_id if begun else tracking.last_child(parent)
+            run_id = begun.run_id if begun else tracking.last_child(parent)
         tracking.log_parameters(run_id, described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error))
     tracking.log_parameters(result.run_id, described)
@@ -579,7 +577,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
     )
 
 
-def _failed_run(cell: Cell, error: Exception, begun: Run | None) -> str:
+def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
     """A run for a cell that could not start, FAILED with the reason."""
     run_id = ""
     try:
@@ -589,9 +587,9 @@ def _failed_run(cell: Cell, error: Exception, begun: Run | None) -> str:
             name=pipeline.run_name(stage.name, cell.training.plan.recipe.base.model),
             stage=stage.algorithm,
             parameters=stage_parameters(stage),
-            run_id=begun.info.run_id if begun else None,
+            run_id=begun.run_id if begun else None,
         ) as active:
-            run_id = active.info.run_id
+            run_id = active.run_id
             raise error
     except _NotRun:
         return run_id

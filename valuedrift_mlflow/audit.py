@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow import judges, tracking
+from valuedrift_mlflow import judges, recorded, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
@@ -126,20 +126,20 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
-        tracking.log_suite(prepared.suite)
-        tracking.log_audited_data(data.uri, data.format)
+        recorded.log_suite(active, prepared.suite)
+        recorded.log_audited_data(active, data.uri, data.format)
         rows = data.rows if isinstance(data, TrainingData) else data
         found = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress)
-        found = replace(found, data=data.uri, suite=prepared.suite.identity, run_id=active.info.run_id)
+        found = replace(found, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
         counts = data if isinstance(data, TrainingData) else data.counts
         read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        tracking.log_metrics(found.run_id, found.metrics() | read, 0)
-        tracking.log_table(found.run_id, found.table(), "audit.json")
+        tracking.log_metrics(active, found.metrics() | read, 0)
+        tracking.log_table(active, found.table(), "audit.json")
         if found.opinionated:
-            tracking.log_table(found.run_id, _frame(found.opinionated), "opinionated.json")
-        tracking.log_figures(found.run_id, report.audit_figures(found))
-        tracking.log_text(found.run_id, report.audit_html(found), "report.html")
-        tracking.describe(found.run_id, found.verdict)
+            tracking.log_table(active, _frame(found.opinionated), "opinionated.json")
+        tracking.log_figures(active, report.audit_figures(found))
+        tracking.log_text(active, report.audit_html(found), "report.html")
+        tracking.describe(active, found.verdict)
     return found
 
 

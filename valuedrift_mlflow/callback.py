@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from valuedrift_mlflow import resume, tracking
+from valuedrift_mlflow import kept, recorded, resume, tracking
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.drift import Drift, DriftTimeRule
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
@@ -34,6 +34,7 @@ from valuedrift_mlflow.reference import Reference, reference_kl, reference_of
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.suite import load as load_suite
+from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -80,6 +81,7 @@ class ValueDriftCallback(TrainerCallback):
         training_mix: Mapping[str, Sequence[float]] | None = None,
         save_checkpoint: SaveCheckpoint | None = None,
         start: Measurement | None = None,
+        run: OpenRun | None = None,
         display: Display | None = None,
     ) -> None:
         """Settings as in the recipe.
@@ -101,6 +103,7 @@ class ValueDriftCallback(TrainerCallback):
             training_mix: the (support, neutral, oppose) shares of topics in the training data, where they are known.
             save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
             start: a measurement of the model that the training starts from; without one it is measured.
+            run: the run to log to; the active one where it is not given.
             display: where to show progress.
 
         Raises:
@@ -122,13 +125,14 @@ class ValueDriftCallback(TrainerCallback):
         self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint
         self.start = start and replace(start, step=0)
+        self.run = run
         self.display = display
         self.measurements: list[Measurement] = []
         self._reference: Reference | None = None
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
-        self._run_id = ""
-        self._dataset: Any = None
+        self._run: OpenRun  # both are set in the first process, where the training begins
+        self._dataset: LoggedDataset
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the start as the reference of the KL; a resumed training has other weights when it begins."""
@@ -151,18 +155,14 @@ class ValueDriftCallback(TrainerCallback):
             self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
 
     def _open_run(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
-        import mlflow
-
         begun: str | None = None
         if state.global_step:
             file = self._file(args, state)
-            self.measurements, begun = resume.read_measurements(file, self.suite, self.refusal)
+            self.measurements, begun = kept.read_measurements(file, self.suite, self.refusal)
         elif self.kl and self._reference is None:
             self._reference = reference_of(model)
-        self._run_id = (mlflow.active_run() or mlflow.start_run(run_id=begun)).info.run_id
-        if state.global_step:
-            tracking.skip_logged(self._run_id)
-        self._dataset = tracking.log_suite(self.suite)
+        self._run = self.run or tracking.adopt(begun)
+        self._dataset = recorded.log_suite(self._run, self.suite)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at."""
@@ -174,11 +174,11 @@ class ValueDriftCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the measurements to the checkpoint that the trainer has saved."""
         if state.is_world_process_zero:
-            resume.write_measurements(self._file(args, state), self.measurements, self._run_id)
+            kept.write_measurements(self._file(args, state), self.measurements, self._run.run_id)
 
     @staticmethod
     def _file(args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / resume.MEASUREMENTS
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / kept.MEASUREMENTS
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -191,10 +191,10 @@ class ValueDriftCallback(TrainerCallback):
         from valuedrift_mlflow import report
 
         drift = self.drift()
-        tracking.log_metrics(self._run_id, drift_time_metrics(drift), state.global_step)
-        tracking.log_table(self._run_id, drift_table(drift, self.measurements), "value_drift_table.json")
-        tracking.log_table(self._run_id, responses_table(self.measurements), "responses.json")
-        tracking.log_figures(self._run_id, report.stage_figures(self.stage, drift))
+        tracking.log_metrics(self._run, drift_time_metrics(drift), state.global_step)
+        tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
+        tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
+        tracking.log_figures(self._run, report.stage_figures(self.stage, drift))
         self._reference = None
 
     def drift(self) -> Drift:
@@ -218,7 +218,7 @@ class ValueDriftCallback(TrainerCallback):
             metrics |= measurement.costs()
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
-        tracking.log_metrics(self._run_id, metrics, step, model_id=model_id, dataset=self._dataset)
+        tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)
         if self.display:
             support, neutral, oppose = drift.overall_probability[-1]
             self.display.line(
@@ -263,9 +263,9 @@ class ValueDriftCallback(TrainerCallback):
 class TrainingLog(TrainerCallback):
     """Logs the trainer's numbers as ``train/...``, moves the bar of steps, stops at a loss that is not finite."""
 
-    def __init__(self, run_id: str | None, display: Display | None = None, name: str = "") -> None:
-        """Log to the run of this id; without one only move the bar."""
-        self.run_id = run_id
+    def __init__(self, run: OpenRun | None, display: Display | None = None, name: str = "") -> None:
+        """Log to this run; without one only move the bar."""
+        self.run = run
         self.display = display
         self.name = name
 
@@ -301,10 +301,8 @@ class TrainingLog(TrainerCallback):
             raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
         if "train_runtime" in numbers:  # the trainer's summary repeats what the last step has logged
             numbers = {key.removeprefix("train_"): value for key, value in numbers.items() if key in _SUMMARY}
-        if self.run_id and state.is_world_process_zero and numbers:
-            tracking.log_metrics(
-                self.run_id, {f"train/{key}": value for key, value in numbers.items()}, state.global_step
-            )
+        if self.run and state.is_world_process_zero and numbers:
+            tracking.log_metrics(self.run, {f"train/{key}": value for key, value in numbers.items()}, state.global_step)
 
 
 class KeepCheckpoint(TrainerCallback):

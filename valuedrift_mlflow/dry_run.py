@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import datasets, models, pipeline
+from valuedrift_mlflow import datasets, models, pipeline, tracking
 from valuedrift_mlflow.cells import cell_name
 from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
@@ -176,19 +176,9 @@ def _configuration(uri: str) -> PretrainedConfig | None:
 
 def _config_folder(uri: str) -> str:
     """Where ``config.json`` of a model lies; of a model in the tracking store nothing else is fetched."""
-    if not uri.startswith(models.MLFLOW_PREFIXES):
+    if not uri.startswith(tracking.MLFLOW_PREFIXES):
         return str(Path(uri).expanduser()) if Path(uri).expanduser().is_dir() else uri
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if uri.startswith("models:/m-"):
-        uri = mlflow.get_logged_model(uri.removeprefix("models:/")).tags.get(models.CHECKPOINT_TAG, uri)
-    for inside in ("config.json", "data/model/config.json", "adapter_config.json"):
-        try:
-            return str(Path(mlflow.artifacts.download_artifacts(f"{uri}/{inside}")).parent)
-        except (MlflowException, OSError):
-            continue
-    return uri
+    return tracking.config_folder(uri)
 
 
 # A stage -------------------------------------------------------------------------------------------------------------
@@ -298,7 +288,7 @@ def _said(messages: Sequence[Mapping[str, str]]) -> str:
 def _tokenizer(uri: str) -> Any:
     from transformers import AutoTokenizer
 
-    if uri.startswith((corpus.PREFIX, *models.MLFLOW_PREFIXES)):
+    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
         return None
     try:
         return AutoTokenizer.from_pretrained(str(Path(uri).expanduser()), local_files_only=True)

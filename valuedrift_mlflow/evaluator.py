@@ -10,7 +10,7 @@ from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact
 from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from valuedrift_mlflow import judges, models, tracking
+from valuedrift_mlflow import judges, models, recorded, tracking
 from valuedrift_mlflow import responses as existing_responses
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.drift import Drift
@@ -34,7 +34,6 @@ from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
-    from mlflow.data.dataset import Dataset
     from mlflow.data.evaluation_dataset import EvaluationDataset
 
     from valuedrift_mlflow.generation import Progress
@@ -157,30 +156,30 @@ def _evaluation(measurements: list[Measurement], config: Config) -> Evaluation:
 
 def _logged(
     evaluation: Evaluation,
-    run_id: str,
+    run: tracking.OpenRun,
     *,
     subject: str,
     baseline: str | None,
     model_id: str | None,
-    dataset: Dataset | None,
+    dataset: tracking.LoggedDataset | None,
     log_metrics: bool,
 ) -> EvaluationResult:
     """Log tables, figure and report (and metrics) to a run, and make what MLflow's callers expect of them."""
     from valuedrift_mlflow import report
 
     if log_metrics:
-        tracking.log_metrics(run_id, evaluation.metrics, 0, model_id=model_id, dataset=dataset)
+        tracking.log_metrics(run, evaluation.metrics, 0, model_id=model_id, dataset=dataset)
     tables = {
         "value_drift_table": drift_table(evaluation.drift, evaluation.measurements),
         "responses": responses_table(evaluation.measurements[-1:]),
     }
     artifacts = {}
     for name, table in tables.items():
-        tracking.log_table(run_id, table, f"{name}.json")
-        artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run_id}/{name}.json", content=table.to_dict("list"))
-    tracking.log_figures(run_id, report.evaluation_figures(evaluation.drift, compared=len(evaluation.measurements) > 1))
-    tracking.log_text(run_id, report.evaluation_html(evaluation, subject, baseline), "report.html")
-    return EvaluationResult(evaluation.metrics, artifacts, run_id)
+        tracking.log_table(run, table, f"{name}.json")
+        artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run.run_id}/{name}.json", content=table.to_dict("list"))
+    tracking.log_figures(run, report.evaluation_figures(evaluation.drift, compared=len(evaluation.measurements) > 1))
+    tracking.log_text(run, report.evaluation_html(evaluation, subject, baseline), "report.html")
+    return EvaluationResult(evaluation.metrics, artifacts, run.run_id)
 
 
 class ValueDriftEvaluator(ModelEvaluator):
@@ -240,7 +239,7 @@ class ValueDriftEvaluator(ModelEvaluator):
         linked = model_id or getattr(model, "model_id", None)
         return _logged(
             evaluation,
-            run_id,
+            tracking.OpenRun(run_id),
             subject=linked or ("responses" if model is None else "model"),
             baseline=config.baseline,
             model_id=linked,
@@ -296,15 +295,15 @@ def evaluate_uri(
     subject = responses or model or ""
     name = f"evaluate · {models.short_name(subject)}"
     with tracking.run("evaluation", name=name, parameters=_parameters(subject, config)) as active:
-        dataset = tracking.log_suite(asked)
+        dataset = recorded.log_suite(active, asked)
         if existing is None:
             evaluation = evaluate_generator(models.load_generator(subject), asked, judge, config, progress)
-            model_id = models.logged_model_id(subject)
+            model_id = tracking.logged_model_id(subject)
         else:
             evaluation, model_id = judge_table(existing, judge, config), None
         result = _logged(
             evaluation,
-            active.info.run_id,
+            active,
             subject=subject,
             baseline=baseline,
             model_id=model_id,

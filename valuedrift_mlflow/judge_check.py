@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valuedrift_mlflow import judges, labelled, tracking
+from valuedrift_mlflow import judges, labelled, recorded, tracking
 from valuedrift_mlflow.agreement import Estimate, JudgeQuality, judge_quality
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge, identity
@@ -57,12 +57,12 @@ def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: 
     with tracking.run(
         "judge_check", name=f"check_judge · {loaded.name}", parameters={"judge": judge, "data": data}
     ) as active:
-        tracking.log_labelled(answers, data)
+        recorded.log_labelled(active, answers, data)
         verdicts = loaded.judge([entry.answer for entry in answers])
         groups = [entry.answer.proposition for entry in answers]
         quality = judge_quality([entry.label for entry in answers], verdicts, groups, seed)
-        check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.info.run_id)
-        _log(check)
+        check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.run_id)
+        _log(active, check)
     return check
 
 
@@ -75,15 +75,15 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
     return reader(judges.load(judge)), labelled.load(data)
 
 
-def _log(check: JudgeCheck) -> None:
+def _log(run: tracking.OpenRun, check: JudgeCheck) -> None:
     from valuedrift_mlflow import report
 
-    tracking.log_metrics(check.run_id, check.metrics(), 0)
-    tracking.log_table(check.run_id, judged_table(check.answers, check.verdicts, check.judge), "judged.json")
+    tracking.log_metrics(run, check.metrics(), 0)
+    tracking.log_table(run, judged_table(check.answers, check.verdicts, check.judge), "judged.json")
     kinds = kind_table(check.answers, check.verdicts)
     if len(kinds) > 1:
-        tracking.log_table(check.run_id, kinds, "kinds.json")
-    tracking.log_figures(check.run_id, report.judge_figures(check))
+        tracking.log_table(run, kinds, "kinds.json")
+    tracking.log_figures(run, report.judge_figures(check))
 
 
 def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge: str) -> pd.DataFrame:

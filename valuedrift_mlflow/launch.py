@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe import AnyStage, validate
 from valuedrift_mlflow.stages import PATIENCE, WITH_REFERENCE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.measurement import Measurement
     from valuedrift_mlflow.models import Loaded
     from valuedrift_mlflow.pipeline import Plan, Trained
+    from valuedrift_mlflow.tracking import OpenRun
 
 _ORDERS, _RESULT, _LOG, _START = "orders.json", "result.json", "torchrun.log", "start.json"
 _SHOWN = 30  # first lines of the processes' own output that an error shows: a process may die without an exception
@@ -159,7 +161,7 @@ def make_whole(stage: AnyStage, start_uri: str, folder: Path) -> None:
 
 
 def train(
-    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     """As ``pipeline.train_stage``, in as many processes as the stage asks for.
 
@@ -167,13 +169,13 @@ def train(
         InputError, FloatingPointError: as the training of one process.
         RuntimeError: a process has failed otherwise; the message has its reason.
     """
-    from valuedrift_mlflow import resume
+    from valuedrift_mlflow import kept
     from valuedrift_mlflow.pipeline import Trained
 
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         folder = Path(scratch)
         if given:
-            resume.write_measurements(folder / _START, [given], run_id)
+            kept.write_measurements(folder / _START, [given], run.run_id)
         orders = {
             "recipe": plan.recipe.model_dump(mode="json", by_alias=True),
             "source": plan.source,
@@ -181,7 +183,7 @@ def train(
             "stage": stage.name,
             "audited": plan.audited,
             "start_uri": start_uri,
-            "run_id": run_id,
+            "run_id": run.run_id,
             "state": str(state),
             "parent": os.getpid(),
         }
@@ -189,17 +191,15 @@ def train(
         code = _torchrun(stage.launch.processes, folder, display)
         if code:
             raise _failure(folder, code)
-        measurements, _ = resume.read_measurements(folder / resume.MEASUREMENTS, plan.suite, plan.recipe.refusal)
+        measurements, _ = kept.read_measurements(folder / kept.MEASUREMENTS, plan.suite, plan.recipe.refusal)
         return Trained(json.loads((folder / _RESULT).read_text(encoding="utf-8"))["model_uri"], measurements)
 
 
 def _torchrun(processes: int, folder: Path, display: Display) -> int:
     """Run the processes to their end, show what they print, return the exit code."""
-    import mlflow
-
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MLFLOW_TRACKING_URI": tracking.address()}
     with (
         (folder / _LOG).open("w", encoding="utf-8") as log,
         subprocess.Popen(
@@ -254,12 +254,11 @@ def main(folder: Path) -> None:
 def _work(folder: Path, rank: int) -> None:
     from contextlib import nullcontext
 
-    import mlflow
     import torch
     import torch.distributed as dist
     from rich.console import Console
 
-    from valuedrift_mlflow import resume, tracking
+    from valuedrift_mlflow import kept
     from valuedrift_mlflow.display import Display
     from valuedrift_mlflow.pipeline import prepare_stage, train_stage
 
@@ -273,15 +272,13 @@ def _work(folder: Path, rank: int) -> None:
     plan.audited.update(orders["audited"])
     given = None
     if (folder / _START).is_file():
-        [given], _ = resume.read_measurements(folder / _START, plan.suite, plan.recipe.refusal)
+        [given], _ = kept.read_measurements(folder / _START, plan.suite, plan.recipe.refusal)
     display = Display(None if rank == 0 else Console(quiet=True))
     run_id = orders["run_id"]
-    with mlflow.start_run(run_id=run_id) if rank == 0 else nullcontext():
+    with tracking.share(run_id) if rank == 0 else nullcontext(tracking.OpenRun(run_id)) as run:
+        trained = train_stage(plan, stage, orders["start_uri"], run, Path(orders["state"]), display, given)
         if rank == 0:
-            tracking.skip_logged(run_id)
-        trained = train_stage(plan, stage, orders["start_uri"], run_id, Path(orders["state"]), display, given)
-        if rank == 0:
-            resume.write_measurements(folder / resume.MEASUREMENTS, trained.measurements, run_id)
+            kept.write_measurements(folder / kept.MEASUREMENTS, trained.measurements, run.run_id)
             (folder / _RESULT).write_text(json.dumps({"model_uri": trained.model_uri}), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.embedded import world
 from valuedrift_mlflow.generation import FunctionGenerator, Generator, TransformersGenerator
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.recipe import AnyStage
 from valuedrift_mlflow.recipe import load as load_recipe
+from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 EMBEDDED = ("embedded:base", "embedded:random")
-MLFLOW_PREFIXES = ("models:/", "runs:/")
 SERVER_PREFIX = "openai:/"
-CHECKPOINT_TAG = "valuedrift.checkpoint"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 BASE_THREADS = 2  # fixed, because sums in another order would give another model
 
@@ -63,7 +63,7 @@ def check(uri: str, field: str = "model") -> None:
         if uri not in EMBEDDED:
             raise InputError(problem(field, uri, ", ".join(EMBEDDED)))
     elif uri.startswith(MLFLOW_PREFIXES):
-        _check_mlflow(uri, field)
+        tracking.check_model(uri, field)
     elif Path(uri).expanduser().is_dir():
         if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
@@ -80,25 +80,6 @@ def check_trainable(uri: str, field: str) -> None:
     check(uri, field)
     if uri.startswith(SERVER_PREFIX):
         raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))
-
-
-def _check_mlflow(uri: str, field: str) -> None:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if uri.startswith("runs:/"):
-            run_id, _, path = uri.removeprefix("runs:/").partition("/")
-            if not path:
-                raise InputError(problem(field, uri, "runs:/RUN_ID/PATH"))
-            mlflow.get_run(run_id)
-        elif uri.startswith("models:/m-"):
-            mlflow.get_logged_model(uri.removeprefix("models:/"))
-        else:
-            mlflow.models.get_model_info(uri)
-    except MlflowException as error:
-        reason = str(error.message).splitlines()[0]
-        raise InputError(problem(field, uri, "a model of the tracking store", reason)) from None
 
 
 def load(uri: str) -> Loaded:
@@ -142,12 +123,10 @@ def load_generator(uri: str) -> Generator:
 
 def _raw_model(uri: str) -> Any:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
-    import mlflow
-
-    folder = checkpoint_folder(uri)
+    folder = tracking.checkpoint_folder(uri)
     if folder is not None:
         return _from_folder(uri, folder)
-    return unwrap(mlflow.pyfunc.load_model(uri), uri)
+    return unwrap(tracking.load_pyfunc(uri), uri)
 
 
 def unwrap(pyfunc: Any, uri: str = "model") -> Any:
@@ -180,35 +159,18 @@ def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
     return FunctionGenerator(answer)
 
 
-def checkpoint_folder(uri: str) -> Path | None:
-    """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
-    import mlflow
-
-    if uri.startswith("models:/m-"):
-        logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
-        if CHECKPOINT_TAG not in logged.tags:
-            return None
-        uri = str(logged.tags[CHECKPOINT_TAG])
-    if not uri.startswith("runs:/"):
-        return None
-    folder = Path(mlflow.artifacts.download_artifacts(uri))
-    return None if (folder / "MLmodel").is_file() else folder
-
-
 def whole_folder(uri: str) -> Path:
     """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
 
     Raises:
         InputError: the URI names adapters, or nothing that holds a transformers model.
     """
-    import mlflow
-
     check_trainable(uri, "model")
     if uri == "embedded:base":
         return base_folder()
     folder = Path(uri).expanduser()
     if uri.startswith(MLFLOW_PREFIXES):
-        folder = checkpoint_folder(uri) or Path(mlflow.artifacts.download_artifacts(uri))
+        folder = tracking.model_folder(uri)
         folder = next((file.parent for file in folder.rglob("config.json")), folder)
         if not (folder / "config.json").is_file():
             raise InputError(problem("model", uri, "a whole model", "merge its adapters first"))
@@ -302,15 +264,3 @@ def pretrain(model: Any, tokenizer: Any, folder: Path, callbacks: Sequence[Train
     trainer.train()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def logged_model_id(uri: str) -> str | None:
-    """The id of the LoggedModel that a ``models:/`` URI names, None for any other URI."""
-    import mlflow
-
-    if not uri.startswith("models:/"):
-        return None
-    if uri.startswith("models:/m-"):
-        return uri.removeprefix("models:/")
-    model_id = mlflow.models.get_model_info(uri).model_id
-    return str(model_id) if model_id else None

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from valuedrift_mlflow import anchors, audit, datasets, launch, models, rewards, tracking
+from valuedrift_mlflow import anchors, audit, datasets, launch, models, recorded, rewards, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.datasets import TrainingData
@@ -20,6 +20,7 @@ from valuedrift_mlflow.generation import Sampling
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.kept import logged_measurements
 from valuedrift_mlflow.measurement import (
     Measurement,
     analyse_measurements,
@@ -31,23 +32,11 @@ from valuedrift_mlflow.measurement import (
 )
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnchoredDPO, AnyStage, Data, Recipe, Reward, stage_parameters
-from valuedrift_mlflow.resume import (
-    audits_of,
-    check_data,
-    forget,
-    logged_measurements,
-    newest_checkpoint,
-    stages_of,
-    state_folder,
-    stopped_run,
-    take_up,
-)
+from valuedrift_mlflow.resume import forget, newest_checkpoint, state_folder, take_up
 from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.suite import Suite
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 
 REWARD_ACCURACY = "reward/accuracy"
 
@@ -159,12 +148,12 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
         parameters=recipe.parameters(),
         run_id=resumed,
     ) as parent:
-        tracking.log_suite(plan.suite)
+        recorded.log_suite(parent, plan.suite)
         for note in plan.notes:
             display.line(note)
         with display.live():
             if recipe.audit:
-                _audit_data(plan, parent.info.run_id, display)
+                _audit_data(plan, parent.run_id, display)
             display.start("stages", len(recipe.stages) + 1, BASE)
             results.append(run_base(plan, display, begun.get(BASE)))
             display.advance("stages")
@@ -174,7 +163,7 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
                 start = next(result for result in results if result.name == stage.start)
                 if isinstance(stage, Reward):
                     trained = run_reward_stage(plan, stage, start.model_uri, display, begun.get(stage.name))
-                    tracking.log_metrics(parent.info.run_id, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
+                    tracking.log_metrics(parent, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
                     continue
                 before = start.measurements[-1]
                 results.append(run_stage(plan, stage, start.model_uri, before, display, begun.get(stage.name)))
@@ -184,9 +173,9 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
                 }
                 if results[-1].remeasured is not None:
                     summary[f"summary/{stage.name}/remeasurement_difference"] = results[-1].remeasured
-                tracking.log_metrics(parent.info.run_id, summary, 0)  # one point at 0: the UI shows a bar
-        tracking.log_figures(parent.info.run_id, report.pipeline_figures(results))
-        tracking.log_text(parent.info.run_id, report.html(plan, results), "report.html")
+                tracking.log_metrics(parent, summary, 0)  # one point at 0: the UI shows a bar
+        tracking.log_figures(parent, report.pipeline_figures(results))
+        tracking.log_text(parent, report.html(plan, results), "report.html")
     return results
 
 
@@ -196,7 +185,7 @@ def _audit_data(plan: Plan, parent: str, display: Display) -> None:
     Prompts alone have none. Data that an earlier process has audited are not audited again.
     """
     judge = plan.judge if reads_responses(plan.judge) else "lexical"
-    done = audits_of(parent)
+    done = tracking.audits_of(parent)
     mixes: dict[str, dict[str, tuple[float, ...]]] = {}
     for stage in plan.recipe.stages:
         data = plan.data[stage.name]
@@ -218,29 +207,34 @@ def _audit_data(plan: Plan, parent: str, display: Display) -> None:
         plan.audited[stage.name] = mixes[key]
 
 
-def _begun_stages(plan: Plan, parent: str) -> dict[str, Run]:
+def _begun_stages(plan: Plan, parent: str) -> dict[str, EarlierRun]:
     """The stage runs of a stopped pipeline that can be taken up with this plan, by stage."""
-    stopped_run(parent, "pipeline", plan.recipe.parameters(), plan.suite)
-    begun = stages_of(parent)
+    _stopped(plan, parent, "pipeline")
+    begun = tracking.stages_of(parent)
     for name, run in begun.items():
         if name in plan.data:
-            check_data(run, plan.data[name], name)
+            tracking.check_data(run, name, plan.data[name].uri, plan.data[name].digest())
     return begun
 
 
-def _finished(plan: Plan, stage: AnyStage | None, run: Run, before: Measurement | None) -> StageResult:
+def _stopped(plan: Plan, run_id: str, role: Literal["pipeline", "stage"]) -> EarlierRun:
+    settings = plan.recipe.parameters()
+    return tracking.stopped_run(run_id, role, settings, keys=Recipe.model_fields, suite=plan.suite.hash)
+
+
+def _finished(plan: Plan, stage: AnyStage | None, run: EarlierRun, before: Measurement | None) -> StageResult:
     """The result of a stage (None: the base) that an earlier process has finished, from what its run holds."""
     name = stage.name if stage else BASE
-    recipe, measurements = plan.recipe, logged_measurements(run.info.run_id, plan.suite, plan.recipe.refusal)
-    model_id = tracking.logged_model(run.info.run_id, tracking.model_name(name, measurements[-1].step))
+    recipe, measurements = plan.recipe, logged_measurements(run.run_id, plan.suite, plan.recipe.refusal)
+    model_id = tracking.logged_model(run.run_id, tracking.model_name(name, measurements[-1].step))
     if model_id is None:
         raise InputError(problem("--resume", f"{name} without its last model", "finished stages with their models"))
-    forget(state_folder(run.info.run_id))
+    forget(state_folder(run.run_id))
     return StageResult(
         name=name,
         algorithm=stage.algorithm if stage else BASE,
         start=stage.start if stage else "",
-        run_id=run.info.run_id,
+        run_id=run.run_id,
         model_uri=f"models:/{model_id}",
         measurements=measurements,
         drift=analyse_measurements(measurements, recipe.seed, recipe.drift_time),
@@ -252,7 +246,7 @@ def _remeasured(before: Measurement | None, measurements: Sequence[Measurement],
     return None if before is None else float(analyse_measurements([before, measurements[0]], seed).overall[-1])
 
 
-def run_base(plan: Plan, display: Display, begun: Run | None = None) -> StageResult:
+def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> StageResult:
     """The model that the pipeline starts from: trained where it is embedded and not cached; logged, measured.
 
     ``begun`` is the run of an earlier process: it is kept where it was finished, and continued where it was not.
@@ -261,7 +255,7 @@ def run_base(plan: Plan, display: Display, begun: Run | None = None) -> StageRes
 
     recipe = plan.recipe
     quiet_libraries()
-    if begun and begun.info.status == "FINISHED":
+    if begun and begun.finished:
         return _finished(plan, None, begun, None)
     with tracking.run(
         "stage",
@@ -269,20 +263,22 @@ def run_base(plan: Plan, display: Display, begun: Run | None = None) -> StageRes
         stage=BASE,
         recipe=plan.source,
         parameters={"base.model": recipe.base.model},
-        run_id=begun.info.run_id if begun else None,
+        run_id=begun.run_id if begun else None,
     ) as active:
-        dataset = tracking.log_suite(plan.suite)
+        dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
-            models.base_folder([TrainingLog(active.info.run_id, display, "base model (once)")])
+            models.base_folder([TrainingLog(active, display, "base model (once)")])
         loaded = models.load(recipe.base.model)
-        model_id = tracking.log_final_model(loaded.model, loaded.tokenizer, stage=BASE, step=0, **answering(recipe))
+        model_id = tracking.log_final_model(
+            active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **answering(recipe)
+        )
         measurement = measure_model(plan, loaded, display, BASE)
         drift = analyse_measurements([measurement], recipe.seed)
         metrics = stance_metrics(drift) | measurement.qualities() | measurement.costs()
-        tracking.log_metrics(active.info.run_id, metrics, 0, model_id=model_id, dataset=dataset)
-        tracking.log_table(active.info.run_id, drift_table(drift, [measurement]), "value_drift_table.json")
-        tracking.log_table(active.info.run_id, responses_table([measurement]), "responses.json")
-        return StageResult(BASE, BASE, "", active.info.run_id, f"models:/{model_id}", [measurement], drift)
+        tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
+        tracking.log_table(active, drift_table(drift, [measurement]), "value_drift_table.json")
+        tracking.log_table(active, responses_table([measurement]), "responses.json")
+        return StageResult(BASE, BASE, "", active.run_id, f"models:/{model_id}", [measurement], drift)
 
 
 def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Measurement:
@@ -322,9 +318,10 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
     from valuedrift_mlflow.callback import TrainingLog
 
     quiet_libraries()
-    begun = stopped_run(resumed, "stage", plan.recipe.parameters(), plan.suite) if resumed else None
+    begun = _stopped(plan, resumed, "stage") if resumed else None
     if begun:
-        check_data(begun, plan.data[plan.recipe.stages[0].name], plan.recipe.stages[0].name)
+        name = plan.recipe.stages[0].name
+        tracking.check_data(begun, name, plan.data[name].uri, plan.data[name].digest())
     if plan.recipe.base.model == "embedded:base":
         with display.live():
             models.base_folder([TrainingLog(None, display, "base model (once)")])
@@ -336,7 +333,7 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
 
 
 def run_reward_stage(
-    plan: Plan, stage: Reward, start_uri: str, display: Display, begun: Run | None = None
+    plan: Plan, stage: Reward, start_uri: str, display: Display, begun: EarlierRun | None = None
 ) -> RewardResult:
     """Train a reward model as a nested run: its accuracy before and after, the classifier as checkpoint and model.
 
@@ -346,8 +343,8 @@ def run_reward_stage(
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog
     from valuedrift_mlflow.stages.reward import held_out_accuracy
 
-    if begun and begun.info.status == "FINISHED":
-        return _reward_result(plan, stage, begun.info.run_id)
+    if begun and begun.finished:
+        return _reward_result(plan, stage, begun.run_id)
     recipe, data = plan.recipe, plan.data[stage.name]
     quiet_libraries()
     with (
@@ -357,28 +354,28 @@ def run_reward_stage(
             stage=stage.algorithm,
             recipe=plan.source,
             parameters=stage_parameters(stage) if tracking.is_nested() else recipe.parameters(),
-            run_id=begun.info.run_id if begun else None,
+            run_id=begun.run_id if begun else None,
         ) as active,
         tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch,
     ):
-        run_id = active.info.run_id
+        run_id = active.run_id
         state = state_folder(run_id)
-        tracking.log_training_data(data)
+        recorded.log_training_data(active, data)
         loaded = load_start(stage, start_uri)
         every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
-        callbacks = [TrainingLog(run_id, display, stage.name), KeepCheckpoint(every)]
+        callbacks = [TrainingLog(active, display, stage.name), KeepCheckpoint(every)]
         seed = recipe.seed if stage.seed is None else stage.seed
         trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks))
         checkpoint = newest_checkpoint(state)
         if checkpoint is None:
-            tracking.log_metrics(run_id, {REWARD_ACCURACY: held_out_accuracy(trainer)}, 0)
+            tracking.log_metrics(active, {REWARD_ACCURACY: held_out_accuracy(trainer)}, 0)
         take_up(trainer, checkpoint)
         step, accuracy = trainer.state.global_step, held_out_accuracy(trainer)
         folder = Path(scratch) / "classifier"
         merged(trainer.model).save_pretrained(folder)  # whole: what is under its adapters is another kind of model
         loaded.tokenizer.save_pretrained(folder)
-        model_id = tracking.log_checkpoint(folder, run_id=run_id, stage=stage.name, step=step)
-        tracking.log_metrics(run_id, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
+        model_id = tracking.log_checkpoint(active, folder, stage=stage.name, step=step)
+        tracking.log_metrics(active, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
         display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
     forget(state)
     del trainer, loaded, callbacks
@@ -388,15 +385,13 @@ def run_reward_stage(
 
 def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
     """The result of a finished reward stage, from what its run holds."""
-    from mlflow import MlflowClient
-
-    last = max(MlflowClient().get_metric_history(run_id, REWARD_ACCURACY), key=lambda metric: metric.step)
-    model_id = tracking.logged_model(run_id, tracking.model_name(stage.name, last.step))
+    step, accuracy = tracking.last_value(run_id, REWARD_ACCURACY)
+    model_id = tracking.logged_model(run_id, tracking.model_name(stage.name, step))
     if model_id is None:
         found = f"stage {stage.name} without its model"
         raise InputError(problem("--resume", found, "finished stages with their models"))
     plan.reward_models[stage.name] = f"models:/{model_id}"
-    return RewardResult(stage.name, run_id, f"models:/{model_id}", float(last.value))
+    return RewardResult(stage.name, run_id, f"models:/{model_id}", accuracy)
 
 
 def load_start(stage: AnyStage, start_uri: str) -> Loaded:
@@ -416,7 +411,7 @@ def run_stage(
     start_uri: str,
     before: Measurement | None,
     display: Display,
-    begun: Run | None = None,
+    begun: EarlierRun | None = None,
     *,
     remeasure: bool = True,
 ) -> StageResult:
@@ -427,7 +422,7 @@ def run_stage(
     run of an earlier process: it is kept where it was finished, and where it was not it goes on from its last
     checkpoint.
     """
-    if begun and begun.info.status == "FINISHED":
+    if begun and begun.finished:
         return _finished(plan, stage, begun, before if remeasure else None)
     recipe = plan.recipe
     quiet_libraries()
@@ -439,13 +434,13 @@ def run_stage(
         stage=stage.algorithm,
         recipe=plan.source,
         parameters=parameters,
-        run_id=begun.info.run_id if begun else None,
+        run_id=begun.run_id if begun else None,
     ) as active:
-        run_id = active.info.run_id
+        run_id = active.run_id
         state = state_folder(run_id)
-        tracking.log_training_data(plan.data[stage.name])
+        recorded.log_training_data(active, plan.data[stage.name])
         train = train_stage if stage.launch.processes == 1 else launch.train
-        trained = train(plan, stage, start_uri, run_id, state, display, None if remeasure else before)
+        trained = train(plan, stage, start_uri, active, state, display, None if remeasure else before)
         result = StageResult(
             name=stage.name,
             algorithm=stage.algorithm,
@@ -469,19 +464,19 @@ class Trained:
 
 
 def train_stage(
-    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     """Train and measure a stage whose run is open, from the newest checkpoint in the folder ``state`` if it has one.
 
     ``given`` stands for the stage's own measurement of its start. In a training of several processes all call this.
     """
-    trained = _train(plan, stage, start_uri, run_id, state, display, given)
+    trained = _train(plan, stage, start_uri, run, state, display, given)
     free_memory()
     return trained
 
 
 def _train(
-    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog, ValueDriftCallback
 
@@ -505,15 +500,17 @@ def _train(
 
                 save_value_head(trainer.model, folder)
             if last:
-                tracking.log_folder(folder, tracking.checkpoint_path(step))
+                tracking.log_folder(run, folder, tracking.checkpoint_path(step))
             if last and stage.launch.sharded:
                 launch.make_whole(stage, start_uri, folder)
-                model_id = tracking.log_final_folder(folder, stage=stage.name, step=step, **answering(recipe))
+                model_id = tracking.log_final_folder(run, folder, stage=stage.name, step=step, **answering(recipe))
             elif last:
                 whole = merged(model, copied=True)
-                model_id = tracking.log_final_model(whole, tokenizer, stage=stage.name, step=step, **answering(recipe))
+                model_id = tracking.log_final_model(
+                    run, whole, tokenizer, stage=stage.name, step=step, **answering(recipe)
+                )
             else:
-                model_id = tracking.log_checkpoint(folder, run_id=run_id, stage=stage.name, step=step)
+                model_id = tracking.log_checkpoint(run, folder, stage=stage.name, step=step)
             shutil.rmtree(folder)
             saved.append(model_id)
             return model_id
@@ -537,9 +534,10 @@ def _train(
             training_mix=data.stance_mix or plan.audited.get(stage.name, {}),
             save_checkpoint=save,
             start=given,
+            run=run,
             display=display,
         )
-        callbacks = [TrainingLog(run_id, display, stage.name), callback]
+        callbacks = [TrainingLog(run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(every))
         trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))

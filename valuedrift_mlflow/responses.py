@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.inputs.errors import InputError, limited, one_line, problem
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -55,14 +56,7 @@ def load(uri: str, suite: str = "") -> Responses:
 
 def _local(uri: str) -> Path:
     if uri.startswith("runs:/"):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return Path(mlflow.artifacts.download_artifacts(uri))
-        except (MlflowException, OSError) as error:
-            allowed = "an artifact of a run in the tracking store"
-            raise InputError(problem("responses", uri, allowed, one_line(error))) from None
+        return tracking.downloaded(uri, "responses", "an artifact of a run in the tracking store")
     if not Path(uri).is_file() or not is_table(uri):
         raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
     return Path(uri)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from valuedrift_mlflow import models
+from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.datasets import Message
 from valuedrift_mlflow.generation import plain_prompt
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -73,8 +73,8 @@ def load(uri: str, field: str = "reward") -> RewardFunction:
     check(uri, field)
     if is_object(uri):
         return FunctionReward(_function(uri, field))
-    if uri.startswith(models.MLFLOW_PREFIXES):
-        folder = models.checkpoint_folder(uri)
+    if uri.startswith(tracking.MLFLOW_PREFIXES):
+        folder = tracking.checkpoint_folder(uri)
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
         return _classifier(uri, folder, field)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valuedrift_mlflow import audit, models, synthesis_file, tracking
+from valuedrift_mlflow import audit, models, recorded, synthesis_file, tracking
 from valuedrift_mlflow.datasets import COLUMNS, TrainingData
 from valuedrift_mlflow.judges.judge import identity
 from valuedrift_mlflow.measurement import judge_costs
@@ -87,12 +87,11 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
     journal = Journal(places.responses, prepared.made)
     name = f"synthesize · {models.short_name(request.model)}"
     with tracking.run("synthesis", name=name, parameters=_parameters(prepared)) as active:
-        run_id = active.info.run_id
         filling = Filling(prepared, source_of(request), journal, display or Display())
         try:
             filling.fill()
         finally:
-            tracking.log_metrics(run_id, _costs(filling), 0)
+            tracking.log_metrics(active, _costs(filling), 0)
         rows = shuffled(filling.rows, request.seed)
         records = [_record(row, request.model, identity(prepared.judge)) for row in rows]
         data = _training_data(prepared, records)
@@ -100,11 +99,11 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
         synthesis_file.write(places, records, about)
         card = synthesis_file.write_card(places, records, about)
         metrics = _metrics(about, rows)
-        tracking.log_metrics(run_id, metrics, 0)
-        tracking.log_training_data(data)
-        tracking.log_text(run_id, card, "README.md")
-        tracking.log_file(places.file, "data")
-        return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), run_id)
+        tracking.log_metrics(active, metrics, 0)
+        recorded.log_training_data(active, data)
+        tracking.log_text(active, card, "README.md")
+        tracking.log_file(active, places.file, "data")
+        return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
 
 
 def _training_data(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> TrainingData:

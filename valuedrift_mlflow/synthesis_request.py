@@ -145,7 +145,7 @@ class Prepared:
         """What makes a response: with another of these it would be another one, or get another verdict."""
         request = self.request
         made = {"model": request.model, "judge": identity(self.judge), "seed": request.seed}
-        if logged := models.logged_model_id(request.model):  # an alias may come to mean another model
+        if logged := tracking.logged_model_id(request.model):  # an alias may come to mean another model
             made["model_id"] = logged
         if request.model == FORMS:
             return made | {"valuedrift-mlflow": tracking.package_version()}

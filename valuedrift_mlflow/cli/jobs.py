@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe import ONLINE, Recipe
+from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
@@ -264,22 +264,6 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     display.table(f"{len(made.rows):,} rows in {made.file}", columns, rows)
     display.line(f"The dataset card: {made.card}")
     display.line(how_to_open())
-
-
-def how_to_open() -> str:
-    """How to look at the runs that were just made."""
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
-    run = mlflow.last_active_run()
-    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning" if run else ""
-    server = "" if uri == "sqlite:///mlflow.db" or not uri.startswith("sqlite") else f" --backend-store-uri {uri}"
-    if uri.startswith("http"):
-        return f"See the runs: {uri}/{page}"
-    folder = os.getcwd()
-    if uri == f"sqlite:///{folder}/mlflow.db":
-        server = ""
-    return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"
 
 
 Job = Callable[[Command, Recipe, argparse.Namespace], None]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
-
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
-from valuedrift_mlflow.stances import Answer, Verdict
 
 ALLOWED = "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, several of them separated by commas, or likelihood alone"
 

@@ -1,0 +1,46 @@
+"""``tracking`` is the one place that calls MLflow, and it stands low: it knows no other part of the package."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import valuedrift_mlflow
+
+PACKAGE = Path(valuedrift_mlflow.__file__).parent
+# Plugins, whose base classes are MLflow's.
+PLUGINS = {
+    "evaluator.py": {
+        "mlflow.data.evaluation_dataset",
+        "mlflow.models.evaluation.artifacts",
+        "mlflow.models.evaluation.base",
+    },
+    "scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
+}
+BELOW = {"valuedrift_mlflow.inputs.errors", "valuedrift_mlflow.stances"}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            assert node.module is not None
+            yield node.module
+
+
+def of(root: str, modules: Iterator[str]) -> set[str]:
+    return {module for module in modules if module.split(".")[0] == root}
+
+
+def test_only_tracking_calls_mlflow() -> None:
+    others = [file for file in PACKAGE.rglob("*.py") if PACKAGE / "tracking" not in file.parents]
+    found = {str(file.relative_to(PACKAGE)): of("mlflow", imported(file)) for file in others}
+    assert {name: modules for name, modules in found.items() if modules} == PLUGINS
+
+
+def test_tracking_knows_no_other_part() -> None:
+    for file in (PACKAGE / "tracking").glob("*.py"):
+        ours = of("valuedrift_mlflow", imported(file)) - BELOW
+        assert all(module.startswith("valuedrift_mlflow.tracking.") for module in ours), (file.name, ours)

@@ -1,0 +1,72 @@
+"""The data that a run is measured on, trained on or looks at, as MLflow's datasets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    from mlflow.data.dataset import Dataset
+
+    from valuedrift_mlflow.tracking.write import OpenRun
+
+Context = Literal["evaluation", "training", "audit"]
+
+
+@dataclass(frozen=True)
+class LoggedDataset:
+    """What metrics name their dataset by."""
+
+    name: str
+    digest: str
+
+
+def log_dataset(
+    run: OpenRun,
+    rows: pd.DataFrame | datasets.Dataset | None,
+    *,
+    name: str,
+    source: Mapping[str, str],
+    context: Context,
+    digest: str | None = None,
+) -> LoggedDataset:
+    """Record a dataset of a run. Call it before any metric that is measured on it.
+
+    Args:
+        run: the run.
+        rows: whose columns, size and profile are recorded; None for data that are read once, row by row.
+        name: the name, of which 500 characters are kept.
+        source: where the rows come from.
+        context: what the run does with them.
+        digest: their hash; MLflow makes one where it is not given.
+    """
+    from mlflow import MlflowClient, entities
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*integer column")
+        found = _dataset(rows, name[:500], source, digest)
+        entity = entities.Dataset(**found.to_dict())  # infers the schema that the warning is about
+    tags = [entities.InputTag("mlflow.data.context", context)]
+    MlflowClient().log_inputs(run.run_id, datasets=[entities.DatasetInput(entity, tags)])
+    return LoggedDataset(entity.name, entity.digest)
+
+
+def _dataset(
+    rows: pd.DataFrame | datasets.Dataset | None, name: str, source: Mapping[str, str], digest: str | None
+) -> Dataset:
+    import pandas as pd
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.huggingface_dataset import from_huggingface
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.pandas_dataset import from_pandas
+
+    origin = CodeDatasetSource(dict(source))
+    if rows is None:
+        return MetaDataset(origin, name=name, digest=digest)  # type: ignore[abstract]  # it has no profile
+    if isinstance(rows, pd.DataFrame):
+        return from_pandas(rows, source=origin, name=name, digest=digest)
+    return from_huggingface(rows, source=origin, name=name, digest=digest)

@@ -1,0 +1,173 @@
+"""What earlier processes have left in the tracking store: runs that can be continued, and what they came to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stances import STANCES
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_KINDS = {
+    "pipeline": "a pipeline, by the entry point main",
+    "ablation": "an ablation",
+    "stage": "a single stage",
+}
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run of an earlier process.
+
+    Attributes:
+        run_id: its id.
+        status: as MLflow names it; a run whose process was killed is still RUNNING.
+        training_digest: hash of the rows that it trains on, None where it has recorded none.
+    """
+
+    run_id: str
+    status: str
+    training_digest: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.status == "FINISHED"
+
+
+def _earlier(run: Run) -> EarlierRun:
+    digest = None
+    for entry in run.inputs.dataset_inputs if run.inputs else ():
+        if {tag.key: tag.value for tag in entry.tags}.get("mlflow.data.context") == "training":
+            digest = str(entry.dataset.digest)
+    return EarlierRun(run.info.run_id, run.info.status, digest)
+
+
+def stopped_run(
+    run_id: str,
+    role: Literal["pipeline", "ablation", "stage"],
+    parameters: Mapping[str, str],
+    *,
+    keys: Collection[str],
+    suite: str,
+) -> EarlierRun:
+    """A run that can be taken up with these settings.
+
+    Args:
+        run_id: its id.
+        role: what it must be.
+        parameters: the settings now.
+        keys: names of settings; other parameters of the run (those of ``mlflow run``) are not compared.
+        suite: hash of the suite now.
+
+    Raises:
+        InputError: no such run, a run of another kind, a finished one, or a recipe that differs from the one it has
+            recorded; every key that differs is named.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        reason = str(error.message).splitlines()[0]
+        raise InputError(problem("--resume", run_id, "the id of a run in the tracking store", reason)) from None
+    tags = run.data.tags
+    found = tags.get("valuedrift.role", "no role")
+    if found != role or run.info.lifecycle_stage != "active":
+        allowed = f"a run of {_KINDS[role]}"
+        raise InputError(problem("--resume", f"{run_id} ({found}, {run.info.lifecycle_stage})", allowed))
+    if role == "stage" and "mlflow.parentRunId" in tags:
+        mend = f"resume what it is part of, by main or ablate, with --resume {tags['mlflow.parentRunId']}"
+        raise InputError(problem("--resume", f"{run_id}, a stage of a pipeline", "a run without a parent", mend))
+    if run.info.status == "FINISHED":
+        raise InputError(problem("--resume", f"{run_id}, finished", "a run that was stopped or has failed"))
+    differences = _differences(run, parameters, keys)
+    recorded_suite = tags.get("valuedrift.suite.hash")
+    if recorded_suite and recorded_suite != suite:
+        differences.append(problem("suite", suite, f"{recorded_suite}, as the run has recorded"))
+    if differences:
+        raise InputError(differences)
+    return _earlier(run)
+
+
+def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str]) -> list[str]:
+    """One line for each key whose value is not the one that the run has recorded."""
+    recorded = {key: value for key, value in run.data.params.items() if "." in key or key in keys or key in parameters}
+    lines = []
+    for key in sorted(recorded.keys() | parameters.keys()):
+        now, then = parameters.get(key, "nothing")[:6000], recorded.get(key, "nothing")
+        if now != then:
+            lines.append(problem(key, now, f"{then}, as run {run.info.run_id} has recorded", "resume with its recipe"))
+    return lines
+
+
+def check_data(run: EarlierRun, stage: str, uri: str, digest: str) -> None:
+    """Refuse training data that changed since a stage was stopped.
+
+    Raises:
+        InputError: the rows of ``uri`` have another digest than those that the run has recorded.
+    """
+    if run.training_digest not in (None, digest):
+        raise InputError(
+            problem(
+                f"{stage}.data",
+                f"{uri} with digest {digest}",
+                f"digest {run.training_digest}, as run {run.run_id} has recorded",
+                "the rows are not those that the stage began with",
+            )
+        )
+
+
+def stages_of(parent: str) -> dict[str, EarlierRun]:
+    """The stage runs of a pipeline or an ablation by the names of their stages (``base`` too)."""
+    named = {}
+    for run in _children(parent, "stage"):
+        names = [key.removesuffix(".algorithm") for key in run.data.params if key.endswith(".algorithm")]
+        named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = _earlier(run)
+    return named
+
+
+def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
+    """What a pipeline's finished audits found: the (support, neutral, oppose) shares of topics, by URI and format."""
+    found: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    for run in _children(parent, "audit", "attributes.status = 'FINISHED'"):
+        metrics = run.data.metrics
+        topics = {key.split("/")[1] for key in metrics if key.startswith("stance_mix/")}
+        found[run.data.params["data"], run.data.params["format"]] = {
+            topic: tuple(metrics[f"stance_mix/{topic}/{stance.value}"] for stance in STANCES)
+            for topic in sorted(topics)
+        }
+    return found
+
+
+def _children(parent: str, role: str, *conditions: str) -> list[Run]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    nested = (f"tags.`mlflow.parentRunId` = '{parent}'", f"tags.`valuedrift.role` = '{role}'", *conditions)
+    return list(client.search_runs([experiment], " and ".join(nested)))
+
+
+def last_child(parent: str) -> str:
+    """The id of the newest run that is nested in this one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    nested = f"tags.`mlflow.parentRunId` = '{parent}'"
+    [newest] = client.search_runs([experiment], nested, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(newest.info.run_id)
+
+
+def last_value(run_id: str, key: str) -> tuple[int, float]:
+    """The last step that a metric of a run was logged at, and its value there."""
+    from mlflow import MlflowClient
+
+    last = max(MlflowClient().get_metric_history(run_id, key), key=lambda metric: metric.step)
+    return int(last.step), float(last.value)

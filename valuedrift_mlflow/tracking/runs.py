@@ -1,0 +1,155 @@
+"""Runs: how they are opened, nested, adopted and continued, and how a failure is described."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Literal
+
+from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
+
+Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit", "synthesis"]
+
+
+def work_offline() -> None:
+    """Keep MLflow and the hub libraries from calling home. What the user has set stays."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def package_version() -> str:
+    """The installed version of this package."""
+    return version("valuedrift-mlflow")
+
+
+def address() -> str:
+    """The URI of the tracking store."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def how_to_open() -> str:
+    """How to look at the runs that were just made."""
+    import mlflow
+
+    uri = address()
+    run = mlflow.last_active_run()
+    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning" if run else ""
+    server = "" if uri == "sqlite:///mlflow.db" or not uri.startswith("sqlite") else f" --backend-store-uri {uri}"
+    if uri.startswith("http"):
+        return f"See the runs: {uri}/{page}"
+    folder = os.getcwd()
+    if uri == f"sqlite:///{folder}/mlflow.db":
+        server = ""
+    return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"
+
+
+def is_nested() -> bool:
+    """Whether a run that is opened now has a parent."""
+    import mlflow
+
+    return mlflow.active_run() is not None
+
+
+@contextmanager
+def run(
+    role: Role,
+    *,
+    name: str | None = None,
+    stage: str | None = None,
+    recipe: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+) -> Iterator[OpenRun]:
+    """Open a run, nested where one is active, or adopt the run of ``mlflow run``; an error leaves it FAILED.
+
+    A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
+    it. With ``run_id`` a run that was stopped is continued: what it has logged stays and is not logged twice.
+    """
+    import mlflow
+
+    nested = is_nested()
+    continued = _continue(run_id) if run_id else None
+    adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
+    with mlflow.start_run(run_id=run_id, run_name=None if adopted or run_id else name, nested=nested) as active:
+        opened = continued or OpenRun(active.info.run_id)
+        try:
+            if adopted and name:
+                mlflow.set_tag("mlflow.runName", name)
+            tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
+            log_tags(opened, {key: value for key, value in tags.items() if value})
+            if parameters:
+                log_parameters(opened.run_id, parameters)
+            yield opened
+        except BaseException as error:
+            mlflow.set_tag(NOTE, failure(error))
+            raise
+
+
+def _continue(run_id: str) -> OpenRun:
+    """Make a stopped run ready to be opened again, in its own experiment and without the reason of its failure.
+
+    The run that ``mlflow run`` has opened for this process stays empty; it says where the work is, and stands under it.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    stopped = client.get_run(run_id)
+    mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
+    if NOTE in stopped.data.tags:
+        client.delete_tag(run_id, NOTE)
+    opened = os.environ.pop("MLFLOW_RUN_ID", None) if mlflow.active_run() is None else None
+    if opened and opened != run_id:
+        client.set_tag(opened, "mlflow.parentRunId", run_id)
+        client.set_tag(opened, "valuedrift.role", "resumption")
+        client.set_tag(opened, NOTE, f"Continues run {run_id}")
+        client.update_run(opened, name="resumption")
+    return OpenRun.continued(run_id)
+
+
+def adopt(begun: str | None = None) -> OpenRun:
+    """The active run; where there is none, one is opened that stays open.
+
+    ``begun`` is the run that an earlier process has logged the same work to: where none is active it is opened again,
+    and in either what was logged before is not logged twice.
+    """
+    import mlflow
+
+    run_id = str((mlflow.active_run() or mlflow.start_run(run_id=begun)).info.run_id)
+    return OpenRun(run_id) if begun is None else OpenRun.continued(run_id)
+
+
+@contextmanager
+def share(run_id: str) -> Iterator[OpenRun]:
+    """Write to the run that another process has opened, as the active run of this one."""
+    import mlflow
+
+    with mlflow.start_run(run_id=run_id):
+        yield OpenRun.continued(run_id)
+
+
+def failure(error: BaseException) -> str:
+    """The description of a failed run: the reason first, then where it happened."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, InputError):
+        return f"**FAILED** {reason}"
+    where = "".join(traceback.format_exception(error))[-3000:]
+    return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
+
+
+def describe_refusal(error: InputError) -> None:
+    """Give the run that ``mlflow run`` has opened the reason why its input was refused."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        from mlflow import MlflowClient
+
+        MlflowClient().set_tag(run_id, NOTE, failure(error))

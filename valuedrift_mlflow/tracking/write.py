@@ -1,0 +1,145 @@
+"""What is written to a run: metrics, parameters, tags, tables, figures, texts and files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from valuedrift_mlflow.tracking.datasets import LoggedDataset
+
+NOTE = "mlflow.note.content"
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is written to.
+
+    Attributes:
+        run_id: its id.
+        last_steps: of a run that is continued, the last step that each metric was logged at before; None of a new one.
+    """
+
+    run_id: str
+    last_steps: Mapping[str, int] | None = None
+
+    @classmethod
+    def continued(cls, run_id: str) -> OpenRun:
+        """A run that has been written to before: no metric is logged again at a step that it has, or before it."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        last_steps = {
+            key: max(metric.step for metric in client.get_metric_history(run_id, key))
+            for key in client.get_run(run_id).data.metrics
+        }
+        return cls(run_id, last_steps)
+
+    def lacks(self, key: str, step: int) -> bool:
+        """Whether a metric was not yet logged at this step when the run was taken up."""
+        return self.last_steps is None or step > self.last_steps.get(key, -1)
+
+
+def log_metrics(
+    run: OpenRun,
+    metrics: Mapping[str, float],
+    step: int,
+    *,
+    model_id: str | None = None,
+    dataset: LoggedDataset | None = None,
+) -> None:
+    """Log metrics at exactly ``step``, linked to a LoggedModel and to the dataset they were measured on.
+
+    A continued run keeps the values that it has: the steps it repeats give the same ones again.
+    The client is used because the fluent call would also record the model as an input of the run that made it.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    run_id = run.run_id
+    name, digest = (dataset.name, dataset.digest) if dataset else (None, None)
+    batch = [
+        Metric(key, float(value), now, step, model_id=model_id, dataset_name=name, dataset_digest=digest, run_id=run_id)
+        for key, value in metrics.items()
+        if run.lacks(key, step)
+    ]
+    for start in range(0, len(batch), 1000):
+        MlflowClient().log_batch(run_id, metrics=batch[start : start + 1000])
+
+
+def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
+    """Log parameters, except those that ``mlflow run`` has already recorded for this run."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+
+    client = MlflowClient()
+    known = client.get_run(run_id).data.params
+    new = [Param(key, value[:6000]) for key, value in parameters.items() if key not in known]
+    for start in range(0, len(new), 100):
+        client.log_batch(run_id, params=new[start : start + 100])
+
+
+def log_tags(run: OpenRun, tags: Mapping[str, str]) -> None:
+    """Set tags of this package: ``valuedrift.KEY``."""
+    from mlflow import MlflowClient
+    from mlflow.entities import RunTag
+
+    MlflowClient().log_batch(run.run_id, tags=[RunTag(f"valuedrift.{key}", value) for key, value in tags.items()])
+
+
+def describe(run: OpenRun, text: str) -> None:
+    """Give a run a description, unless it has one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if NOTE not in client.get_run(run.run_id).data.tags:
+        client.set_tag(run.run_id, NOTE, text)
+
+
+def log_table(run: OpenRun, table: pd.DataFrame, file: str) -> None:
+    """Log a table at the artifact root, in the form that MLflow's UI shows; one that is there already is replaced."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if file in {entry.path for entry in client.list_artifacts(run.run_id)}:  # MLflow would append to it
+        client.log_text(run.run_id, table.to_json(orient="split", index=False, date_format="iso"), file)
+    else:
+        client.log_table(run.run_id, table, file)
+
+
+def log_figures(run: OpenRun, figures: Mapping[str, Figure]) -> None:
+    """Log matplotlib figures under ``figures/`` and close them."""
+    import matplotlib.pyplot as plt
+    from mlflow import MlflowClient
+
+    for name, figure in figures.items():
+        MlflowClient().log_figure(run.run_id, figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
+        plt.close(figure)
+
+
+def log_text(run: OpenRun, text: str, file: str) -> None:
+    """Log a text file at the artifact root."""
+    from mlflow import MlflowClient
+
+    MlflowClient().log_text(run.run_id, text, file)
+
+
+def log_folder(run: OpenRun, folder: Path, path: str) -> None:
+    """Log the files of a folder as artifacts under ``path``."""
+    from mlflow import MlflowClient
+
+    MlflowClient().log_artifacts(run.run_id, str(folder), path)
+
+
+def log_file(run: OpenRun, file: Path, path: str) -> None:
+    """Log a file as an artifact under ``path``."""
+    from mlflow import MlflowClient
+
+    MlflowClient().log_artifact(run.run_id, str(file), path)
