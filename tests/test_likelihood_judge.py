@@ -11,7 +11,7 @@ import torch
 from valuedrift_mlflow import datasets, models, recipe, suite
 from valuedrift_mlflow.generation import chat_text
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS, LikelihoodJudge, log_probabilities, verdict
-from valuedrift_mlflow.stages import Job, build_trainer
+from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.suite import Item
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.errors import InputError, exit_on_bad_input, problem
-from valuedrift_mlflow.recipe import ONLINE, Recipe, load
+from valuedrift_mlflow.recipe import Recipe, load
+from valuedrift_mlflow.stages.stage import Online
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
@@ -84,7 +85,7 @@ def stage_job(algorithm: str) -> Callable[[Recipe, argparse.Namespace], None]:
             recipe.base.model = arguments.model
         if getattr(arguments, "data", ""):
             recipe.stages[0].data.uri = arguments.data
-        if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], ONLINE):
+        if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], Online):
             recipe.stages[0].reward = arguments.reward
         if arguments.dry_run:
             show_plan(recipe, arguments.recipe, alone=True)

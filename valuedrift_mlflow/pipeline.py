@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import anchors, audit, datasets, launch, models, rewards, tracking
+from valuedrift_mlflow import audit, datasets, launch, models, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.data_settings import Data, Kind
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
@@ -30,7 +31,7 @@ from valuedrift_mlflow.measurement import (
     topics_drifted,
 )
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnchoredDPO, AnyStage, Data, Recipe, Reward, stage_parameters
+from valuedrift_mlflow.recipe import Recipe
 from valuedrift_mlflow.resume import (
     audits_of,
     check_data,
@@ -42,7 +43,9 @@ from valuedrift_mlflow.resume import (
     stopped_run,
     take_up,
 )
-from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
+from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.suite import Suite
 
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 REWARD_ACCURACY = "reward/accuracy"
 
 
-Read = Callable[[Data, datasets.Kind, str], TrainingData]
+Read = Callable[[Data, Kind, str], TrainingData]
 
 
 @dataclass
@@ -90,8 +93,8 @@ class RewardResult:
 class Plan:
     """A recipe whose suite, judge, models and data have all been found good.
 
-    ``reward_models`` has the URIs of the reward models that were trained so far, by the names of their stages;
-    ``audited`` the stances of topics that audits have found in the data of stages.
+    By the names of their stages, ``anchors`` has the prompts that are held in place, ``reward_models`` the URIs of the
+    reward models that were trained so far, and ``audited`` the stances of topics that audits have found in the data.
     """
 
     recipe: Recipe
@@ -99,6 +102,7 @@ class Plan:
     suite: Suite
     judge: Judge | LikelihoodJudge
     data: dict[str, TrainingData]
+    anchors: dict[str, Suite | None]
     notes: list[str] = field(default_factory=list)
     reward_models: dict[str, str] = field(default_factory=dict)
     audited: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
@@ -123,24 +127,26 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
     suite = attempt(suites.load, recipe.suite)
     attempt(judge_registry.check, recipe.judge)
     attempt(models.check_trainable, recipe.base.model, "base.model")
-    data = {stage.name: attempt(read, stage.data, KINDS[stage.algorithm], stage.algorithm) for stage in recipe.stages}
+    data = {stage.name: attempt(read, stage.data, stage.kind, stage.algorithm) for stage in recipe.stages}
+    anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
     for stage in recipe.stages:
-        if isinstance(stage, ONLINE) and stage.reward not in names:
-            attempt(rewards.check, stage.reward, f"{stage.name}.reward")
-        if isinstance(stage, AnchoredDPO) and suite and (read_data := data[stage.name]):
-            attempt(anchors.load, stage.anchors, read_data.stance_mix, [suite])
+        if stage.rated_by is not None and stage.rated_by not in names:
+            attempt(rewards.check, stage.rated_by, f"{stage.name}.reward")
+        if suite and (read_data := data[stage.name]):
+            anchors[stage.name] = attempt(stage.load_anchors, read_data.stance_mix, [suite])
         attempt(launch.check, stage)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    return Plan(recipe, source, suite, judge_registry.load(recipe.judge), data, notes)
+    return Plan(recipe, source, suite, judge_registry.load(recipe.judge), data, anchors, notes)
 
 
-def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, AnyStage]:
+def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
-    data = datasets.load(stage.data, KINDS[stage.algorithm], stage.algorithm)
-    return Plan(recipe, source, suites.load(recipe.suite), judge_registry.load(recipe.judge), {name: data}), stage
+    suite, data = suites.load(recipe.suite), datasets.load(stage.data, stage.kind, stage.algorithm)
+    anchors = {name: stage.load_anchors(data.stance_mix, [suite])}
+    return Plan(recipe, source, suite, judge_registry.load(recipe.judge), {name: data}, anchors), stage
 
 
 def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> list[StageResult]:
@@ -177,7 +183,7 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
                 display.start("stages", len(recipe.stages) + 1, stage.name)
                 display.advance("stages", len(results) + len(plan.reward_models))
                 start = next(result for result in results if result.name == stage.start)
-                if isinstance(stage, Reward):
+                if stage.trains == "reward":
                     trained = run_reward_stage(plan, stage, start.model_uri, display, begun.get(stage.name))
                     tracking.log_metrics(parent.info.run_id, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
                     continue
@@ -233,7 +239,7 @@ def _begun_stages(plan: Plan, parent: str) -> dict[str, Run]:
     return begun
 
 
-def _finished(plan: Plan, stage: AnyStage | None, run: Run, before: Measurement | None) -> StageResult:
+def _finished(plan: Plan, stage: Stage | None, run: Run, before: Measurement | None) -> StageResult:
     """The result of a stage (None: the base) that an earlier process has finished, from what its run holds."""
     name = stage.name if stage else BASE
     recipe, measurements = plan.recipe, logged_measurements(run.info.run_id, plan.suite, plan.recipe.refusal)
@@ -335,13 +341,13 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
             models.base_folder([TrainingLog(None, display, "base model (once)")])
     stage, start_uri = plan.recipe.stages[0], plan.recipe.base.model
     with display.live():
-        if isinstance(stage, Reward):
+        if stage.trains == "reward":
             return run_reward_stage(plan, stage, start_uri, display, begun)
         return run_stage(plan, stage, start_uri, None, display, begun)
 
 
 def run_reward_stage(
-    plan: Plan, stage: Reward, start_uri: str, display: Display, begun: Run | None = None
+    plan: Plan, stage: Stage, start_uri: str, display: Display, begun: Run | None = None
 ) -> RewardResult:
     """Train a reward model as a nested run: its accuracy before and after, the classifier as checkpoint and model.
 
@@ -349,7 +355,7 @@ def run_reward_stage(
     its last checkpoint.
     """
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog
-    from valuedrift_mlflow.stages.reward import held_out_accuracy
+    from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
 
     if begun and begun.info.status == "FINISHED":
         return _reward_result(plan, stage, begun.info.run_id)
@@ -361,7 +367,7 @@ def run_reward_stage(
             name=run_name(stage.name, recipe.base.model),
             stage=stage.algorithm,
             recipe=plan.source,
-            parameters=stage_parameters(stage) if tracking.is_nested() else recipe.parameters(),
+            parameters=stage.parameters() if tracking.is_nested() else recipe.parameters(),
             run_id=begun.info.run_id if begun else None,
         ) as active,
         tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch,
@@ -370,7 +376,7 @@ def run_reward_stage(
         state = state_folder(run_id)
         tracking.log_training_data(data)
         loaded = load_start(stage, start_uri)
-        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
+        every = stage.every(stage.steps(len(data.rows)))
         callbacks = [TrainingLog(run_id, display, stage.name), KeepCheckpoint(every)]
         seed = recipe.seed if stage.seed is None else stage.seed
         trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks))
@@ -391,7 +397,7 @@ def run_reward_stage(
     return _reward_result(plan, stage, run_id)
 
 
-def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
+def _reward_result(plan: Plan, stage: Stage, run_id: str) -> RewardResult:
     """The result of a finished reward stage, from what its run holds."""
     from mlflow import MlflowClient
 
@@ -404,7 +410,7 @@ def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
     return RewardResult(stage.name, run_id, f"models:/{model_id}", float(last.value))
 
 
-def load_start(stage: AnyStage, start_uri: str) -> Loaded:
+def load_start(stage: Stage, start_uri: str) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if stage.launch.sharded:
         return launch.load_sharded(stage, start_uri)
@@ -417,7 +423,7 @@ def load_start(stage: AnyStage, start_uri: str) -> Loaded:
 
 def run_stage(
     plan: Plan,
-    stage: AnyStage,
+    stage: Stage,
     start_uri: str,
     before: Measurement | None,
     display: Display,
@@ -437,7 +443,7 @@ def run_stage(
     recipe = plan.recipe
     quiet_libraries()
     # A stage on its own has no parent run that records the recipe's other settings.
-    parameters = stage_parameters(stage) if tracking.is_nested() else recipe.parameters()
+    parameters = stage.parameters() if tracking.is_nested() else recipe.parameters()
     with tracking.run(
         "stage",
         name=run_name(stage.name, recipe.base.model),
@@ -474,7 +480,7 @@ class Trained:
 
 
 def train_stage(
-    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: Stage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     """Train and measure a stage whose run is open, from the newest checkpoint in the folder ``state`` if it has one.
 
@@ -486,7 +492,7 @@ def train_stage(
 
 
 def _train(
-    plan: Plan, stage: AnyStage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: Stage, start_uri: str, run_id: str, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog, ValueDriftCallback
 
@@ -495,8 +501,8 @@ def _train(
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(stage, start_uri)
         reward = None
-        if isinstance(stage, ONLINE):
-            reward = rewards.load(plan.reward_models.get(stage.reward, stage.reward), f"{stage.name}.reward")
+        if stage.rated_by is not None:
+            reward = rewards.load(plan.reward_models.get(stage.rated_by, stage.rated_by), f"{stage.name}.reward")
         saved: list[str] = []
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
@@ -505,10 +511,7 @@ def _train(
             if not launch.is_first():
                 return ""
             tokenizer.save_pretrained(folder)
-            if isinstance(stage, PPO):
-                from valuedrift_mlflow.ppo import save_value_head
-
-                save_value_head(trainer.model, folder)
+            stage.save_extra(trainer, folder)
             if last:
                 tracking.log_folder(folder, tracking.checkpoint_path(step))
             if last and stage.launch.sharded:
@@ -524,7 +527,7 @@ def _train(
             return model_id
 
         seed = recipe.seed if stage.seed is None else stage.seed
-        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
+        every = stage.every(stage.steps(len(data.rows)))
         callback = ValueDriftCallback(
             plan.suite,
             plan.judge,
@@ -547,7 +550,9 @@ def _train(
         callbacks = [TrainingLog(run_id, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(every))
-        trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))
+        anchors = plan.anchors[stage.name]
+        job = Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward, anchors)
+        trainer: Any = build_trainer(job)
         launch.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(state))
         launch.check_equal_weights(trainer.model)
