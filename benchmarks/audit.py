@@ -93,10 +93,10 @@ def compare_readers(path: Path) -> None:
     from sklearn.pipeline import make_pipeline
 
     from valuedrift_mlflow import judges
+    from valuedrift_mlflow.data_settings import Data
     from valuedrift_mlflow.datasets import stream
     from valuedrift_mlflow.embedded import corpus
     from valuedrift_mlflow.matching import question, response
-    from valuedrift_mlflow.recipe import Data
     from valuedrift_mlflow.stances import Answer
 
     rows = islice(stream(Data(uri=str(path))), RESPONSES // 2)

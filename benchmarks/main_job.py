@@ -48,7 +48,7 @@ TIMED = (
     ("valuedrift_mlflow.measurement", "measure", "evaluation: answers and verdicts"),
     ("valuedrift_mlflow.measurement", "analyse_measurements", "evaluation: intervals and tests"),
     ("valuedrift_mlflow.reference", "reference_kl", "evaluation: KL"),
-    ("valuedrift_mlflow.stages", "build_trainer", LOADING),
+    ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
     ("valuedrift_mlflow.pipeline", "prepare", LOADING),
 )
@@ -90,7 +90,12 @@ def time_the_job() -> None:
     tracking.work_offline()  # as the job does before it imports anything large
     with part(IMPORTS):
         # Imported together and first, or each would count for the part that happens to need it first.
-        for module in ("mlflow.pyfunc", "seaborn", "valuedrift_mlflow.stages.pretrain", "trl.trainer.dpo_trainer"):
+        for module in (
+            "mlflow.pyfunc",
+            "seaborn",
+            "valuedrift_mlflow.stages.pretrain_trainer",
+            "trl.trainer.dpo_trainer",
+        ):
             resolve_name(module)
         for timed in TIMED:
             time_calls(*timed)
@@ -98,20 +103,22 @@ def time_the_job() -> None:
 
 def train_only(settings: str) -> None:
     """In a process of its own: the base model where it is not cached, and every stage from the model it starts from."""
-    from valuedrift_mlflow import datasets, models, recipe, stages
+    from valuedrift_mlflow import datasets, models, recipe
+    from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+    from valuedrift_mlflow.stages.stage import BASE
 
     time_calls("transformers.Trainer", "train", TRAINING)
     plan, _ = recipe.load("embedded", settings).merged()
     start = models.load(plan.base.model)
     SECONDS[BASE_TRAINING] = SECONDS.pop(TRAINING, 0.0)
-    trained = {recipe.BASE: start.model}
+    trained = {BASE: start.model}
     for stage in plan.stages:
-        data = datasets.load(stage.data, stages.KINDS[stage.algorithm])
+        data = datasets.load(stage.data, stage.kind)
         model, seed = copy.deepcopy(trained[stage.start]), plan.seed if stage.seed is None else stage.seed
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = stages.build_trainer(stages.Job(stage, model, start.tokenizer, data, Path(scratch), seed))
+            trainer = build_trainer(Job(stage, model, start.tokenizer, data, Path(scratch), seed))
             trainer.train()
-        trained[stage.name] = stages.merged(trainer.model)
+        trained[stage.name] = merged(trainer.model)
     save()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from valuedrift_mlflow.advantages import (
+from valuedrift_mlflow.stages.ppo_math import (
     advantages_and_returns,
     clipped_policy_loss,
     clipped_value_loss,

@@ -10,7 +10,7 @@ import torch
 from mlflow import MlflowClient
 from torch.nn.functional import logsigmoid
 
-from valuedrift_mlflow import datasets, models, recipe, rewards
+from valuedrift_mlflow import datasets, models, recipe
 from valuedrift_mlflow.callback import TrainingLog
 from valuedrift_mlflow.datasets import Kind, TrainingData
 from valuedrift_mlflow.display import Display
@@ -19,8 +19,9 @@ from valuedrift_mlflow.embedded.rewards import opposes
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.pipeline import RewardResult, prepare, run_pipeline, run_single_stage
-from valuedrift_mlflow.recipe import ALGORITHMS, AnyStage
-from valuedrift_mlflow.stages import KINDS, Job, build_trainer, merged, total_steps
+from valuedrift_mlflow.stages import ALGORITHMS, rewards
+from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.stage import Stage
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"
 FEW = PAIRS.replace("size=40", "size=4")
@@ -41,19 +42,19 @@ def tree_of(algorithm: str, **settings: Any) -> dict[str, Any]:
     return tree | settings
 
 
-def stage_of(algorithm: str, **settings: Any) -> AnyStage:
+def stage_of(algorithm: str, **settings: Any) -> Stage:
     return recipe.validate({"stages": [tree_of(algorithm, **settings)]}).stages[0]
 
 
 def trainer_of(
     loaded: Loaded,
     scratch: Path,
-    stage: AnyStage,
+    stage: Stage,
     data: TrainingData | None = None,
     reward: Callable[..., torch.Tensor] = lengths_of,
     callbacks: Sequence[Any] = (),
 ) -> Any:
-    rows = data or datasets.load(stage.data, KINDS[stage.algorithm])
+    rows = data or datasets.load(stage.data, stage.kind)
     rated = reward if stage.algorithm in SAMPLING else None
     return build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch, 0, callbacks, rated))
 
@@ -279,7 +280,7 @@ def test_a_model_without_a_chat_template_is_asked_as_evaluation_asks_it(
 ) -> None:
     loaded = models.load(str(random_folder))
     loaded.tokenizer.chat_template = None
-    data = made(KINDS[algorithm], ["Do you agree?"] * 20)
+    data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 20)
     asked: list[Any] = []
 
     def reward(prompts: Any, responses: Sequence[str]) -> torch.Tensor:
@@ -327,20 +328,20 @@ def test_rows_without_room_for_an_answer_are_dropped_up_to_one_in_a_hundred(
 ) -> None:
     loaded = models.load(str(random_folder))
     stage = stage_of(algorithm, max_steps=1, max_length=64)
-    data = made(KINDS[algorithm], ["Do you agree?"] * 99 + [LONG])
+    data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 99 + [LONG])
     trainer = trainer_of(loaded, tmp_path, stage, data)
     kept = len(trainer.train_dataset) + (len(trainer.eval_dataset) if algorithm == "reward" else 0)
     assert kept == 99
     trainer.train()
     assert math.isfinite(first(trainer))
     with pytest.raises(InputError, match=rf"{algorithm}\.max_length.*2 of 100 rows"):
-        trainer_of(loaded, tmp_path, stage, made(KINDS[algorithm], ["Do you agree?"] * 98 + [LONG] * 2))
+        trainer_of(loaded, tmp_path, stage, made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 98 + [LONG] * 2))
 
 
 @pytest.mark.parametrize("algorithm", ["simpo", "orpo", "kto"])
 def test_a_cut_answer_still_trains(random_folder: Path, tmp_path: Path, algorithm: str) -> None:
     loaded = models.load(str(random_folder))
-    data = made(KINDS[algorithm], ["Do you agree?"] * 8, LONG)
+    data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 8, LONG)
     trainer = trainer_of(loaded, tmp_path, stage_of(algorithm, max_steps=1, max_length=32), data)
     found = sequences(trainer)
     assert max(len(ids) for ids, _ in found) == 32
@@ -426,9 +427,9 @@ def test_sampling_stages_learn_what_is_rewarded(base: str, tmp_path: Path, algor
 
 def test_steps_of_sampling_stages_count_responses() -> None:
     """100 prompts with 2 responses each are 200 responses, 50 batches of 4; of 101 prompts one fills no batch."""
-    assert total_steps(stage_of("rloo", epochs=1), rows=100) == 50
-    assert total_steps(stage_of("rloo", epochs=1), rows=101) == 50
-    assert total_steps(stage_of("ppo", epochs=2, ppo_epochs=3, reward="reward:function"), rows=10) == 2 * 3 * (10 // 4)
+    assert stage_of("rloo", epochs=1).steps(rows=100) == 50
+    assert stage_of("rloo", epochs=1).steps(rows=101) == 50
+    assert stage_of("ppo", epochs=2, ppo_epochs=3, reward="reward:function").steps(rows=10) == 2 * 3 * (10 // 4)
 
 
 # Bad settings --------------------------------------------------------------------------------------------------------
@@ -497,7 +498,7 @@ def test_rewards_and_data_are_checked_before_any_model_is_loaded(store: Path, tm
 def test_every_algorithm_has_a_recipe_that_is_ready_to_run(name: str) -> None:
     plan = prepare(recipe.load(name), name)
     assert [stage.algorithm for stage in plan.recipe.stages] == [name]
-    assert plan.data[name].kind == KINDS[name]
+    assert plan.data[name].kind == ALGORITHMS[name].kind
 
 
 # Rewards -------------------------------------------------------------------------------------------------------------

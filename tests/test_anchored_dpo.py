@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from valuedrift_mlflow import anchors, datasets, judges, models, recipe, suite
-from valuedrift_mlflow.callback import ValueDriftCallback
+from valuedrift_mlflow import anchors, datasets, judges, models, pipeline, recipe, suite
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.generation import Sampling, TransformersGenerator, chat_text, encode
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
 from valuedrift_mlflow.measurement import Measurement, analyse_measurements, measure
-from valuedrift_mlflow.recipe import AnyStage, Data
-from valuedrift_mlflow.stages import KINDS, Job, build_trainer
+from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.stages.tokens import prompt_and_answer
 from valuedrift_mlflow.stances import STANCES
 
@@ -24,14 +24,15 @@ FEW = {"data": f"{PAIRS}&size=40", "batch_size": 4, "max_length": 256}
 ANCHORED = {"anchor_batch_size": 2, "anchor_tokens": 8, "max_steps": 1}
 
 
-def stage_of(algorithm: str, **settings: Any) -> AnyStage:
+def stage_of(algorithm: str, **settings: Any) -> Stage:
     return recipe.validate({"stages": [{"name": algorithm, "algorithm": algorithm, **FEW, **settings}]}).stages[0]
 
 
-def trainer_of(uri: str, scratch: Path, stage: AnyStage, seed: int = 0) -> Any:
+def trainer_of(uri: str, scratch: Path, stage: Stage, seed: int = 0) -> Any:
     loaded = models.load(uri)
-    rows = datasets.load(stage.data, KINDS[stage.algorithm])
-    return build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch, seed))
+    rows = datasets.load(stage.data, stage.kind)
+    held = stage.load_anchors(rows.stance_mix, [])
+    return build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch, seed, anchors=held))
 
 
 def anchored(folder: Path, scratch: Path, seed: int = 0, **settings: Any) -> Any:
@@ -196,12 +197,14 @@ def test_without_weight_it_is_dpo(random_folder: Path, tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
-def test_the_stage_checks_its_anchors_against_what_it_is_measured_with(random_folder: Path, tmp_path: Path) -> None:
-    loaded, stage = models.load(str(random_folder)), stage_of("anchored_dpo", **ANCHORED, anchors="vaes?per_topic=2")
-    rows = datasets.load(stage.data, "pairs")
-    callback = ValueDriftCallback("vaes?topics=religion&per_topic=10")
+def test_a_plan_has_the_anchors_and_checks_them_against_what_it_measures() -> None:
+    measured = {"suite": "vaes?topics=religion&per_topic=10"}
+    tree = {"name": "hold", "algorithm": "anchored_dpo", **FEW, **ANCHORED}
+    plan = pipeline.prepare(recipe.validate(measured | {"stages": [tree]}), "own")
+    assert plan.anchors == {"hold": anchors.load("embedded:anchors", [TOPIC])}
+    stages = [tree | {"anchors": "vaes?per_topic=2"}]
     with pytest.raises(InputError, match=r"anchors vaes.per_topic=2 item religion"):
-        build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, 0, [callback]))
+        pipeline.prepare(recipe.validate(measured | {"stages": stages}), "own")
 
 
 def test_every_anchor_has_its_turn_and_draws_follow_the_seed(random_folder: Path, tmp_path: Path) -> None:

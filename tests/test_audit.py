@@ -14,11 +14,11 @@ from valuedrift_mlflow import datasets, judges
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit import audit, examine
 from valuedrift_mlflow.audit_findings import Audit
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.matching import Matcher
 from valuedrift_mlflow.outlook import expected_drift
-from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.stances import STANCES
 
 ROOT = Path(__file__).parent.parent

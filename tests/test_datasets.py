@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from valuedrift_mlflow import datasets
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.datasets import Kind, Message, TrainingData
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.recipe import Data
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 

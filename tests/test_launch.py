@@ -19,7 +19,6 @@ from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.measurement import analyse_measurements
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_single_stage
-from valuedrift_mlflow.stages import total_steps
 
 ROOT = Path(__file__).parent.parent
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=80"
@@ -135,7 +134,7 @@ def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) ->
 def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, tmp_path: Path) -> None:
     """As happens where a launcher starts one process in silence."""
     from valuedrift_mlflow import datasets
-    from valuedrift_mlflow.stages import Job, build_trainer
+    from valuedrift_mlflow.stages.job import Job, build_trainer
 
     stage = settings(str(random_folder), STAGES["sft"], processes=2, batch=2).stages[0]
     loaded = models.load(str(random_folder))
@@ -155,7 +154,7 @@ def test_an_entry_point_inside_torchrun_is_refused(base: str, monkeypatch: pytes
 
 def test_an_epoch_has_fewer_steps_the_more_processes_there_are() -> None:
     stage = settings("embedded:base", STAGES["sft"] | {"max_steps": None, "epochs": 2}, processes=3, batch=4).stages[0]
-    assert total_steps(stage, rows=100) == 18  # ceil(100 / 12) = 9 steps an epoch
+    assert stage.steps(rows=100) == 18  # ceil(100 / 12) = 9 steps an epoch
 
 
 def test_the_checksum_sees_any_change_of_any_weight() -> None:

@@ -16,7 +16,7 @@ from valuedrift_mlflow.generation import FunctionGenerator, Sampling, chat_text
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS, LikelihoodJudge, log_probabilities, verdict
 from valuedrift_mlflow.measurement import judge_existing, measure
-from valuedrift_mlflow.stages import Job, build_trainer
+from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.suite import Item
 

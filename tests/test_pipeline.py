@@ -9,10 +9,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from valuedrift_mlflow import datasets, models, recipe, report
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
-from valuedrift_mlflow.recipe import Data
 
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
 PAIRS = "embedded:pairs?gap=1&size=40"

@@ -10,21 +10,32 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    TrainingArguments,
+)
 
 import valuedrift_mlflow
-from valuedrift_mlflow import datasets, models, recipe, rewards
-from valuedrift_mlflow.advantages import masked_mean, masked_moments
+from valuedrift_mlflow import datasets, models, recipe
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.ppo import METRICS, VALUE_HEAD, PPOConfig, PPOTrainer, Rollout
-from valuedrift_mlflow.recipe import Data
-from valuedrift_mlflow.rewards import RewardFunction
-from valuedrift_mlflow.stages import Job, build_trainer, merged
+from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.ppo import PPO
+from valuedrift_mlflow.stages.ppo_math import masked_mean, masked_moments
+from valuedrift_mlflow.stages.ppo_trainer import METRICS, VALUE_HEAD, PPOTrainer, Rollout
+from valuedrift_mlflow.stages.rewards import RewardFunction
+from valuedrift_mlflow.stages.stage import Stage
 
 WORDS = [f"w{number}" for number in range(20)]
 PAD, END = 0, 1
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+OWN = PPO.model_fields.keys() - Stage.model_fields.keys()  # the settings that are PPO's own
 LN_22 = 3.09  # a model with small random weights chooses evenly among 22 tokens
 
 
@@ -88,7 +99,7 @@ def toy_trainer(
     adapters: LoraConfig | None = None,
     **settings: Any,
 ) -> PPOTrainer:
-    defaults = {
+    defaults: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": 4,
         "per_device_train_batch_size": 16,
@@ -99,12 +110,15 @@ def toy_trainer(
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,
-        "response_length": 6,
-        "missing_eos_penalty": 0.0,
+        "remove_unused_columns": False,
     }
+    own: dict[str, Any] = {"name": "toy", "algorithm": "ppo", "data": "toy", "reward": "toy:toy"}
+    own |= {"response_length": 6, "missing_eos_penalty": 0.0}
+    own |= {key: settings.pop(key) for key in OWN & settings.keys()}
     trainer = PPOTrainer(
         model=model or toy_model(),
-        args=PPOConfig(**defaults | settings),
+        args=TrainingArguments(**defaults | settings),
+        settings=PPO.model_validate(own),
         reward=reward,
         train_dataset=toy_prompts(prompts),
         processing_class=toy_tokenizer(),
@@ -191,7 +205,7 @@ def test_before_the_first_step_the_ratio_is_1_and_the_kl_0(tmp_path: Path, adapt
 
 def test_estimates_are_those_of_each_response_on_its_own(tmp_path: Path) -> None:
     """Against the logits of prompt and response without any padding, and the response's own distribution."""
-    trainer = toy_trainer(tmp_path, temperature=0.7)
+    trainer = toy_trainer(tmp_path, rollout_temperature=0.7)
     torch.nn.init.normal_(trainer.model.policy.lm_head.weight, std=0.5)  # away from even chances and the reference
     torch.nn.init.normal_(trainer.model.value_head.weight)
     rollout = rollout_of(trainer)

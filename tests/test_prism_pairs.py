@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from valuedrift_mlflow import datasets
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.messages import assistant, user
-from valuedrift_mlflow.recipe import Data
 
 Answer = tuple[str, float | None, bool]  # text, score, gone on with
 

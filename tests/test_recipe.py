@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ import pytest
 from pydantic import BaseModel
 
 from valuedrift_mlflow import recipe
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.stages import ALGORITHMS
+from valuedrift_mlflow.stages.stage import LoRA
 
 SFT = {"name": "sft", "algorithm": "sft", "data": "answers.jsonl"}
 
@@ -79,6 +84,13 @@ def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, tex
     [line] = setting_problems(str(file), "")
     assert str(file) in line
     assert "YAML mapping" in line
+
+
+def test_a_recipe_is_read_without_the_libraries_that_train() -> None:
+    heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'mlflow', 'pandas'}"
+    code = f"import sys; from valuedrift_mlflow import recipe; recipe.load('main'); print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 # Problems ------------------------------------------------------------------------------------------------------------
@@ -253,7 +265,7 @@ def test_what_is_not_given_is_not_recorded() -> None:
 
 
 def test_the_table_has_every_key_of_the_models() -> None:
-    models: list[type[BaseModel]] = [Recipe, recipe.Base, recipe.Data, recipe.LoRA, *recipe.ALGORITHMS.values()]
+    models: list[type[BaseModel]] = [Recipe, recipe.Base, Data, LoRA, *ALGORITHMS.values()]
     fields = {field.serialization_alias or name for model in models for name, field in model.model_fields.items()}
     quoted = re.findall(r"`([^`]+)`", recipe.markdown_table())
     assert fields <= {part for key in quoted for part in key.split(".")}

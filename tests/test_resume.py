@@ -11,10 +11,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import callback, models, recipe, rewards, tracking
+from valuedrift_mlflow import callback, models, recipe, tracking
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.stages import rewards
 
 ROOT = Path(__file__).parent.parent
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=20"}

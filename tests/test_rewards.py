@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-from valuedrift_mlflow import models, rewards, tracking
+from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.stages import rewards
 
 QUESTION = [{"role": "user", "content": "Is rent control fair?"}]
 DIALOGUE = [

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from valuedrift_mlflow import arrow_rows, datasets, models, recipe
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.recipe import AnyStage, Data
-from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
+from valuedrift_mlflow.stages import ALGORITHMS
+from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.stage import Stage
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
 
 
-def stage_of(algorithm: str, data: str, **settings: Any) -> AnyStage:
+def stage_of(algorithm: str, data: str, **settings: Any) -> Stage:
     tree = {"name": algorithm, "algorithm": algorithm, "data": data, "batch_size": 4, "max_length": 256, **settings}
     return recipe.validate({"stages": [tree]}).stages[0]
 
 
-def trainer_of(
-    folder: Path, scratch: Path, stage: AnyStage, data: TrainingData | None = None, model: Any = None
-) -> Any:
+def trainer_of(folder: Path, scratch: Path, stage: Stage, data: TrainingData | None = None, model: Any = None) -> Any:
     loaded = models.load(str(folder))
     kind = "pairs" if stage.algorithm == "dpo" else "sft"
     rows = data or datasets.load(stage.data, kind)
@@ -106,7 +106,7 @@ def test_a_stage_learns_the_same_from_rows_on_disk(
     for held in (10_000, 10):  # rows that are kept in memory
         monkeypatch.setattr(arrow_rows, "IN_MEMORY", held)
         stage, loaded = stage_of(algorithm, data, **more), models.load(str(random_folder))
-        rows = datasets.load(stage.data, KINDS[algorithm])
+        rows = datasets.load(stage.data, ALGORITHMS[algorithm].kind)
         assert isinstance(rows.rows, list) == (held == 10_000)
         job = Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0, reward=_length)
         trainer = build_trainer(job)
@@ -182,8 +182,8 @@ def test_a_single_prompt_that_is_too_long_is_dropped(random_folder: Path, tmp_pa
 
 def test_steps_and_checkpoints() -> None:
     by_epochs = stage_of("sft", ANSWERS, epochs=3, batch_size=8, gradient_accumulation=2)
-    assert total_steps(by_epochs, rows=100) == 21  # ceil(100 / 16) = 7 steps an epoch
-    assert total_steps(stage_of("sft", ANSWERS, max_steps=50), rows=100) == 50
-    assert checkpoint_every(by_epochs, 200) == 20
-    assert checkpoint_every(by_epochs, 4) == 1
-    assert checkpoint_every(stage_of("sft", ANSWERS, checkpoint_every=7), 200) == 7
+    assert by_epochs.steps(rows=100) == 21  # ceil(100 / 16) = 7 steps an epoch
+    assert stage_of("sft", ANSWERS, max_steps=50).steps(rows=100) == 50
+    assert by_epochs.every(200) == 20
+    assert by_epochs.every(4) == 1
+    assert stage_of("sft", ANSWERS, checkpoint_every=7).every(200) == 7

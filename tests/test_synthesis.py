@@ -15,11 +15,11 @@ from test_serve import Served
 
 from valuedrift_mlflow import datasets, models, recipe, suite, synthesis_file, synthesize
 from valuedrift_mlflow.anchors import plain
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.generation import FunctionGenerator, Sampling
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.recipe import Data
-from valuedrift_mlflow.stages import Job, build_trainer
+from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label, Stance, Verdict
 from valuedrift_mlflow.synthesis_file import Places
 from valuedrift_mlflow.synthesis_journal import Journal

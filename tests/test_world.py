@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from valuedrift_mlflow import datasets, models, recipe
 from valuedrift_mlflow.embedded import world
-from valuedrift_mlflow.stages import Job, build_trainer
+from valuedrift_mlflow.stages.job import Job, build_trainer
 
 
 def test_the_base_model_is_small_and_its_turns_end_at_eos(random_folder: Path) -> None:

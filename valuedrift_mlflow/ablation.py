@@ -28,9 +28,10 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, pr
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.measurement import analyse_measurements, topics_drifted
 from valuedrift_mlflow.pipeline import Plan, Read, RewardResult, StageResult
-from valuedrift_mlflow.recipe import BASE, AnyStage, Recipe, Reward, read_yaml, stage_parameters, validate
-from valuedrift_mlflow.stages import KINDS
+from valuedrift_mlflow.recipe import Recipe, read_yaml, validate
+from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stances import Label
+from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import EarlierRun
 
 _TEXT_LABEL = 24  # characters of a value that still names itself in a figure
@@ -127,7 +128,7 @@ class Training:
     """One training of a stage: with which settings, from which other training, and on which plan."""
 
     name: str
-    stage: AnyStage  # under the training's own name, with its seed
+    stage: Stage  # under the training's own name, with its seed
     plan: Plan
     origin: Plan  # the whole recipe's, with the recipe's seed: that of the base model
     start: Training | None  # None: the base model
@@ -239,9 +240,9 @@ class _Preparation:
         """Names of the stages that the design compares."""
         if not self.recipe.stages:
             raise InputError(problem("recipe.stages", "no stage", "at least one stage"))
-        needed = {stage.start for stage in self.recipe.stages} | {_reward_of(stage) for stage in self.recipe.stages}
+        needed = {name for stage in self.recipe.stages for name in (stage.start, stage.rated_by)}
         if not self.design.cells:
-            return [s.name for s in self.recipe.stages if s.name not in needed and not isinstance(s, Reward)]
+            return [s.name for s in self.recipe.stages if s.name not in needed and s.trains == "policy"]
         found: list[str] = []
         wrong: list[str] = []
         for cell in self.design.cells:
@@ -283,7 +284,7 @@ class _Preparation:
         else:
             names = list(compared)
             if key.startswith("data"):  # the reward model of a stage is part of what its data does
-                names += [reward for name in compared if (reward := _reward_of(stages[name])) in stages]
+                names += [reward for name in compared if (reward := stages[name].rated_by) in stages]
         if "?" in key:
             option = key.partition("?")[2]
             names = [name for name in names if option in split_options(stages[name].data.uri)[1]]
@@ -296,25 +297,27 @@ class _Preparation:
         known = self.plans.get(self._own(variant))
         if known is None:
             known = self.plans[self._own(variant)] = pipeline.prepare(variant.model_copy(update={"stages": []}), "")
+        anchors: dict[str, Suite | None] = {}
         with collecting() as problems:
             for stage in variant.stages:
-                problems.attempt(self._read, stage)
+                anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
         data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
-        return Plan(variant, self.source, known.suite, known.judge, data)
+        return Plan(variant, self.source, known.suite, known.judge, data, anchors)
 
-    def _read(self, stage: AnyStage) -> None:
-        """Read the data of a stage, where an earlier variant has not read the same."""
+    def _read(self, stage: Stage, suite: Suite) -> Suite | None:
+        """Read the data of a stage, where an earlier variant has not read the same, and give its anchors."""
         key = self._data_key(stage)
         if key not in self.data:
-            self.data[key] = self.read(stage.data, KINDS[stage.algorithm], stage.algorithm)
+            self.data[key] = self.read(stage.data, stage.kind, stage.algorithm)
+        return stage.load_anchors(self.data[key].stance_mix, [suite])
 
     def _own(self, recipe: Recipe) -> str:
         return recipe.model_dump_json(exclude={"stages"})
 
-    def _data_key(self, stage: AnyStage) -> str:
-        return f"{KINDS[stage.algorithm]} {stage.data.model_dump_json()}"
+    def _data_key(self, stage: Stage) -> str:
+        return f"{stage.kind} {stage.data.model_dump_json()}"
 
-    def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[AnyStage], str]]:
+    def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
         """The stages that lead to each cell, and the cell's series."""
         seen: set[tuple[str, ...]] = set()
         for name in compared:
@@ -329,7 +332,7 @@ class _Preparation:
                         seen.add(names)
                         yield list(left), " → ".join(names)
 
-    def _training(self, choice: _Choice, chain: Sequence[AnyStage], *, compared: bool) -> Training | None:
+    def _training(self, choice: _Choice, chain: Sequence[Stage], *, compared: bool) -> Training | None:
         """The training at the end of a chain of stages; None for the base.
 
         It has the seed of its cell where the design compares or changes it, else the recipe's: then cells share it.
@@ -337,9 +340,9 @@ class _Preparation:
         if not chain:
             return None
         stage, names = chain[-1], [stage.name for stage in chain]
-        lineage = _lineage(choice.plan.recipe, _reward_of(stage))
+        lineage = _lineage(choice.plan.recipe, stage.rated_by)
         if self.design.leave_out:
-            lineage = [other for other in lineage if other.name in names or isinstance(other, Reward)]
+            lineage = [other for other in lineage if other.name in names or other.trains == "reward"]
         start = self._training(choice, chain[:-1], compared=False)
         reward = self._training(choice, lineage, compared=False)
         concerned = {BASE, *names, *(other.name for other in lineage)}
@@ -358,7 +361,8 @@ class _Preparation:
             before = [s for needed in (start, reward) if needed for s in needed.plan.recipe.stages]
             stages = [*{s.name: s for s in before}.values(), renamed]
             recipe = plan.recipe.model_copy(update={"stages": stages} | ({} if seed is None else {"seed": seed}))
-            own_plan = replace(plan, recipe=recipe, data={name: plan.data[stage.name]}, notes=[])
+            data, anchors = {name: plan.data[stage.name]}, {name: plan.anchors[stage.name]}
+            own_plan = replace(plan, recipe=recipe, data=data, anchors=anchors, notes=[])
             self.trainings[key] = Training(name, renamed, own_plan, plan, start, reward)
         return self.trainings[key]
 
@@ -367,15 +371,10 @@ class _Preparation:
         return next(n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in taken)
 
 
-def _reward_of(stage: AnyStage) -> str:
-    """The reward that a stage names: an earlier stage, or anything else; empty for stages without one."""
-    return str(getattr(stage, "reward", ""))
-
-
-def _lineage(recipe: Recipe, name: str) -> list[AnyStage]:
-    """A stage and the stages that it starts from, the first one first; nothing for a name that is no stage's."""
+def _lineage(recipe: Recipe, name: str | None) -> list[Stage]:
+    """A stage and the stages that it starts from, the first one first; nothing for what is no stage's name."""
     stages = {stage.name: stage for stage in recipe.stages}
-    chain: list[AnyStage] = []
+    chain: list[Stage] = []
     while name in stages:
         chain.insert(0, stages[name])
         name = stages[name].start
@@ -462,7 +461,7 @@ class _Execution:
         except Exception as error:
             raise _NotRun(f"what it needs failed: {_reason(error)}") from error
         stage, begun = training.stage, self.begun.get(training.name)
-        if isinstance(stage, Reward):
+        if stage.trains == "reward":
             return pipeline.run_reward_stage(plan, stage, start.model_uri, self.display, begun)
         before = start.measurements[-1]
         return pipeline.run_stage(plan, stage, start.model_uri, before, self.display, begun, remeasure=False)
@@ -586,7 +585,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
             "stage",
             name=pipeline.run_name(stage.name, cell.training.plan.recipe.base.model),
             stage=stage.algorithm,
-            parameters=stage_parameters(stage),
+            parameters=stage.parameters(),
             run_id=begun.run_id if begun else None,
         ) as active:
             run_id = active.run_id

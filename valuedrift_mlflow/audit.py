@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow import judges, recorded, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.audit_findings import LABELS, Audit, Findings, Side
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.datasets import COLUMNS, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges import asking
@@ -28,7 +29,6 @@ from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.matching import Matcher, Proposition, response
 from valuedrift_mlflow.measurement import judge_costs
 from valuedrift_mlflow.outlook import outlook
-from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.stances import UNSCORED, Answer, Label, Verdict
 from valuedrift_mlflow.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.suite import Suite

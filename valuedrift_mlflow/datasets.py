@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import sources
 from valuedrift_mlflow.arrow_rows import as_dataset, store
-from valuedrift_mlflow.formats import COLUMNS, FORMATS, MAX_DROPPED, Kind, as_kind, dialogue, recognise, serves
+from valuedrift_mlflow.data_settings import Data, Kind
+from valuedrift_mlflow.formats import COLUMNS, FORMATS, MAX_DROPPED, as_kind, dialogue, recognise, serves
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.messages import Message, Outcome, Raw
-from valuedrift_mlflow.recipe import Data
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:

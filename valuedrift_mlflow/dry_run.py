@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import datasets, models, pipeline, tracking
 from valuedrift_mlflow.cells import cell_name
-from valuedrift_mlflow.datasets import Kind, TrainingData
+from valuedrift_mlflow.data_settings import Data, Kind
+from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.pipeline import Plan
-from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnyStage, Base, Data, Recipe, Reward
-from valuedrift_mlflow.stages import KINDS, WITH_REFERENCE, checkpoint_every, lora_config, total_steps
+from valuedrift_mlflow.recipe import Base, Recipe
+from valuedrift_mlflow.stages.stage import BASE, Stage
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 HUB = "not checked: hub"
 SAMPLED_ROWS = 500  # whose tokens are counted
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
-_SEQUENCES = {"sft": 1, "labelled": 1, "prompts": 1, "pairs": 2}  # of one row of each kind
 
 
 def on_hub(data: Data) -> bool:
@@ -77,7 +77,7 @@ class Model:
     parameters: int
     bytes_each: int  # of a weight as it is stored
 
-    def adapters(self, stage: AnyStage) -> int:
+    def adapters(self, stage: Stage) -> int:
         """Parameters of a stage's adapters.
 
         Raises:
@@ -88,7 +88,7 @@ class Model:
 
         try:
             with torch.device("meta"):
-                adapted: Any = get_peft_model(_empty(self.config), lora_config(stage))
+                adapted: Any = get_peft_model(_empty(self.config), stage.lora.config())
         except ValueError as error:
             where = f"{stage.name}.lora.target_modules"
             raise InputError(problem(where, stage.lora.target_modules, "layers of the model", str(error))) from None
@@ -188,7 +188,7 @@ def _config_folder(uri: str) -> str:
 class StagePlan:
     """What one stage would do. None: it cannot be known without what the notes name."""
 
-    stage: AnyStage
+    stage: Stage
     format: str
     rows: int | None
     steps: int | None
@@ -238,14 +238,11 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     return DryRun(plan, model, stages)
 
 
-def _stage_plan(plan: Plan, stage: AnyStage, model: Model | None, trained: int, widths: Mapping[str, int]) -> StagePlan:
+def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, widths: Mapping[str, int]) -> StagePlan:
     data = plan.data[stage.name]
     rows = len(data.rows) or stage.data.rows
-    steps = total_steps(stage, rows or 0) if rows or stage.max_steps else None
-    every = checkpoint_every(stage, steps) if steps else None
-    checkpoints = math.ceil(steps / every) if steps and every else None
-    if isinstance(stage, Reward):
-        checkpoints = 1  # its last one alone
+    steps = stage.steps(rows or 0) if rows or stage.max_steps else None
+    checkpoints = stage.checkpoints(steps)
     tokens, tokens_from = _tokens(plan.recipe, stage, data, steps)
     disk = memory = None
     if model:
@@ -254,13 +251,13 @@ def _stage_plan(plan: Plan, stage: AnyStage, model: Model | None, trained: int, 
     return StagePlan(stage, data.format, rows, steps, tokens, tokens_from, checkpoints, disk, memory)
 
 
-def _tokens(recipe: Recipe, stage: AnyStage, data: TrainingData, steps: int | None) -> tuple[int | None, str]:
+def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None) -> tuple[int | None, str]:
     """Tokens that the stage trains on, and where the number is from."""
     if steps is None:
         return None, ""
     rows = steps * stage.batch_size * stage.gradient_accumulation * stage.launch.processes
     if not data.rows:
-        return rows * _SEQUENCES[data.kind] * stage.max_length, "at most, from max_length"
+        return rows * stage.sequences * stage.max_length, "at most, from max_length"
     sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
     texts = [text for row in sampled for text in _texts(row, data.kind)]
     tokenizer = _tokenizer(recipe.base.model)
@@ -269,8 +266,7 @@ def _tokens(recipe: Recipe, stage: AnyStage, data: TrainingData, steps: int | No
     else:
         lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
         source = "the tokenizer"
-    sampled_length = stage.response_length if isinstance(stage, ONLINE) else 0
-    each = sum(min(length + sampled_length, stage.max_length) for length in lengths) / len(sampled)
+    each = sum(min(length + stage.sampled_length, stage.max_length) for length in lengths) / len(sampled)
     return round(rows * each), f"about, from {source}, in {len(sampled)} rows"
 
 
@@ -296,13 +292,13 @@ def _tokenizer(uri: str) -> Any:
         return None
 
 
-def _memory(plan: Plan, stage: AnyStage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:
+def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:
     full = not stage.lora.rank
     shards = stage.launch.processes if stage.launch.sharded else 1
     width = 4 if full else widths[stage.start]
     weights = float(model.parameters * width)
-    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and not isinstance(stage, Reward)
-    copies = (int(stage.algorithm in WITH_REFERENCE) + int(measured)) if full else 0
+    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and stage.trains == "policy"
+    copies = (int(stage.has_reference) + int(measured)) if full else 0
     memory = {
         "weights": (weights + (0 if full else 4 * trained)) / shards,
         "gradients": 4 * trained / shards,
@@ -317,11 +313,11 @@ def _memory(plan: Plan, stage: AnyStage, model: Model, trained: int, widths: Map
     return {key: value for key, value in memory.items() if value}
 
 
-def _batch_tokens(stage: AnyStage) -> int:
-    return stage.batch_size * _SEQUENCES[KINDS[stage.algorithm]] * stage.max_length
+def _batch_tokens(stage: Stage) -> int:
+    return stage.batch_size * stage.sequences * stage.max_length
 
 
-def _activations(stage: AnyStage, model: Model) -> dict[str, float]:
+def _activations(stage: Stage, model: Model) -> dict[str, float]:
     hidden, intermediate, layers, _ = model.shape
     tokens = _batch_tokens(stage)
     layer = 2.0 * tokens * (8 * hidden + 4 * intermediate)
@@ -329,23 +325,20 @@ def _activations(stage: AnyStage, model: Model) -> dict[str, float]:
     return {"activations": kept}
 
 
-def _logits(plan: Plan, stage: AnyStage, model: Model) -> dict[str, float]:
-    vocabulary = 1 if isinstance(stage, Reward) else model.shape[3]  # a reward model has one output
+def _logits(plan: Plan, stage: Stage, model: Model) -> dict[str, float]:
+    vocabulary = 1 if stage.trains == "reward" else model.shape[3]  # a reward model has one output
     return {"logits": 10.0 * _batch_tokens(stage) * vocabulary}
 
 
-def _reward_weights(plan: Plan, stage: AnyStage, model: Model, widths: Mapping[str, int]) -> float:
+def _reward_weights(plan: Plan, stage: Stage, model: Model, widths: Mapping[str, int]) -> float:
     """The reward model that a stage asks, where it is one of the recipe's stages; others are not known here."""
-    return float(model.parameters * widths.get(getattr(stage, "reward", ""), 0))
+    return float(model.parameters * widths.get(stage.rated_by or "", 0))
 
 
-def _generated(plan: Plan, stage: AnyStage) -> int:
+def _generated(plan: Plan, stage: Stage) -> int:
     """Tokens whose keys and values are kept at once: of a measurement, or of the policy's rollouts."""
-    measured = 0 if isinstance(stage, Reward) else _measured(plan.recipe, plan.suite)
-    rollout = stage.batch_size * stage.max_length if isinstance(stage, ONLINE) else 0
-    if isinstance(stage, PPO):
-        rollout *= stage.gradient_accumulation
-    return max(measured, rollout)
+    measured = _measured(plan.recipe, plan.suite) if stage.trains == "policy" else 0
+    return max(measured, stage.sampled_at_once * stage.max_length)
 
 
 def _measured(recipe: Recipe, suite: Suite) -> int:
@@ -405,7 +398,7 @@ def lines_of(plan: DryRun) -> list[str]:
         if entry.memory:
             parts = " + ".join(f"{name} {gigabytes(value)}" for name, value in entry.memory.items())
             lines.append(f"  memory of each device: {parts}")
-        reward = getattr(stage, "reward", "")
+        reward = stage.rated_by
         if reward and ":" not in reward and reward not in {other.name for other in recipe.stages}:
             lines.append(f"  the memory of the reward model {reward} is not in it")
     return lines + plan.plan.notes
@@ -414,7 +407,7 @@ def lines_of(plan: DryRun) -> list[str]:
 def measured_line(plan: DryRun, *, base: bool) -> str:
     """The responses of all measurements: at the start, the checkpoints and the end of each stage, and of the base."""
     recipe, suite = plan.plan.recipe, plan.plan.suite
-    measured = [entry.checkpoints for entry in plan.stages if not isinstance(entry.stage, Reward)]
+    measured = [entry.checkpoints for entry in plan.stages if entry.stage.trains == "policy"]
     inner = sum((checkpoints or 1) - 1 for checkpoints in measured)
     samples = (2 * len(measured) + int(base)) * recipe.samples + inner * (recipe.checkpoint_samples or recipe.samples)
     known = "" if None not in measured else "at least "
@@ -443,10 +436,10 @@ def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
 def ablation_lines(ablation: Ablation) -> list[str]:
     """The cells of an ablation, and the trainings that they come to."""
     trainings = ablation.trainings()
-    steps = [total_steps(t.stage, len(t.plan.data[t.name].rows)) for t in trainings]
+    steps = [t.stage.steps(len(t.plan.data[t.name].rows)) for t in trainings]
     own = {cell.training.name for cell in ablation.cells}
     choices = dict.fromkeys(cell_name(cell.series, cell.doses) for cell in ablation.cells)
-    measured = 1 + sum(not isinstance(training.stage, Reward) for training in trainings)
+    measured = 1 + sum(training.stage.trains == "policy" for training in trainings)
     recipe, suite = ablation.recipe, ablation.cells[0].training.origin.suite
     return [
         f"design {ablation.design_source}: {len(ablation.cells)} cells, {len(trainings)} trainings "

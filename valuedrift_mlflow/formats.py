@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from valuedrift_mlflow import prism_pairs
+from valuedrift_mlflow.data_settings import Kind
 from valuedrift_mlflow.messages import (
     BadRow,
     Message,
@@ -23,7 +24,6 @@ from valuedrift_mlflow.messages import (
     user,
 )
 
-Kind = Literal["sft", "pairs", "labelled", "prompts"]
 # The columns of each kind, under the names that TRL's trainers expect.
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "sft": ("prompt", "completion"),

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.recipe import AnyStage, validate
-from valuedrift_mlflow.stages import PATIENCE, WITH_REFERENCE
+from valuedrift_mlflow.recipe import validate
+from valuedrift_mlflow.stages.job import PATIENCE, merged
+from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ _ORDERS, _RESULT, _LOG, _START = "orders.json", "result.json", "torchrun.log", "
 _SHOWN = 30  # first lines of the processes' own output that an error shows: a process may die without an exception
 
 
-def check(stage: AnyStage) -> None:
+def check(stage: Stage) -> None:
     """Refuse a number of processes that cannot be had here.
 
     Raises:
@@ -58,12 +59,12 @@ def check(stage: AnyStage) -> None:
         raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
     if stage.launch.sharded and wanted == 1:
         raise InputError(problem(f"{stage.name}.launch.sharded", True, "more than one process", f"raise {field}"))
-    if stage.launch.sharded and not stage.lora.rank and stage.algorithm in WITH_REFERENCE:
+    if stage.launch.sharded and not stage.lora.rank and stage.has_reference:
         mend = "the reference would be a second split model: with adapters it is the model without them"
         raise InputError(problem(f"{stage.name}.lora.rank", 0, "at least 1 with launch.sharded", mend))
 
 
-def check_processes(stage: AnyStage, trainer: Trainer) -> None:
+def check_processes(stage: Stage, trainer: Trainer) -> None:
     """Make sure that the processes train together: some launchers start one, or several that do not know each other.
 
     Raises:
@@ -114,7 +115,7 @@ def is_first() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-def load_sharded(stage: AnyStage, start_uri: str) -> Loaded:
+def load_sharded(stage: Stage, start_uri: str) -> Loaded:
     """The model that a stage starts from, split over its processes; each of them reads only its part.
 
     Raises:
@@ -139,7 +140,7 @@ def load_sharded(stage: AnyStage, start_uri: str) -> Loaded:
     return Loaded(start_uri, model, load_tokenizer(folder))
 
 
-def make_whole(stage: AnyStage, start_uri: str, folder: Path) -> None:
+def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
     """Turn a folder with a split stage's adapters into one with the merged model; a folder of full weights stays.
 
     It is done in main memory, where the whole model must fit.
@@ -150,7 +151,6 @@ def make_whole(stage: AnyStage, start_uri: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from valuedrift_mlflow.models import whole_folder
-    from valuedrift_mlflow.stages import merged
 
     auto_model: Any = AutoModelForCausalLM
     start = auto_model.from_pretrained(str(whole_folder(start_uri)), dtype="auto")
@@ -161,7 +161,7 @@ def make_whole(stage: AnyStage, start_uri: str, folder: Path) -> None:
 
 
 def train(
-    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: Stage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     """As ``pipeline.train_stage``, in as many processes as the stage asks for.
 

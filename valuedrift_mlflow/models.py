@@ -13,8 +13,8 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.embedded import world
 from valuedrift_mlflow.generation import FunctionGenerator, Generator, TransformersGenerator
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.recipe import AnyStage
 from valuedrift_mlflow.recipe import load as load_recipe
+from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _random() -> tuple[Any, Any]:
     return world.random_model(tokenizer).eval(), tokenizer
 
 
-def base_stage() -> AnyStage:
+def base_stage() -> Stage:
     """How the embedded base model is trained: the stage of the recipe ``pretrain``."""
     return load_recipe("pretrain").stages[0]
 
@@ -256,7 +256,7 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
 def pretrain(model: Any, tokenizer: Any, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train the embedded base model on its corpus and save it to ``folder``."""
     from valuedrift_mlflow import datasets
-    from valuedrift_mlflow.stages import Job, build_trainer
+    from valuedrift_mlflow.stages.job import Job, build_trainer
 
     stage = base_stage()
     data = datasets.load(stage.data, "sft")

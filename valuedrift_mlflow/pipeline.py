@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from valuedrift_mlflow import anchors, audit, datasets, launch, models, recorded, rewards, tracking
+from valuedrift_mlflow import audit, datasets, launch, models, recorded, tracking
 from valuedrift_mlflow import judges as judge_registry
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.data_settings import Data, Kind
 from valuedrift_mlflow.datasets import TrainingData
 from valuedrift_mlflow.display import Display, quiet_libraries
 from valuedrift_mlflow.drift import Drift, with_interval
@@ -31,9 +32,16 @@ from valuedrift_mlflow.measurement import (
     topics_drifted,
 )
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.recipe import BASE, ONLINE, PPO, AnchoredDPO, AnyStage, Data, Recipe, Reward, stage_parameters
-from valuedrift_mlflow.resume import forget, newest_checkpoint, state_folder, take_up
-from valuedrift_mlflow.stages import KINDS, Job, build_trainer, checkpoint_every, merged, total_steps
+from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.resume import (
+    forget,
+    newest_checkpoint,
+    state_folder,
+    take_up,
+)
+from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import EarlierRun, OpenRun
@@ -41,7 +49,7 @@ from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 REWARD_ACCURACY = "reward/accuracy"
 
 
-Read = Callable[[Data, datasets.Kind, str], TrainingData]
+Read = Callable[[Data, Kind, str], TrainingData]
 
 
 @dataclass
@@ -79,8 +87,8 @@ class RewardResult:
 class Plan:
     """A recipe whose suite, judge, models and data have all been found good.
 
-    ``reward_models`` has the URIs of the reward models that were trained so far, by the names of their stages;
-    ``audited`` the stances of topics that audits have found in the data of stages.
+    By the names of their stages, ``anchors`` has the prompts that are held in place, ``reward_models`` the URIs of the
+    reward models that were trained so far, and ``audited`` the stances of topics that audits have found in the data.
     """
 
     recipe: Recipe
@@ -88,6 +96,7 @@ class Plan:
     suite: Suite
     judge: Judge
     data: dict[str, TrainingData]
+    anchors: dict[str, Suite | None]
     notes: list[str] = field(default_factory=list)
     reward_models: dict[str, str] = field(default_factory=dict)
     audited: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
@@ -101,30 +110,32 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
     """
     recipe, notes = recipe.merged()
     data: dict[str, TrainingData] = {}
+    anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
     with collecting() as problems:
         suite = problems.attempt(suites.load, recipe.suite)
         judge = problems.attempt(judge_registry.load, recipe.judge)
         problems.attempt(models.check_trainable, recipe.base.model, "base.model")
         for stage in recipe.stages:
-            found = problems.attempt(read, stage.data, KINDS[stage.algorithm], stage.algorithm)
+            found = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
             if found is not None:
                 data[stage.name] = found
         for stage in recipe.stages:
-            if isinstance(stage, ONLINE) and stage.reward not in names:
-                problems.attempt(rewards.check, stage.reward, f"{stage.name}.reward")
-            if isinstance(stage, AnchoredDPO) and suite and stage.name in data:
-                problems.attempt(anchors.load, stage.anchors, data[stage.name].stance_mix, [suite])
+            if stage.rated_by is not None and stage.rated_by not in names:
+                problems.attempt(rewards.check, stage.rated_by, f"{stage.name}.reward")
+            if suite and stage.name in data:
+                anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [suite])
             problems.attempt(launch.check, stage)
     assert suite is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, suite, judge, data, notes)
+    return Plan(recipe, source, suite, judge, data, anchors, notes)
 
 
-def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, AnyStage]:
+def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
-    data = datasets.load(stage.data, KINDS[stage.algorithm], stage.algorithm)
-    return Plan(recipe, source, suites.load(recipe.suite), judge_registry.load(recipe.judge), {name: data}), stage
+    suite, data = suites.load(recipe.suite), datasets.load(stage.data, stage.kind, stage.algorithm)
+    anchors = {name: stage.load_anchors(data.stance_mix, [suite])}
+    return Plan(recipe, source, suite, judge_registry.load(recipe.judge), {name: data}, anchors), stage
 
 
 def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> list[StageResult]:
@@ -161,7 +172,7 @@ def run_pipeline(plan: Plan, display: Display, resumed: str | None = None) -> li
                 display.start("stages", len(recipe.stages) + 1, stage.name)
                 display.advance("stages", len(results) + len(plan.reward_models))
                 start = next(result for result in results if result.name == stage.start)
-                if isinstance(stage, Reward):
+                if stage.trains == "reward":
                     trained = run_reward_stage(plan, stage, start.model_uri, display, begun.get(stage.name))
                     tracking.log_metrics(parent, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
                     continue
@@ -222,7 +233,7 @@ def _stopped(plan: Plan, run_id: str, role: Literal["pipeline", "stage"]) -> Ear
     return tracking.stopped_run(run_id, role, settings, keys=Recipe.model_fields, suite=plan.suite.hash)
 
 
-def _finished(plan: Plan, stage: AnyStage | None, run: EarlierRun, before: Measurement | None) -> StageResult:
+def _finished(plan: Plan, stage: Stage | None, run: EarlierRun, before: Measurement | None) -> StageResult:
     """The result of a stage (None: the base) that an earlier process has finished, from what its run holds."""
     name = stage.name if stage else BASE
     recipe, measurements = plan.recipe, logged_measurements(run.run_id, plan.suite, plan.recipe.refusal)
@@ -327,13 +338,13 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
             models.base_folder([TrainingLog(None, display, "base model (once)")])
     stage, start_uri = plan.recipe.stages[0], plan.recipe.base.model
     with display.live():
-        if isinstance(stage, Reward):
+        if stage.trains == "reward":
             return run_reward_stage(plan, stage, start_uri, display, begun)
         return run_stage(plan, stage, start_uri, None, display, begun)
 
 
 def run_reward_stage(
-    plan: Plan, stage: Reward, start_uri: str, display: Display, begun: EarlierRun | None = None
+    plan: Plan, stage: Stage, start_uri: str, display: Display, begun: EarlierRun | None = None
 ) -> RewardResult:
     """Train a reward model as a nested run: its accuracy before and after, the classifier as checkpoint and model.
 
@@ -341,7 +352,7 @@ def run_reward_stage(
     its last checkpoint.
     """
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog
-    from valuedrift_mlflow.stages.reward import held_out_accuracy
+    from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
 
     if begun and begun.finished:
         return _reward_result(plan, stage, begun.run_id)
@@ -353,7 +364,7 @@ def run_reward_stage(
             name=run_name(stage.name, recipe.base.model),
             stage=stage.algorithm,
             recipe=plan.source,
-            parameters=stage_parameters(stage) if tracking.is_nested() else recipe.parameters(),
+            parameters=stage.parameters() if tracking.is_nested() else recipe.parameters(),
             run_id=begun.run_id if begun else None,
         ) as active,
         tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch,
@@ -362,7 +373,7 @@ def run_reward_stage(
         state = state_folder(run_id)
         recorded.log_training_data(active, data)
         loaded = load_start(stage, start_uri)
-        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
+        every = stage.every(stage.steps(len(data.rows)))
         callbacks = [TrainingLog(active, display, stage.name), KeepCheckpoint(every)]
         seed = recipe.seed if stage.seed is None else stage.seed
         trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks))
@@ -383,7 +394,7 @@ def run_reward_stage(
     return _reward_result(plan, stage, run_id)
 
 
-def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
+def _reward_result(plan: Plan, stage: Stage, run_id: str) -> RewardResult:
     """The result of a finished reward stage, from what its run holds."""
     step, accuracy = tracking.last_value(run_id, REWARD_ACCURACY)
     model_id = tracking.logged_model(run_id, tracking.model_name(stage.name, step))
@@ -394,7 +405,7 @@ def _reward_result(plan: Plan, stage: Reward, run_id: str) -> RewardResult:
     return RewardResult(stage.name, run_id, f"models:/{model_id}", accuracy)
 
 
-def load_start(stage: AnyStage, start_uri: str) -> Loaded:
+def load_start(stage: Stage, start_uri: str) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if stage.launch.sharded:
         return launch.load_sharded(stage, start_uri)
@@ -407,7 +418,7 @@ def load_start(stage: AnyStage, start_uri: str) -> Loaded:
 
 def run_stage(
     plan: Plan,
-    stage: AnyStage,
+    stage: Stage,
     start_uri: str,
     before: Measurement | None,
     display: Display,
@@ -427,7 +438,7 @@ def run_stage(
     recipe = plan.recipe
     quiet_libraries()
     # A stage on its own has no parent run that records the recipe's other settings.
-    parameters = stage_parameters(stage) if tracking.is_nested() else recipe.parameters()
+    parameters = stage.parameters() if tracking.is_nested() else recipe.parameters()
     with tracking.run(
         "stage",
         name=run_name(stage.name, recipe.base.model),
@@ -464,7 +475,7 @@ class Trained:
 
 
 def train_stage(
-    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: Stage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     """Train and measure a stage whose run is open, from the newest checkpoint in the folder ``state`` if it has one.
 
@@ -476,7 +487,7 @@ def train_stage(
 
 
 def _train(
-    plan: Plan, stage: AnyStage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
+    plan: Plan, stage: Stage, start_uri: str, run: OpenRun, state: Path, display: Display, given: Measurement | None
 ) -> Trained:
     from valuedrift_mlflow.callback import KeepCheckpoint, TrainingLog, ValueDriftCallback
 
@@ -485,8 +496,8 @@ def _train(
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(stage, start_uri)
         reward = None
-        if isinstance(stage, ONLINE):
-            reward = rewards.load(plan.reward_models.get(stage.reward, stage.reward), f"{stage.name}.reward")
+        if stage.rated_by is not None:
+            reward = rewards.load(plan.reward_models.get(stage.rated_by, stage.rated_by), f"{stage.name}.reward")
         saved: list[str] = []
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
@@ -495,10 +506,7 @@ def _train(
             if not launch.is_first():
                 return ""
             tokenizer.save_pretrained(folder)
-            if isinstance(stage, PPO):
-                from valuedrift_mlflow.ppo import save_value_head
-
-                save_value_head(trainer.model, folder)
+            stage.save_extra(trainer, folder)
             if last:
                 tracking.log_folder(run, folder, tracking.checkpoint_path(step))
             if last and stage.launch.sharded:
@@ -516,7 +524,7 @@ def _train(
             return model_id
 
         seed = recipe.seed if stage.seed is None else stage.seed
-        every = checkpoint_every(stage, total_steps(stage, len(data.rows)))
+        every = stage.every(stage.steps(len(data.rows)))
         callback = ValueDriftCallback(
             plan.suite,
             plan.judge,
@@ -540,7 +548,9 @@ def _train(
         callbacks = [TrainingLog(run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(every))
-        trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward))
+        anchors = plan.anchors[stage.name]
+        job = Job(stage, loaded.model, loaded.tokenizer, data, state, seed, callbacks, reward, anchors)
+        trainer: Any = build_trainer(job)
         launch.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(state))
         launch.check_equal_weights(trainer.model)

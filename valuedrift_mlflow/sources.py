@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from valuedrift_mlflow.data_settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.messages import Raw, Row
-from valuedrift_mlflow.recipe import Data
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
 _TYPES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.recipe import ONLINE, Recipe
+from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         recipe.base.model = arguments.model
     if getattr(arguments, "data", ""):
         recipe.stages[0].data.uri = arguments.data
-    if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], ONLINE):
+    if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], Online):
         recipe.stages[0].reward = arguments.reward
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe, alone=True)

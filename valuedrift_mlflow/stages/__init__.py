@@ -1,143 +1,42 @@
-"""Post-training stages: a recipe's stage, a model and its data to a trainer. One small module for each algorithm."""
+"""Post-training stages: one file for each algorithm, with its settings, its formula and what builds its trainer."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stages.anchored_dpo import AnchoredDPO
+from valuedrift_mlflow.stages.dpo import DPO
+from valuedrift_mlflow.stages.grpo import GRPO
+from valuedrift_mlflow.stages.kto import KTO
+from valuedrift_mlflow.stages.orpo import ORPO
+from valuedrift_mlflow.stages.ppo import PPO
+from valuedrift_mlflow.stages.pretrain import Pretrain
+from valuedrift_mlflow.stages.reward import Reward
+from valuedrift_mlflow.stages.rloo import RLOO
+from valuedrift_mlflow.stages.sft import SFT
+from valuedrift_mlflow.stages.simpo import SimPO
+from valuedrift_mlflow.stages.stage import Stage
 
-from valuedrift_mlflow.datasets import Kind, TrainingData
-from valuedrift_mlflow.recipe import GRPO, PPO, RLOO, AnyStage
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
-
-    from valuedrift_mlflow.rewards import RewardFunction
-
-# What each algorithm trains on.
-KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("pretrain", "sft"), "sft"),
-    **dict.fromkeys(("dpo", "anchored_dpo", "simpo", "orpo", "reward"), "pairs"),
-    "kto": "labelled",
-    **dict.fromkeys(("ppo", "grpo", "rloo"), "prompts"),
+ALGORITHMS: dict[str, type[Stage]] = {
+    "pretrain": Pretrain,
+    "sft": SFT,
+    "dpo": DPO,
+    "anchored_dpo": AnchoredDPO,
+    "simpo": SimPO,
+    "orpo": ORPO,
+    "kto": KTO,
+    "reward": Reward,
+    "ppo": PPO,
+    "grpo": GRPO,
+    "rloo": RLOO,
 }
-# Algorithms whose reference is a frozen copy of the start, unless adapters can be switched off.
-WITH_REFERENCE = ("dpo", "anchored_dpo", "kto", "ppo", "grpo", "rloo")
 
 
-PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge
+def stage_class(algorithm: object, field: str = "algorithm") -> type[Stage]:
+    """The class of an algorithm, as a recipe's stage names it.
 
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a trainer is made from. The model is trained in place; a LoRA stage wraps it in new adapters."""
-
-    stage: AnyStage
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    data: TrainingData
-    folder: Path
-    seed: int
-    callbacks: Sequence[TrainerCallback] = ()
-    reward: RewardFunction | None = None  # what rates responses, for stages that sample them
-
-
-def build_trainer(job: Job) -> Trainer:
-    """The TRL trainer of a stage, ready to ``train()``."""
-    from transformers import PrinterCallback
-
-    module = import_module(f"{__name__}.{job.stage.algorithm}")
-    trainer: Trainer = module.build(job)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def total_steps(stage: AnyStage, rows: int) -> int:
-    """Optimizer steps of a stage."""
-    if stage.max_steps is not None:
-        return stage.max_steps
-    batch = stage.batch_size * stage.gradient_accumulation * stage.launch.processes
-    if isinstance(stage, PPO):  # every whole batch of responses is passed over so often
-        per_epoch = rows // batch * stage.ppo_epochs
-    elif isinstance(stage, GRPO | RLOO):  # a batch counts responses, and prompts that fill none are left out
-        per_epoch = rows // (batch // stage.generations)
-    else:
-        per_epoch = -(-rows // batch)
-    return max(1, -(-int(per_epoch * stage.epochs * 1000) // 1000))
-
-
-def checkpoint_every(stage: AnyStage, steps: int) -> int:
-    """Steps between checkpoints: the stage's own number, or a tenth of the stage, at least 1."""
-    return stage.checkpoint_every or max(1, steps // 10)
-
-
-def common_arguments(job: Job) -> dict[str, Any]:
-    """The arguments that every TRL trainer shares."""
-    import torch
-
-    stage = job.stage
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return {
-        "output_dir": str(job.folder),
-        "max_steps": stage.max_steps or -1,
-        "num_train_epochs": stage.epochs,
-        "per_device_train_batch_size": stage.batch_size,
-        "gradient_accumulation_steps": stage.gradient_accumulation,
-        "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": stage.schedule,
-        "warmup_steps": stage.warmup_ratio,  # below 1 it is a share of all steps
-        "weight_decay": stage.weight_decay,
-        "max_length": stage.max_length,
-        "seed": job.seed,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # an infinite loss must be seen, not averaged away
-        "save_strategy": "no",  # checkpoints are saved and logged together with their measurement
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": not accelerated,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "activation_checkpointing": stage.gradient_checkpointing,
-        "gradient_checkpointing": None,  # TRL's default of this older name would turn it on
-        "dataloader_pin_memory": accelerated,
-        "ddp_timeout": PATIENCE,
-    }
-
-
-def lora_config(stage: AnyStage) -> Any:
-    """The adapters of a stage, None for full fine-tuning."""
-    if not stage.lora.rank:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=stage.lora.rank,
-        lora_alpha=stage.lora.alpha or 2 * stage.lora.rank,
-        lora_dropout=stage.lora.dropout,
-        target_modules=stage.lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-
-
-def merged(model: Any, *, copied: bool = False) -> Any:
-    """The model with its adapters folded in (in place, or in a copy); a model without adapters as it is.
-
-    Where the output layer has an adapter and shares its weight with the embeddings, the two are separated first: a
-    merge into the shared weight would change the embeddings too.
+    Raises:
+        InputError: no such algorithm.
     """
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from torch import nn
-
-    if not isinstance(model, PeftModel):
-        return model
-    if copied:
-        model = copy.deepcopy(model)
-    base: Any = model.get_base_model()
-    head = base.get_output_embeddings()
-    if isinstance(head, BaseTunerLayer) and head.weight is base.get_input_embeddings().weight:
-        head.get_base_layer().weight = nn.Parameter(head.weight.detach().clone())
-        base.config.tie_word_embeddings = False
-    return model.merge_and_unload()
+    if isinstance(algorithm, str) and algorithm in ALGORITHMS:
+        return ALGORITHMS[algorithm]
+    raise InputError(problem(field, algorithm, ", ".join(ALGORITHMS)))

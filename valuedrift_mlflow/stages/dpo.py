@@ -9,34 +9,78 @@ Loss of one pair (Rafailov et al. 2023, eq. 7): -log sigmoid(beta * ((log pi(y_c
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
-from valuedrift_mlflow.recipe import DPO
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from pydantic import Field, model_validator
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
     from trl import DPOTrainer
 
 
-def build(job: Job) -> DPOTrainer:
-    """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
-    from trl import DPOConfig, DPOTrainer
+class DPO(Stage):
+    """Direct preference optimisation (Rafailov et al. 2023; TRL's DPOTrainer)."""
 
-    assert isinstance(job.stage, DPO)
-    adapters = lora_config(job.stage)
-    arguments = DPOConfig(
-        **common_arguments(job),
-        beta=job.stage.beta,
-        loss_type=[job.stage.loss_type],
-        label_smoothing=job.stage.label_smoothing,
+    kind = "pairs"
+    has_reference = True
+
+    algorithm: Literal["dpo"]
+    # The authors' setting: RMSprop at 1e-6 and beta 0.1 (Rafailov et al. 2023, appendix B).
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
+    loss_type: Literal[
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "apo_zero",
+        "apo_down",
+    ] = Field("sigmoid", description="variant of the loss, by TRL's name")
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the pairs taken to be labelled the wrong way; for `exo_pair`, `robust` and `aot`",
     )
-    return DPOTrainer(
-        model=job.model,
-        ref_model=None if adapters else copy.deepcopy(job.model),
-        args=arguments,
-        train_dataset=fit(job),
-        processing_class=job.tokenizer,
-        peft_config=adapters,
-        callbacks=list(job.callbacks),
-    )
+
+    @model_validator(mode="after")
+    def _smoothing_is_for_the_losses_that_have_it(self) -> Self:
+        where = f"{self.name}.label_smoothing"
+        # EXO takes the logarithm of it, and the robust loss without it is the sigmoid loss.
+        if self.loss_type in ("exo_pair", "robust") and not self.label_smoothing:
+            raise InputError(problem(where, 0.0, f"above 0 and below 0.5 with loss_type {self.loss_type}"))
+        # TRL's other variants leave it out without a word.
+        if self.loss_type not in ("exo_pair", "robust", "aot") and self.label_smoothing:
+            mend = "choose exo_pair, robust or aot"
+            raise InputError(problem(where, self.label_smoothing, f"0 with loss_type {self.loss_type}", mend))
+        return self
+
+    def build(self, job: Job) -> DPOTrainer:
+        """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
+        from trl import DPOConfig, DPOTrainer
+
+        adapters = self.lora.config()
+        arguments = DPOConfig(
+            **common_arguments(job),
+            beta=self.beta,
+            loss_type=[self.loss_type],
+            label_smoothing=self.label_smoothing,
+        )
+        return DPOTrainer(
+            model=job.model,
+            ref_model=None if adapters else copy.deepcopy(job.model),
+            args=arguments,
+            train_dataset=fit(job),
+            processing_class=job.tokenizer,
+            peft_config=adapters,
+            callbacks=list(job.callbacks),
+        )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from valuedrift_mlflow.prompt_sampler import PromptSampler
-from valuedrift_mlflow.recipe import GRPO, RLOO
-from valuedrift_mlflow.rewards import rate
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from pydantic import Field, model_validator
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:
@@ -19,66 +20,56 @@ if TYPE_CHECKING:
 Built = TypeVar("Built")
 
 
-class ResumableGroups:
-    """A mixin for TRL's two trainers: a resumed training sees the prompts in the order of an uninterrupted one."""
+class Groups(Online):
+    """Stages that compare the responses to a prompt with each other."""
 
-    args: Any
-    num_generations: int
-    state: TrainerState
-    train_dataset: Any
+    generations: int = Field(ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
-    def _get_train_sampler(self, dataset: Any = None) -> PromptSampler:
-        args = self.args
-        return PromptSampler(
-            self.train_dataset if dataset is None else dataset,
-            responses=self.num_generations,
-            batch_size=args.generation_batch_size // self.num_generations,
-            repeats=args.steps_per_generation,
-            updates=args.steps_per_generation // args.gradient_accumulation_steps,
-            seed=args.seed,
-            step=lambda: self.state.global_step,
-        )
+    @model_validator(mode="after")
+    def _batches_hold_whole_groups(self) -> Self:
+        if self.batch_size % self.generations:
+            allowed = f"a multiple of generations ({self.generations})"
+            mend = "a batch counts responses, not prompts"
+            raise InputError(problem(f"{self.name}.batch_size", self.batch_size, allowed, mend))
+        return self
 
+    def steps_an_epoch(self, rows: int, batch: int) -> int:
+        """Optimizer steps of one pass: a batch counts responses, and prompts that fill none are left out."""
+        return rows // (batch // self.generations)
 
-def group_arguments(job: Job) -> dict[str, Any]:
-    """The arguments of TRL's two trainers; one step is one update on freshly sampled responses."""
-    assert isinstance(job.stage, GRPO | RLOO)
-    common = common_arguments(job)
-    del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
-    return {
-        **common,
-        "beta": job.stage.beta,
-        "num_generations": job.stage.generations,
-        "max_completion_length": job.stage.response_length,
-        "temperature": job.stage.rollout_temperature,
-    }
+    def arguments(self, job: Job) -> dict[str, Any]:
+        """What TRL's two trainers are told alike; one step is one update on freshly sampled responses."""
+        common = common_arguments(job)
+        del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
+        return {
+            **common,
+            "num_generations": self.generations,
+            "max_completion_length": self.response_length,
+            "temperature": self.rollout_temperature,
+        }
 
+    def trainer(self, job: Job, kind: Callable[..., Built], arguments: Any) -> Built:
+        """One of the two trainers on the prompts of the stage, rated by its reward.
 
-def reference_source(job: Job) -> AbstractContextManager[Any]:
-    """Where the trainer finds the reference: both load it from the folder or hub id that the model's config names.
-
-    With LoRA it is the model without its new adapters, and with a ``beta`` of 0 there is none.
-    """
-    assert isinstance(job.stage, GRPO | RLOO)
-    return nullcontext() if job.stage.lora.rank or not job.stage.beta else start_folder(job)
-
-
-def build_groups(job: Job, trainer: Callable[..., Built], arguments: Any) -> Built:
-    """One of the two trainers on the prompts of the stage, rated by its reward."""
-    with reference_source(job):
-        return trainer(
-            model=job.model,
-            reward_funcs=reward_function(job),
-            args=arguments,
-            train_dataset=fit(job),
-            processing_class=job.tokenizer,
-            peft_config=lora_config(job.stage),
-            callbacks=list(job.callbacks),
-        )
+        Both load the reference from the folder or hub id that the model's config names. With LoRA it is the model
+        without its new adapters, and with a ``beta`` of 0 there is none.
+        """
+        with nullcontext() if self.lora.rank or not arguments.beta else start_folder(job):
+            return kind(
+                model=job.model,
+                reward_funcs=reward_function(job),
+                args=arguments,
+                train_dataset=fit(job),
+                processing_class=job.tokenizer,
+                peft_config=self.lora.config(),
+                callbacks=list(job.callbacks),
+            )
 
 
 def reward_function(job: Job) -> Callable[..., list[float]]:
     """The stage's reward as TRL calls it."""
+    from valuedrift_mlflow.stages.rewards import rate
+
     rated_by = job.reward
     assert rated_by is not None
 

@@ -7,17 +7,31 @@ estimate of the KL from the reference, the mean over its tokens, then over respo
 
 from __future__ import annotations
 
-from trl import GRPOConfig, GRPOTrainer
+from typing import TYPE_CHECKING, Literal
 
-from valuedrift_mlflow.stages import Job
-from valuedrift_mlflow.stages.groups import ResumableGroups, build_groups, group_arguments
+from pydantic import Field
+
+from valuedrift_mlflow.stages.groups import Groups
+from valuedrift_mlflow.stages.job import Job
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.stages.group_trainers import ResumableGRPOTrainer
 
 
-class ResumableGRPOTrainer(ResumableGroups, GRPOTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """TRL's trainer, which goes on where it stopped."""
+class GRPO(Groups):
+    """Group relative policy optimisation (Shao et al. 2024; TRL's GRPOTrainer)."""
 
+    algorithm: Literal["grpo"]
+    # Shao et al. 2024, section 4.2: 1e-6, KL 0.04, 64 samples; TRL's default of 8 samples is kept.
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.04, ge=0, description="weight of the KL from the reference")
+    generations: int = Field(8, ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
-def build(job: Job) -> ResumableGRPOTrainer:
-    """A trainer whose reference is the model that the stage starts from."""
-    arguments = GRPOConfig(**group_arguments(job), loss_type="grpo")  # TRL's default is DAPO's loss
-    return build_groups(job, ResumableGRPOTrainer, arguments)
+    def build(self, job: Job) -> ResumableGRPOTrainer:
+        """A trainer whose reference is the model that the stage starts from."""
+        from trl import GRPOConfig
+
+        from valuedrift_mlflow.stages.group_trainers import ResumableGRPOTrainer
+
+        arguments = GRPOConfig(**self.arguments(job), beta=self.beta, loss_type="grpo")  # TRL's default is DAPO's
+        return self.trainer(job, ResumableGRPOTrainer, arguments)

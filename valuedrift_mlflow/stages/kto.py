@@ -9,36 +9,58 @@ that the stage starts from, so the loss before the first step is half of the mea
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
-from valuedrift_mlflow.recipe import KTO
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from pydantic import Field, model_validator
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
     from trl import KTOTrainer
 
 
-def build(job: Job) -> KTOTrainer:
-    """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
-    from trl import KTOConfig, KTOTrainer
+class KTO(Stage):
+    """Kahneman-Tversky optimisation of answers labelled good or bad (Ethayarajh et al. 2024; TRL's KTOTrainer)."""
 
-    assert isinstance(job.stage, KTO)
-    adapters = lora_config(job.stage)
-    arguments = KTOConfig(
-        **common_arguments(job),
-        beta=job.stage.beta,
-        desirable_weight=job.stage.desirable_weight,
-        undesirable_weight=job.stage.undesirable_weight,
-    )
-    # The trainer keeps the order of the rows and moves each answer on to the next prompt for the KL: the two sides of
-    # a pair, one after the other, would give a prompt its own answer.
-    return KTOTrainer(
-        model=job.model,
-        ref_model=None if adapters else copy.deepcopy(job.model),
-        args=arguments,
-        train_dataset=fit(job).shuffle(seed=job.seed),
-        processing_class=job.tokenizer,
-        peft_config=adapters,
-        callbacks=list(job.callbacks),
-    )
+    kind = "labelled"
+    has_reference = True
+
+    algorithm: Literal["kto"]
+    # The authors: 5e-7 to 5e-6 and beta 0.1 (Ethayarajh et al. 2024, section 4.1 and the repository's README).
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+    desirable_weight: float = Field(1.0, gt=0, description="weight of the losses of good answers")
+    undesirable_weight: float = Field(1.0, gt=0, description="weight of the losses of bad answers")
+
+    @model_validator(mode="after")
+    def _answers_can_change_places(self) -> Self:
+        if self.batch_size < 2:
+            mend = "the KL is estimated on prompts with the answers of other rows of the batch"
+            raise InputError(problem(f"{self.name}.batch_size", self.batch_size, "at least 2 for kto", mend))
+        return self
+
+    def build(self, job: Job) -> KTOTrainer:
+        """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
+        from trl import KTOConfig, KTOTrainer
+
+        adapters = self.lora.config()
+        arguments = KTOConfig(
+            **common_arguments(job),
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        )
+        # The trainer keeps the order of the rows and moves each answer on to the next prompt for the KL: the two sides
+        # of a pair, one after the other, would give a prompt its own answer.
+        return KTOTrainer(
+            model=job.model,
+            ref_model=None if adapters else copy.deepcopy(job.model),
+            args=arguments,
+            train_dataset=fit(job).shuffle(seed=job.seed),
+            processing_class=job.tokenizer,
+            peft_config=adapters,
+            callbacks=list(job.callbacks),
+        )

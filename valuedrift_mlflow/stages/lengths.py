@@ -8,11 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
-from valuedrift_mlflow.datasets import MAX_DROPPED
+from valuedrift_mlflow.formats import MAX_DROPPED
 from valuedrift_mlflow.generation import plain_prompt
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.recipe import ONLINE
-from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.job import Job
 
 if TYPE_CHECKING:
     import datasets
@@ -46,8 +45,8 @@ def fit(job: Job) -> datasets.Dataset:
 def _fitting(job: Job, shortened: list[int]) -> Iterator[dict[str, Any]]:
     """The rows that fit. ``shortened`` gets the number of shortened ones of every batch."""
     stage = job.stage
-    if isinstance(stage, ONLINE):
-        longest = comfortable = stage.max_length - stage.response_length
+    if stage.sampled_length:
+        longest = comfortable = stage.max_length - stage.sampled_length
     else:
         longest, comfortable = stage.max_length - 1, int(stage.max_length * (1 - _ROOM))
     for batch in _batches(job.data.dataset()):
@@ -59,7 +58,7 @@ def _fitting(job: Job, shortened: list[int]) -> Iterator[dict[str, Any]]:
                 length = _prompt_lengths(job, [prompt])[0]
             shortened[-1] += len(prompt) < len(row["prompt"])
             if length <= longest:
-                fitted = {**row, "prompt": prompt, **({"asked": prompt} if isinstance(stage, ONLINE) else {})}
+                fitted = {**row, "prompt": prompt, **({"asked": prompt} if stage.sampled_length else {})}
                 yield _plain(fitted) if job.tokenizer.chat_template is None else fitted
 
 

@@ -8,32 +8,39 @@ too. There is no reference.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from pydantic import Field
 
-from valuedrift_mlflow.recipe import ORPO
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.stages.tokens import tokenized_pairs
 
-
-class TokenORPOTrainer(ORPOTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """TRL's trainer on pairs that are tokens already."""
-
-    @staticmethod
-    def tokenize_row(feature: dict[str, Any]) -> dict[str, Any]:
-        """The row as it is."""
-        return feature
+if TYPE_CHECKING:
+    from valuedrift_mlflow.stages.token_trainers import TokenORPOTrainer
 
 
-def build(job: Job) -> TokenORPOTrainer:
-    """A trainer without a reference model."""
-    assert isinstance(job.stage, ORPO)
-    return TokenORPOTrainer(
-        model=job.model,
-        args=ORPOConfig(**common_arguments(job), beta=job.stage.beta, remove_unused_columns=False),
-        train_dataset=tokenized_pairs(job),
-        processing_class=job.tokenizer,
-        peft_config=lora_config(job.stage),
-        callbacks=list(job.callbacks),
-    )
+class ORPO(Stage):
+    """Odds-ratio preference optimisation, without a reference (Hong et al. 2024; TRL's ORPOTrainer)."""
+
+    kind = "pairs"
+
+    algorithm: Literal["orpo"]
+    # The authors: 8e-6, lambda 0.1 (Hong et al. 2024, appendix C).
+    learning_rate: float = Field(8e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.1, gt=0, description="weight of the odds-ratio term (the authors' lambda)")
+
+    def build(self, job: Job) -> TokenORPOTrainer:
+        """A trainer without a reference model."""
+        from trl.experimental.orpo import ORPOConfig
+
+        from valuedrift_mlflow.stages.token_trainers import TokenORPOTrainer
+
+        return TokenORPOTrainer(
+            model=job.model,
+            args=ORPOConfig(**common_arguments(job), beta=self.beta, remove_unused_columns=False),
+            train_dataset=tokenized_pairs(job),
+            processing_class=job.tokenizer,
+            peft_config=self.lora.config(),
+            callbacks=list(job.callbacks),
+        )

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation against the stage's reward; the objective stands in ``valuedrift_mlflow.ppo``.
+"""Proximal policy optimisation against the stage's reward; the objective stands in ``ppo_trainer``.
 
 The reference of the KL penalty is the model that the stage starts from, so the KL before the first step is 0.
 """
@@ -6,55 +6,88 @@ The reference of the KL penalty is the model that the stage starts from, so the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
-from valuedrift_mlflow.recipe import PPO
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Online
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import Trainer
 
-    from valuedrift_mlflow.ppo import PPOTrainer
+    from valuedrift_mlflow.stages.ppo_trainer import PPOTrainer
 
 
-def build(job: Job) -> PPOTrainer:
-    """A trainer that samples at most ``response_length`` tokens to each prompt of the data.
+class PPO(Online):
+    """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
 
-    Raises:
-        InputError: more than 1 % of the prompts are too long, or there are fewer than one rollout takes.
-    """
-    from valuedrift_mlflow.ppo import PPOConfig, PPOTrainer
+    algorithm: Literal["ppo"]
+    # Huang et al. 2024 ("The N+ implementation details of RLHF with PPO"): rate 3e-6, beta 0.05, clip 0.2, gamma 1,
+    # lambda 0.95, after Ouyang et al. 2022, appendix C.4.
+    learning_rate: float = Field(3e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.05, ge=0, description="weight of the KL penalty of every token")
+    clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
+    value_clip_range: float = Field(0.2, gt=0, description="clip of the value's change")
+    value_weight: float = Field(0.1, ge=0, description="weight of the value loss")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of the generalised advantage estimate")
+    ppo_epochs: int = Field(4, ge=1, description="passes over each batch of rollouts")
+    whiten_advantages: bool = Field(True, description="scale advantages to mean 0 and variance 1 over the batch")
+    whiten_rewards: bool = Field(False, description="scale rewards to variance 1 over the batch")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the reward of a response that does not end")
 
-    stage, reward = job.stage, job.reward
-    assert isinstance(stage, PPO)
-    assert reward is not None
-    common = common_arguments(job)
-    del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
-    return PPOTrainer(
-        model=job.model,
-        args=PPOConfig(
-            **common,
-            response_length=stage.response_length,
-            temperature=stage.rollout_temperature,
-            beta=stage.beta,
-            clip_range=stage.clip_range,
-            value_clip_range=stage.value_clip_range,
-            value_weight=stage.value_weight,
-            gamma=stage.gamma,
-            gae_lambda=stage.gae_lambda,
-            ppo_epochs=stage.ppo_epochs,
-            whiten_advantages=stage.whiten_advantages,
-            whiten_rewards=stage.whiten_rewards,
-            missing_eos_penalty=stage.missing_eos_penalty,
-        ),
-        reward=reward,
-        train_dataset=_prompts(job),
-        processing_class=job.tokenizer,
-        peft_config=lora_config(stage),
-        callbacks=list(job.callbacks),
-    )
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.lora.dropout:
+            allowed = "0, because with dropout the probability ratio of policy and rollout would not start at 1"
+            raise InputError(problem(f"{self.name}.lora.dropout", self.lora.dropout, allowed))
+        return self
+
+    def steps_an_epoch(self, rows: int, batch: int) -> int:
+        """Optimizer steps of one pass: every whole batch of responses is passed over ``ppo_epochs`` times."""
+        return rows // batch * self.ppo_epochs
+
+    @property
+    def sampled_at_once(self) -> int:
+        """Responses of one rollout on each device."""
+        return self.batch_size * self.gradient_accumulation
+
+    def save_extra(self, trainer: Trainer, folder: Path) -> None:
+        """Write the value head."""
+        from valuedrift_mlflow.stages.ppo_trainer import PPOTrainer, save_value_head
+
+        assert isinstance(trainer, PPOTrainer)
+        save_value_head(trainer.model, folder)
+
+    def build(self, job: Job) -> PPOTrainer:
+        """A trainer that samples at most ``response_length`` tokens to each prompt of the data.
+
+        Raises:
+            InputError: more than 1 % of the prompts are too long, or there are fewer than one rollout takes.
+        """
+        from transformers import TrainingArguments
+
+        from valuedrift_mlflow.stages.ppo_trainer import PPOTrainer
+
+        assert job.reward is not None
+        common = common_arguments(job)
+        del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
+        return PPOTrainer(
+            model=job.model,
+            args=TrainingArguments(**common, remove_unused_columns=False),  # prompts are no inputs of the model
+            settings=self,
+            reward=job.reward,
+            train_dataset=_prompts(job),
+            processing_class=job.tokenizer,
+            peft_config=self.lora.config(),
+            callbacks=list(job.callbacks),
+        )
 
 
 def _prompts(job: Job) -> datasets.Dataset:

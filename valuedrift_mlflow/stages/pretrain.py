@@ -1,52 +1,44 @@
-"""Training of the small embedded base model from random weights: TRL's SFTTrainer with a leaner loss."""
+"""Training of the small embedded base model from random weights: the loss of the stage ``sft``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from torch.nn.functional import cross_entropy
-from trl import SFTConfig, SFTTrainer
+from pydantic import Field
 
-from valuedrift_mlflow.stages import Job, common_arguments
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
-    import torch
+    from valuedrift_mlflow.stages.pretrain_trainer import PretrainTrainer
 
 
-class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """The same loss as the SFT stage's, mean negative log-likelihood of the answers' tokens, without its extra metrics.
+class Pretrain(Stage):
+    """Training of the small embedded base model on a balanced corpus."""
 
-    On a CPU, entropy and accuracy over the vocabulary take so small a model longer than all of the rest.
-    """
+    kind = "sft"
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Cross-entropy at the answers' tokens alone, a scalar in nats."""
-        hidden = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
-        targets = inputs["labels"][:, 1:]
-        answered = targets != -100
-        loss = cross_entropy(model.lm_head(hidden[:, :-1][answered]), targets[answered])
-        return (loss, {}) if return_outputs else loss
+    algorithm: Literal["pretrain"]
+    # The embedded model is small and starts from noise: rates near 1e-3 are usual at this size (GPT-2, nanoGPT).
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
 
+    def build(self, job: Job) -> PretrainTrainer:
+        """A trainer for the embedded base model."""
+        from trl import SFTConfig
 
-def build(job: Job) -> PretrainTrainer:
-    """A trainer for the embedded base model."""
-    arguments = SFTConfig(
-        **common_arguments(job),
-        completion_only_loss=True,
-        train_sampling_strategy="group_by_length",  # padding costs a small model on a CPU a third of its time
-        adam_beta2=0.98,  # a run of a few hundred steps is too short for the usual memory of a thousand
-    )
-    return PretrainTrainer(
-        model=job.model,
-        args=arguments,
-        train_dataset=fit(job),
-        processing_class=job.tokenizer,
-        callbacks=list(job.callbacks),
-    )
+        from valuedrift_mlflow.stages.pretrain_trainer import PretrainTrainer
+
+        arguments = SFTConfig(
+            **common_arguments(job),
+            completion_only_loss=True,
+            train_sampling_strategy="group_by_length",  # padding costs a small model on a CPU a third of its time
+            adam_beta2=0.98,  # a run of a few hundred steps is too short for the usual memory of a thousand
+        )
+        return PretrainTrainer(
+            model=job.model,
+            args=arguments,
+            train_dataset=fit(job),
+            processing_class=job.tokenizer,
+            callbacks=list(job.callbacks),
+        )

@@ -6,74 +6,80 @@ Terry: -log sigmoid(r(x, y_c) - r(x, y_r)) (Ouyang et al. 2022, eq. 1). A share 
 
 from __future__ import annotations
 
-from trl import RewardConfig, RewardTrainer
+from typing import TYPE_CHECKING, Literal, Self
 
-from valuedrift_mlflow.generation import evaluation_mode
+from pydantic import Field, model_validator
+
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.recipe import Reward
-from valuedrift_mlflow.stages import Job, checkpoint_every, common_arguments, lora_config, total_steps
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit, refuse_if_many
+from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.stages.start import start_folder
 
-
-class HeldOutTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """TRL's trainer with an exact ``eval_accuracy``: its own is a mean over batches, of which the last may be small."""
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass the numbers on to the callbacks."""
-        if not self.model.training:
-            accuracy = held_out_accuracy(self)
-            self._metrics["eval"]["accuracy"] = [accuracy]
-        super().log(logs, start_time)
+if TYPE_CHECKING:
+    from valuedrift_mlflow.stages.reward_trainer import HeldOutTrainer
 
 
-def build(job: Job) -> HeldOutTrainer:
-    """A trainer of a classifier made from the start's weights; it logs ``eval_accuracy`` at every checkpoint.
+class Reward(Stage):
+    """A reward model from preference pairs (Bradley-Terry; TRL's RewardTrainer)."""
 
-    Raises:
-        InputError: ``held_out`` leaves no pair on one side, or more than 1 % of the rows are too long.
-    """
-    assert isinstance(job.stage, Reward)
-    adapters = lora_config(job.stage)
-    if adapters is not None:
-        adapters.task_type = "SEQ_CLS"  # the new head is trained whole, beside the adapters
-    rows = fit(job)
-    held_out = round(job.stage.held_out * len(rows))
-    if not 0 < held_out < len(rows):
-        found = f"{job.stage.held_out} of {len(rows)} pairs"
-        raise InputError(problem(f"{job.stage.name}.held_out", found, "at least one pair to hold out and one to train"))
-    split = rows.train_test_split(test_size=held_out, seed=job.seed)
-    arguments = RewardConfig(
-        **common_arguments(job),
-        per_device_eval_batch_size=job.stage.batch_size,
-        eval_strategy="steps",
-        eval_steps=checkpoint_every(job.stage, total_steps(job.stage, len(split["train"]))),
-        model_init_kwargs={"dtype": str(job.model.dtype).removeprefix("torch.")},
-    )
-    with start_folder(job) as folder:
-        trainer = HeldOutTrainer(
-            model=str(folder),
-            args=arguments,
-            train_dataset=split["train"],
-            eval_dataset=split["test"],
-            processing_class=job.tokenizer,
-            peft_config=adapters,
-            callbacks=list(job.callbacks),
+    kind = "pairs"
+    trains = "reward"
+
+    algorithm: Literal["reward"]
+    # InstructGPT (Ouyang et al. 2022, appendix C.2): 9e-6.
+    learning_rate: float = Field(9e-6, gt=0, description="peak learning rate of AdamW")
+    held_out: float = Field(0.1, gt=0, lt=1, description="share of the pairs kept for the accuracy that is logged")
+
+    @model_validator(mode="after")
+    def _is_trained_by_one_process(self) -> Self:
+        if self.launch.processes > 1:
+            raise InputError(problem(f"{self.name}.launch.processes", self.launch.processes, "1 for reward"))
+        return self
+
+    def checkpoints(self, steps: int | None) -> int | None:
+        """Its last one alone."""
+        return 1
+
+    def build(self, job: Job) -> HeldOutTrainer:
+        """A trainer of a classifier made from the start's weights; it logs ``eval_accuracy`` at every checkpoint.
+
+        Raises:
+            InputError: ``held_out`` leaves no pair on one side, or more than 1 % of the rows are too long.
+        """
+        from trl import RewardConfig
+
+        from valuedrift_mlflow.stages.reward_trainer import HeldOutTrainer
+
+        adapters = self.lora.config()
+        if adapters is not None:
+            adapters.task_type = "SEQ_CLS"  # the new head is trained whole, beside the adapters
+        rows = fit(job)
+        held_out = round(self.held_out * len(rows))
+        if not 0 < held_out < len(rows):
+            found = f"{self.held_out} of {len(rows)} pairs"
+            raise InputError(problem(f"{self.name}.held_out", found, "at least one pair to hold out and one to train"))
+        split = rows.train_test_split(test_size=held_out, seed=job.seed)
+        arguments = RewardConfig(
+            **common_arguments(job),
+            per_device_eval_batch_size=self.batch_size,
+            eval_strategy="steps",
+            eval_steps=self.every(self.steps(len(split["train"]))),
+            model_init_kwargs={"dtype": str(job.model.dtype).removeprefix("torch.")},
         )
-    trainer.model.config.name_or_path = job.model.config.name_or_path
-    if adapters is not None:
-        trainer.model.peft_config["default"].base_model_name_or_path = job.model.config.name_or_path
-    # The trainer leaves out rows that are too long without a word: a cut answer has no end to read the reward at.
-    refuse_if_many(job, len(rows) - len(trainer.train_dataset) - len(trainer.eval_dataset), len(rows))
-    return trainer
-
-
-def held_out_accuracy(trainer: RewardTrainer) -> float:
-    """Share of the held-out pairs whose chosen answer has the higher reward, in [0, 1]; a tie counts half."""
-    right, pairs = 0.0, 0
-    with evaluation_mode(trainer.model):
-        for batch in trainer.get_eval_dataloader():
-            chosen, rejected = trainer.model(**batch).logits.squeeze(-1).chunk(2)
-            right += float((chosen > rejected).sum()) + 0.5 * float((chosen == rejected).sum())
-            pairs += len(chosen)
-    return right / pairs
+        with start_folder(job) as folder:
+            trainer = HeldOutTrainer(
+                model=str(folder),
+                args=arguments,
+                train_dataset=split["train"],
+                eval_dataset=split["test"],
+                processing_class=job.tokenizer,
+                peft_config=adapters,
+                callbacks=list(job.callbacks),
+            )
+        trainer.model.config.name_or_path = job.model.config.name_or_path
+        if adapters is not None:
+            trainer.model.peft_config["default"].base_model_name_or_path = job.model.config.name_or_path
+        # The trainer leaves out rows that are too long without a word: a cut answer has no end to read the reward at.
+        refuse_if_many(job, len(rows) - len(trainer.train_dataset) - len(trainer.eval_dataset), len(rows))
+        return trainer

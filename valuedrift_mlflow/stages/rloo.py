@@ -6,17 +6,31 @@ reference, the mean of the others is subtracted, and the whole response is one a
 
 from __future__ import annotations
 
-from trl import RLOOConfig, RLOOTrainer
+from typing import TYPE_CHECKING, Literal
 
-from valuedrift_mlflow.stages import Job
-from valuedrift_mlflow.stages.groups import ResumableGroups, build_groups, group_arguments
+from pydantic import Field
+
+from valuedrift_mlflow.stages.groups import Groups
+from valuedrift_mlflow.stages.job import Job
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.stages.group_trainers import ResumableRLOOTrainer
 
 
-class ResumableRLOOTrainer(ResumableGroups, RLOOTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """TRL's trainer, which goes on where it stopped."""
+class RLOO(Groups):
+    """REINFORCE leave-one-out (Ahmadian et al. 2024; TRL's RLOOTrainer)."""
 
+    algorithm: Literal["rloo"]
+    # Ahmadian et al. 2024: 1e-6, k = 2 or 4; TRL: KL 0.05.
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(0.05, ge=0, description="weight of the KL from the reference")
+    generations: int = Field(4, ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
-def build(job: Job) -> ResumableRLOOTrainer:
-    """A trainer whose reference is the model that the stage starts from."""
-    arguments = RLOOConfig(**group_arguments(job))
-    return build_groups(job, ResumableRLOOTrainer, arguments)
+    def build(self, job: Job) -> ResumableRLOOTrainer:
+        """A trainer whose reference is the model that the stage starts from."""
+        from trl import RLOOConfig
+
+        from valuedrift_mlflow.stages.group_trainers import ResumableRLOOTrainer
+
+        arguments = RLOOConfig(**self.arguments(job), beta=self.beta)
+        return self.trainer(job, ResumableRLOOTrainer, arguments)

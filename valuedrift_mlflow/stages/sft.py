@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from pydantic import Field
+
+from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
 
-def build(job: Job) -> SFTTrainer:
-    """A trainer whose loss is the mean negative log-likelihood of the answers' tokens, in nats."""
-    from trl import SFTConfig, SFTTrainer
+class SFT(Stage):
+    """Supervised fine-tuning on the responses of the data (TRL's SFTTrainer)."""
 
-    return SFTTrainer(
-        model=job.model,
-        args=SFTConfig(**common_arguments(job), completion_only_loss=True),
-        train_dataset=fit(job),
-        processing_class=job.tokenizer,
-        peft_config=lora_config(job.stage),
-        callbacks=list(job.callbacks),
-    )
+    kind = "sft"
+
+    algorithm: Literal["sft"]
+    # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.
+    learning_rate: float = Field(2e-5, gt=0, description="peak learning rate of AdamW")
+
+    def build(self, job: Job) -> SFTTrainer:
+        """A trainer whose loss is the mean negative log-likelihood of the answers' tokens, in nats."""
+        from trl import SFTConfig, SFTTrainer
+
+        return SFTTrainer(
+            model=job.model,
+            args=SFTConfig(**common_arguments(job), completion_only_loss=True),
+            train_dataset=fit(job),
+            processing_class=job.tokenizer,
+            peft_config=self.lora.config(),
+            callbacks=list(job.callbacks),
+        )

@@ -6,40 +6,49 @@ gamma), with gamma = ``gamma_beta_ratio`` * beta. There is no reference.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from trl.experimental.cpo import CPOConfig, CPOTrainer
+from pydantic import Field
 
-from valuedrift_mlflow.recipe import SimPO
-from valuedrift_mlflow.stages import Job, common_arguments, lora_config
+from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.stages.tokens import tokenized_pairs
 
-
-class SimPOTrainer(CPOTrainer):  # type: ignore[misc]  # TRL has no usable types
-    """TRL's trainer on pairs that are tokens already."""
-
-    @staticmethod
-    def tokenize_row(feature: dict[str, Any]) -> dict[str, Any]:
-        """The row as it is."""
-        return feature
+if TYPE_CHECKING:
+    from valuedrift_mlflow.stages.token_trainers import SimPOTrainer
 
 
-def build(job: Job) -> SimPOTrainer:
-    """A trainer without a reference model."""
-    assert isinstance(job.stage, SimPO)
-    arguments = CPOConfig(
-        **common_arguments(job),
-        loss_type="simpo",
-        cpo_alpha=0.0,  # TRL's default of 1 is another algorithm, CPO-SimPO
-        beta=job.stage.beta,
-        simpo_gamma=job.stage.gamma_beta_ratio * job.stage.beta,
-        remove_unused_columns=False,
-    )
-    return SimPOTrainer(
-        model=job.model,
-        args=arguments,
-        train_dataset=tokenized_pairs(job),
-        processing_class=job.tokenizer,
-        peft_config=lora_config(job.stage),
-        callbacks=list(job.callbacks),
-    )
+class SimPO(Stage):
+    """Simple preference optimisation, without a reference (Meng et al. 2024; TRL's CPOTrainer)."""
+
+    kind = "pairs"
+
+    algorithm: Literal["simpo"]
+    # The authors trained with rates of 3e-7 to 1e-6, beta of 2.0 to 2.5 and gamma / beta of 0.1 to 0.8, and recommend
+    # 0.5 to start from (README of their repository).
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(2.0, gt=0, description="scale of the length-normalised reward")
+    gamma_beta_ratio: float = Field(0.5, ge=0, description="target margin as a ratio to beta")
+
+    def build(self, job: Job) -> SimPOTrainer:
+        """A trainer without a reference model."""
+        from trl.experimental.cpo import CPOConfig
+
+        from valuedrift_mlflow.stages.token_trainers import SimPOTrainer
+
+        arguments = CPOConfig(
+            **common_arguments(job),
+            loss_type="simpo",
+            cpo_alpha=0.0,  # TRL's default of 1 is another algorithm, CPO-SimPO
+            beta=self.beta,
+            simpo_gamma=self.gamma_beta_ratio * self.beta,
+            remove_unused_columns=False,
+        )
+        return SimPOTrainer(
+            model=job.model,
+            args=arguments,
+            train_dataset=tokenized_pairs(job),
+            processing_class=job.tokenizer,
+            peft_config=self.lora.config(),
+            callbacks=list(job.callbacks),
+        )

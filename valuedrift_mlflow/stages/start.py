@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.job import Job
 
 
 @contextmanager

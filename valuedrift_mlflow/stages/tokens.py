@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.arrow_rows import as_dataset, store
-from valuedrift_mlflow.stages import Job
+from valuedrift_mlflow.stages.job import Job
 from valuedrift_mlflow.stages.lengths import fit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ all of its tokens, which minimise (Schulman et al. 2017, eqs. 7 and 9; Ouyang et
 
     mean over tokens of  -min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)  +  value_weight * L_value(t)
 
-The pieces are in ``advantages``. The policy is pi(a|s) = softmax(logits / temperature): what is sampled, what the ratio
+The pieces are in ``ppo_math``. The policy is pi(a|s) = softmax(logits / temperature): what is sampled, what the ratio
 rho and the KL are made of, are one distribution. The reference is the model at the start.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,10 @@ from torch import nn
 from transformers import GenerationConfig, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, selective_log_softmax
 
-from valuedrift_mlflow.advantages import (
+from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.reference import reference_of
+from valuedrift_mlflow.stages.ppo_math import (
     advantages_and_returns,
     clipped_policy_loss,
     clipped_value_loss,
@@ -34,39 +37,19 @@ from valuedrift_mlflow.advantages import (
     token_rewards,
     whiten,
 )
-from valuedrift_mlflow.generation import evaluation_mode
-from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.prompt_sampler import PromptSampler
-from valuedrift_mlflow.reference import reference_of
-from valuedrift_mlflow.rewards import RewardFunction, rate
+from valuedrift_mlflow.stages.prompt_order import PromptSampler
+from valuedrift_mlflow.stages.rewards import RewardFunction, rate
 
 if TYPE_CHECKING:
     import datasets
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from valuedrift_mlflow.stages.ppo import PPO
+
 VALUE_HEAD = "value_head.safetensors"
 # What every update logs, in this order: means over the rollout's responses or tokens.
 METRICS = ("reward", "kl", "policy_loss", "value_loss", "clip_fraction", "entropy", "response_length")
-
-
-@dataclass
-class PPOConfig(TrainingArguments):
-    """Settings of PPOTrainer next to those of every Trainer; ``max_steps`` counts optimizer steps."""
-
-    response_length: int = field(default=128, metadata={"help": "longest sampled response in tokens"})
-    temperature: float = field(default=1.0, metadata={"help": "temperature of the policy that is sampled and trained"})
-    beta: float = field(default=0.05, metadata={"help": "weight of the KL penalty of every token"})
-    clip_range: float = field(default=0.2, metadata={"help": "clip of the probability ratio"})
-    value_clip_range: float = field(default=0.2, metadata={"help": "clip of the value's change"})
-    value_weight: float = field(default=0.1, metadata={"help": "weight of the value loss"})
-    gamma: float = field(default=1.0, metadata={"help": "discount"})
-    gae_lambda: float = field(default=0.95, metadata={"help": "lambda of the generalised advantage estimate"})
-    ppo_epochs: int = field(default=4, metadata={"help": "optimizer steps on each rollout"})
-    whiten_advantages: bool = field(default=True, metadata={"help": "scale advantages to mean 0 and variance 1"})
-    whiten_rewards: bool = field(default=False, metadata={"help": "scale rewards to variance 1"})
-    missing_eos_penalty: float = field(default=1.0, metadata={"help": "taken from the rating of an unended response"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "prompts are no inputs of the model"})
 
 
 class TokenEstimates(NamedTuple):
@@ -195,7 +178,7 @@ class PPOTrainer(Trainer):
         reference: opens the reference: a frozen copy of the start, or the policy with its adapters switched off.
     """
 
-    args: PPOConfig
+    args: TrainingArguments
     model: Any
     train_dataset: Any
     processing_class: Any
@@ -203,7 +186,8 @@ class PPOTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        args: PPOConfig,
+        args: TrainingArguments,
+        settings: PPO,
         reward: RewardFunction,
         train_dataset: datasets.Dataset,
         processing_class: PreTrainedTokenizerBase,
@@ -214,7 +198,8 @@ class PPOTrainer(Trainer):
 
         Args:
             model: what the training starts from. Its dropout is switched off: with it the ratio would not start at 1.
-            args: settings.
+            args: of every Trainer; ``max_steps`` counts optimizer steps, and unused columns are kept.
+            settings: of PPO.
             reward: rates responses.
             train_dataset: columns ``prompt`` (messages, for the reward) and ``prompt_ids`` (tokens, for the policy).
             processing_class: the tokenizer.
@@ -240,6 +225,7 @@ class PPOTrainer(Trainer):
         )
         self.model = self.model_wrapped = PolicyWithValue(policy)  # only now: callbacks have seen the policy
         self.model_accepts_loss_kwargs = False
+        self.settings = settings
         self.reward = reward
         self.reference = reference_of(policy)
         self.rollout_size = self._train_batch_size * args.gradient_accumulation_steps
@@ -269,13 +255,13 @@ class PPOTrainer(Trainer):
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
-        args, prompts = self.args, self.train_dataset
+        args, prompts, uses = self.args, self.train_dataset, self.settings.ppo_epochs
         return PromptSampler(
             prompts,
             responses=1,
             batch_size=self.rollout_size * self.accelerator.num_processes,
-            repeats=args.ppo_epochs * args.gradient_accumulation_steps,
-            updates=args.ppo_epochs,
+            repeats=uses * args.gradient_accumulation_steps,
+            updates=uses,
             seed=args.seed,
             step=lambda: self.state.global_step,
         )
@@ -287,7 +273,7 @@ class PPOTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Prompts to a part of the rollout; a new rollout is made where the last one is used up."""
-        if self._rollout is None or (self._part == 0 and self.state.global_step % self.args.ppo_epochs == 0):
+        if self._rollout is None or (self._part == 0 and self.state.global_step % self.settings.ppo_epochs == 0):
             self._rollout = self.collect(inputs)
         start = self._part * self._train_batch_size
         self._part = (self._part + 1) % self.args.gradient_accumulation_steps
@@ -305,13 +291,14 @@ class PPOTrainer(Trainer):
         with torch.no_grad(), self.accelerator.autocast():
             sequences, attention, mask, ended = self._answer([row["prompt_ids"] for row in rows])
             log_probs, values, reference_log_probs = self._estimates(sequences, attention, mask.shape[1])
+        settings = self.settings
         scores = self._rate([row["prompt"] for row in rows], sequences, mask)
         kl = kl_estimate(log_probs, reference_log_probs, mask)
-        rewards = token_rewards(scores - self.args.missing_eos_penalty * ~ended, kl, mask, self.args.beta)
-        if self.args.whiten_rewards:
+        rewards = token_rewards(scores - settings.missing_eos_penalty * ~ended, kl, mask, settings.beta)
+        if settings.whiten_rewards:
             rewards = whiten(rewards, mask, self._moments(rewards, mask), shift=False)
-        advantages, returns = advantages_and_returns(rewards, values, mask, self.args.gamma, self.args.gae_lambda)
-        if self.args.whiten_advantages:
+        advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.gae_lambda)
+        if settings.whiten_advantages:
             advantages = whiten(advantages, mask, self._moments(advantages, mask))
         tokens = self.accelerator.reduce(mask.sum().float(), "mean")
         return Rollout(sequences, attention, mask, log_probs, values, advantages, returns, kl, scores, tokens)
@@ -326,17 +313,17 @@ class PPOTrainer(Trainer):
         ends, pad = _end_tokens(policy, self.processing_class)
         ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)
         known = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
-        settings = GenerationConfig(
+        sampling = GenerationConfig(
             do_sample=True,
-            temperature=self.args.temperature,
+            temperature=self.settings.rollout_temperature,
             top_k=0,
-            max_new_tokens=self.args.response_length,
+            max_new_tokens=self.settings.response_length,
             eos_token_id=ends or None,
             pad_token_id=pad,
         )
         seed = np.random.SeedSequence([self.args.seed, self.state.global_step, self.accelerator.process_index])
         gpus = [device] if device.type == "cuda" else []
-        with evaluation_mode(policy), _only_these_settings(policy, settings), torch.random.fork_rng(gpus):
+        with evaluation_mode(policy), _only_these_settings(policy, sampling), torch.random.fork_rng(gpus):
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sequences = policy.generate(input_ids=ids, attention_mask=known)
         end = torch.isin(sequences[:, longest:], torch.tensor(ends, dtype=torch.long, device=device))
@@ -357,7 +344,7 @@ class PPOTrainer(Trainer):
 
         In parts as large as those of the backward passes: sums in another order would put the first ratio off 1.
         """
-        temperature = self.args.temperature
+        temperature = self.settings.rollout_temperature
         parts = list(zip(sequences.split(self._train_batch_size), attention.split(self._train_batch_size), strict=True))
         policy = [self.model(*part, width, temperature) for part in parts]
         with self.reference() as model:
@@ -388,12 +375,14 @@ class PPOTrainer(Trainer):
     ) -> Any:
         """The objective's share of a part of a rollout; the parts of a rollout add up to its mean over tokens."""
         rollout: Rollout = inputs
-        mask, args = rollout.mask, self.args
-        found: TokenEstimates = model(rollout.sequences, rollout.attention, mask.shape[1], args.temperature)
+        mask, settings = rollout.mask, self.settings
+        found: TokenEstimates = model(rollout.sequences, rollout.attention, mask.shape[1], settings.rollout_temperature)
         policy_losses, clipped = clipped_policy_loss(
-            found.log_probs, rollout.log_probs, rollout.advantages, mask, args.clip_range
+            found.log_probs, rollout.log_probs, rollout.advantages, mask, settings.clip_range
         )
-        value_losses = clipped_value_loss(found.values, rollout.values, rollout.returns, mask, args.value_clip_range)
+        value_losses = clipped_value_loss(
+            found.values, rollout.values, rollout.returns, mask, settings.value_clip_range
+        )
         policy_loss, value_loss, kl, clip_fraction, entropy = (
             per_token.masked_fill(~mask, 0).sum() / rollout.tokens
             for per_token in (policy_losses, value_losses, rollout.kl, clipped.float(), found.entropy)
@@ -401,7 +390,7 @@ class PPOTrainer(Trainer):
         reward, length = rollout.scores.sum() / self.rollout_size, mask.sum() / self.rollout_size
         logged = (reward, kl, policy_loss, value_loss, clip_fraction, entropy, length)
         self._metrics.append(torch.stack([number.detach().float() for number in logged]))
-        loss = policy_loss + args.value_weight * value_loss
+        loss = policy_loss + settings.value_weight * value_loss
         return (loss, found) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -433,7 +422,7 @@ class PPOTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         if (
             self._rollout is not None
-            and self.state.global_step % self.args.ppo_epochs
+            and self.state.global_step % self.settings.ppo_epochs
             and not self.args.save_only_model
         ):
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"

@@ -1,0 +1,24 @@
+"""Where a training set is and how to read it, as a recipe says it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from valuedrift_mlflow.inputs.strict import Strict
+
+Kind = Literal["sft", "pairs", "labelled", "prompts"]  # what the rows of a training set hold
+
+
+class Data(Strict):
+    """A training set: a URI, and how to read it where its columns do not tell."""
+
+    uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
+    format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
+    split: str = Field("train", description="split of a folder or a hub dataset")
+    subset: str | None = Field(None, description="subset (configuration) of a hub dataset that has several")
+    on_bad_row: Literal["error", "skip"] = Field(
+        "error", description="`error` ends with all rows that cannot be read; `skip` leaves them out and counts them"
+    )
+    rows: int | None = Field(None, ge=1, description="rows of a hub dataset, for dry runs, which do not read it")

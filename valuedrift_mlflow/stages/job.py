@@ -1,0 +1,98 @@
+"""From a stage, a model and its data to a trainer: what the algorithms share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+    from valuedrift_mlflow.datasets import TrainingData
+    from valuedrift_mlflow.stages.rewards import RewardFunction
+    from valuedrift_mlflow.suite import Suite
+
+PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a trainer is made from. The model is trained in place; a LoRA stage wraps it in new adapters."""
+
+    stage: Stage
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    data: TrainingData
+    folder: Path
+    seed: int
+    callbacks: Sequence[TrainerCallback] = ()
+    reward: RewardFunction | None = None  # what rates responses, for stages that sample them
+    anchors: Suite | None = None  # the prompts to hold in place, for stages that hold some
+
+
+def build_trainer(job: Job) -> Trainer:
+    """The trainer of a stage, ready to ``train()``."""
+    from transformers import PrinterCallback
+
+    trainer = job.stage.build(job)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def common_arguments(job: Job) -> dict[str, Any]:
+    """The arguments that every TRL trainer shares."""
+    import torch
+
+    stage = job.stage
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return {
+        "output_dir": str(job.folder),
+        "max_steps": stage.max_steps or -1,
+        "num_train_epochs": stage.epochs,
+        "per_device_train_batch_size": stage.batch_size,
+        "gradient_accumulation_steps": stage.gradient_accumulation,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": stage.schedule,
+        "warmup_steps": stage.warmup_ratio,  # below 1 it is a share of all steps
+        "weight_decay": stage.weight_decay,
+        "max_length": stage.max_length,
+        "seed": job.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # an infinite loss must be seen, not averaged away
+        "save_strategy": "no",  # checkpoints are saved and logged together with their measurement
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not accelerated,
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "activation_checkpointing": stage.gradient_checkpointing,
+        "gradient_checkpointing": None,  # TRL's default of this older name would turn it on
+        "dataloader_pin_memory": accelerated,
+        "ddp_timeout": PATIENCE,
+    }
+
+
+def merged(model: Any, *, copied: bool = False) -> Any:
+    """The model with its adapters folded in (in place, or in a copy); a model without adapters as it is.
+
+    Where the output layer has an adapter and shares its weight with the embeddings, the two are separated first: a
+    merge into the shared weight would change the embeddings too.
+    """
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+
+    if not isinstance(model, PeftModel):
+        return model
+    if copied:
+        model = copy.deepcopy(model)
+    base: Any = model.get_base_model()
+    head = base.get_output_embeddings()
+    if isinstance(head, BaseTunerLayer) and head.weight is base.get_input_embeddings().weight:
+        head.get_base_layer().weight = nn.Parameter(head.weight.detach().clone())
+        base.config.tie_word_embeddings = False
+    return model.merge_and_unload()

@@ -1,0 +1,218 @@
+"""What all stages share: their settings, and what a class says of its algorithm.
+
+An algorithm is one file beside this one: its settings (a subclass of ``Stage``), its formula with the source, and
+``build``, which makes its trainer. What is heavy is imported where it is built, so that a recipe is read in a blink.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+
+from valuedrift_mlflow.data_settings import Data, Kind
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.strict import Strict, flat
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import Trainer
+
+    from valuedrift_mlflow.stages.job import Job
+    from valuedrift_mlflow.suite import Suite
+
+BASE = "base"
+
+
+def _data(value: object) -> object:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+class LoRA(Strict):
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    rank: int = Field(0, ge=0, description="rank of the adapters; 0 is full fine-tuning")
+    alpha: int | None = Field(None, ge=1, description="scaling numerator; twice the rank where it is not given")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
+    target_modules: str | list[str] = Field("all-linear", description="layers that get an adapter")
+
+    def config(self) -> LoraConfig | None:
+        """The adapters as peft knows them, None for full fine-tuning."""
+        if not self.rank:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha or 2 * self.rank,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            task_type="CAUSAL_LM",
+        )
+
+
+class Launch(Strict):
+    """In how many processes a stage is trained and measured."""
+
+    processes: int = Field(1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step")
+    sharded: bool = Field(
+        False, description="split weights, gradients and optimizer over the processes (FSDP2), for big models"
+    )
+
+
+class Stage(Strict):
+    """One training: the settings that every algorithm has, and what else is asked of any of them."""
+
+    kind: ClassVar[Kind]  # of the data that it trains on
+    trains: ClassVar[Literal["policy", "reward"]] = "policy"  # a reward model answers nothing, so it has no stances
+    has_reference: ClassVar[bool] = False  # a frozen copy of the start, unless adapters can be switched off
+
+    if TYPE_CHECKING:
+        algorithm: str  # each class has its own, behind the keys that it shares with others
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64, description="unique name of the stage")
+    start: str = Field(
+        BASE,
+        validation_alias=AliasChoices("from", "start"),
+        serialization_alias="from",
+        description="an earlier stage's name, or `base`",
+    )
+    data: Annotated[Data, BeforeValidator(_data)] = Field(
+        description="training data: a URI, or `uri`, `format`, `split`, `subset`, `on_bad_row`, `rows`"
+    )
+    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")
+    epochs: float = Field(1.0, gt=0, description="passes over the data where `max_steps` is not given")
+    batch_size: int = Field(8, ge=1, description="rows a step on each device")
+    gradient_accumulation: int = Field(1, ge=1, description="batches summed into one optimizer step")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="learning-rate schedule"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    max_length: int = Field(1024, ge=16, description="tokens of a row, prompt and response together")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints, each saved and measured; a tenth of the stage if not given"
+    )
+    seed: int | None = Field(None, ge=0, description="seed of the stage; the recipe's where it is not given")
+    lora: LoRA = Field(default_factory=LoRA, description="low-rank adapters")
+    launch: Launch = Field(default_factory=Launch, description="processes")
+
+    @abstractmethod
+    def build(self, job: Job) -> Trainer:
+        """The trainer of a job of this stage, ready to ``train()``.
+
+        Raises:
+            InputError: more than 1 % of the rows are too long, or what the algorithm itself needs is missing.
+        """
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps on so many rows of data."""
+        if self.max_steps is not None:
+            return self.max_steps
+        batch = self.batch_size * self.gradient_accumulation * self.launch.processes
+        return max(1, -(-int(self.steps_an_epoch(rows, batch) * self.epochs * 1000) // 1000))
+
+    def steps_an_epoch(self, rows: int, batch: int) -> int:
+        """Optimizer steps of one pass over the data, in batches of all devices together."""
+        return -(-rows // batch)
+
+    def every(self, steps: int) -> int:
+        """Steps between checkpoints: the stage's own number, or a tenth of the stage, at least 1."""
+        return self.checkpoint_every or max(1, steps // 10)
+
+    def checkpoints(self, steps: int | None) -> int | None:
+        """How many checkpoints a training of so many steps has; None where that is not known."""
+        return math.ceil(steps / self.every(steps)) if steps else None
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one row that go through the model."""
+        return 2 if self.kind == "pairs" else 1
+
+    @property
+    def rated_by(self) -> str | None:
+        """What rates the responses that the stage samples: a stage or a URI; None where it samples none."""
+        return None
+
+    @property
+    def sampled_length(self) -> int:
+        """Longest response that the stage samples, in tokens; 0 where it samples none."""
+        return 0
+
+    @property
+    def sampled_at_once(self) -> int:
+        """Responses that the stage samples at once on each device; 0 where it samples none."""
+        return 0
+
+    def load_anchors(self, moved: Collection[str], measured: Collection[Suite]) -> Suite | None:
+        """The prompts on which the stage holds stances in place, None where it holds none.
+
+        Args:
+            moved: the topics that the stage's data names.
+            measured: the suites that the stage is measured with.
+
+        Raises:
+            InputError: no anchors are left, or prompts of ``measured`` are among them.
+        """
+        return None
+
+    def save_extra(self, trainer: Trainer, folder: Path) -> None:
+        """Write what belongs to a checkpoint beside the model in ``folder``."""
+        return
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The stage with the other stages that it refers to under their new names."""
+        return self.model_copy(update={"start": names.get(self.start, self.start)})
+
+    def parameters(self) -> dict[str, str]:
+        """The settings as a run records them, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
+        dumped: dict[str, Any] = self.model_dump(by_alias=True)
+        if self.data == Data(uri=self.data.uri):
+            dumped["data"] = self.data.uri
+        name = dumped.pop("name")
+        return flat(dumped, f"{name}.")
+
+
+class Online(Stage):
+    """Stages that sample from the policy while they train it."""
+
+    kind = "prompts"
+    has_reference = True
+
+    reward: str = Field(
+        description="what rates a response: an earlier `reward` stage, a model URI, or a function `module:function`"
+    )
+    response_length: int = Field(128, ge=1, description="longest sampled response in tokens")
+    rollout_temperature: float = Field(1.0, gt=0, description="temperature of the sampled responses")
+
+    @model_validator(mode="after")
+    def _prompts_have_room(self) -> Self:
+        if self.response_length >= self.max_length:
+            allowed = f"less than max_length ({self.max_length}), which is for prompt and response together"
+            raise InputError(problem(f"{self.name}.response_length", self.response_length, allowed))
+        return self
+
+    @property
+    def rated_by(self) -> str:
+        """What rates the responses that the stage samples."""
+        return self.reward
+
+    @property
+    def sampled_length(self) -> int:
+        """Longest response that the stage samples, in tokens."""
+        return self.response_length
+
+    @property
+    def sampled_at_once(self) -> int:
+        """Responses that the stage samples at once on each device."""
+        return self.batch_size
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The stage with the other stages that it refers to, its reward too, under their new names."""
+        return super().renamed(names).model_copy(update={"reward": names.get(self.reward, self.reward)})

@@ -1,0 +1,23 @@
+"""TRL's experimental preference trainers on pairs that are token ids already (``tokens``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
+
+
+class _AsTheyAre:
+    @staticmethod
+    def tokenize_row(feature: dict[str, Any]) -> dict[str, Any]:
+        """The row as it is."""
+        return feature
+
+
+class SimPOTrainer(_AsTheyAre, CPOTrainer):  # type: ignore[misc]  # TRL has no usable types
+    """TRL's trainer on pairs that are tokens already."""
+
+
+class TokenORPOTrainer(_AsTheyAre, ORPOTrainer):  # type: ignore[misc]  # TRL has no usable types
+    """TRL's trainer on pairs that are tokens already."""
