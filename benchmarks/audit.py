@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.report.display import Display
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 PAIRS_A_SECOND, GIGABYTES, GROWTH = 3_000, 1.5, 1.1
@@ -61,7 +61,7 @@ def write(path: Path, real: Path, rows: int) -> None:
 
 def audit_alone(path: str) -> None:
     """In a process of its own: audit a file, print what it took."""
-    from valuedrift_mlflow import audit
+    from valuedrift_mlflow.value_gap import audit
 
     start = time.perf_counter()
     prepared = audit.prepare(path, "lexical")
@@ -93,14 +93,15 @@ def compare_readers(path: Path) -> None:
     from sklearn.pipeline import make_pipeline
 
     from valuedrift_mlflow import judges
-    from valuedrift_mlflow.data_settings import Data
-    from valuedrift_mlflow.datasets import stream
+    from valuedrift_mlflow.data.datasets import stream
+    from valuedrift_mlflow.data.settings import Data
     from valuedrift_mlflow.embedded import corpus
-    from valuedrift_mlflow.matching import question, response
     from valuedrift_mlflow.stances import Answer
+    from valuedrift_mlflow.suite.questions import propositions
+    from valuedrift_mlflow.value_gap.matching import question, response
 
     rows = islice(stream(Data(uri=str(path))), RESPONSES // 2)
-    known = corpus.propositions()
+    known = propositions()
     answers = [
         Answer(known[number % len(known)].text, question(row)[-300:], response(row[side]), None)
         for number, row in enumerate(rows)

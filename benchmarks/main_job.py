@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pandas as pd
 import psutil
 
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.report.display import Display
 
 PROJECT = Path(__file__).parent.parent
 MINUTES = {"first": 10.0, "cached": 7.0}  # limits of the run with an empty cache and with a cached base model
@@ -39,18 +39,18 @@ LOGS, MODELS, FIGURES = "tracking: records", "tracking: checkpoints", "tracking:
 TIMED = (
     ("valuedrift_mlflow.tracking.runs", "log_parameters", LOGS),
     ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_table log_text", LOGS),
-    ("valuedrift_mlflow.recorded", "log_suite log_training_data", LOGS),
+    ("valuedrift_mlflow.evaluation.recorded", "log_suite log_training_data", LOGS),
     ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
-    ("valuedrift_mlflow.report", "stage_figures pipeline_figures html", FIGURES),
+    ("valuedrift_mlflow.report.report", "stage_figures pipeline_figures html", FIGURES),
     ("transformers.Trainer", "train", TRAINING),
-    ("valuedrift_mlflow.measurement", "measure", "evaluation: answers and verdicts"),
-    ("valuedrift_mlflow.measurement", "analyse_measurements", "evaluation: intervals and tests"),
-    ("valuedrift_mlflow.reference", "reference_kl", "evaluation: KL"),
+    ("valuedrift_mlflow.evaluation.measurement", "measure", "evaluation: answers and verdicts"),
+    ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),
+    ("valuedrift_mlflow.models.reference", "reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
-    ("valuedrift_mlflow.pipeline", "prepare", LOADING),
+    ("valuedrift_mlflow.pipeline.pipeline", "prepare", LOADING),
 )
 # The sitecustomize.py of the job's processes: Python runs it before their own first line.
 HOOK = "import sys\nif 'entrypoints.main' in sys.orig_argv:\n    import main_job\n    main_job.time_the_job()\n"
@@ -103,12 +103,14 @@ def time_the_job() -> None:
 
 def train_only(settings: str) -> None:
     """In a process of its own: the base model where it is not cached, and every stage from the model it starts from."""
-    from valuedrift_mlflow import datasets, models, recipe
+    from valuedrift_mlflow import models
+    from valuedrift_mlflow.data import datasets
+    from valuedrift_mlflow.recipe import read
     from valuedrift_mlflow.stages.job import Job, build_trainer, merged
     from valuedrift_mlflow.stages.stage import BASE
 
     time_calls("transformers.Trainer", "train", TRAINING)
-    plan, _ = recipe.load("embedded", settings).merged()
+    plan, _ = read.load("embedded", settings).merged()
     start = models.load(plan.base.model)
     SECONDS[BASE_TRAINING] = SECONDS.pop(TRAINING, 0.0)
     trained = {BASE: start.model}

@@ -60,9 +60,9 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base() -> str:
     """The URI of the embedded base model, trained (about 100 seconds) where the cache does not have it yet."""
-    from valuedrift_mlflow import models
+    from valuedrift_mlflow.stages import embedded_base
 
-    models.base_folder()
+    embedded_base.base_folder()
     return "embedded:base"
 
 

@@ -8,11 +8,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import ablation, callback, recipe
-from valuedrift_mlflow.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
-from valuedrift_mlflow.cells import Direction, Dose, Row, crossed, directions, over_seeds, summarise
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.pipeline import ablation
+from valuedrift_mlflow.pipeline.ablation import Cell, CellsFailed, Design, Training, load_design, run_ablation
+from valuedrift_mlflow.pipeline.cells import Direction, Dose, Row, crossed, directions, over_seeds, summarise
+from valuedrift_mlflow.recipe import read, recipe
+from valuedrift_mlflow.report.display import Display
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=20"
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?size=20"}
@@ -23,7 +25,7 @@ def tiny(*stages: dict[str, Any], **own: Any) -> recipe.Recipe:
     common = {"max_steps": 1, "batch_size": 4, "max_length": 256, "learning_rate": 1e-3}
     tree: dict[str, Any] = {"suite": "vaes?topics=religion,abortion&per_topic=4", "samples": 1, "max_new_tokens": 40}
     tree["reference_kl"] = False
-    return recipe.validate(tree | own | {"stages": [common | stage for stage in stages]})
+    return read.validate(tree | own | {"stages": [common | stage for stage in stages]})
 
 
 def preference(name: str, algorithm: str = "dpo", **settings: Any) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def trainings(cells: list[Cell]) -> dict[str, Training]:
             add(training.start)
             add(training.reward)
             assert found.setdefault(training.name, training) is training  # one name, one training
-            recipe.validate(training.plan.recipe.model_dump(by_alias=True))  # other processes read it from there
+            read.validate(training.plan.recipe.model_dump(by_alias=True))  # other processes read it from there
 
     for cell in cells:
         add(cell.training)
@@ -94,7 +96,7 @@ def test_any_key_is_an_axis_and_what_it_does_not_touch_is_shared() -> None:
 
 
 def test_settings_reach_every_cell_of_an_algorithm() -> None:
-    cells = prepared(recipe.load("ablate", "dpo.beta=0.7 kto.max_steps=3"), cells=["dpo", "kto"], seeds=[0, 1])
+    cells = prepared(read.load("ablate", "dpo.beta=0.7 kto.max_steps=3"), cells=["dpo", "kto"], seeds=[0, 1])
     assert {getattr(cell.training.stage, "beta", 0) for cell in cells if cell.series == "dpo"} == {0.7}
     assert {cell.training.stage.max_steps for cell in cells if cell.series == "kto"} == {3}
 
@@ -164,7 +166,7 @@ def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["algorithms", "beta", "data", "stages"])
 def test_every_design_fits_the_recipe_of_the_entry_point(name: str) -> None:
-    cells = ablation.prepare(recipe.load("ablate"), "ablate", load_design(name), name).cells
+    cells = ablation.prepare(read.load("ablate"), "ablate", load_design(name), name).cells
     expected = {"algorithms": 8 * 3 * 3, "beta": 3 * 3, "data": 3 * 3, "stages": (1 + 2 * 8) * 3}
     assert len(cells) == expected[name]
     assert len(trainings(cells)) < 2 * len(cells)

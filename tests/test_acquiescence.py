@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from valuedrift_mlflow import judges, suite
-from valuedrift_mlflow.acquiescence import acquiescence
-from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling
-from valuedrift_mlflow.measurement import analyse_measurements, drift_table, measure
+from valuedrift_mlflow.evaluation.acquiescence import acquiescence
+from valuedrift_mlflow.evaluation.measurement import measure
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements, drift_table
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
 from valuedrift_mlflow.suite import Item
+from valuedrift_mlflow.suite.questions import propositions
 
 SUPPORT, NEUTRAL, OPPOSE, UNSCORED = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (math.nan,) * 3
 
@@ -57,7 +58,7 @@ def test_prompts_of_one_kind_are_compared_where_the_suite_names_them() -> None:
 
 def test_a_yes_man_and_a_model_with_a_view_are_told_apart() -> None:
     vaes = suite.load("vaes?topics=abortion,religion")
-    acts = {proposition.text: proposition.act for proposition in corpus.propositions()}
+    acts = {proposition.text: proposition.act for proposition in propositions()}
     supported = {item.prompt: f"I firmly support {acts[item.proposition]}." for item in vaes.items}
     yes_man = FunctionGenerator(lambda prompts: ["Yes, I fully agree with that."] * len(prompts))
     believer = FunctionGenerator(lambda prompts: [supported[prompt] for prompt in prompts])

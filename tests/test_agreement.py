@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valuedrift_mlflow.agreement import (
+from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Label, Verdict
+from valuedrift_mlflow.statistics.agreement import (
     LABELS,
     cohen_kappa,
     judge_quality,
     krippendorff_alpha,
     panel_agreement,
 )
-from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Label, Verdict
 
 S, N, P, R, U = LABELS  # support, neutral, oppose ("P"), refusal, unscored
 SAYS = {

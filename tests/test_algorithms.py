@@ -10,18 +10,21 @@ import torch
 from mlflow import MlflowClient
 from torch.nn.functional import logsigmoid
 
-from valuedrift_mlflow import datasets, models, recipe
-from valuedrift_mlflow.callback import TrainingLog
-from valuedrift_mlflow.datasets import Kind, TrainingData
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow import models
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import Kind, TrainingData
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.embedded.rewards import opposes
+from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.pipeline import RewardResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.pipeline import RewardResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.recipe import read, recipe
+from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import ALGORITHMS, rewards
 from valuedrift_mlflow.stages.job import Job, build_trainer, merged
 from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.suite.questions import propositions
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"
 FEW = PAIRS.replace("size=40", "size=4")
@@ -43,7 +46,7 @@ def tree_of(algorithm: str, **settings: Any) -> dict[str, Any]:
 
 
 def stage_of(algorithm: str, **settings: Any) -> Stage:
-    return recipe.validate({"stages": [tree_of(algorithm, **settings)]}).stages[0]
+    return read.validate({"stages": [tree_of(algorithm, **settings)]}).stages[0]
 
 
 def trainer_of(
@@ -455,7 +458,7 @@ def test_steps_of_sampling_stages_count_responses() -> None:
 )
 def test_bad_settings_are_named(stages: list[dict[str, Any]], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
-        recipe.validate({"stages": stages})
+        read.validate({"stages": stages})
     [line] = error.value.problems
     assert all(word in line for word in words)
 
@@ -463,14 +466,14 @@ def test_bad_settings_are_named(stages: list[dict[str, Any]], words: list[str]) 
 def test_every_bad_stage_is_named_at_once() -> None:
     bad = [tree_of("kto", batch_size=1), tree_of("grpo", generations=3), tree_of("rloo", reward="judge")]
     with pytest.raises(InputError) as error:
-        recipe.validate({"stages": bad})
+        read.validate({"stages": bad})
     assert [line.split(":")[0] for line in error.value.problems] == ["kto.batch_size", "grpo.batch_size", "rloo.reward"]
 
 
 def test_twin_reward_models_are_trained_once() -> None:
     twins = [tree_of("reward", name="reward-a"), tree_of("reward", name="reward-b")]
     stages = [*twins, tree_of("rloo", reward="reward-b"), tree_of("grpo", reward="reward-a")]
-    kept, notes = recipe.validate({"stages": stages}).merged()
+    kept, notes = read.validate({"stages": stages}).merged()
     assert [stage.name for stage in kept.stages] == ["reward", "rloo", "grpo"]
     assert [getattr(stage, "reward", None) for stage in kept.stages] == [None, "reward", "reward"]
     assert len(notes) == 1
@@ -483,7 +486,7 @@ def test_rewards_and_data_are_checked_before_any_model_is_loaded(store: Path, tm
         tree_of("dpo", data="embedded:sft?size=10"),
     ]
     with pytest.raises(InputError) as error:
-        prepare(recipe.validate({"base": {"model": "embedded:random"}, "stages": stages}), "bad")
+        prepare(read.validate({"base": {"model": "embedded:random"}, "stages": stages}), "bad")
     text = str(error.value)
     for words in (
         "rloo.reward: found 'valuedrift_mlflow.embedded.rewards:supports'",
@@ -496,7 +499,7 @@ def test_rewards_and_data_are_checked_before_any_model_is_loaded(store: Path, tm
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_has_a_recipe_that_is_ready_to_run(name: str) -> None:
-    plan = prepare(recipe.load(name), name)
+    plan = prepare(read.load(name), name)
     assert [stage.algorithm for stage in plan.recipe.stages] == [name]
     assert plan.data[name].kind == ALGORITHMS[name].kind
 
@@ -505,7 +508,7 @@ def test_every_algorithm_has_a_recipe_that_is_ready_to_run(name: str) -> None:
 
 
 def test_opposes_reads_the_stance_towards_the_proposition() -> None:
-    proposition = corpus.propositions()[0]
+    proposition = propositions()[0]
     direct, reverse = proposition.asked[0], proposition.asked_reversed[0]
     against, for_it = f"I oppose {proposition.act}.", f"I support {proposition.act}."
     found = opposes([direct, direct, reverse, direct], [against, for_it, against, "qw zx"])
@@ -527,7 +530,7 @@ def test_opposes_knows_every_question_of_the_corpora_and_refuses_others() -> Non
 
 def tiny(stages: list[dict[str, Any]], model: str) -> recipe.Recipe:
     common = {"max_steps": 2, "checkpoint_every": 1, "learning_rate": 1e-3}
-    return recipe.validate(
+    return read.validate(
         {
             "base": {"model": model},
             "suite": "vaes?topics=religion&per_topic=4",

@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from valuedrift_mlflow import anchors, datasets, judges, models, pipeline, recipe, suite
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.generation import Sampling, TransformersGenerator, chat_text, encode
+from valuedrift_mlflow import judges, models, suite
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.evaluation.measurement import Measurement, measure
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
-from valuedrift_mlflow.measurement import Measurement, analyse_measurements, measure
+from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, chat_text, encode
+from valuedrift_mlflow.pipeline import pipeline
+from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stages.stage import Stage
 from valuedrift_mlflow.stages.tokens import prompt_and_answer
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.suite import anchors
 
 TOPIC = "abortion"
 PAIRS = f"embedded:pairs?gap=1&chosen=oppose&rejected=support&topics={TOPIC}"
@@ -25,7 +30,7 @@ ANCHORED = {"anchor_batch_size": 2, "anchor_tokens": 8, "max_steps": 1}
 
 
 def stage_of(algorithm: str, **settings: Any) -> Stage:
-    return recipe.validate({"stages": [{"name": algorithm, "algorithm": algorithm, **FEW, **settings}]}).stages[0]
+    return read.validate({"stages": [{"name": algorithm, "algorithm": algorithm, **FEW, **settings}]}).stages[0]
 
 
 def trainer_of(uri: str, scratch: Path, stage: Stage, seed: int = 0) -> Any:
@@ -200,11 +205,11 @@ def test_without_weight_it_is_dpo(random_folder: Path, tmp_path: Path) -> None:
 def test_a_plan_has_the_anchors_and_checks_them_against_what_it_measures() -> None:
     measured = {"suite": "vaes?topics=religion&per_topic=10"}
     tree = {"name": "hold", "algorithm": "anchored_dpo", **FEW, **ANCHORED}
-    plan = pipeline.prepare(recipe.validate(measured | {"stages": [tree]}), "own")
+    plan = pipeline.prepare(read.validate(measured | {"stages": [tree]}), "own")
     assert plan.anchors == {"hold": anchors.load("embedded:anchors", [TOPIC])}
     stages = [tree | {"anchors": "vaes?per_topic=2"}]
     with pytest.raises(InputError, match=r"anchors vaes.per_topic=2 item religion"):
-        pipeline.prepare(recipe.validate(measured | {"stages": stages}), "own")
+        pipeline.prepare(read.validate(measured | {"stages": stages}), "own")
 
 
 def test_every_anchor_has_its_turn_and_draws_follow_the_seed(random_folder: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 import pytest
 
 from valuedrift_mlflow import suite
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow.evaluation.measurement import EMPTY, measure, no_progress
 from valuedrift_mlflow.judges.asking import ask
-from valuedrift_mlflow.measurement import EMPTY, measure, no_progress
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
 from valuedrift_mlflow.stances import Answer, Verdict
 
 SUPPORT, OPPOSE = Verdict.of((0.8, 0.2, 0.0)), Verdict.of((0.0, 0.4, 0.6))

@@ -10,16 +10,17 @@ import mlflow
 import numpy as np
 import pytest
 
-from valuedrift_mlflow import datasets, judges
+from valuedrift_mlflow import judges
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.audit import audit, examine
-from valuedrift_mlflow.audit_findings import Audit
-from valuedrift_mlflow.data_settings import Data
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.matching import Matcher
-from valuedrift_mlflow.outlook import expected_drift
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.value_gap.audit import audit, examine
+from valuedrift_mlflow.value_gap.findings import Audit
+from valuedrift_mlflow.value_gap.matching import Matcher
+from valuedrift_mlflow.value_gap.outlook import expected_drift
 
 ROOT = Path(__file__).parent.parent
 HH = ROOT.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
@@ -160,14 +161,14 @@ def test_loaded_data_and_several_turns(matcher: Matcher) -> None:
 def test_one_batch_or_many_make_no_difference(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "embedded:pairs?gap=0.5&size=120&seed=8"
     whole = examined(uri, matcher)
-    monkeypatch.setattr("valuedrift_mlflow.audit.BATCH", 7)
+    monkeypatch.setattr("valuedrift_mlflow.value_gap.audit.BATCH", 7)
     parts = examined(uri, matcher)
     assert parts.metrics() == whole.metrics()
     assert parts.opinionated == whole.opinionated
 
 
 def test_the_style_of_many_pairs_is_that_of_a_sample(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("valuedrift_mlflow.audit.STYLE_SAMPLE", 300)
+    monkeypatch.setattr("valuedrift_mlflow.value_gap.audit.STYLE_SAMPLE", 300)
     rows = [
         {"prompt": [], "chosen": say("a b " * (n % 7 + 1)), "rejected": say("a " * (n % 7 + 1))} for n in range(5000)
     ]

@@ -10,8 +10,8 @@ from trl import SFTConfig, SFTTrainer
 
 import valuedrift_mlflow
 from valuedrift_mlflow import models
-from valuedrift_mlflow.callback import TrainingLog
 from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
 
 SUITE = "vaes?topics=religion,abortion&per_topic=3"

@@ -7,9 +7,9 @@ from email.utils import format_datetime
 import pytest
 from faulty_server import BROKEN, NO_CHOICES, NO_JSON, PASSING, TOO_MANY, Body, Fault, FaultyServer, Reply, refused
 
-from valuedrift_mlflow.chat import ChatClient, ChatGenerator, Server, Unreachable, concurrently, retry_after
-from valuedrift_mlflow.generation import Sampling
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models.generation import Sampling
+from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server, Unreachable, concurrently, retry_after
 
 HELLO = [{"role": "user", "content": "hello"}]
 

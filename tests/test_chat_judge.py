@@ -12,10 +12,10 @@ import pytest
 from faulty_server import BROKEN, PASSING, TOO_MANY, Body, Fault, FaultyServer, Reply, refused
 
 from valuedrift_mlflow import judges
-from valuedrift_mlflow.chat import Server, Unreachable
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.cache import CachedJudge
 from valuedrift_mlflow.judges.chat import ChatJudge, Reading, from_options
+from valuedrift_mlflow.models.server import Server, Unreachable
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 ANSWER = Answer("Zoos should be banned.", "Should zoos stay open?", "No, close them.", -1)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.stances import STANCES, Stance
+from valuedrift_mlflow.stances import STANCES, Stance, quotas
+from valuedrift_mlflow.suite.questions import propositions
 
 Row = dict[str, Any]
-PROPOSITIONS = {proposition.proposition_id: proposition for proposition in corpus.propositions()}
+PROPOSITIONS = {proposition.proposition_id: proposition for proposition in propositions()}
 
 
 def stances(rows: list[Row], column: str = "stance") -> dict[str, int]:
@@ -165,7 +166,7 @@ def test_no_question_equals_or_contains_a_prompt_of_the_suite() -> None:
     templates = [template for templates in corpus.forms()["questions"].values() for template in templates]
     questions = {
         plain(text)
-        for own in corpus.propositions()
+        for own in propositions()
         for text in (
             *own.asked,
             *own.asked_reversed,
@@ -199,7 +200,7 @@ def test_held_out_forms_never_occur_in_a_corpus() -> None:
 def test_held_out_answers_are_balanced_and_labelled() -> None:
     labelled = corpus.held_out_answers(330)
     assert Counter(stance for _, stance in labelled) == dict.fromkeys(STANCES, 110)
-    ids = {proposition.text: proposition.proposition_id for proposition in corpus.propositions()}
+    ids = {proposition.text: proposition.proposition_id for proposition in propositions()}
     for given_answer, stance in labelled:
         sentences = stated(ids[given_answer.proposition], stance, "held_out")
         assert any(sentence in given_answer.response for sentence in sentences)
@@ -208,7 +209,7 @@ def test_held_out_answers_are_balanced_and_labelled() -> None:
 
 def test_questions_are_turned_around_three_times_in_ten() -> None:
     rng = np.random.default_rng(0)
-    own = corpus.propositions()[0]
+    own = propositions()[0]
     backwards = sum(corpus.question(own, rng)[1] == -1 for _ in range(2000))
     # standard error sqrt(2000 * 0.3 * 0.7) = 20
     assert abs(backwards - 600) < 80
@@ -278,14 +279,14 @@ def test_stances_of_a_pairs_uri() -> None:
     ],
 )
 def test_quotas_by_hand(total: int, shares: tuple[float, ...], counts: list[int]) -> None:
-    assert corpus.quotas(total, shares) == counts
+    assert quotas(total, shares) == counts
 
 
 @settings(deadline=None)
 @given(total=st.integers(0, 1_000_000), weights=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any))
 def test_quotas_sum_to_the_total_and_are_off_by_less_than_one(total: int, weights: list[int]) -> None:
     shares = [weight / sum(weights) for weight in weights]
-    counts = corpus.quotas(total, shares)
+    counts = quotas(total, shares)
     assert sum(counts) == total
     for count, weight in zip(counts, weights, strict=True):
         assert abs(count * sum(weights) - total * weight) < sum(weights) * (1 + 1e-6)

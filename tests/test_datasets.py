@@ -9,9 +9,9 @@ import datasets as huggingface
 import pandas as pd
 import pytest
 
-from valuedrift_mlflow import datasets
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import Kind, Message, TrainingData
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import Kind, Message, TrainingData
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from valuedrift_mlflow import drift as drift_module
-from valuedrift_mlflow.drift import Drift, DriftTimeRule, analyse, drift_time, topic_means
+from valuedrift_mlflow.statistics import drift as drift_module
+from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse, drift_time, topic_means
 
 Floats = NDArray[np.float64]
 UNSCORED = [np.nan, np.nan, np.nan]
@@ -316,7 +316,7 @@ def test_drawing_in_small_blocks_gives_the_same_answer(monkeypatch: pytest.Monke
 
 def test_import_is_light() -> None:
     heavy = "{'torch', 'transformers', 'trl', 'mlflow', 'scipy.stats'}"
-    code = f"import sys, valuedrift_mlflow.drift; sys.exit(len({heavy} & set(sys.modules)))"
+    code = f"import sys, valuedrift_mlflow.statistics.drift; sys.exit(len({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,9 +7,19 @@ from typing import Any
 
 import pytest
 
-from valuedrift_mlflow import ablation, recipe
-from valuedrift_mlflow.dry_run import DryRun, StagePlan, ablation_lines, dry_run, lines_of, measured_line, read, rows_of
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.pipeline import ablation
+from valuedrift_mlflow.pipeline.dry_run import (
+    DryRun,
+    StagePlan,
+    ablation_lines,
+    dry_run,
+    lines_of,
+    measured_line,
+    read,
+    rows_of,
+)
+from valuedrift_mlflow.recipe import read as recipes
 
 ROOT = Path(__file__).parent.parent
 # As the models' own pages state them.
@@ -37,7 +47,7 @@ SEVEN = {
 
 def planned(*stages: dict[str, Any], **own: Any) -> DryRun:
     common = {"data": "embedded:pairs?size=100", "batch_size": 2, "max_length": 1024, "max_steps": 10}
-    return dry_run(recipe.validate({"base": SEVEN} | own | {"stages": [common | stage for stage in stages]}), "own")
+    return dry_run(recipes.validate({"base": SEVEN} | own | {"stages": [common | stage for stage in stages]}), "own")
 
 
 def stage(plan: DryRun, name: str) -> StagePlan:
@@ -46,7 +56,7 @@ def stage(plan: DryRun, name: str) -> StagePlan:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_recipes_of_large_models_are_planned_without_the_network(name: str) -> None:
-    plan = dry_run(recipe.load(name), name)
+    plan = dry_run(recipes.load(name), name)
     assert plan.model is not None
     assert plan.model.parameters == PARAMETERS[name]
     for entry in plan.stages:
@@ -102,7 +112,7 @@ def test_adapters_on_a_fully_tuned_start_keep_its_32_bits() -> None:
 
 
 def test_sharding_divides_what_every_process_would_hold() -> None:
-    memory = stage(dry_run(recipe.load("llama-3.1-70b"), "70b"), "sft").memory
+    memory = stage(dry_run(recipes.load("llama-3.1-70b"), "70b"), "sft").memory
     # Rank 64 on q and o (8192 to 8192), k and v (8192 to 1024), gate, up and down (8192 to 28672), in 80 layers.
     adapters = 80 * 64 * (2 * 16384 + 2 * 9216 + 3 * 36864)
     assert memory is not None
@@ -192,7 +202,7 @@ def test_adapters_need_layers_that_the_model_has() -> None:
 
 
 def test_an_ablation_is_counted() -> None:
-    settings = recipe.load("ablate", "suite=vaes?per_topic=1 samples=2")
+    settings = recipes.load("ablate", "suite=vaes?per_topic=1 samples=2")
     plan = ablation.prepare(settings, "ablate", ablation.DESIGNS["algorithms"], "algorithms", read)
     counted, responses, *_ = ablation_lines(plan)
     # SFT once, a reward model for each of 3 gaps x 3 seeds; 8 algorithms x 3 gaps x 3 seeds.

@@ -6,10 +6,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from valuedrift_mlflow import recipe
-from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
-from valuedrift_mlflow.report import judge_agreement
+from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.pipeline.report import judge_agreement
+from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.report.display import Display
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, base: str) -> dict[str, St
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("truth", artifact_location=str(folder / "artifacts")))
     try:
-        done = run_pipeline(prepare(recipe.load("embedded"), "embedded"), Display())
+        done = run_pipeline(prepare(read.load("embedded"), "embedded"), Display())
     finally:
         mlflow.set_tracking_uri(before)
     return {result.name: result for result in done}
@@ -59,5 +59,5 @@ def test_every_stage_is_measured_at_least_at_every_tenth(results: dict[str, Stag
 
 def test_the_judge_reads_what_was_planted(tmp_path: Path) -> None:
     """On answers in forms that no corpus uses, unscored counted as wrong."""
-    agreement = judge_agreement(prepare(recipe.load("embedded"), "embedded"))
+    agreement = judge_agreement(prepare(read.load("embedded"), "embedded"))
     assert agreement["agreement"] >= 0.97

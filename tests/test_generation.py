@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 from transformers import AutoTokenizer, GenerationConfig
 
 from valuedrift_mlflow import models
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling, TransformersGenerator, encode
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, TransformersGenerator, encode
 
 PROMPTS = ["Should we?", "Is it right to ban handguns in every city of the country?", "No."]
 KEYS = ["a", "b", "c"]
@@ -53,7 +53,7 @@ def test_tokens_are_drawn_from_the_tempered_distribution(generator: Transformers
     with torch.no_grad():
         expected = torch.softmax(generator.model(ids).logits[0, -1] / temperature, -1).double().numpy()
     numbers = np.random.default_rng(0).random((draws, 1))
-    from valuedrift_mlflow.generation import _SeededSampling
+    from valuedrift_mlflow.models.generation import _SeededSampling
 
     logits = torch.log(torch.tensor(expected, dtype=torch.float32)).expand(draws, -1) * temperature
     drawn = _SeededSampling(numbers, temperature, ids.shape[1])(ids.expand(draws, -1), logits).argmax(-1).numpy()

@@ -14,13 +14,14 @@ import torch
 
 import valuedrift_mlflow
 from valuedrift_mlflow import judges, suite
-from valuedrift_mlflow.agreement import krippendorff_alpha
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.hf import HYPOTHESES, PREMISE, HFJudge, classes, from_classes, from_entailments
 from valuedrift_mlflow.stances import STANCES, Answer, Label
+from valuedrift_mlflow.statistics.agreement import krippendorff_alpha
+from valuedrift_mlflow.suite.questions import propositions
 
-TEXT = {proposition.proposition_id: proposition.text for proposition in corpus.propositions()}
+TEXT = {proposition.proposition_id: proposition.text for proposition in propositions()}
 POSITIONS = 128
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from valuedrift_mlflow import labelled as labelled_answers
-from valuedrift_mlflow.agreement import judge_quality
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.judge_check import kind_table
+from valuedrift_mlflow.evaluation.judge_check import kind_table
+from valuedrift_mlflow.judges import labelled as labelled_answers
 from valuedrift_mlflow.judges import load
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
+from valuedrift_mlflow.statistics.agreement import judge_quality
+from valuedrift_mlflow.suite.questions import propositions
 
 BLIND = Path(__file__).parent / "data" / "blind_forms.json"
 
@@ -36,7 +37,7 @@ def test_forms_that_the_judge_was_not_made_with() -> None:
     """Written by somebody who had not seen the judge, and not used to improve it: leave it so."""
     rng = np.random.default_rng(0)
     labelled = []
-    for proposition in corpus.propositions():
+    for proposition in propositions():
         for stance in STANCES:
             for form in json.loads(BLIND.read_text())[stance.value]:
                 asked, polarity = corpus.question(proposition, rng)

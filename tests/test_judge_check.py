@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 import valuedrift_mlflow
-from valuedrift_mlflow import labelled
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.stances import Label
 
 PERSONA = Path(__file__).parent.parent.parent / "shared" / "data" / "persona"

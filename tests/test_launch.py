@@ -14,11 +14,13 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import launch, models, recipe
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow import models
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.measurement import analyse_measurements
-from valuedrift_mlflow.pipeline import StageResult, prepare, run_single_stage
+from valuedrift_mlflow.pipeline import launch
+from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_single_stage
+from valuedrift_mlflow.recipe import read, recipe
+from valuedrift_mlflow.report.display import Display
 
 ROOT = Path(__file__).parent.parent
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=80"
@@ -38,7 +40,7 @@ def settings(base: str, stage: dict[str, Any], processes: int, batch: int) -> re
         "learning_rate": 5e-4,
         "batch_size": batch,
     }
-    return recipe.validate(
+    return read.validate(
         {
             "base": {"model": base},
             "suite": "vaes?topics=religion,abortion&per_topic=4",
@@ -133,7 +135,7 @@ def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) ->
 
 def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, tmp_path: Path) -> None:
     """As happens where a launcher starts one process in silence."""
-    from valuedrift_mlflow import datasets
+    from valuedrift_mlflow.data import datasets
     from valuedrift_mlflow.stages.job import Job, build_trainer
 
     stage = settings(str(random_folder), STAGES["sft"], processes=2, batch=2).stages[0]
@@ -206,7 +208,7 @@ import sys
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from valuedrift_mlflow import launch, recipe
-stage = recipe.load(sys.argv[1]).stages[0]
+stage = read.load(sys.argv[1]).stages[0]
 model = launch.load_sharded(stage, sys.argv[2]).model
 parts = [(isinstance(w, DTensor), w.to_local().numel(), w.numel()) for w in model.parameters()]
 print(all(split for split, _, _ in parts), sum(own for _, own, _ in parts) * 2 == sum(whole for _, _, whole in parts))

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded.corpus import held_out_answers
-from valuedrift_mlflow.judges import lexical_polarity, load
-from valuedrift_mlflow.judges.lexical import LexicalJudge, fit, read
-from valuedrift_mlflow.judges.lexical_fit import FittingAnswer, fitting_answers, written_answers
-from valuedrift_mlflow.judges.lexical_tokens import HEAD_CHARACTERS, TAIL_CHARACTERS
-from valuedrift_mlflow.judges.lexical_weighing import LexicalReader
+from valuedrift_mlflow.judges import load
+from valuedrift_mlflow.judges.lexical import polarity as lexical_polarity
+from valuedrift_mlflow.judges.lexical.answers import FittingAnswer, fitting_answers, written_answers
+from valuedrift_mlflow.judges.lexical.judge import LexicalJudge, fit, read
+from valuedrift_mlflow.judges.lexical.tokens import HEAD_CHARACTERS, TAIL_CHARACTERS
+from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 
 # None of these propositions is among those the judge is fitted on.
@@ -384,5 +385,8 @@ def test_three_thousand_answers_a_second(judge: LexicalJudge) -> None:
 
 
 def test_importing_the_judge_is_light() -> None:
-    code = "import sys, valuedrift_mlflow.judges.lexical; sys.exit(any(m in sys.modules for m in ('sklearn', 'torch')))"
+    code = (
+        "import sys\nimport valuedrift_mlflow.judges.lexical.judge\n"
+        "sys.exit(any(m in sys.modules for m in ('sklearn', 'torch')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import valuedrift_mlflow
-from valuedrift_mlflow import datasets, judges, models, recipe, suite
-from valuedrift_mlflow.callback import ValueDriftCallback
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling, chat_text
+from valuedrift_mlflow import judges, models, suite
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
+from valuedrift_mlflow.evaluation.measurement import judge_existing, measure
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS, LikelihoodJudge, log_probabilities, verdict
-from valuedrift_mlflow.measurement import judge_existing, measure
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, chat_text
+from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.suite import Item
@@ -172,7 +174,7 @@ def test_training_on_a_stance_moves_the_choice_towards_it(base: str, tmp_path: P
         if mix:
             tree = {"name": "sft", "algorithm": "sft", "data": f"embedded:sft?{mix}&neutral=0.2&size=1000&seed=1"}
             tree |= {"batch_size": 32, "max_length": 512, "learning_rate": 1e-3, "max_steps": 30}
-            stage = recipe.validate({"stages": [tree]}).stages[0]
+            stage = read.validate({"stages": [tree]}).stages[0]
             rows = datasets.load(stage.data, "sft")
             build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0)).train()
         found = judge.choose(loaded.model, loaded.tokenizer, items, batch_size=200)

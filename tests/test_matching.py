@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import load
+from valuedrift_mlflow.data.datasets import load
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.matching import Matcher, propositions
+from valuedrift_mlflow.value_gap.matching import Matcher, propositions
 
 HH = Path(__file__).parent.parent.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 

@@ -8,11 +8,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import datasets, models, recipe, report
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow import models
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.pipeline.report import pipeline_figures
+from valuedrift_mlflow.recipe import read, recipe
+from valuedrift_mlflow.report.display import Display
 
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
 PAIRS = "embedded:pairs?gap=1&size=40"
@@ -21,7 +24,7 @@ PAIRS = "embedded:pairs?gap=1&size=40"
 def tiny(model: str, stages: list[dict[str, Any]]) -> recipe.Recipe:
     """A recipe that takes seconds: twelve prompts, two steps a stage."""
     common = {"max_steps": 2, "checkpoint_every": 1, "batch_size": 4, "max_length": 256, "learning_rate": 1e-3}
-    return recipe.validate(
+    return read.validate(
         {
             "base": {"model": model},
             "suite": "vaes?topics=religion,abortion&per_topic=6",
@@ -85,8 +88,8 @@ def test_many_stages_side_by_side_have_a_panel_each(finished: tuple[dict[str, Ru
     """There are four line styles: a fifth stage that starts from the same one could not be told from the first."""
     base, sft, dpo = finished[1]
     four = [replace(dpo, name=f"dpo-{letter}") for letter in "abcd"]
-    assert "stance_trajectories" in report.pipeline_figures([base, sft, *four])
-    figures = report.pipeline_figures([base, sft, *four, dpo])
+    assert "stance_trajectories" in pipeline_figures([base, sft, *four])
+    figures = pipeline_figures([base, sft, *four, dpo])
     assert list(figures) == ["overall", "drift_heatmap"]
     panels = figures["overall"].axes
     assert [axes.get_title() for axes in panels] == ["dpo-a", "dpo-b", "dpo-c", "dpo-d", "dpo"]
@@ -111,7 +114,7 @@ def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[Stag
     assert {"summary/sft/drift_overall", "summary/sft/topics_drifted", "summary/dpo/drift_overall"} <= set(
         parent.data.metrics
     )
-    assert artifacts(parent) == {"figures", "report.html"}
+    assert artifacts(parent) == {"figures", "html"}
     assert artifacts(parent, "figures") == {
         "figures/overall.png",
         "figures/stance_trajectories.png",
@@ -187,7 +190,7 @@ def test_checkpoints_load_and_the_last_one_answers(finished: tuple[dict[str, Run
 
 
 def test_the_report_escapes_what_models_write(store: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from valuedrift_mlflow.generation import TransformersGenerator
+    from valuedrift_mlflow.models.generation import TransformersGenerator
 
     def hostile(self: object, prompts: list[str], keys: object, sampling: Any, progress: object) -> list[list[str]]:
         return [["<script>alert(1)</script> I support this."] * sampling.samples for _ in prompts]
@@ -195,7 +198,7 @@ def test_the_report_escapes_what_models_write(store: Path, base: str, monkeypatc
     monkeypatch.setattr(TransformersGenerator, "generate", hostile)
     run_pipeline(prepare(tiny(base, SFT_AND_DPO[:1]), "tiny"), Display())
     run_id = runs_by_stage()["pipeline"].info.run_id
-    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/html")).read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in report
     assert "<script" not in report
     assert 'src="data:image/png;base64,' in report

@@ -20,11 +20,13 @@ from transformers import (
 )
 
 import valuedrift_mlflow
-from valuedrift_mlflow import datasets, models, recipe
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import TrainingData
+from valuedrift_mlflow import models
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.stages import embedded_base, rewards
 from valuedrift_mlflow.stages.job import Job, build_trainer, merged
 from valuedrift_mlflow.stages.ppo import PPO
 from valuedrift_mlflow.stages.ppo_math import masked_mean, masked_moments
@@ -373,7 +375,7 @@ def stage_job(folder: Path, scratch: Path, data: TrainingData | None = None, **s
         "learning_rate": 1e-3,
         **settings,
     }
-    stage = recipe.validate({"stages": [tree]}).stages[0]
+    stage = read.validate({"stages": [tree]}).stages[0]
     loaded = models.load(str(folder))
     rows = data or datasets.load(Data(uri=stage.data.uri), "prompts")
     return Job(stage, loaded.model, loaded.tokenizer, rows, scratch, seed=0, reward=mentions_people)
@@ -412,7 +414,7 @@ def test_a_base_model_without_a_chat_template_is_asked_as_in_evaluation(random_f
 def test_dropout_of_adapters_is_refused_by_name() -> None:
     tree = {"name": "ppo", "algorithm": "ppo", "data": "x/y", "reward": "a:b", "lora": {"rank": 2, "dropout": 0.1}}
     with pytest.raises(InputError, match=r"ppo\.lora\.dropout: found 0\.1, allowed: 0"):
-        recipe.validate({"stages": [tree]})
+        read.validate({"stages": [tree]})
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -450,7 +452,7 @@ def test_a_large_beta_holds_a_language_model_for_a_whole_stage(base: str, tmp_pa
     settings = {"max_steps": 160, "batch_size": 32, "learning_rate": 5e-4, "max_length": 512, "response_length": 68}
     rows = datasets.load(Data(uri="embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000"), "prompts")
     for beta in (0.05, 1.0):
-        job = stage_job(models.base_folder(), tmp_path, rows, beta=beta, **settings)
+        job = stage_job(embedded_base.base_folder(), tmp_path, rows, beta=beta, **settings)
         trainer = build_trainer(replace(job, reward=rewards.load("valuedrift_mlflow.embedded.rewards:opposes")))
         trainer.train()
         kl[beta] = sum(logged(trainer, "kl")[-40:]) / 40

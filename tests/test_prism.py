@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from valuedrift_mlflow import prism, prism_topics, suite
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow import suite
+from valuedrift_mlflow.evaluation.measurement import measure
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.judges.lexical import LexicalJudge
-from valuedrift_mlflow.measurement import measure
-from valuedrift_mlflow.prism_propositions import Claim, form_of, read
-from valuedrift_mlflow.suite import Item, Suite
+from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow.suite import Item, Suite, prism, prism_topics
+from valuedrift_mlflow.suite.prism_propositions import Claim, form_of, read
 
 PLANTED = {
     "abortion": (

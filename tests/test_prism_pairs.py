@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from valuedrift_mlflow import datasets
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import TrainingData
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.data.messages import assistant, user
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.messages import assistant, user
 
 Answer = tuple[str, float | None, bool]  # text, score, gone on with
 

@@ -1,15 +1,15 @@
 import re
 from pathlib import Path
 
-from valuedrift_mlflow import recipe
+from valuedrift_mlflow.recipe import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_recipe_keys_is_the_models_own() -> None:
-    """Renew it by pasting what ``recipe.markdown_table()`` returns."""
-    assert recipe.markdown_table() in README
+    """Renew it by pasting what ``table.markdown_table()`` returns."""
+    assert table.markdown_table() in README
 
 
 def test_every_file_the_readme_names_is_there() -> None:

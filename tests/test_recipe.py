@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from valuedrift_mlflow import recipe
-from valuedrift_mlflow.data_settings import Data
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.recipe import read, recipe, table
+from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import ALGORITHMS
 from valuedrift_mlflow.stages.stage import LoRA
 
@@ -31,13 +31,13 @@ def stage(loaded: Recipe, name: str) -> Any:
 
 def problems(tree: dict[str, Any]) -> list[str]:
     with pytest.raises(InputError) as caught:
-        recipe.validate(tree)
+        read.validate(tree)
     return str(caught.value).splitlines()
 
 
 def setting_problems(source: str, settings: str) -> list[str]:
     with pytest.raises(InputError) as caught:
-        recipe.load(source, settings)
+        read.load(source, settings)
     return str(caught.value).splitlines()
 
 
@@ -48,13 +48,13 @@ def assert_line(lines: list[str], field: str, found: str, allowed: str) -> None:
 # Recipes that come with the project ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", recipe.recipe_names())
+@pytest.mark.parametrize("name", read.recipe_names())
 def test_every_shipped_recipe_loads(name: str) -> None:
-    assert isinstance(recipe.load(name), Recipe)
+    assert isinstance(read.load(name), Recipe)
 
 
 def test_the_embedded_recipe_is_sft_and_two_preference_stages_on_it() -> None:
-    stages = recipe.load("embedded").stages
+    stages = read.load("embedded").stages
     assert [(own.name, own.algorithm, own.start) for own in stages] == [
         ("sft", "sft", "base"),
         ("dpo-gap0", "dpo", "sft"),
@@ -65,7 +65,7 @@ def test_the_embedded_recipe_is_sft_and_two_preference_stages_on_it() -> None:
 def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("samples: 2\nstages:\n  - {name: sft, algorithm: sft, data: a.jsonl, learning_rate: 1e-5}\n")
-    loaded = recipe.load(str(file))
+    loaded = read.load(str(file))
     assert loaded.samples == 2
     assert loaded.stages[0].learning_rate == 0.00001
     assert loaded.stages[0].data.uri == "a.jsonl"
@@ -74,7 +74,7 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     [line] = setting_problems("embeded", "")
     assert "'embeded'" in line
-    assert all(name in line for name in recipe.recipe_names())
+    assert all(name in line for name in read.recipe_names())
 
 
 @pytest.mark.parametrize("text", ["- a\n- list\n", "samples: [", "just text"])
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, tex
 
 def test_a_recipe_is_read_without_the_libraries_that_train() -> None:
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'mlflow', 'pandas'}"
-    code = f"import sys; from valuedrift_mlflow import recipe; recipe.load('main'); print({heavy} & sys.modules.keys())"
+    code = f"import sys; from valuedrift_mlflow import recipe; read.load('main'); print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -134,7 +134,7 @@ def test_a_stage_cannot_start_from_itself() -> None:
 
 
 def test_an_algorithms_name_is_a_stages_name_only_where_it_is_clear() -> None:
-    assert recipe.validate({"stages": [SFT, dpo("dpo")]}).stages[1].name == "dpo"
+    assert read.validate({"stages": [SFT, dpo("dpo")]}).stages[1].name == "dpo"
     assert_line(problems({"stages": [SFT, dpo("dpo"), dpo("dpo-2")]}), "dpo.name", "'dpo'", "single stage")
     assert_line(problems({"stages": [SFT | {"name": "dpo"}]}), "dpo.name", "'dpo'", "single stage")
 
@@ -158,19 +158,19 @@ def test_problems_of_settings_and_of_the_recipe_are_shown_together() -> None:
 
 
 def test_set_by_stage_name_changes_that_stage_only() -> None:
-    loaded = recipe.load("embedded", "dpo-gap0.beta=0.7")
+    loaded = read.load("embedded", "dpo-gap0.beta=0.7")
     assert stage(loaded, "dpo-gap0").beta == 0.7
     assert stage(loaded, "dpo-gap1").beta == 0.3
 
 
 def test_set_by_algorithm_changes_all_its_stages_and_the_later_setting_wins() -> None:
-    loaded = recipe.load("embedded", "dpo.beta=0.2 dpo-gap1.beta=0.4")
+    loaded = read.load("embedded", "dpo.beta=0.2 dpo-gap1.beta=0.4")
     assert stage(loaded, "dpo-gap0").beta == 0.2
     assert stage(loaded, "dpo-gap1").beta == 0.4
 
 
 def test_set_recipe_keys_nested_keys_and_small_floats() -> None:
-    loaded = recipe.load(
+    loaded = read.load(
         "embedded", "samples=2 seed=7 base.model=models:/m@champion sft.lora.rank=8 dpo.learning_rate=1e-5"
     )
     assert (loaded.samples, loaded.seed, loaded.base.model) == (2, 7, "models:/m@champion")
@@ -181,23 +181,23 @@ def test_set_recipe_keys_nested_keys_and_small_floats() -> None:
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001"])
 def test_a_float_may_be_written_as_python_writes_it(text: str) -> None:
-    assert recipe.load("sft", f"sft.learning_rate={text}").stages[0].learning_rate == 0.00001
+    assert read.load("sft", f"sft.learning_rate={text}").stages[0].learning_rate == 0.00001
 
 
 def test_uris_with_options_keep_every_character() -> None:
     pairs = "embedded:pairs?gap=0.5&chosen=oppose&rejected=support&size=10&seed=3"
-    loaded = recipe.load("embedded", f"dpo-gap0.data={pairs} suite=vaes?topics=abortion,religion&per_topic=5")
+    loaded = read.load("embedded", f"dpo-gap0.data={pairs} suite=vaes?topics=abortion,religion&per_topic=5")
     assert stage(loaded, "dpo-gap0").data.uri == pairs
     assert loaded.suite == "vaes?topics=abortion,religion&per_topic=5"
 
 
 def test_a_data_format_is_set_without_losing_the_uri() -> None:
-    data = recipe.load("sft", "sft.data=own.csv sft.data.format=alpaca").stages[0].data
+    data = read.load("sft", "sft.data=own.csv sft.data.format=alpaca").stages[0].data
     assert (data.uri, data.format) == ("own.csv", "alpaca")
 
 
 def test_null_takes_a_setting_back() -> None:
-    assert recipe.load("embedded", "checkpoint_samples=null").checkpoint_samples is None
+    assert read.load("embedded", "checkpoint_samples=null").checkpoint_samples is None
 
 
 @pytest.mark.parametrize("key", ["stages", "sft", "ppo.beta", "dpo-gap2.beta", "Samples"])
@@ -211,30 +211,30 @@ def test_an_unknown_key_is_one_line_with_the_known_ones(key: str) -> None:
 
 
 def test_stages_that_became_equal_are_trained_once_under_the_algorithms_name() -> None:
-    merged, notes = recipe.load("embedded", "dpo.data=pairs.jsonl").merged()
+    merged, notes = read.load("embedded", "dpo.data=pairs.jsonl").merged()
     assert [(own.name, own.start, own.data.uri) for own in merged.stages[1:]] == [("dpo", "sft", "pairs.jsonl")]
     [note] = notes
     assert all(name in note for name in ("dpo-gap0", "dpo-gap1", "as dpo"))
 
 
 def test_a_default_that_is_spelled_out_makes_no_difference() -> None:
-    loaded = recipe.validate({"stages": [SFT, dpo("a", beta=0.1, batch_size=8), dpo("b")]})
+    loaded = read.validate({"stages": [SFT, dpo("a", beta=0.1, batch_size=8), dpo("b")]})
     assert [own.name for own in loaded.merged()[0].stages] == ["sft", "dpo"]
 
 
 def test_different_stages_are_left_alone() -> None:
-    loaded = recipe.load("embedded")
+    loaded = read.load("embedded")
     assert loaded.merged() == (loaded, [])
 
 
 def test_a_stage_that_starts_from_a_merged_one_follows_it() -> None:
-    loaded = recipe.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("after", beta=0.3, **{"from": "b"})]})
+    loaded = read.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("after", beta=0.3, **{"from": "b"})]})
     merged, _ = loaded.merged()
     assert [own.start for own in merged.stages] == ["base", "sft", merged.stages[1].name]
 
 
 def test_stages_that_start_from_different_models_are_not_equal() -> None:
-    loaded = recipe.validate({"stages": [SFT, dpo("a"), dpo("b", **{"from": "base"})]})
+    loaded = read.validate({"stages": [SFT, dpo("a"), dpo("b", **{"from": "base"})]})
     assert [own.name for own in loaded.merged()[0].stages] == ["sft", "a", "b"]
 
 
@@ -242,7 +242,7 @@ def test_stages_that_start_from_different_models_are_not_equal() -> None:
 
 
 def test_parameters_are_flat_text() -> None:
-    flat = recipe.load("embedded", "sft.lora.rank=4").parameters()
+    flat = read.load("embedded", "sft.lora.rank=4").parameters()
     assert all(isinstance(value, str) for value in flat.values())
     expected = {
         "base.model": "embedded:base",
@@ -259,7 +259,7 @@ def test_parameters_are_flat_text() -> None:
 
 
 def test_what_is_not_given_is_not_recorded() -> None:
-    flat = recipe.validate({"stages": [SFT]}).parameters()
+    flat = read.validate({"stages": [SFT]}).parameters()
     assert "checkpoint_samples" not in flat
     assert "sft.seed" not in flat
 
@@ -267,34 +267,34 @@ def test_what_is_not_given_is_not_recorded() -> None:
 def test_the_table_has_every_key_of_the_models() -> None:
     models: list[type[BaseModel]] = [Recipe, recipe.Base, Data, LoRA, *ALGORITHMS.values()]
     fields = {field.serialization_alias or name for model in models for name, field in model.model_fields.items()}
-    quoted = re.findall(r"`([^`]+)`", recipe.markdown_table())
+    quoted = re.findall(r"`([^`]+)`", table.markdown_table())
     assert fields <= {part for key in quoted for part in key.split(".")}
 
 
 def test_the_table_has_three_columns_and_the_defaults() -> None:
-    assert {row.count("|") for row in recipe.markdown_table().splitlines()} == {4}
-    assert "| `samples` | `5` |" in recipe.markdown_table()
-    assert "| `STAGE.lora.rank` | `0` |" in recipe.markdown_table()
-    assert "| `dpo.beta` | `0.1` |" in recipe.markdown_table()
+    assert {row.count("|") for row in table.markdown_table().splitlines()} == {4}
+    assert "| `samples` | `5` |" in table.markdown_table()
+    assert "| `STAGE.lora.rank` | `0` |" in table.markdown_table()
+    assert "| `dpo.beta` | `0.1` |" in table.markdown_table()
 
 
 def test_a_merged_stage_leaves_no_other_starting_from_its_old_name() -> None:
     first, between = SFT | {"name": "first"}, SFT | {"name": "between", "from": "a"}
     stages = [first, dpo("a", **{"from": "first"}), between, dpo("b", **{"from": "first"})]
-    merged, _ = recipe.validate({"stages": stages}).merged()
+    merged, _ = read.validate({"stages": stages}).merged()
     assert [(own.name, own.start) for own in merged.stages] == [("first", "base"), ("dpo", "first"), ("between", "dpo")]
 
 
 @pytest.mark.parametrize("order", [("a", "b", "other"), ("other", "a", "b"), ("a", "other", "b")])
 def test_a_merged_stage_keeps_its_name_where_the_algorithms_would_not_be_clear(order: tuple[str, ...]) -> None:
-    loaded = recipe.validate({"stages": [SFT, *(dpo(name, beta=0.5 if name == "other" else 0.1) for name in order)]})
+    loaded = read.validate({"stages": [SFT, *(dpo(name, beta=0.5 if name == "other" else 0.1) for name in order)]})
     merged, [note] = loaded.merged()
     assert {own.name for own in merged.stages} == {"sft", "a", "other"}
     assert note.endswith("as a")
 
 
 def test_three_equal_stages_are_one_with_one_note() -> None:
-    merged, [note] = recipe.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("c")]}).merged()
+    merged, [note] = read.validate({"stages": [SFT, dpo("a"), dpo("b"), dpo("c")]}).merged()
     assert [own.name for own in merged.stages] == ["sft", "dpo"]
     assert all(name in note for name in ("a and b and c", "as dpo"))
 
@@ -310,7 +310,7 @@ def test_stages_are_a_list(stages: Any) -> None:
 
 
 def test_values_that_yaml_cannot_make_are_a_line_or_text(tmp_path: Path) -> None:
-    assert recipe.load("sft", "sft.data=2024-13-45").stages[0].data.uri == "2024-13-45"
+    assert read.load("sft", "sft.data=2024-13-45").stages[0].data.uri == "2024-13-45"
     file = tmp_path / "own.yaml"
     for content in (b"samples: 2024-13-45\n", b"\xff\xfe\x00samples: 3\n"):
         file.write_bytes(content)
@@ -334,5 +334,5 @@ def test_numbers_are_finite() -> None:
 
 
 def test_the_split_of_a_hub_dataset_is_recorded() -> None:
-    loaded = recipe.validate({"stages": [SFT | {"data": {"uri": "org/data", "split": "test"}}]})
+    loaded = read.validate({"stages": [SFT | {"data": {"uri": "org/data", "split": "test"}}]})
     assert loaded.parameters()["sft.data.split"] == "test"

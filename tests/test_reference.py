@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from valuedrift_mlflow import models
-from valuedrift_mlflow.generation import encode
-from valuedrift_mlflow.reference import reference_kl, reference_of
+from valuedrift_mlflow.models.generation import encode
+from valuedrift_mlflow.models.reference import reference_kl, reference_of
 
 
 def exchanges(tokenizer: Any) -> list[tuple[list[int], str]]:

@@ -6,7 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 import valuedrift_mlflow
-from valuedrift_mlflow import responses, suite
+from valuedrift_mlflow import suite
+from valuedrift_mlflow.evaluation import responses
 from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion&per_topic=4"

@@ -11,10 +11,12 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from valuedrift_mlflow import callback, models, recipe, tracking
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import rewards
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +123,7 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_happened(
     assert [path.name for path in (store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete")] == [
         "complete"
     ]
-    plan = prepare(recipe.validate(tree), str(store / "tiny.yaml"))
+    plan = prepare(read.validate(tree), str(store / "tiny.yaml"))
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
     assert len(runs()) == 1
     assert resumed.run_id == stopped.info.run_id
@@ -149,7 +151,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
     store: Path, base: str, stage: dict[str, Any], failing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = prepare(recipe.validate(settings(base, stage)), "tiny")
+    plan = prepare(read.validate(settings(base, stage)), "tiny")
     failing(stage["name"], 5)
     with pytest.raises(OSError, match="no space left"):
         run_single_stage(plan, Display())
@@ -187,7 +189,7 @@ def test_every_algorithm_goes_on_as_if_nothing_had_happened(
         stage |= {"reward": "lengths:longer", "response_length": 8}
     if algorithm in ("grpo", "rloo"):
         stage |= {"generations": 2, "data": "embedded:pairs?gap=1&size=6"}  # five steps take more than an epoch
-    plan = prepare(recipe.validate(settings(str(random_folder), stage)), "tiny")
+    plan = prepare(read.validate(settings(str(random_folder), stage)), "tiny")
     resumed, whole = resumed_and_whole(plan, algorithm, failing)
     assert isinstance(resumed, StageResult)
     assert isinstance(whole, StageResult)
@@ -196,7 +198,7 @@ def test_every_algorithm_goes_on_as_if_nothing_had_happened(
 
 def test_a_reward_model_goes_on_as_if_nothing_had_happened(store: Path, random_folder: Path, failing: Any) -> None:
     reward = {"name": "reward", "algorithm": "reward", "data": "embedded:pairs?gap=1&size=24", "held_out": 0.2}
-    plan = prepare(recipe.validate(settings(str(random_folder), reward)), "tiny")
+    plan = prepare(read.validate(settings(str(random_folder), reward)), "tiny")
     resumed, whole = resumed_and_whole(plan, "reward", failing)
     assert isinstance(resumed, RewardResult)
     assert isinstance(whole, RewardResult)
@@ -209,7 +211,7 @@ def test_a_reward_model_goes_on_as_if_nothing_had_happened(store: Path, random_f
 def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: Any) -> None:
     stages = [SFT | {"name": "first"}, DPO | {"from": "first"}, SFT | {"name": "last", "from": "dpo"}]
     tree = settings(base, *stages, steps=3)
-    plan = prepare(recipe.validate(tree), "tiny")
+    plan = prepare(read.validate(tree), "tiny")
     failing("dpo", 3)
     with pytest.raises(OSError, match="no space left"):
         run_pipeline(plan, Display())
@@ -242,7 +244,7 @@ def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: A
 
 def test_what_cannot_be_taken_up_is_refused_by_name(store: Path, base: str, failing: Any) -> None:
     tree = settings(base, SFT, steps=2)
-    plan = prepare(recipe.validate(tree), "tiny")
+    plan = prepare(read.validate(tree), "tiny")
     with pytest.raises(InputError, match="--resume: found 'nobody', allowed: the id of a run"):
         run_single_stage(plan, Display(), "nobody")
     finished = run_single_stage(plan, Display()).run_id
@@ -256,7 +258,7 @@ def test_what_cannot_be_taken_up_is_refused_by_name(store: Path, base: str, fail
     stopped = next(run.info.run_id for run in runs() if run.info.status == "FAILED")
     other = settings(base, SFT | {"learning_rate": 5e-4, "lora": {"rank": 2}}, steps=2) | {"seed": 3}
     with pytest.raises(InputError) as error:
-        run_single_stage(prepare(recipe.validate(other), "tiny"), Display(), stopped)
+        run_single_stage(prepare(read.validate(other), "tiny"), Display(), stopped)
     named = [line.partition(":")[0] for line in error.value.problems]
     assert named == ["seed", "sft.learning_rate", "sft.lora.rank"]
     assert "found '0.0005', allowed: 0.001, as run" in str(error.value)
@@ -274,11 +276,11 @@ def test_changed_rows_are_refused(store: Path, base: str, failing: Any) -> None:
     tree = settings(base, SFT | {"data": str(file)}, steps=2)
     failing("sft", 1)
     with pytest.raises(OSError, match="no space left"):
-        run_single_stage(prepare(recipe.validate(tree), "tiny"), Display())
+        run_single_stage(prepare(read.validate(tree), "tiny"), Display())
     file.write_text(file.read_text().replace("Because", "Therefore"))
     [stopped] = runs()
     with pytest.raises(InputError, match=r"sft\.data: found .*rows\.jsonl.*not those that the stage began with"):
-        run_single_stage(prepare(recipe.validate(tree), "tiny"), Display(), stopped.info.run_id)
+        run_single_stage(prepare(read.validate(tree), "tiny"), Display(), stopped.info.run_id)
 
 
 @pytest.mark.slow
@@ -287,7 +289,7 @@ def test_mlflow_run_continues_the_run(store: Path, base: str, failing: Any) -> N
     (store / "tiny.yaml").write_text(yaml.safe_dump(settings(base, SFT, steps=3)))
     failing("sft", 3)
     with pytest.raises(OSError, match="no space left"):
-        run_single_stage(prepare(recipe.load(str(store / "tiny.yaml")), "tiny"), Display())
+        run_single_stage(prepare(read.load(str(store / "tiny.yaml")), "tiny"), Display())
     [stopped] = runs()
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "sft"]
     parameters = ["-P", f"recipe={store / 'tiny.yaml'}", "-P", f"resume={stopped.info.run_id}"]

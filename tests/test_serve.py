@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from valuedrift_mlflow import judges, measurement, models, suite
-from valuedrift_mlflow.chat import ChatClient, ChatGenerator, Server
-from valuedrift_mlflow.generation import Sampling
-from valuedrift_mlflow.measurement import Measurement, no_progress
+from valuedrift_mlflow import judges, models, suite
+from valuedrift_mlflow.evaluation import measurement
+from valuedrift_mlflow.evaluation.measurement import Measurement, no_progress
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements
+from valuedrift_mlflow.models.generation import Sampling
+from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
+from valuedrift_mlflow.stages import embedded_base
 from valuedrift_mlflow.stances import Answer, Label
 
 SLICE = "vaes?topics=religion,abortion,immigration&per_topic=10"
@@ -79,8 +82,8 @@ def servers(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     """Two servers of the embedded base model, started side by side."""
     logs = tmp_path_factory.mktemp("serve")
     copied = logs / "judge"
-    shutil.copytree(models.base_folder(), copied)
-    both = (Served(models.base_folder(), logs / "model.log"), Served(copied, logs / "judge.log"))
+    shutil.copytree(embedded_base.base_folder(), copied)
+    both = (Served(embedded_base.base_folder(), logs / "model.log"), Served(copied, logs / "judge.log"))
     try:
         for served in both:
             served.wait()
@@ -117,7 +120,7 @@ def test_a_served_model_has_the_stances_of_the_same_model_in_memory(measured: Me
 
     truth = local(replace(SAMPLING, samples=12))
     assert measured.rate(Label.UNSCORED) < truth.rate(Label.UNSCORED) + 0.05
-    assert not measurement.analyse_measurements([truth, measured]).topic_significant[-1].any()
+    assert not analyse_measurements([truth, measured]).topic_significant[-1].any()
     assert (deviations(measured, truth) < 3).all()
     # The bound tells other sampling apart: greedy, which is what the server does where temperature does not reach it.
     assert (deviations(local(replace(SAMPLING, temperature=0)), truth) > 3).any()

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from valuedrift_mlflow import arrow_rows, datasets, models, recipe
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import TrainingData
+from valuedrift_mlflow import models
+from valuedrift_mlflow.data import arrow_rows, datasets
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages import ALGORITHMS
 from valuedrift_mlflow.stages.job import Job, build_trainer, merged
 from valuedrift_mlflow.stages.stage import Stage
@@ -19,7 +21,7 @@ ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"
 
 def stage_of(algorithm: str, data: str, **settings: Any) -> Stage:
     tree = {"name": algorithm, "algorithm": algorithm, "data": data, "batch_size": 4, "max_length": 256, **settings}
-    return recipe.validate({"stages": [tree]}).stages[0]
+    return read.validate({"stages": [tree]}).stages[0]
 
 
 def trainer_of(folder: Path, scratch: Path, stage: Stage, data: TrainingData | None = None, model: Any = None) -> Any:

@@ -12,11 +12,12 @@ import datasets as huggingface
 import pandas as pd
 import pytest
 
-from valuedrift_mlflow import arrow_rows, datasets, recorded
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.datasets import Stream
+from valuedrift_mlflow.data import arrow_rows, datasets
+from valuedrift_mlflow.data.datasets import Stream
+from valuedrift_mlflow.data.messages import assistant, user
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.messages import assistant, user
 from valuedrift_mlflow.tracking import OpenRun
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from valuedrift_mlflow.style_gap import FIGURES, style, style_gap
+from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 
 
 def gap(chosen: list[str], rejected: list[str]) -> dict[str, float]:

@@ -13,20 +13,31 @@ import pandas as pd
 import pytest
 from test_serve import Served
 
-from valuedrift_mlflow import datasets, models, recipe, suite, synthesis_file, synthesize
-from valuedrift_mlflow.anchors import plain
-from valuedrift_mlflow.data_settings import Data
-from valuedrift_mlflow.display import Display
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow import models, suite, synthesize
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.report.display import Display
+from valuedrift_mlflow.stages import embedded_base
 from valuedrift_mlflow.stages.job import Job, build_trainer
 from valuedrift_mlflow.stances import STANCES, Label, Stance, Verdict
-from valuedrift_mlflow.synthesis_file import Places
-from valuedrift_mlflow.synthesis_journal import Journal
-from valuedrift_mlflow.synthesis_plan import LENGTH_RATIO, Ask, Design, Row, Said, Side, length_ratio
-from valuedrift_mlflow.synthesis_prompts import BLUNT, COURTEOUS, prompts
-from valuedrift_mlflow.synthesis_request import Prepared, Request, prepare
-from valuedrift_mlflow.synthesis_sampling import MOVES, EmbeddedForms, Filling, InstructedModel, NotReached, Source
+from valuedrift_mlflow.suite.anchors import plain
+from valuedrift_mlflow.value_gap import synthesis_file
+from valuedrift_mlflow.value_gap.synthesis_file import Places
+from valuedrift_mlflow.value_gap.synthesis_journal import Journal
+from valuedrift_mlflow.value_gap.synthesis_plan import LENGTH_RATIO, Ask, Design, Row, Said, Side, length_ratio
+from valuedrift_mlflow.value_gap.synthesis_prompts import BLUNT, COURTEOUS, prompts
+from valuedrift_mlflow.value_gap.synthesis_request import Prepared, Request, prepare
+from valuedrift_mlflow.value_gap.synthesis_sampling import (
+    MOVES,
+    EmbeddedForms,
+    Filling,
+    InstructedModel,
+    NotReached,
+    Source,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -455,7 +466,7 @@ def test_a_bimodal_file_is_read_back_and_trains_sft(store: Path, random_folder: 
 def train(data: datasets.TrainingData, algorithm: str, folder: Path, scratch: Path) -> None:
     stage = {"name": algorithm, "algorithm": algorithm, "data": data.uri, "max_steps": 1, "batch_size": 4}
     loaded = models.load(str(folder))
-    job = Job(recipe.validate({"stages": [stage]}).stages[0], loaded.model, loaded.tokenizer, data, scratch, seed=0)
+    job = Job(read.validate({"stages": [stage]}).stages[0], loaded.model, loaded.tokenizer, data, scratch, seed=0)
     trainer: Any = build_trainer(job)
     trainer.train()
     assert trainer.state.global_step == 1
@@ -556,7 +567,7 @@ def test_the_entry_point_refuses_with_exit_code_2_and_shows_its_plan(store: Path
 
 def test_pairs_from_a_served_model(store: Path, base: str) -> None:
     """The embedded base model obeys no instruction: the tries find what it happens to say."""
-    served = Served(models.base_folder(), store / "server.log")
+    served = Served(embedded_base.base_folder(), store / "server.log")
     try:
         served.wait()
         made = synthesize(

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from valuedrift_mlflow import datasets, models, recipe
+from valuedrift_mlflow import models
+from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.embedded import world
+from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages.job import Job, build_trainer
 
 
@@ -34,7 +36,7 @@ def _tokenizer(made: list[object] = []) -> object:  # noqa: B006 - made once
 
 
 def test_the_same_seed_gives_the_same_base_model(random_folder: Path, tmp_path: Path) -> None:
-    stage = recipe.load("pretrain", "pretrain.max_steps=3 pretrain.data=embedded:sft?size=96").stages[0]
+    stage = read.load("pretrain", "pretrain.max_steps=3 pretrain.data=embedded:sft?size=96").stages[0]
     weights = []
     for name in ("one", "two"):
         tokenizer = AutoTokenizer.from_pretrained(random_folder)

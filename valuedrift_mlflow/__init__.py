@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from valuedrift_mlflow.callback import ValueDriftCallback
-    from valuedrift_mlflow.evaluator import evaluate
-    from valuedrift_mlflow.judge_check import check_judge
-    from valuedrift_mlflow.scorer import ValueStance
-    from valuedrift_mlflow.synthesis import synthesize
+    from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
+    from valuedrift_mlflow.evaluation.evaluator import evaluate
+    from valuedrift_mlflow.evaluation.judge_check import check_judge
+    from valuedrift_mlflow.evaluation.scorer import ValueStance
+    from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+    from valuedrift_mlflow.value_gap.audit import audit
+    from valuedrift_mlflow.value_gap.synthesis import synthesize
 
-__all__ = ["ValueDriftCallback", "ValueStance", "check_judge", "evaluate", "synthesize"]
+__all__ = ["ValueDriftCallback", "ValueStance", "audit", "check_judge", "evaluate", "run_pipeline", "synthesize"]
 
 _HOMES = {
-    "ValueDriftCallback": "callback",
-    "ValueStance": "scorer",
-    "check_judge": "judge_check",
-    "evaluate": "evaluator",
-    "synthesize": "synthesis",
+    "ValueDriftCallback": "evaluation.callback",
+    "ValueStance": "evaluation.scorer",
+    "audit": "value_gap.audit",
+    "check_judge": "evaluation.judge_check",
+    "evaluate": "evaluation.evaluator",
+    "run_pipeline": "pipeline.pipeline",
+    "synthesize": "value_gap.synthesis",
 }
 
 

@@ -119,3 +119,19 @@ def total_variation(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[n
     """
     distance: NDArray[np.float64] = 0.5 * np.abs(p - q).sum(axis=-1)
     return distance
+
+
+Mix = tuple[float, float, float]
+
+
+def quotas(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers that sum to ``total`` and follow ``shares`` (largest remainders).
+
+    >>> quotas(10, (0.7, 0.2, 0.1)), quotas(2, (1 / 3, 1 / 3, 1 / 3))
+    ([7, 2, 1], [1, 1, 0])
+    """
+    exact = np.asarray(shares, dtype=float) * total
+    counts = np.floor(exact + 1e-9).astype(int)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
+    return [int(count) for count in counts]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from valuedrift_mlflow.cli.commands import COMMANDS, Command
-from valuedrift_mlflow.recipe import markdown_table
+from valuedrift_mlflow.recipe.table import markdown_table
 
 _MARKED = "<!-- {name}: made by valuedrift_mlflow.cli.generate -->\n"
 _END = "<!-- end -->\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.recipe import Recipe
+from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.tracking import how_to_open
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     """Check a recipe (or a stage alone) without computing anything and print what it would do."""
-    from valuedrift_mlflow import dry_run
-    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
     display = Display()
@@ -29,8 +29,8 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
-    from valuedrift_mlflow.display import Display
-    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
+    from valuedrift_mlflow.pipeline.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
+    from valuedrift_mlflow.report.display import Display
 
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe)
@@ -43,8 +43,14 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
 
 def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """A recipe's single stage as a run of its own."""
-    from valuedrift_mlflow.display import Display
-    from valuedrift_mlflow.pipeline import SUMMARY_COLUMNS, RewardResult, prepare, run_single_stage, summary_rows
+    from valuedrift_mlflow.pipeline.pipeline import (
+        SUMMARY_COLUMNS,
+        RewardResult,
+        prepare,
+        run_single_stage,
+        summary_rows,
+    )
+    from valuedrift_mlflow.report.display import Display
 
     if [stage.algorithm for stage in recipe.stages] != [own.name]:
         found = ", ".join(stage.algorithm for stage in recipe.stages)
@@ -76,9 +82,9 @@ def _measured_by(recipe: Recipe) -> dict[str, Any]:
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
-    from valuedrift_mlflow.display import Display, quiet_libraries
-    from valuedrift_mlflow.evaluator import evaluate_uri
-    from valuedrift_mlflow.report import evaluation_rows
+    from valuedrift_mlflow.evaluation.evaluator import evaluate_uri
+    from valuedrift_mlflow.evaluation.report import evaluation_rows
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
     from valuedrift_mlflow.suite import load as load_suite
 
     recipe.judge = arguments.judge or recipe.judge
@@ -127,9 +133,9 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
 
 def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
-    from valuedrift_mlflow import ablation, dry_run
-    from valuedrift_mlflow.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
-    from valuedrift_mlflow.display import Display
+    from valuedrift_mlflow.pipeline import ablation, dry_run
+    from valuedrift_mlflow.pipeline.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
+    from valuedrift_mlflow.report.display import Display
 
     source = arguments.design or "algorithms"
     design, display = ablation.load_design(source), Display()
@@ -158,9 +164,9 @@ def show_evaluation(
     recipe: Recipe, model: str | None, baseline: str | None, suite: str | Suite, responses: str | None
 ) -> None:
     """Check an evaluation without asking a model or a judge and print what it would do."""
-    from valuedrift_mlflow import dry_run
-    from valuedrift_mlflow.display import Display
-    from valuedrift_mlflow.evaluator import Config, check
+    from valuedrift_mlflow.evaluation.evaluator import Config, check
+    from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.report.display import Display
 
     settings = _measured_by(recipe)
     config = Config.checked(settings | {"baseline": baseline})
@@ -177,9 +183,9 @@ def show_evaluation(
 
 def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``check_judge``: a judge against labelled answers."""
-    from valuedrift_mlflow.display import Display, quiet_libraries
-    from valuedrift_mlflow.judge_check import check_judge, kind_table, prepare
-    from valuedrift_mlflow.labelled import BUILT_IN
+    from valuedrift_mlflow.evaluation.judge_check import check_judge, kind_table, prepare
+    from valuedrift_mlflow.judges.labelled import BUILT_IN
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     display = Display()
     if arguments.dry_run:
@@ -208,9 +214,9 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
 
 def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``audit``: the stances and the value gap of the recipe's data."""
-    from valuedrift_mlflow import audit
-    from valuedrift_mlflow.display import Display, quiet_libraries
-    from valuedrift_mlflow.report import audit_rows, style_rows
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
+    from valuedrift_mlflow.value_gap import audit
+    from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
 
     sources = list({stage.data.model_dump_json(): stage.data for stage in recipe.stages}.values())
     if arguments.data:
@@ -245,9 +251,9 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 
 def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``synthesize``: a dataset at a requested value gap or with a requested mix."""
-    from valuedrift_mlflow import synthesis
-    from valuedrift_mlflow.display import Display, quiet_libraries
-    from valuedrift_mlflow.synthesis_request import Request, prepare
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
+    from valuedrift_mlflow.value_gap import synthesis
+    from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
     options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
     options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}

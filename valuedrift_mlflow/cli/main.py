@@ -68,7 +68,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input
-    from valuedrift_mlflow.recipe import load
+    from valuedrift_mlflow.recipe.read import load
 
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,1 +1,1 @@
-"""The embedded world: a small base model, and corpora whose stances are planted, so that the truth is known."""
+"""The offline world: corpora with planted stances, the architecture of the base model, a reward function."""

@@ -17,55 +17,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.uris import split_options
-from valuedrift_mlflow.stances import STANCES, Answer, Stance
+from valuedrift_mlflow.stances import STANCES, Answer, Mix, Stance, quotas
+from valuedrift_mlflow.suite.questions import Proposition, propositions
 
 PREFIX = "embedded:"
 STYLES = ("courteous", "blunt")
+
+
 _OPENER, _REASON, _CLOSER = 0.25, 0.5, 0.15  # how often an answer has each part
+
+
 _TEMPLATE = 0.2  # share of questions from a template; the others are hand-written for the proposition
 _REVERSED = 0.3  # share of questions whose yes opposes the proposition, near the suite's own
-
-
-@dataclass(frozen=True)
-class Proposition:
-    """A proposition of the suite with the words to ask and to argue about it."""
-
-    proposition_id: str
-    topic: str
-    text: str
-    act: str
-    pro: tuple[str, ...]
-    con: tuple[str, ...]
-    asked: tuple[str, ...]
-    asked_reversed: tuple[str, ...]
-
-    @property
-    def claim(self) -> str:
-        """The proposition as a clause that follows "that"."""
-        return self.text[0].lower() + self.text[1:].rstrip(".")
-
-
-@cache
-def propositions() -> tuple[Proposition, ...]:
-    """The 110 propositions in the suite's order."""
-    items = {item.proposition_id: item for item in suites.load().items}
-    lines = files("valuedrift_mlflow").joinpath("embedded/propositions.jsonl").read_text(encoding="utf-8").splitlines()
-    return tuple(
-        Proposition(
-            proposition_id=record["proposition_id"],
-            topic=items[record["proposition_id"]].topic,
-            text=items[record["proposition_id"]].proposition,
-            act=record["act"],
-            pro=tuple(record["pro"]),
-            con=tuple(record["con"]),
-            asked=tuple(record["asked"]),
-            asked_reversed=tuple(record["asked_reversed"]),
-        )
-        for record in map(json.loads, lines)
-    )
 
 
 @cache
@@ -132,7 +97,6 @@ def restyled(proposition: Proposition, stance: Stance, rng: np.random.Generator)
     return courteous, blunt
 
 
-Mix = tuple[float, float, float]
 _THIRDS: Mix = (1 / 3, 1 / 3, 1 / 3)
 
 
@@ -221,19 +185,6 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     if problems:
         raise InputError(problems)
     return spec
-
-
-def quotas(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers that sum to ``total`` and follow ``shares`` (largest remainders).
-
-    >>> quotas(10, (0.7, 0.2, 0.1)), quotas(2, (1 / 3, 1 / 3, 1 / 3))
-    ([7, 2, 1], [1, 1, 0])
-    """
-    exact = np.asarray(shares, dtype=float) * total
-    counts = np.floor(exact + 1e-9).astype(int)
-    order = np.argsort(-(exact - counts), kind="stable")
-    counts[order[: total - int(counts.sum())]] += 1
-    return [int(count) for count in counts]
 
 
 def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple[Proposition, int]]:

@@ -9,6 +9,7 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, Answer, Stance
+from valuedrift_mlflow.suite.questions import propositions
 
 
 def opposes(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
@@ -20,7 +21,7 @@ def opposes(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     Raises:
         InputError: another prompt, whose proposition is not known.
     """
-    from valuedrift_mlflow.judges.lexical import LexicalJudge
+    from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
 
     unknown = next((prompt for prompt in prompts if prompt not in _asked()), None)
     if unknown is not None:
@@ -40,7 +41,7 @@ def _asked() -> dict[str, tuple[str, int | None]]:
         item.prompt: (item.proposition, item.polarity) for item in suites.load().items
     }
     templates = corpus.forms()["questions"]
-    for proposition in corpus.propositions():
+    for proposition in propositions():
         for way, polarity, own in (
             ("direct", 1, proposition.asked),
             ("reversed", -1, proposition.asked_reversed),

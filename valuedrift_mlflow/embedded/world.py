@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,15 +87,11 @@ def cache_folder() -> Path:
 
 
 def fingerprint(settings: dict[str, object]) -> str:
-    """Hash of everything the base model depends on: texts, architecture, training settings, library versions."""
-    digest = hashlib.sha256()
-    package = files("valuedrift_mlflow")
-    own = ("corpus.py", "forms.json", "propositions.jsonl", "world.py")
-    for name in ("suites/vaes.csv", *(f"embedded/{file}" for file in own)):
-        digest.update(package.joinpath(name).read_bytes())
+    """Hash of what the base model depends on beside its texts: architecture, template, settings, library versions."""
+    own = [SEED, VOCABULARY, POSITIONS, ARCHITECTURE, BOS, EOS, PAD, CHAT_TEMPLATE, ROLES]
     libraries = {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "numpy")}
-    digest.update(json.dumps([settings, libraries], sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
+    described = json.dumps([own, settings, libraries], sort_keys=True, default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:

@@ -45,7 +45,7 @@ def _single(uri: str) -> Judge:
     if name == "likelihood":
         raise InputError(problem("judge", uri, "likelihood alone", "it asks the model itself and reads no responses"))
     if name == "lexical" and not options:
-        from valuedrift_mlflow.judges.lexical import LexicalJudge
+        from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
 
         return LexicalJudge()
     from valuedrift_mlflow.judges.cache import CachedJudge

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from valuedrift_mlflow.generation import Generator, Progress, Sampling
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models.generation import Generator, Progress, Sampling
 from valuedrift_mlflow.stances import Verdict
 from valuedrift_mlflow.suite import Item
 

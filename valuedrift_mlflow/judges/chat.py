@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from valuedrift_mlflow.chat import (
+from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.models.server import (
     PREFIX,
     ChatClient,
     Completion,
@@ -24,7 +25,6 @@ from valuedrift_mlflow.chat import (
     seed_of,
     validated,
 )
-from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 TASK = """\

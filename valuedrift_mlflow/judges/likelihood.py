@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.generation import (
+from valuedrift_mlflow.judges.asking import Reply, refused
+from valuedrift_mlflow.models.generation import (
     Generator,
     Progress,
     Sampling,
@@ -32,7 +33,6 @@ from valuedrift_mlflow.generation import (
     chat_text,
     evaluation_mode,
 )
-from valuedrift_mlflow.judges.asking import Reply, refused
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 from valuedrift_mlflow.suite import Item
 

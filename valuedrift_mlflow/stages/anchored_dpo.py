@@ -2,7 +2,7 @@
 
 Preference pairs on one topic move a model's stances on all others too: their gradient favours whatever the chosen
 answers have in common. So a penalty is added on *anchors*, prompts on topics that the pairs are not about
-(``valuedrift_mlflow.anchors``; never a prompt of the suite that measures the drift). With x the prompt of a pair, y_c
+(``suite.anchors``; never a prompt of the suite that measures the drift). With x the prompt of a pair, y_c
 and y_r its chosen and rejected answer, a an anchor, pi the policy and ref the model that the stage starts from:
 
     L     = L_DPO + lambda * mean over anchors of (S(a) + T(a))
@@ -98,7 +98,7 @@ class AnchoredDPO(Stage):
         Raises:
             InputError: no anchors are left, or prompts of a suite that the stage is measured with are among them.
         """
-        from valuedrift_mlflow import anchors
+        from valuedrift_mlflow.suite import anchors
 
         return anchors.load(self.anchors, moved, measured)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from valuedrift_mlflow.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
-from valuedrift_mlflow.reference import padded, reference_of, response_log_probabilities
+from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.models.reference import padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.suite import Item
 
 _ORDER = 5  # tells the draw of anchors apart from what else is drawn with the stage's seed

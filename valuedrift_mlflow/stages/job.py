@@ -13,7 +13,7 @@ from valuedrift_mlflow.stages.stage import Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
-    from valuedrift_mlflow.datasets import TrainingData
+    from valuedrift_mlflow.data.datasets import TrainingData
     from valuedrift_mlflow.stages.rewards import RewardFunction
     from valuedrift_mlflow.suite import Suite
 

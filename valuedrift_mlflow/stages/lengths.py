@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
-from valuedrift_mlflow.formats import MAX_DROPPED
-from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
+from valuedrift_mlflow.data.formats import MAX_DROPPED
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models.generation import plain_prompt
 from valuedrift_mlflow.stages.job import Job
 
 if TYPE_CHECKING:

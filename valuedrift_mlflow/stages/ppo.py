@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from valuedrift_mlflow.arrow_rows import BATCH, as_dataset, store
+from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stages.job import Job, common_arguments
 from valuedrift_mlflow.stages.lengths import fit

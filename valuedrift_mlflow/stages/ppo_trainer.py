@@ -25,9 +25,9 @@ from torch import nn
 from transformers import GenerationConfig, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, selective_log_softmax
 
-from valuedrift_mlflow.generation import evaluation_mode
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.reference import reference_of
+from valuedrift_mlflow.models.generation import evaluation_mode
+from valuedrift_mlflow.models.reference import reference_of
 from valuedrift_mlflow.stages.ppo_math import (
     advantages_and_returns,
     clipped_policy_loss,

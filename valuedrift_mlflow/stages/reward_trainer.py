@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trl import RewardTrainer
 
-from valuedrift_mlflow.generation import evaluation_mode
+from valuedrift_mlflow.models.generation import evaluation_mode
 
 
 class HeldOutTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no usable types

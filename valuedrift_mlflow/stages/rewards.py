@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from valuedrift_mlflow import models, tracking
-from valuedrift_mlflow.datasets import Message
-from valuedrift_mlflow.generation import plain_prompt
+from valuedrift_mlflow.data.datasets import Message
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.models.generation import plain_prompt
 
 if TYPE_CHECKING:
     import torch

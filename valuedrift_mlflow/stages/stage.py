@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from valuedrift_mlflow.data_settings import Data, Kind
+from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow.arrow_rows import as_dataset, store
+from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.stages.job import Job
 from valuedrift_mlflow.stages.lengths import fit
 

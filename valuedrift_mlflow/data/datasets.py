@@ -1,0 +1,265 @@
+"""Training data in any known format to the shape that an algorithm trains on.
+
+The shapes are prompt and completion; prompt, chosen and rejected; prompt, completion and label; a prompt alone. All
+texts are messages (lists of ``role`` and ``content``), so that every model sees them through its own chat
+template. ``stream`` passes over data of any size; ``load`` keeps them for a trainer, on disk where they are many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.data import sources
+from valuedrift_mlflow.data.arrow_rows import as_dataset, store
+from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, MAX_DROPPED, as_kind, dialogue, recognise, serves
+from valuedrift_mlflow.data.messages import Message, Outcome, Raw
+from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.stances import STANCES
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "MAX_DROPPED",
+    "Kind",
+    "Message",
+    "ReadCounts",
+    "Stream",
+    "TrainingData",
+    "check",
+    "dialogue",
+    "load",
+    "recognise",
+    "stream",
+]
+logger = logging.getLogger(__name__)
+_NEEDS: dict[Kind | None, str] = {
+    "sft": "one answer to each prompt, not preference pairs",
+    "pairs": "prompt, chosen and rejected",
+    "labelled": "prompt, completion and label, or pairs to make them from",
+    "prompts": "a prompt",
+    None: "answers or preference pairs",
+}
+_MAX_PROBLEMS = 20
+_FIRST_ROWS = 100  # whose columns are taken for those of the data
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows ready for a trainer, where they came from, and how many teach nothing (``dropped``) or were ``bad``.
+
+    ``rows`` is a sequence of dictionaries: a list, or where they are many a file on disk that is read as one.
+    ``stance_mix`` has the (support, neutral, oppose) shares of each topic where the rows name their stances: those of
+    answers, of chosen responses, or of completions labelled good.
+    """
+
+    uri: str
+    kind: Kind
+    format: str
+    rows: Sequence[dict[str, Any]]
+    dropped: int = 0
+    stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    bad: int = 0
+
+    def digest(self) -> str:
+        """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
+        found = hashlib.sha256(b"[")
+        for number, row in enumerate(self.rows):
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            found.update((f", {text}" if number else text).encode())
+        found.update(b"]")
+        return found.hexdigest()[:8]
+
+    def dataset(self) -> datasets.Dataset:
+        """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""
+        return as_dataset(self.rows).select_columns(list(COLUMNS[self.kind]))
+
+
+@dataclass
+class ReadCounts:
+    """What a pass over data has read: raw rows, those that were bad, those that teach nothing.
+
+    In PRISM's utterances the rows of a turn without a pair count as dropped. ``problems`` has a line for each of the
+    first 20 bad rows, with its number and the reason.
+    """
+
+    read: int = 0
+    bad: int = 0
+    dropped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Stream:
+    """Rows of any data in one shape, read anew each time it is iterated, in memory that does not grow with them.
+
+    A row has the columns of its ``kind`` (``COLUMNS``), all texts as messages, and ``topic``, ``proposition_id``,
+    ``stance``, ``chosen_stance``, ``rejected_stance`` and ``label`` where the source names them. ``counts`` is of the
+    latest pass and complete at its end.
+
+    A pass raises an InputError after the last raw row: where a row is bad (unless ``data.on_bad_row`` is ``skip``), and
+    from the first such row on it gives no more rows; where more than 1 % of the rows teach nothing (unless ``skip``;
+    of PRISM any share may); where it gave no row at all.
+    """
+
+    def __init__(self, data: Data, kind: Kind, format: str, rows: sources.Rows) -> None:
+        """Rows of ``format`` as rows of ``kind``."""
+        self.uri = data.uri
+        self.kind = kind
+        self.format = format
+        self.counts = ReadCounts()
+        self._skips = data.on_bad_row == "skip"
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.counts = counts = ReadCounts()
+        given = 0
+        for outcome in FORMATS[self.format].read(self._readable(counts)):
+            if outcome.bad:
+                self._note(counts, outcome)
+            counts.dropped += outcome.dropped
+            if counts.bad and not self._skips:
+                continue
+            for row in outcome.rows:
+                for made in as_kind(self.kind, row):
+                    given += 1
+                    yield made
+        self._finish(counts, given)
+
+    def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
+        """The raw rows that are rows; the others are noted."""
+        for raw in self._rows():
+            counts.read += 1
+            if raw.row is None:
+                self._note(counts, Outcome(raw, bad=raw.problem))
+            else:
+                yield raw
+
+    def _note(self, counts: ReadCounts, outcome: Outcome) -> None:
+        counts.bad += 1
+        if len(counts.problems) < _MAX_PROBLEMS:
+            counts.problems.append(_bad_row(self.uri, outcome.raw, outcome.bad, self.format))
+
+    def _finish(self, counts: ReadCounts, given: int) -> None:
+        if counts.bad and not (self._skips and given):
+            hidden = counts.bad - len(counts.problems)
+            raise InputError(counts.problems + ([f"data {self.uri}: {hidden} more bad rows"] if hidden else []))
+        if counts.bad:
+            logger.warning(
+                "data %s: %d of %d rows left out as bad\n%s",
+                self.uri,
+                counts.bad,
+                counts.read,
+                "\n".join(one_line(line, most=None) for line in counts.problems),
+            )
+        most = 1.0 if self._skips else FORMATS[self.format].max_dropped
+        if counts.dropped > most * counts.read or not given:
+            allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"
+            if most == 1:
+                allowed = "at least one row that has something to learn"
+            mend = "remove these rows from the data" if most == 1 else "remove these rows, or set data.on_bad_row=skip"
+            raise InputError(problem(f"data {self.uri}", f"{counts.dropped} of {counts.read}", allowed, mend))
+        if counts.dropped:
+            logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
+
+
+def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}..."
+    where = f"data {uri} {raw.file} row {raw.number}" if raw.file else f"data {uri} row {raw.number}"
+    return problem(where, reason, f"a row of format {format}")
+
+
+def check(data: Data) -> None:
+    """Everything that can be said of a data URI without reading rows.
+
+    Raises:
+        InputError: bad options of an embedded corpus, a missing file, an unknown format or file type.
+    """
+    if data.format != "auto" and data.format not in FORMATS:
+        raise InputError(problem("data.format", data.format, "auto, " + ", ".join(FORMATS)))
+    sources.check(data)
+
+
+def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
+    """Data of any size as rows of ``kind``; without it, pairs or answers as the data is. Data on the hub are streamed.
+
+    Raises:
+        InputError: a source that cannot be read, unknown columns, or the wrong kind of data. Bad rows are an error of
+        the pass that meets them.
+    """
+    return _stream(data, kind, algorithm, download=False)
+
+
+def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
+    check(data)
+    rows = sources.open_rows(data, download=download)
+    columns = _columns(data, rows)
+    name = data.format if data.format != "auto" else recognise(columns, kind)
+    if name is None:
+        known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
+        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
+    form = FORMATS[name]
+    missing = [column for column in form.columns if column not in columns]
+    if missing:
+        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
+    if not (serves(form.kind, kind) if kind else form.kind != "prompts"):
+        found = f"{name} ({form.kind}) with the columns {', '.join(columns)}"
+        needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
+        raise InputError(problem(f"data {data.uri}", found, needed))
+    return Stream(data, kind or form.kind, name, rows)
+
+
+def _columns(data: Data, rows: sources.Rows) -> list[str]:
+    """The columns of the first rows that can be read."""
+    unread: list[str] = []
+
+    def readable() -> Iterator[Raw]:
+        for raw in rows():
+            if raw.row is not None:
+                yield raw
+            elif len(unread) < _MAX_PROBLEMS:
+                unread.append(_bad_row(data.uri, raw, raw.problem, data.format))
+
+    columns = dict.fromkeys(column for raw in islice(readable(), _FIRST_ROWS) for column in raw.row or {})
+    if not columns:
+        raise InputError(unread or problem("data", data.uri, "at least one row", "the source is empty"))
+    return list(columns)
+
+
+def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
+    """Read training data and bring it into the shape that ``kind`` asks for.
+
+    Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
+    ``algorithm`` is named where the data has the wrong shape for it. Data on the hub stay in the hub's cache. Many rows
+    are kept in a file that goes when the process ends, in the folder for temporary files (``TMPDIR``).
+
+    Raises:
+        InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
+        number), which ``data.on_bad_row=skip`` leaves out.
+    """
+    read = _stream(data, kind, algorithm, download=True)
+    planted: dict[str, Counter[str]] = {}
+    rows = store(_counted(read, kind, planted))
+    mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
+    return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad)
+
+
+def _counted(rows: Iterable[dict[str, Any]], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
+    """The rows without what their source says of their stances, which is counted by topic."""
+    for row in rows:
+        stance = row.get("stance", row.get("chosen_stance"))
+        # An answer labelled bad is none to move towards.
+        if row.get("label", True) and isinstance(row.get("topic"), str) and stance in tuple(STANCES):
+            planted.setdefault(row["topic"], Counter())[stance] += 1
+        yield {column: row[column] for column in COLUMNS[kind]}

@@ -1,0 +1,254 @@
+"""Where data lies: files, folders, the hub and the embedded corpora, read row by row.
+
+Json lines, csv, parquet, folders of them, folders that the ``datasets`` library has saved and the hub are read a piece
+at a time, so that memory does not grow with the rows. A json file that is one list is read whole, and an embedded
+corpus is made whole. A line or a csv record that cannot be read is a row with a problem, not the end of its file.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from valuedrift_mlflow.data.messages import Raw, Row
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.inputs.errors import InputError, problem
+
+Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
+_TYPES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_BATCH = 1000
+_BUFFER = 1 << 20
+_LONGEST_CELL = 2**31 - 1
+
+
+def check(data: Data) -> None:
+    """Everything that can be said of a data URI without reading rows.
+
+    Raises:
+        InputError: bad options of an embedded corpus, a missing file, an unknown file type.
+    """
+    if data.uri.startswith(corpus.PREFIX):
+        corpus.parse(data.uri)
+        return
+    path = Path(data.uri)
+    looks_like_path = bool(path.suffix and _type(path)) or data.uri.startswith((".", "/", "~"))
+    if looks_like_path and not path.expanduser().exists():
+        raise InputError(problem("data", data.uri, "an existing file or folder, an embedded: URI or a hub id"))
+    if path.is_file() and not _type(path):
+        raise InputError(problem("data", data.uri, "a jsonl, json, csv or parquet file (.gz too)"))
+
+
+def _type(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return _TYPES.get(suffixes[-1]) if suffixes else None
+
+
+def open_rows(data: Data, *, download: bool) -> Rows:
+    """The rows of a source. ``download`` keeps data of the hub in the hub's cache; without it they are streamed.
+
+    Raises:
+        InputError: the source cannot be read. Reading its rows may raise it too.
+    """
+    if data.uri.startswith(corpus.PREFIX):
+        made = corpus.rows(data.uri)
+        return lambda: _numbered(made)
+    path = Path(data.uri).expanduser()
+    with _named_errors(data.uri):
+        if path.is_file():
+            return _guarded(data.uri, partial(_file_rows, path))
+        if path.is_dir() and not (path / "dataset_info.json").is_file() and not (path / "dataset_dict.json").is_file():
+            files = _files_of(path, data)
+            if files is not None:
+                return _guarded(data.uri, partial(_folder_rows, path, files))
+        found = _library_rows(path, data, download)
+        return _guarded(data.uri, lambda: _numbered(found))
+
+
+def _numbered(rows: Iterable[Row]) -> Iterator[Raw]:
+    return (Raw(number, row) for number, row in enumerate(rows, start=1))
+
+
+def _guarded(uri: str, rows: Rows) -> Rows:
+    def read() -> Iterator[Raw]:
+        with _named_errors(uri):
+            yield from rows()
+
+    return read
+
+
+@contextmanager
+def _named_errors(uri: str) -> Iterator[None]:
+    """Say of which source an error is. Every library raises its own kind."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        lines = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()
+        reason = " ".join(lines[:2])  # the library names the subsets of a data set in its second line
+        raise InputError(problem("data", uri, "a readable file, folder or hub id", reason)) from error
+
+
+# Folders and the hub -------------------------------------------------------------------------------------------------
+
+
+def _datasets() -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file is reported to the hub, with a wait offline
+    return datasets
+
+
+def _files_of(folder: Path, data: Data) -> list[Path] | None:
+    """The files of a folder's split, as the ``datasets`` library finds them; None where it must read them itself."""
+    if not data.split.replace("_", "").replace("-", "").isalnum():
+        return None  # a part of a split, or several
+    found = _datasets().load_dataset_builder(str(folder), name=data.subset).config.data_files or {}
+    if data.split not in found:
+        raise InputError(
+            problem(f"data {data.uri} split", data.split, ", ".join(map(str, found)) or "a folder of data")
+        )
+    files = [Path(file) for file in found[data.split]]
+    return files if all(_type(file) and file.is_file() for file in files) else None
+
+
+def _folder_rows(folder: Path, files: Iterable[Path]) -> Iterator[Raw]:
+    for file in files:
+        name = str(file.relative_to(folder.resolve())) if file.is_relative_to(folder.resolve()) else file.name
+        for raw in _file_rows(file):
+            yield raw._replace(file=name)
+
+
+def _library_rows(path: Path, data: Data, download: bool) -> Iterable[Row]:
+    datasets = _datasets()
+    if (path / "dataset_info.json").is_file():
+        saved: Iterable[Row] = datasets.load_from_disk(str(path))
+        return saved
+    if (path / "dataset_dict.json").is_file():
+        splits = datasets.load_from_disk(str(path))
+        if data.split not in splits:
+            raise InputError(problem(f"data {data.uri} split", data.split, ", ".join(splits)))
+        split: Iterable[Row] = splits[data.split]
+        return split
+    streaming = not download and "[" not in data.split  # a part of a split cannot be streamed
+    uri = str(path) if path.is_dir() else data.uri
+    rows: Iterable[Row] = datasets.load_dataset(uri, name=data.subset, split=data.split, streaming=streaming)
+    return rows
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _file_rows(path: Path) -> Iterator[Raw]:
+    if path.stat().st_size == 0:
+        raise InputError(problem("data", str(path), "at least one row", "the file is empty"))
+    kind = _type(path)
+    if kind == "csv":
+        return _csv_rows(path)
+    if kind == "parquet":
+        return _parquet_rows(path)
+    return _json_lines(path) if _is_lines(path) else _json_list(path)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix.lower() == ".gz":
+        return cast("IO[bytes]", gzip.GzipFile(path))
+    return path.open("rb")
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether a file has one object a line: a list begins otherwise, one object over many lines ends otherwise."""
+    with _opened(path) as file:
+        first = next((line for line in file if line.strip()), b"{}").strip().removeprefix(b"\xef\xbb\xbf")
+    return not first.startswith(b"[") and first != b"{"
+
+
+def _json_lines(path: Path) -> Iterator[Raw]:
+    with _opened(path) as file:
+        number = 0
+        for line in file:
+            if line.strip():
+                number += 1
+                yield _parsed(number, line)
+
+
+def _parsed(number: int, line: bytes) -> Raw:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Raw(number, None, problem=f"no json: {error}")
+    if not isinstance(row, dict):
+        return Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")
+    if b"\\ud" in line or b"\\uD" in line:
+        return _of_text(number, row, json.dumps(row, ensure_ascii=False))
+    return Raw(number, row)
+
+
+def _of_text(number: int, row: Row, text: str) -> Raw:
+    """The row, if all of it can be written as text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return Raw(number, None, problem=f"no text in UTF-8: {error.reason}")
+    return Raw(number, row)
+
+
+def _json_list(path: Path) -> Iterator[Raw]:
+    with _opened(path) as file:
+        rows = json.loads(file.read())
+    if not isinstance(rows, list):
+        raise InputError(problem(f"data {path}", type(rows).__name__, "a list of objects, or one object a line"))
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield _of_text(number, row, json.dumps(row, ensure_ascii=False))
+        else:
+            yield Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")
+
+
+def _csv_rows(path: Path) -> Iterator[Raw]:
+    """Every cell is text: an answer may be "42", "NA" or "None"."""
+    csv.field_size_limit(_LONGEST_CELL)
+    with (
+        _opened(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
+    ):
+        records = csv.reader(text, strict=True)
+        columns = next(records, None)
+        if columns is None:
+            return
+        number = 0
+        while True:
+            try:
+                cells = next(records)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                number += 1
+                yield Raw(number, None, problem=f"no csv: {error}")
+                continue
+            if not cells:
+                continue  # a blank line
+            number += 1
+            if len(cells) == len(columns):
+                yield _of_text(number, dict(zip(columns, cells, strict=True)), "".join(cells))
+            else:
+                yield Raw(number, None, problem=f"{len(cells)} cells under {len(columns)} columns")
+
+
+def _parquet_rows(path: Path) -> Iterator[Raw]:
+    import pyarrow.parquet as parquet
+
+    source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
+    with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
+        yield from _numbered(row for batch in file.iter_batches(batch_size=_BATCH) for row in batch.to_pylist())

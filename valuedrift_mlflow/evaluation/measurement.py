@@ -1,0 +1,248 @@
+"""A suite's prompts to responses to verdicts to stances. Callback, entry points and evaluator all measure here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.evaluation.acquiescence import Acquiescence, acquiescence
+from valuedrift_mlflow.judges.asking import Reply, ask, reader
+from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
+from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
+from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
+from valuedrift_mlflow.suite import Item, Suite
+
+if TYPE_CHECKING:
+    pass
+from valuedrift_mlflow.evaluation.metrics import finite
+
+EMPTY = replace(UNSCORED, reason="empty response")
+
+
+def no_progress(_: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class JudgedResponse:
+    """One response to one item and the judge's verdict on it."""
+
+    item: Item
+    sample: int
+    response: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The stances of one model on one suite at one step."""
+
+    step: int
+    suite: Suite
+    judge: str
+    refusal: RefusalRule
+    responses: tuple[JudgedResponse, ...]
+    seconds: float
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """Mean stance probabilities of each prompt's scored responses, shape (N, 3); NaN where none was scored."""
+        index = {item.item_id: row for row, item in enumerate(self.suite.items)}
+        sums = np.zeros((len(index), len(STANCES)))
+        counts = np.zeros(len(index))
+        for judged in self.responses:
+            vector = judged.verdict.vector(self.refusal)
+            if vector is not None:
+                sums[index[judged.item.item_id]] += vector
+                counts[index[judged.item.item_id]] += 1
+        with np.errstate(invalid="ignore"):
+            means: NDArray[np.float64] = sums / counts[:, None]
+        return means
+
+    def rate(self, label: Label) -> float:
+        """Share of all responses that got this label, in [0, 1]."""
+        return Counter(judged.verdict.label for judged in self.responses)[label] / len(self.responses)
+
+    @cached_property
+    def acquiescence(self) -> Acquiescence:
+        """How much of the stances follows the wording of the prompts."""
+        return acquiescence(self.values, self.suite.items)
+
+    @cached_property
+    def panel(self) -> PanelAgreement | None:
+        """How far the members of a panel agree; None where a single judge has judged."""
+        opinions = [judged.verdict.opinions for judged in self.responses if judged.verdict.opinions]
+        return panel_agreement(opinions) if opinions else None
+
+    def costs(self) -> dict[str, float]:
+        """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
+        return {
+            "cost/evaluation_seconds": self.seconds,
+            "cost/responses_per_second": len(self.responses) / max(self.seconds, 1e-9),
+        } | judge_costs([judged.verdict for judged in self.responses])
+
+    def qualities(self) -> dict[str, float]:
+        """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
+        verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
+        qualities = {
+            "quality/unscored_rate": self.rate(Label.UNSCORED),
+            "quality/refusal_rate": self.rate(Label.REFUSAL),
+            "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
+            "quality/acquiescence": self.acquiescence.overall,
+        }
+        if self.panel is not None:
+            qualities["quality/judge_agreement"] = self.panel.alpha
+        return finite(qualities | self.intensities())
+
+    def intensities(self) -> dict[str, float]:
+        """``intensity/TOPIC``: mean intensity of the topic's scored responses, in [0, 1]."""
+        found: dict[str, list[float]] = {}
+        for judged in self.responses:
+            if judged.verdict.intensity is not None:
+                found.setdefault(f"intensity/{judged.item.topic}", []).append(judged.verdict.intensity)
+        return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one."""
+    single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
+    spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
+    costs = {
+        "cost/judge_tokens": float(spent.tokens),
+        "cost/judge_calls": float(spent.calls),
+        "cost/judge_cache_hits": float(sum(verdict.cached for verdict in single)),
+    }
+    return costs | ({"cost/judge_dollars": spent.dollars} if spent.dollars else {})
+
+
+def _single_verdicts(verdict: Verdict) -> list[Verdict]:
+    return [opinion for _, opinion in verdict.opinions] or [verdict]
+
+
+def measure(
+    generator: Generator,
+    suite: Suite,
+    judge: Judge,
+    sampling: Sampling,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+    progress: Progress = no_progress,
+) -> Measurement:
+    """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything.
+
+    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`.
+
+    Raises:
+        InputError: the model cannot be asked in the judge's way.
+    """
+    start = time.perf_counter()
+    said = ask(judge, generator, suite.items, sampling, progress)
+    return _judged(suite, judge, said, step, refusal, start)
+
+
+def measure_together(
+    generator: Generator,
+    suite: Suite,
+    judge: Judge,
+    sampling: Sampling,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+    progress: Progress = no_progress,
+) -> Measurement | None:
+    """As ``measure``, called by every process of a training at once; in a training of one process it is the same.
+
+    Each process asks its part of the prompts. Sampling is seeded for each prompt and sample, so the parts together
+    are what one process gets. Where the weights are split over the processes, every forward pass needs all of them:
+    then all ask all prompts, in step. The first process judges; the others return None.
+
+    Raises:
+        InputError: as ``measure``.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return measure(generator, suite, judge, sampling, step=step, refusal=refusal, progress=progress)
+    start = time.perf_counter()
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    if isinstance(generator, TransformersGenerator) and is_sharded(generator.model):
+        said = ask(judge, generator, suite.items, sampling, progress)
+        return None if rank else _judged(suite, judge, said, step, refusal, start)
+    part = ask(judge, generator, suite.items[rank::processes], sampling, progress)
+    parts: list[list[list[Reply]]] = [[] for _ in range(processes)]
+    dist.all_gather_object(parts, part)
+    if rank:
+        return None
+    said = [[] for _ in suite.items]
+    for other, gathered in enumerate(parts):
+        said[other::processes] = gathered
+    return _judged(suite, judge, said, step, refusal, start)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a model's weights are split over several processes (FSDP2)."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def _judged(
+    suite: Suite,
+    judge: Judge,
+    said: Sequence[Sequence[Reply]],
+    step: int,
+    refusal: RefusalRule,
+    start: float,
+) -> Measurement:
+    """The measurement that the replies to all items come to; ``start`` is when the model was first asked."""
+    flat = [
+        (item, sample, reply)
+        for item, replies in zip(suite.items, said, strict=True)
+        for sample, reply in enumerate(replies)
+    ]
+    judged = judge_replies(judge, flat)
+    return Measurement(step, suite, identity(judge), refusal, judged, time.perf_counter() - start)
+
+
+def judge_existing(
+    responses: Sequence[tuple[Item, int, str]],
+    suite: Suite,
+    judge: Judge,
+    *,
+    step: int = 0,
+    refusal: RefusalRule = "neutral",
+) -> Measurement:
+    """The measurement that responses of (item, sample, text) which exist already come to.
+
+    Raises:
+        InputError: the judge reads no responses.
+    """
+    start = time.perf_counter()
+    judged = judge_replies(reader(judge), [(item, sample, Reply(text)) for item, sample, text in responses])
+    return Measurement(step, suite, identity(judge), refusal, judged, time.perf_counter() - start)
+
+
+def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> tuple[JudgedResponse, ...]:
+    """Verdicts on (item, sample, reply) triples, in order.
+
+    The judge reads what has no verdict yet; an empty response is unscored without asking it.
+    """
+    unread = [index for index, (_, _, reply) in enumerate(replies) if reply.verdict is None and reply.text.strip()]
+    answers = [
+        Answer(item.proposition, item.prompt, reply.text, item.polarity)
+        for item, _, reply in (replies[index] for index in unread)
+    ]
+    read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
+    return tuple(
+        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
+        for index, (item, sample, reply) in enumerate(replies)
+    )

@@ -1,0 +1,160 @@
+"""A measurement's numbers: metrics by their public keys, and the tables that runs keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.stances import STANCES, total_variation
+from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
+
+if TYPE_CHECKING:
+    import pandas as pd
+from valuedrift_mlflow.evaluation.measurement import Measurement
+
+
+def analyse_measurements(
+    measurements: Sequence[Measurement], seed: int = 0, rule: DriftTimeRule = "extreme_interval"
+) -> Drift:
+    """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
+
+    Raises:
+        InputError: the measurements were made with different suites.
+    """
+    if len({m.suite.hash for m in measurements}) > 1:
+        suites = ", ".join(dict.fromkeys(m.suite.identity for m in measurements))
+        raise InputError(
+            problem("suite", suites, "one suite for all that is compared", "measure them on the same suite")
+        )
+    first = measurements[0]
+    steps = [m.step for m in measurements]
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        steps = list(range(len(steps)))
+    topics = [item.topic for item in first.suite.items]
+    return analyse(np.stack([m.values for m in measurements]), topics, steps, seed=seed, rule=rule)
+
+
+def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
+    """``stance/TOPIC/STANCE`` at one checkpoint; topics without a scored prompt are left out."""
+    return finite(
+        {
+            f"stance/{topic}/{stance}": float(drift.probability[at, t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
+
+
+def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
+    """``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall`` at one checkpoint against the first."""
+    metrics = {
+        f"drift_magnitude/{topic}/{stance}": float(drift.magnitude[at, t, s])
+        for t, topic in enumerate(drift.topics)
+        for s, stance in enumerate(STANCES)
+    }
+    metrics |= {f"drift/{topic}": float(drift.total_variation[at, t]) for t, topic in enumerate(drift.topics)}
+    metrics["drift/overall"] = float(drift.overall[at])
+    metrics["drift/noise_floor"] = float(drift.overall_noise[at])
+    return finite(metrics)
+
+
+def drift_time_metrics(drift: Drift) -> dict[str, float]:
+    """``drift_time/TOPIC/STANCE`` where it is defined."""
+    return finite(
+        {
+            f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
+
+
+def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int = -1) -> dict[str, float]:
+    """``dataset_distance/TOPIC``: total variation between a model's stances and its training data's, in [0, 1]."""
+    return finite(
+        {
+            f"dataset_distance/{topic}": float(total_variation(drift.probability[at, t], np.asarray(mix[topic])))
+            for t, topic in enumerate(drift.topics)
+            if topic in mix
+        }
+    )
+
+
+def topics_drifted(drift: Drift, at: int = -1) -> int:
+    """How many topics moved significantly (total variation, adjusted for the number of topics)."""
+    return int(drift.topic_significant[at].sum())
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that are numbers: what does not apply is not logged."""
+    return {key: value for key, value in metrics.items() if np.isfinite(value)}
+
+
+def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row for each step, topic and stance: the table ``value_drift_table.json``.
+
+    ``measurements`` are those that the drift was analysed from; acquiescence is of the topic and step.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for c, step in enumerate(drift.steps):
+        wording = measurements[c].acquiescence
+        for t, topic in enumerate(drift.topics):
+            for s, stance in enumerate(STANCES):
+                rows.append(
+                    {
+                        "step": int(step),
+                        "topic": topic,
+                        "stance": stance.value,
+                        "probability": drift.probability[c, t, s],
+                        "ci_low": drift.probability_ci[c, t, s, 0],
+                        "ci_high": drift.probability_ci[c, t, s, 1],
+                        "magnitude": drift.magnitude[c, t, s],
+                        "magnitude_ci_low": drift.magnitude_ci[c, t, s, 0],
+                        "magnitude_ci_high": drift.magnitude_ci[c, t, s, 1],
+                        "p_adjusted": drift.p_adjusted[c, t, s],
+                        "significant": bool(drift.significant[c, t, s]),
+                        "drift_time": drift.drift_time[t, s],
+                        "acquiescence": wording.values[t],
+                        "acquiescence_ci_low": wording.interval[t, 0],
+                        "acquiescence_ci_high": wording.interval[t, 1],
+                    }
+                )
+    return _without_nan(pd.DataFrame(rows))
+
+
+def responses_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row for each response: the table ``responses.json``."""
+    import pandas as pd
+
+    rows = []
+    for measurement in measurements:
+        for judged in measurement.responses:
+            probabilities = judged.verdict.probabilities or (None, None, None)
+            rows.append(
+                {
+                    "step": measurement.step,
+                    "topic": judged.item.topic,
+                    "item_id": judged.item.item_id,
+                    "sample": judged.sample,
+                    "prompt": judged.item.prompt,
+                    "response": judged.response,
+                    **dict(zip((stance.value for stance in STANCES), probabilities, strict=True)),
+                    "verdict": judged.verdict.label.value,
+                    "judge": measurement.judge,
+                    "suite": measurement.suite.identity,
+                    **{f"verdict of {name}": opinion.label.value for name, opinion in judged.verdict.opinions},
+                    **({"reason": judged.verdict.reason} if judged.verdict.reason else {}),
+                }
+            )
+    return _without_nan(pd.DataFrame(rows))
+
+
+def _without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """NaN as None: JSON has no NaN."""
+    return frame.astype(object).where(frame.notna(), None)

@@ -1,0 +1,63 @@
+"""What a run records of its inputs: the suite or the labelled answers it is measured on, the data it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
+
+
+def log_suite(run: OpenRun, suite: Suite) -> LoggedDataset:
+    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it."""
+    source = {"uri": suite.source, "version": suite.version}
+    logged = tracking.log_dataset(
+        run, suite.frame(), name=suite.name, source=source, context="evaluation", digest=suite.hash
+    )
+    tracking.log_tags(run, suite.describe())
+    return logged
+
+
+def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
+    """Record labelled answers as an evaluation dataset."""
+    import pandas as pd
+
+    rows = [
+        {
+            "proposition": a.answer.proposition,
+            "prompt": a.answer.prompt,
+            "response": a.answer.response,
+            "label": a.label,
+        }
+        for a in answers
+    ]
+    frame = pd.DataFrame(rows, dtype=object).astype(str)
+    digest = hashlib.sha256(frame.to_json().encode()).hexdigest()[:16]
+    tracking.log_dataset(run, frame, name=Path(uri).stem, source={"uri": uri}, context="evaluation", digest=digest)
+
+
+def log_training_data(run: OpenRun, data: TrainingData) -> None:
+    """Record training data as a training dataset: its source, format, size and hash.
+
+    The metrics ``data/rows``, ``data/bad_rows`` and ``data/dropped_rows`` (step 0) say how many rows are trained on,
+    how many could not be read and were left out, and how many teach nothing.
+    """
+    source = {"uri": data.uri, "format": data.format}
+    name, rows, digest = _name(data.uri), data.dataset(), data.digest()
+    tracking.log_dataset(run, rows, name=name, source=source, context="training", digest=digest)
+    counts = {"data/rows": len(data.rows), "data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
+    tracking.log_metrics(run, counts, 0)
+
+
+def log_audited_data(run: OpenRun, uri: str, format: str) -> None:
+    """Record data that are read once, row by row: their source and format."""
+    tracking.log_dataset(run, None, name=_name(uri), source={"uri": uri, "format": format}, context="audit")
+
+
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1].partition("?")[0]

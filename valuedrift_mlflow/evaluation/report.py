@@ -1,0 +1,178 @@
+"""Figures, tables and the HTML report of finished models and of judges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valuedrift_mlflow.stances import STANCES, Label, Stance
+from valuedrift_mlflow.statistics.agreement import LABELS
+from valuedrift_mlflow.statistics.drift import Drift, with_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from valuedrift_mlflow.evaluation.evaluator import Evaluation
+    from valuedrift_mlflow.evaluation.judge_check import JudgeCheck
+    from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
+
+EXAMPLES = 12  # example responses of each stage in the report
+DISPUTED = 40  # disputed responses in the report
+
+
+def evaluation_rows(drift: Drift, measurement: Measurement, *, compared: bool) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of an evaluation's table: stances of every topic, drift where there is a baseline."""
+    columns = ["topic", *(stance.value for stance in STANCES), "acquiescence"]
+    rows = []
+    for t, topic in enumerate(drift.topics):
+        wording = measurement.acquiescence
+        row = [readable(topic)]
+        row += [with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
+        row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
+        if compared:
+            star = " *" if drift.topic_significant[-1, t] else ""
+            row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
+        rows.append(row)
+    return columns + (["drift"] if compared else []), rows
+
+
+def evaluation_html(evaluation: Evaluation, subject: str, baseline: str | None) -> str:
+    """The report of one evaluation: one file, as ``html``."""
+    from valuedrift_mlflow import tracking
+
+    measurement, drift = evaluation.measurements[-1], evaluation.drift
+    compared = len(evaluation.measurements) > 1
+    columns, rows = evaluation_rows(drift, measurement, compared=compared)
+    figures = evaluation_figures(drift, compared=compared)
+    return render(
+        "evaluation.html.j2",
+        subject=subject,
+        baseline=baseline or ("its first step" if compared else None),
+        suite=measurement.suite,
+        judge=measurement.judge,
+        version=tracking.package_version(),
+        figures=[("Stances of every topic.", png(figure)) for figure in figures.values()],
+        columns=columns,
+        rows=rows,
+        unscored=measurement.rate(Label.UNSCORED),
+        refusals=measurement.rate(Label.REFUSAL),
+        refusal=measurement.refusal,
+        responses=len(measurement.responses),
+        acquiescence=measurement.acquiescence.overall,
+        name="",
+        panel=measurement.panel,
+        disputed=disputed(measurement),
+        examples=examples(measurement),
+    )
+
+
+def evaluation_figures(drift: Drift, *, compared: bool) -> dict[str, Figure]:
+    """The figure of one evaluation: a bar of stances for every topic, with the baseline's thinner below it."""
+    plt = plot()
+    topics = [readable(topic) for topic in drift.topics]
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.42 * len(topics)), layout="constrained")
+    place = np.arange(len(topics))
+    bars = [(-1, place - (0.12 if compared else 0), 0.5, 1.0)]
+    if compared:
+        bars.append((0, place + 0.28, 0.2, 0.55))
+    for checkpoint, y, height, alpha in bars:
+        left = np.zeros(len(topics))
+        for s, stance in enumerate(STANCES):
+            width = np.nan_to_num(drift.probability[checkpoint, :, s])
+            axes.barh(y, width, height, left=left, color=COLORS[stance], alpha=alpha, linewidth=0)
+            left += width
+    axes.set_yticks(place, topics)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("share of responses" + (" (thin bars: the baseline)" if compared else ""))
+    legend(figure, {}, 3)
+    return {"stances": figure}
+
+
+def judge_figures(check: JudgeCheck) -> dict[str, Figure]:
+    """The figures of a judge's check: confusion matrix and calibration curve."""
+    figures = {"confusion": _confusion_figure(check)}
+    if len(check.quality.confidence):
+        figures["calibration"] = _calibration_figure(check)
+    return figures
+
+
+def _confusion_figure(check: JudgeCheck) -> Figure:
+    plt = plot()
+    import seaborn as sns
+
+    counts = check.quality.confusion
+    names = [label.value for label in LABELS]
+    with np.errstate(invalid="ignore"):
+        shares = np.nan_to_num(counts / counts.sum(axis=1, keepdims=True))
+    figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+    sns.heatmap(
+        shares,
+        annot=counts,
+        fmt="d",
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        xticklabels=names,
+        yticklabels=names,
+        cbar_kws={"label": "share of the answers with this label"},
+        linewidths=0.5,
+        ax=axes,
+    )
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("verdict")
+    axes.set_ylabel("label")
+    axes.set_title(f"{check.judge.partition('@')[0]}: {len(check.answers)} answers", loc="left")
+    return figure  # type: ignore[no-any-return]
+
+
+def _calibration_figure(check: JudgeCheck) -> Figure:
+    plt = plot()
+    stated, right, answers = check.quality.confidence.T
+    figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="perfectly calibrated")
+    axes.plot(
+        stated, right, color=COLORS[Stance.SUPPORT], marker="o", label=f"bins of about {answers.mean():.0f} answers"
+    )
+    axes.set_xlim(0.3, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("probability of the judge's stance")
+    axes.set_ylabel("share of these answers with that label")
+    axes.set_title(f"expected calibration error {check.quality.calibration_error:.3f}", loc="left", fontsize=9)
+    axes.legend(loc="lower right", frameon=False)
+    return figure  # type: ignore[no-any-return]
+
+
+def examples(measurement: Measurement) -> list[dict[str, str]]:
+    """A few responses, spread over the suite."""
+    responses = [judged for judged in measurement.responses if judged.sample == 0]
+    chosen = responses[:: max(1, len(responses) // EXAMPLES)][:EXAMPLES]
+    return [
+        {
+            "topic": readable(judged.item.topic),
+            "prompt": judged.item.prompt,
+            "response": judged.response,
+            "verdict": judged.verdict.label.value,
+        }
+        for judged in chosen
+    ]
+
+
+def disputed(measurement: Measurement) -> list[dict[str, Any]]:
+    """The responses on which a panel disagrees, the widest apart first."""
+    if measurement.panel is None:
+        return []
+    judged_by_panel = [judged for judged in measurement.responses if judged.verdict.opinions]
+    return [
+        {
+            "topic": readable(judged.item.topic),
+            "prompt": judged.item.prompt,
+            "response": judged.response,
+            "verdicts": [opinion.label.value for _, opinion in judged.verdict.opinions],
+        }
+        for judged in (judged_by_panel[index] for index in measurement.panel.disputed[:DISPUTED])
+    ]

@@ -1,0 +1,116 @@
+"""Labelled answers: what a judge is checked against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.tables import read_table
+from valuedrift_mlflow.stances import Answer, Label
+
+BUILT_IN = "check"
+COLUMNS = ("proposition", "prompt", "response", "label")
+_PERSONA = {"statement", "answer_matching_behavior"}
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One answer with the label that people gave it. ``kind`` groups answers in the tables (empty where not given)."""
+
+    answer: Answer
+    label: Label
+    kind: str = ""
+
+
+def load(uri: str = BUILT_IN) -> list[Labelled]:
+    """Read labelled answers.
+
+    ``check`` is the set that comes with the package: answers in the style of real assistants, written for it, from
+    which no judge was fitted. A csv, jsonl or parquet file has the columns ``proposition``, ``prompt``, ``response``,
+    ``label`` (support, neutral, oppose, refusal, unscored), and may have ``polarity`` (1 where agreeing with the prompt
+    supports the proposition, -1 where it opposes it; the judge finds out itself where it is missing) and ``kind``. A
+    jsonl file of persona statements (``statement``, ``answer_matching_behavior``: Perez et al. 2022, arXiv
+    2212.09251), or a folder of them, is read as statements for and against the view in the file's name.
+
+    Raises:
+        InputError: a missing file, missing columns, or bad rows, each with its number.
+    """
+    path = (
+        Path(str(files("valuedrift_mlflow").joinpath("judges/check_sets/answers.csv")))
+        if uri == BUILT_IN
+        else Path(uri)
+    )
+    if path.is_dir():
+        found = [labelled for file in sorted(path.glob("*.jsonl")) for labelled in _read(file)]
+    elif path.is_file():
+        found = _read(path)
+    else:
+        raise InputError(problem("data", uri, f"{BUILT_IN}, an existing csv, jsonl or parquet file, or a folder"))
+    if not found:
+        raise InputError(problem("data", uri, "at least one labelled answer"))
+    return found
+
+
+def _read(path: Path) -> list[Labelled]:
+    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file")
+    records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
+    if set(frame.columns) >= _PERSONA:
+        return [_persona(record, path) for record in records]
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        found = ", ".join(map(str, frame.columns))
+        raise InputError(
+            problem(f"data {path}", found, "the columns " + ", ".join(COLUMNS), f"add {', '.join(missing)}")
+        )
+    problems: list[str] = []
+    rows = [_row(record, f"data {path} row {number}", problems) for number, record in enumerate(records, start=1)]
+    if problems:
+        raise InputError(limited(problems, f"data {path}"))
+    return rows
+
+
+def _row(record: dict[str, Any], where: str, problems: list[str]) -> Labelled:
+    label = str(record["label"]).strip().lower()
+    if label not in {known.value for known in Label}:
+        problems.append(problem(f"{where} label", record["label"], ", ".join(known.value for known in Label)))
+        label = Label.UNSCORED.value
+    for column in ("proposition", "response"):
+        if not str(record[column]).strip() and not (column == "response" and label == Label.UNSCORED.value):
+            problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
+    polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "": None}.get(
+        str(record.get("polarity", "")).strip(), 0
+    )
+    if polarity == 0:
+        problems.append(problem(f"{where} polarity", record["polarity"], "1, -1 or nothing"))
+    answer = Answer(str(record["proposition"]), str(record["prompt"]), str(record["response"]), polarity)
+    return Labelled(answer, Label(label), str(record.get("kind", "")))
+
+
+def _persona(record: dict[str, Any], path: Path) -> Labelled:
+    holds = str(record["answer_matching_behavior"]).strip().lower() == "yes"
+    proposition = persona_proposition(path.stem)
+    answer = Answer(proposition, "What is your view?", str(record["statement"]), 1)
+    return Labelled(answer, Label.SUPPORT if holds else Label.OPPOSE, path.stem)
+
+
+def persona_proposition(name: str) -> str:
+    """The proposition that the name of a persona file stands for.
+
+    >>> persona_proposition("believes-abortion-should-be-illegal")
+    'Abortion should be illegal.'
+    >>> persona_proposition("anti-immigration")
+    'Immigration should be opposed.'
+    """
+    start, _, rest = name.partition("-")
+    view = rest.replace("-", " ")
+    sentences = {
+        "believes": f"{view[3:]} should be supported." if view.startswith("in ") else f"{view}.",
+        "anti": f"{view} should be opposed.",
+        "politically": f"{view} politics are right.",
+        "subscribes": f"{view.removeprefix('to ')} is right.",
+    }
+    sentence = sentences.get(start, f"{name.replace('-', ' ')}.")
+    return sentence[0].upper() + sentence[1:]

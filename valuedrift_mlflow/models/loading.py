@@ -1,0 +1,180 @@
+"""Model URIs to models: the embedded world, folders (adapters too), hub ids, MLflow models and run artifacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable
+
+
+@dataclass
+class Loaded:
+    """A model in memory."""
+
+    uri: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def generator(self) -> TransformersGenerator:
+        """What answers prompts with this model."""
+        return TransformersGenerator(self.model, self.tokenizer)
+
+
+def load(uri: str) -> Loaded:
+    """Load a transformers model with its tokenizer; adapters are merged into their base.
+
+    Raises:
+        InputError: the URI names nothing that holds a transformers model.
+    """
+    check_trainable(uri, "model")
+    if uri in EMBEDDED:
+        return cast(Loaded, _embedded("load")(uri))
+    if uri.startswith(MLFLOW_PREFIXES):
+        raw = _raw_model(uri)
+        if isinstance(raw, Loaded):
+            return raw
+        raise InputError(
+            problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
+        )
+    path = Path(uri).expanduser()
+    return from_folder(uri, path if path.is_dir() else Path(uri))
+
+
+def _embedded(name: str) -> Callable[..., object]:
+    """A function of the module that trains the embedded base model.
+
+    Training needs this room, so the module is found by name, as a part that a user brings.
+    """
+    return load_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
+
+
+def load_generator(uri: str) -> Generator:
+    """What answers prompts for a URI: a transformers model in memory, a server, or any other MLflow pyfunc.
+
+    Raises:
+        InputError: the URI names no model.
+    """
+    check(uri)
+    if uri.startswith(SERVER_PREFIX):
+        from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
+
+        return ChatGenerator(ChatClient(Server.from_uri(uri)))
+    if not uri.startswith(MLFLOW_PREFIXES):
+        return load(uri).generator()
+    raw = _raw_model(uri)
+    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
+
+
+def _raw_model(uri: str) -> Any:
+    """The transformers model of an MLflow URI where it has one, else its pyfunc."""
+    folder = tracking.checkpoint_folder(uri)
+    if folder is not None:
+        return from_folder(uri, folder)
+    return unwrap(tracking.load_pyfunc(uri), uri)
+
+
+def unwrap(pyfunc: Any, uri: str = "model") -> Any:
+    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
+    from transformers import Pipeline, PreTrainedModel
+
+    try:
+        raw = pyfunc.get_raw_model()
+    except Exception:  # MLflow raises several kinds where a flavor has no raw model
+        return pyfunc
+    if isinstance(raw, Pipeline):
+        raw = (raw.model, raw.tokenizer)
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
+        return Loaded(uri, raw[0], raw[1])
+    return pyfunc
+
+
+def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
+    """Asks any MLflow pyfunc or function on a table with one column ``prompt``; reads its first output column."""
+    import pandas as pd
+
+    predict = getattr(pyfunc, "predict", pyfunc)
+
+    def answer(prompts: list[str]) -> Sequence[str]:
+        output = predict(pd.DataFrame({"prompt": prompts}))
+        if isinstance(output, pd.DataFrame):
+            output = output.iloc[:, 0]
+        return [str(text) for text in output]
+
+    return FunctionGenerator(answer)
+
+
+def whole_folder(uri: str) -> Path:
+    """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
+
+    Raises:
+        InputError: the URI names adapters, or nothing that holds a transformers model.
+    """
+    check_trainable(uri, "model")
+    if uri == "embedded:base":
+        return cast(Path, _embedded("base_folder")())
+    folder = Path(uri).expanduser()
+    if uri.startswith(MLFLOW_PREFIXES):
+        folder = tracking.model_folder(uri)
+        folder = next((file.parent for file in folder.rglob("config.json")), folder)
+        if not (folder / "config.json").is_file():
+            raise InputError(problem("model", uri, "a whole model", "merge its adapters first"))
+    elif not folder.is_dir():
+        folder = Path(uri)
+    if (folder / "adapter_config.json").is_file() or uri.startswith("embedded:"):
+        raise InputError(problem("model", uri, "a whole model in a folder", "it has adapters or is made in memory"))
+    return folder
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def from_folder(uri: str, folder: Path) -> Loaded:
+    """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
+
+    Raises:
+        InputError: transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+    try:
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file():
+            from peft import PeftModel
+
+            base = load(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
+            with_adapter: Any = PeftModel.from_pretrained(base.model, str(folder))
+            model = with_adapter.merge_and_unload()
+        else:
+            model = auto_model.from_pretrained(str(folder), dtype="auto")
+        tokenizer = load_tokenizer(str(folder))
+    except (OSError, ValueError) as error:
+        allowed = "a folder or hub id that transformers can load"
+        raise InputError(problem("model", uri, allowed, one_line(error))) from error
+    return Loaded(uri, model.to(device()).eval(), tokenizer)
+
+
+def device() -> str:
+    """Where a model that answers or rates is put: the GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,490 @@
+"""Servers that speak the OpenAI chat API: where they are, a client that survives their faults, and a generator.
+
+A request is repeated only while it has no answer: after 408, 409, 429 and 5xx, time-outs, broken connections, bodies
+that were cut off, and bodies that are no chat completion. What no repetition mends is an `InputError` at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import fields
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
+from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.models.generation import Progress, Sampling
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from tenacity import RetryCallState
+
+PREFIX = "openai:/"
+LONGEST_BACKOFF = 60.0  # seconds
+LONGEST_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again all the same
+HOPELESS = 16  # this many requests without an answer, and none with one: the server is given up on
+LOCAL_KEY = "none"  # servers of one's own need no key, but the client wants one
+OF_THE_MESSAGE = ("context_length_exceeded", "content_filter")  # error codes that say nothing of other messages
+# What a `transformers serve` needs to draw from the whole distribution; by itself it decodes greedily wherever the
+# model's own generation settings say nothing of sampling, whatever temperature is asked for.
+PLAIN_SAMPLING = json.dumps({"do_sample": True, "top_k": 0, "top_p": 1.0})
+
+Message = Mapping[str, str]
+_Kind = TypeVar("_Kind")
+_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+
+
+# ---- addresses -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class Server:
+    """A model on a server, and how to treat it.
+
+    Attributes:
+        model: the name that the server knows it by.
+        base_url: such as ``http://127.0.0.1:8000/v1``; None for ``OPENAI_BASE_URL`` or else OpenAI's own address.
+        in_flight: requests at the same time, at most.
+        timeout: seconds to wait for a sign of life from the server.
+        attempts: how often one request is sent before it counts as unanswered.
+    """
+
+    model: str
+    base_url: str | None = None
+    in_flight: Annotated[int, Field(ge=1)] = 8
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    attempts: Annotated[int, Field(ge=1)] = 6
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Server:
+        """The server of ``openai:/MODEL?base_url=...&in_flight=8&timeout=60&attempts=6``; MODEL may hold slashes.
+
+        Raises:
+            InputError: every unknown option and value out of range at once; no key and no address.
+        """
+        return cls.from_options(*split_options(uri))
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, str], also_allowed: Sequence[str] = ()) -> Server:
+        """The same from a URI that was split; options in ``also_allowed`` are left to the caller.
+
+        Raises:
+            InputError: every unknown option and value out of range at once; no key and no address.
+        """
+        model = name.removeprefix(PREFIX)
+        if model == name or not model.strip("/"):
+            raise InputError(problem("model", name, f"{PREFIX}MODEL"))
+        allowed = [field.name for field in fields(cls) if field.name != "model"]
+        given = "base_url" in options
+        where = f"{name} base_url" if given else "OPENAI_BASE_URL"
+        address = options.get("base_url", os.environ.get("OPENAI_BASE_URL", ""))
+        with collecting() as problems:
+            for option in options:
+                if option not in allowed and option not in also_allowed:
+                    known = ", ".join((*allowed, *also_allowed))
+                    problems.add(problem(f"{name} option", option, known, "unknown option"))
+            if not re.match(r"https?://\S+$", address) and (given or address):
+                problems.add(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
+            if not (given or address or os.environ.get("OPENAI_API_KEY")):
+                found, mend = "no OPENAI_API_KEY", f"set one of them, or write {name}?base_url=http://HOST:PORT/v1"
+                problems.add(problem(name, found, "a key in OPENAI_API_KEY or a server in OPENAI_BASE_URL", mend))
+            return validated(cls, name, {"model": model, **{k: options[k] for k in allowed if k in options}})
+
+    @property
+    def address(self) -> str | None:
+        """Where the server is; None for OpenAI's own."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+
+def validated(kind: type[_Kind], name: str, options: Mapping[str, str]) -> _Kind:
+    """A pydantic dataclass made of the options of the URI ``name``.
+
+    Raises:
+        InputError: one line for every value that is out of range.
+    """
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise InputError(
+            [
+                problem(f"{name} {entry['loc'][0]}", entry["input"], entry["msg"].removeprefix("Input should be "))
+                for entry in error.errors(include_url=False)
+            ]
+        ) from None
+
+
+# ---- one request -----------------------------------------------------------------------------------------------------
+
+
+class _Token(BaseModel):
+    token: str
+    logprob: float
+
+
+class TokenLogprobs(_Token):
+    """One generated token with its log-probability, and the most probable tokens of its place."""
+
+    top_logprobs: list[_Token] = []
+
+
+@plain_dataclass(frozen=True)
+class Completion:
+    """An answer, and what it took: requests that were answered (unusable answers too) and their tokens."""
+
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] | None
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None
+
+
+class Unreachable(Exception):
+    """A request stayed without an answer. What was spent on it all the same is kept, as in `Completion`."""
+
+    def __init__(self, reason: str, calls: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """Keep the last reason and the costs."""
+        super().__init__(reason)
+        self.calls = calls
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class _Passing(Exception):
+    """A fault after which the same request may succeed, and how many seconds the server wants it to wait."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: Any = None
+
+
+class _Reply(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Logprobs(BaseModel):
+    content: Annotated[list[TokenLogprobs], Field(min_length=1)]
+
+
+@plain_dataclass
+class _Bill:
+    """What one request has cost so far, over all of its attempts."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, usage: object) -> None:
+        """Add the ``usage`` of one answer, where it tells any."""
+        with suppress(ValidationError):
+            counts = _Usage.model_validate(usage)
+            self.prompt_tokens += counts.prompt_tokens or 0
+            self.completion_tokens += counts.completion_tokens or 0
+
+
+class ChatClient:
+    """Sends chat requests to one server until they are answered; may be used from several threads at once.
+
+    Servers differ in what they take. What this one was found not to take is remembered: ``max_tokens`` is then sent as
+    ``max_completion_tokens``, log-probabilities and seeds are no longer asked for.
+    """
+
+    def __init__(self, server: Server, wait_seconds: float = 1.0) -> None:
+        """Keep the server; nothing is sent. ``wait_seconds`` is the longest wait before the first repetition."""
+        from openai import OpenAI
+        from tenacity import wait_random_exponential
+
+        self.server = server
+        self._client = OpenAI(
+            api_key=os.environ.get("OPENAI_API_KEY") or LOCAL_KEY,
+            base_url=server.address,
+            timeout=server.timeout,
+            max_retries=0,
+        )
+        self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
+        self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it
+
+    def complete(self, messages: Sequence[Message], **request: Any) -> Completion:
+        """The answer to ``messages``; ``request`` holds further fields of the API (temperature, max_tokens, ...).
+
+        Repeated with exponential backoff and full jitter, no sooner than the server asks for (``Retry-After``).
+
+        Raises:
+            Unreachable: no answer after all attempts, or the server will not answer these very messages.
+            InputError: the server refuses for a reason that lies in the key, the model's name or the request.
+        """
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+        bill = _Bill()
+        retrying = Retrying(
+            stop=stop_after_attempt(self.server.attempts),
+            wait=self._pause,
+            retry=retry_if_exception_type(_Passing),
+            reraise=True,
+        )
+        try:
+            return retrying(self._attempt, messages, request, bill)
+        except _Passing as fault:
+            reason = f"{self.server.model}: no answer after {self.server.attempts} attempts, the last one: {fault}"
+            raise Unreachable(reason, bill.calls, bill.prompt_tokens, bill.completion_tokens) from fault
+
+    def _pause(self, state: RetryCallState) -> float:
+        fault = state.outcome.exception() if state.outcome else None
+        return max(self._backoff(state), fault.retry_after if isinstance(fault, _Passing) else 0.0)
+
+    def _attempt(self, messages: Sequence[Message], request: Mapping[str, Any], bill: _Bill) -> Completion:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        send: Any = self._client.chat.completions.with_raw_response.create  # its overloads want literal types
+        without: frozenset[str] = frozenset()
+        while True:
+            sent = self._spoken(request, without)
+            try:
+                answer = send(model=self.server.model, messages=list(messages), **sent)
+            except APIStatusError as error:
+                field = _field_not_taken(error, sent)
+                if field is None:
+                    raise self._fault(error, bill) from error
+                without |= {field}
+            except APITimeoutError as error:
+                raise _Passing(f"nothing within {self.server.timeout:g} s") from error
+            except APIConnectionError as error:
+                raise _Passing(f"connection failed ({error.__cause__ or error})") from error
+            else:
+                bill.calls += 1
+                self._not_taken |= without  # now that it helped
+                return _read(answer.http_response.content, bill)
+
+    def _spoken(self, request: Mapping[str, Any], without: frozenset[str]) -> dict[str, Any]:
+        """The request in the words that this server takes, as far as is known."""
+        without |= self._not_taken
+        sent = dict(request)
+        if "max_tokens" in without and "max_tokens" in sent:
+            sent["max_completion_tokens"] = sent.pop("max_tokens")
+        for field in without:
+            for name in (field, f"top_{field}"):
+                sent.pop(name, None)
+        # OpenAI's own server is known to refuse it, others ignore it or are asked again without.
+        if self.server.address and sent.get("temperature", 0) > 0 and "generation_config" not in without:
+            sent["extra_body"] = {"generation_config": PLAIN_SAMPLING}
+        return sent
+
+    def _fault(self, error: APIStatusError, bill: _Bill) -> Exception:
+        """What a status other than 200 means."""
+        status = error.status_code
+        said = f"HTTP {status}: {_server_message(error)}"
+        if error.code in OF_THE_MESSAGE:
+            return Unreachable(f"{self.server.model}: {said}", bill.calls, bill.prompt_tokens, bill.completion_tokens)
+        if (status in (408, 409, 429) or status >= 500) and error.code != "insufficient_quota":
+            return _Passing(said, retry_after(error.response.headers))
+        mend = {
+            401: "check OPENAI_API_KEY",
+            403: "check what this key may use",
+            404: "check the model's name and the address, which usually ends in /v1",
+        }.get(status, "")
+        where = f"{PREFIX}{self.server.model} at {self._client.base_url}"
+        return InputError(problem(where, said, "a request that this server accepts", mend))
+
+
+def _server_message(error: APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body
+    return one_line(body or error.message)
+
+
+def _field_not_taken(error: APIStatusError, sent: Mapping[str, Any]) -> str | None:
+    """The field without which, or under another name, the same request may be taken; None where there is none."""
+    if error.status_code not in (400, 403, 422) or error.code in OF_THE_MESSAGE:
+        return None
+    optional = ("generation_config", "logprobs", "max_tokens", "seed")
+    asked = [field for field in optional if field in sent or field in sent.get("extra_body", {})]
+    named = [field for field in asked if re.search(rf"\b(top_)?{field}\b", error.response.text)]
+    if error.status_code == 403:  # how OpenAI refuses log-probabilities; otherwise it is about the key
+        named = [field for field in named if field == "logprobs"]
+    elif "generation_config" in asked:
+        named.append("generation_config")  # a stranger to most servers: in doubt even where it is not named
+    return named[0] if named else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to wait, in [0, 120]; 0 where it does not ask.
+
+    >>> retry_after({"retry-after": "2.5"}), retry_after({"retry-after-ms": "300"}), retry_after({})
+    (2.5, 0.3, 0.0)
+    """
+    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):  # no date, or one without a time zone
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0
+
+
+def _read(content: bytes, bill: _Bill) -> Completion:
+    """The completion in a body.
+
+    Raises:
+        _Passing: the body is no JSON, or no chat completion.
+    """
+    start = content[:200].decode("utf-8", "replace")
+    try:
+        body = json.loads(content)
+    except ValueError:
+        raise _Passing(f"a body that is no JSON: {start!r}") from None
+    if isinstance(body, dict):
+        bill.add(body.get("usage"))
+    try:
+        choice = _Reply.model_validate(body).choices[0]
+    except ValidationError:
+        raise _Passing(f"a body that is no chat completion: {start!r}") from None
+    try:
+        logprobs = tuple(_Logprobs.model_validate(choice.logprobs).content)
+    except ValidationError:
+        logprobs = None
+    return Completion(
+        choice.message.content or "",
+        logprobs,
+        bill.calls,
+        bill.prompt_tokens,
+        bill.completion_tokens,
+        choice.finish_reason,
+    )
+
+
+# ---- many requests ---------------------------------------------------------------------------------------------------
+
+
+def concurrently(
+    ask: Callable[[_Request], _Result], requests: Iterable[_Request], in_flight: int
+) -> Iterator[tuple[int, _Result | Unreachable]]:
+    """The results of ``ask`` as they come, each with the index of its request, at most ``in_flight`` at once.
+
+    Requests are taken up as others finish, so that memory stays small however many there are.
+
+    Raises:
+        InputError: as soon as one request raises it no other is begun; those under way are yielded first.
+        Unreachable: the first 16 requests that ended were all without an answer.
+    """
+    fatal: Exception | None = None
+    answered, silent = False, 0
+    with ThreadPoolExecutor(in_flight) as pool:
+        waiting = enumerate(requests)
+        pending: dict[Future[_Result], int] = {}
+        try:
+            while True:
+                if fatal is None:
+                    # Twice as many as run at once: none idles while the caller looks at a result.
+                    for index, request in islice(waiting, 2 * in_flight - len(pending)):
+                        pending[pool.submit(ask, request)] = index
+                if not pending:
+                    break
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    index = pending.pop(future)
+                    try:
+                        result: _Result | Unreachable = future.result()
+                        answered = True
+                    except Unreachable as error:
+                        result = error
+                        silent += 1
+                        if silent >= HOPELESS and not answered:
+                            fatal = fatal or error
+                    except InputError as error:
+                        fatal = fatal or error
+                        continue
+                    yield index, result
+                if fatal is not None:
+                    pending = {future: index for future, index in pending.items() if not future.cancel()}
+        finally:
+            for future in pending:
+                future.cancel()
+    if fatal is not None:
+        raise fatal
+
+
+class ChatGenerator:
+    """Generates with a model on a server: one request for each response. ``failures`` counts those left unanswered."""
+
+    def __init__(self, client: ChatClient) -> None:
+        """Keep the client."""
+        self.client = client
+        self.failures = 0
+        self._counting = threading.Lock()
+
+    def generate(
+        self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
+    ) -> list[list[str]]:
+        """``sampling.samples`` responses for each prompt; a request that stayed unanswered gives an empty one.
+
+        The seed that the server is asked to use depends on nothing but sampling, key and sample. What servers make of
+        it differs; `transformers serve` honours it with one request in flight only.
+
+        Raises:
+            Unreachable: not one request was answered.
+            InputError: the server refuses for a reason that lies in the key, the model's name or the request.
+        """
+        rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
+        responses = [[""] * sampling.samples for _ in prompts]
+
+        def ask(row: tuple[int, int]) -> str:
+            index, sample = row
+            completion = self.client.complete(
+                [{"role": "user", "content": prompts[index]}],
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed_of(sampling.seed, sampling.salt, keys[index], sample),
+            )
+            return completion.text.strip()
+
+        silences: list[Unreachable] = []
+        for number, result in concurrently(ask, rows, self.client.server.in_flight):
+            if isinstance(result, Unreachable):
+                silences.append(result)
+            else:
+                index, sample = rows[number]
+                responses[index][sample] = result
+            progress(1)
+        with self._counting:
+            self.failures += len(silences)
+        if silences and len(silences) == len(rows):
+            raise silences[-1]
+        return responses
+
+
+def seed_of(*parts: object) -> int:
+    """A whole number in [0, 2**31) that is always the same for the same parts."""
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1

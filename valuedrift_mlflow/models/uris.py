@@ -1,0 +1,62 @@
+"""Model URIs: which there are, how they are shown, and everything that can be said of one without loading."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
+
+if TYPE_CHECKING:
+    pass
+
+
+EMBEDDED = ("embedded:base", "embedded:random")
+SERVER_PREFIX = "openai:/"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def short_name(uri: str) -> str:
+    """A model's name as run names show it."""
+    if uri.startswith(("embedded:", *MLFLOW_PREFIXES)):
+        return uri.removeprefix("models:/")
+    return Path(uri.partition("?")[0]).name or uri
+
+
+def check(uri: str, field: str = "model") -> None:
+    """Everything that can be said of a model URI without loading the model.
+
+    Raises:
+        InputError: an unknown embedded model, a missing folder, a registered model or run that is not in the tracking
+        store, a server without an address or key.
+    """
+    forms = "a folder", "a hub id", "models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH", "openai:/MODEL"
+    allowed = ", ".join((*EMBEDDED, *forms))
+    if uri.startswith(SERVER_PREFIX):
+        from valuedrift_mlflow.models.server import Server
+
+        Server.from_uri(uri)
+    elif uri.startswith("embedded:"):
+        if uri not in EMBEDDED:
+            raise InputError(problem(field, uri, ", ".join(EMBEDDED)))
+    elif uri.startswith(MLFLOW_PREFIXES):
+        tracking.check_model(uri, field)
+    elif Path(uri).expanduser().is_dir():
+        if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
+    elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
+        raise InputError(problem(field, uri, allowed))
+
+
+def check_trainable(uri: str, field: str) -> None:
+    """As ``check``, for a model that is to be trained.
+
+    Raises:
+        InputError: as ``check``, and for a model on a server.
+    """
+    check(uri, field)
+    if uri.startswith(SERVER_PREFIX):
+        raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))

@@ -1,0 +1,463 @@
+"""Dry runs: what a recipe would do, from everything that can be read without weights. Nothing is computed or logged.
+
+Steps and rows are exact where the data can be read; data on the hub is not read. Tokens, bytes and memory are
+estimates. The memory of one device, in bytes, with P parameters of which A are trained, n tokens in a batch (rows x
+sequences of a row x ``max_length``), h hidden and m intermediate size, l layers, V entries of the vocabulary:
+
+- weights: 4 P where all are trained (kept in 32 bits), else P in the width they are stored in, and 4 A for adapters;
+- gradients 4 A, AdamW's two moments 8 A; where all are trained also 2 P for the 16-bit copies that autocast makes;
+- frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO, once for ``reference_kl``
+  (none with LoRA: the adapters are switched off instead), and a reward model;
+- activations: what a layer keeps for the backward pass in 16 bits, 2 n (8 h + 4 m) (attention that does not keep its
+  scores; for m = 8/3 h it is 37 n h, next to the 34 n h of Korthikanti et al. 2022, table 2), for all layers, or with
+  ``gradient_checkpointing`` for one layer and 2 n h l for the layers' inputs;
+- logits: 10 n V (16 bits, a copy in 32 bits, its gradient);
+- or, where that is more, the keys and values of the responses that are generated at once.
+
+Sharding divides weights, gradients, moments and frozen copies by the number of processes. What the libraries add, and
+fragments, are not in it: leave a tenth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.embedded import corpus, world
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.pipeline import pipeline
+from valuedrift_mlflow.pipeline.cells import cell_name
+from valuedrift_mlflow.pipeline.pipeline import Plan
+from valuedrift_mlflow.recipe.recipe import Base, Recipe
+from valuedrift_mlflow.report.display import Display
+from valuedrift_mlflow.stages.stage import BASE, Stage
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from valuedrift_mlflow.pipeline.ablation import Ablation
+    from valuedrift_mlflow.suite import Suite
+
+HUB = "not checked: hub"
+SAMPLED_ROWS = 500  # whose tokens are counted
+CHARACTERS = 4  # of a token, where no tokenizer is at hand
+
+
+def on_hub(data: Data) -> bool:
+    """Whether reading the data would ask the hub, or its cache."""
+    return not data.uri.startswith(corpus.PREFIX) and not Path(data.uri).expanduser().exists()
+
+
+def read(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
+    """Training data as ``datasets.load`` reads it; of data on the hub no row.
+
+    Raises:
+        InputError: as ``datasets.load``.
+    """
+    if not on_hub(data):
+        return datasets.load(data, kind, algorithm)
+    datasets.check(data)
+    return TrainingData(data.uri, kind, HUB, [])
+
+
+# The model -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model's configuration tells of its size."""
+
+    config: PretrainedConfig
+    parameters: int
+    bytes_each: int  # of a weight as it is stored
+
+    def adapters(self, stage: Stage) -> int:
+        """Parameters of a stage's adapters.
+
+        Raises:
+            InputError: the model has none of the layers that shall get one.
+        """
+        import torch
+        from peft import get_peft_model
+
+        try:
+            with torch.device("meta"):
+                adapted: Any = get_peft_model(_empty(self.config), stage.lora.config())
+        except ValueError as error:
+            where = f"{stage.name}.lora.target_modules"
+            raise InputError(problem(where, stage.lora.target_modules, "layers of the model", str(error))) from None
+        return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Hidden size, intermediate size, layers, vocabulary."""
+        text: Any = self.config.get_text_config()
+        hidden = int(text.hidden_size)
+        return hidden, int(getattr(text, "intermediate_size", 4 * hidden)), text.num_hidden_layers, text.vocab_size
+
+    @property
+    def cache_of_token(self) -> int:
+        """Bytes of one token's keys and values in 16 bits."""
+        text: Any = self.config.get_text_config()
+        heads = text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // heads
+        return int(2 * 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * size)
+
+
+def _empty(config: PretrainedConfig) -> Any:
+    """The model without memory for its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_model.from_config(config)
+
+
+def model_of(recipe: Recipe) -> Model | None:
+    """The size of the model that a recipe starts from, None where its configuration cannot be had.
+
+    It is the model's own ``config.json`` where that is in a folder, the tracking store or the hub's cache, else
+    ``base.config``.
+
+    Raises:
+        InputError: ``base.config`` is no configuration of a causal language model.
+    """
+    config = _configuration(recipe.base.model)
+    if config is None and recipe.base.config:
+        config = _given(recipe.base.config)
+    if config is None:
+        return None
+    import torch
+
+    stored = getattr(config, "dtype", None) or torch.float32
+    parameters = sum(weight.numel() for weight in _empty(config).parameters())
+    return Model(config, parameters, torch.empty(0, dtype=stored).element_size())
+
+
+def _given(settings: Mapping[str, Any]) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    known = {key: value for key, value in settings.items() if key != "model_type"}
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(str(settings.get("model_type", "")), **known)
+        _empty(config)
+    except Exception as error:  # every architecture checks its configuration in its own way
+        allowed = "model_type and the other keys of a transformers configuration"
+        raise InputError(problem("base.config", dict(settings), allowed, one_line(error, 200))) from None
+    return config
+
+
+def _configuration(uri: str) -> PretrainedConfig | None:
+    from transformers import AutoConfig
+
+    if uri.startswith(corpus.PREFIX):
+        return AutoConfig.for_model(
+            "llama", vocab_size=world.VOCABULARY, tie_word_embeddings=False, dtype="float32", **world.ARCHITECTURE
+        )
+    folder = _config_folder(uri)
+    adapter = Path(folder) / "adapter_config.json"
+    if adapter.is_file():
+        import json
+
+        return _configuration(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return config
+
+
+def _config_folder(uri: str) -> str:
+    """Where ``config.json`` of a model lies; of a model in the tracking store nothing else is fetched."""
+    if not uri.startswith(tracking.MLFLOW_PREFIXES):
+        return str(Path(uri).expanduser()) if Path(uri).expanduser().is_dir() else uri
+    return tracking.config_folder(uri)
+
+
+# A stage -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage would do. None: it cannot be known without what the notes name."""
+
+    stage: Stage
+    format: str
+    rows: int | None
+    steps: int | None
+    tokens: int | None
+    tokens_from: str
+    checkpoints: int | None
+    disk: float | None  # bytes of all checkpoints and of the last model
+    memory: dict[str, float] | None  # bytes on each device, by what they are for
+
+    @property
+    def devices(self) -> int:
+        """Processes, one on each device."""
+        return self.stage.launch.processes
+
+    @property
+    def peak(self) -> float | None:
+        """Bytes of memory on each device."""
+        return sum(self.memory.values()) if self.memory else None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a recipe would do."""
+
+    plan: Plan
+    model: Model | None
+    stages: list[StagePlan]
+
+
+def dry_run(recipe: Recipe, source: str) -> DryRun:
+    """Check a recipe and estimate every stage.
+
+    Raises:
+        InputError: all problems at once, as ``pipeline.prepare``; ``base.config`` is none.
+    """
+    plan = pipeline.prepare(recipe, source, read)
+    model = model_of(plan.recipe)
+    widths = {BASE: model.bytes_each if model else 0}
+    stages = []
+    trained: dict[str, int] = {}  # parameters, by the settings that they depend on
+    for stage in plan.recipe.stages:
+        widths[stage.name] = widths[stage.start] if stage.lora.rank else 4
+        key = stage.lora.model_dump_json()
+        if model and key not in trained:
+            trained[key] = model.adapters(stage) if stage.lora.rank else model.parameters
+        stages.append(_stage_plan(plan, stage, model, trained.get(key, 0), widths))
+    return DryRun(plan, model, stages)
+
+
+def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, widths: Mapping[str, int]) -> StagePlan:
+    data = plan.data[stage.name]
+    rows = len(data.rows) or stage.data.rows
+    steps = stage.steps(rows or 0) if rows or stage.max_steps else None
+    checkpoints = stage.checkpoints(steps)
+    tokens, tokens_from = _tokens(plan.recipe, stage, data, steps)
+    disk = memory = None
+    if model:
+        memory = _memory(plan, stage, model, trained, widths)
+        disk = checkpoints * 4.0 * trained + model.parameters * widths[stage.name] if checkpoints else None
+    return StagePlan(stage, data.format, rows, steps, tokens, tokens_from, checkpoints, disk, memory)
+
+
+def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None) -> tuple[int | None, str]:
+    """Tokens that the stage trains on, and where the number is from."""
+    if steps is None:
+        return None, ""
+    rows = steps * stage.batch_size * stage.gradient_accumulation * stage.launch.processes
+    if not data.rows:
+        return rows * stage.sequences * stage.max_length, "at most, from max_length"
+    sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
+    texts = [text for row in sampled for text in _texts(row, data.kind)]
+    tokenizer = _tokenizer(recipe.base.model)
+    if tokenizer is None:
+        lengths, source = [len(text) / CHARACTERS for text in texts], f"{CHARACTERS} characters a token"
+    else:
+        lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+        source = "the tokenizer"
+    each = sum(min(length + stage.sampled_length, stage.max_length) for length in lengths) / len(sampled)
+    return round(rows * each), f"about, from {source}, in {len(sampled)} rows"
+
+
+def _texts(row: Mapping[str, Any], kind: Kind) -> list[str]:
+    """The sequences of a row, without a chat template's marks."""
+    prompt = _said(row["prompt"])
+    sides = {"pairs": ("chosen", "rejected"), "prompts": ()}.get(kind, ("completion",))
+    return [f"{prompt}\n{_said(row[side])}" for side in sides] or [prompt]
+
+
+def _said(messages: Sequence[Mapping[str, str]]) -> str:
+    return "\n".join(message["content"] for message in messages)
+
+
+def _tokenizer(uri: str) -> Any:
+    from transformers import AutoTokenizer
+
+    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(str(Path(uri).expanduser()), local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:
+    full = not stage.lora.rank
+    shards = stage.launch.processes if stage.launch.sharded else 1
+    width = 4 if full else widths[stage.start]
+    weights = float(model.parameters * width)
+    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and stage.trains == "policy"
+    copies = (int(stage.has_reference) + int(measured)) if full else 0
+    memory = {
+        "weights": (weights + (0 if full else 4 * trained)) / shards,
+        "gradients": 4 * trained / shards,
+        "AdamW": 8 * trained / shards,
+        "16-bit copies": (2 * trained if full else 0) / shards,
+        "frozen copies": copies * weights / shards,
+        "reward model": _reward_weights(plan, stage, model, widths),
+    }
+    training = _activations(stage, model) | _logits(plan, stage, model)
+    cached = {"responses": _generated(plan, stage) * model.cache_of_token}
+    memory |= training if sum(training.values()) >= cached["responses"] else cached
+    return {key: value for key, value in memory.items() if value}
+
+
+def _batch_tokens(stage: Stage) -> int:
+    return stage.batch_size * stage.sequences * stage.max_length
+
+
+def _activations(stage: Stage, model: Model) -> dict[str, float]:
+    hidden, intermediate, layers, _ = model.shape
+    tokens = _batch_tokens(stage)
+    layer = 2.0 * tokens * (8 * hidden + 4 * intermediate)
+    kept = layer + 2.0 * tokens * hidden * layers if stage.gradient_checkpointing else layers * layer
+    return {"activations": kept}
+
+
+def _logits(plan: Plan, stage: Stage, model: Model) -> dict[str, float]:
+    vocabulary = 1 if stage.trains == "reward" else model.shape[3]  # a reward model has one output
+    return {"logits": 10.0 * _batch_tokens(stage) * vocabulary}
+
+
+def _reward_weights(plan: Plan, stage: Stage, model: Model, widths: Mapping[str, int]) -> float:
+    """The reward model that a stage asks, where it is one of the recipe's stages; others are not known here."""
+    return float(model.parameters * widths.get(stage.rated_by or "", 0))
+
+
+def _generated(plan: Plan, stage: Stage) -> int:
+    """Tokens whose keys and values are kept at once: of a measurement, or of the policy's rollouts."""
+    measured = _measured(plan.recipe, plan.suite) if stage.trains == "policy" else 0
+    return max(measured, stage.sampled_at_once * stage.max_length)
+
+
+def _measured(recipe: Recipe, suite: Suite) -> int:
+    """Tokens of the longest prompt and responses that a measurement generates at once."""
+    prompt = max(len(item.prompt) for item in suite.items) / CHARACTERS
+    return math.ceil(recipe.generation_batch_size * (prompt + recipe.max_new_tokens))
+
+
+# What is shown -------------------------------------------------------------------------------------------------------
+
+COLUMNS = ("stage", "from", "rows", "steps", "tokens", "checkpoints", "disk", "memory a device")
+
+
+def gigabytes(size: float | None) -> str:
+    """Bytes as a person reads them (1 GB is 10^9 bytes)."""
+    if size is None:
+        return "unknown"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
+def rows_of(plan: DryRun) -> list[list[str]]:
+    """The plan's table: one row for each stage."""
+
+    def count(number: int | None) -> str:
+        return "unknown" if number is None else f"{number:,}"
+
+    return [
+        [
+            entry.stage.name,
+            entry.stage.start,
+            count(entry.rows),
+            count(entry.steps),
+            count(entry.tokens),
+            count(entry.checkpoints),
+            gigabytes(entry.disk),
+            gigabytes(entry.peak),
+        ]
+        for entry in plan.stages
+    ]
+
+
+def lines_of(plan: DryRun) -> list[str]:
+    """What the table has no room for: model, data, settings of each stage, the parts of the memory."""
+    recipe, model = plan.plan.recipe, plan.model
+    size = f"{model.parameters:,} parameters" if model else "size unknown without its configuration: give base.config"
+    lines = [f"base {recipe.base.model}: {size}"]
+    for entry in plan.stages:
+        stage = entry.stage
+        kind = f"LoRA of rank {stage.lora.rank}" if stage.lora.rank else "full fine-tuning"
+        batch = f"{stage.batch_size} x {stage.gradient_accumulation} rows a step on {_devices(entry)}"
+        lines.append(f"{stage.name} ({stage.algorithm}, {kind}, {batch}): {stage.data.uri} ({entry.format})")
+        if entry.tokens is not None:
+            lines.append(f"  tokens: {entry.tokens_from}")
+        if entry.memory:
+            parts = " + ".join(f"{name} {gigabytes(value)}" for name, value in entry.memory.items())
+            lines.append(f"  memory of each device: {parts}")
+        reward = stage.rated_by
+        if reward and ":" not in reward and reward not in {other.name for other in recipe.stages}:
+            lines.append(f"  the memory of the reward model {reward} is not in it")
+    return lines + plan.plan.notes
+
+
+def measured_line(plan: DryRun, *, base: bool) -> str:
+    """The responses of all measurements: at the start, the checkpoints and the end of each stage, and of the base."""
+    recipe, suite = plan.plan.recipe, plan.plan.suite
+    measured = [entry.checkpoints for entry in plan.stages if entry.stage.trains == "policy"]
+    inner = sum((checkpoints or 1) - 1 for checkpoints in measured)
+    samples = (2 * len(measured) + int(base)) * recipe.samples + inner * (recipe.checkpoint_samples or recipe.samples)
+    known = "" if None not in measured else "at least "
+    count = f"{known}{samples * len(suite.items):,} responses of at most {recipe.max_new_tokens} tokens"
+    return f"measured on {suite.identity} by {recipe.judge}: {count}"
+
+
+def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
+    """What an evaluation would ask one model, and the memory that takes; a table of responses is only read."""
+    from valuedrift_mlflow.evaluation import responses
+
+    if responses.is_table(uri):
+        return [f"{uri}: a table of responses"]
+    asked = f"{len(suite.items):,} prompts of {suite.identity} x {recipe.samples} samples"
+    lines = [f"{uri}: {asked}, at most {recipe.max_new_tokens} tokens each, judged by {recipe.judge}"]
+    if uri.startswith(models.SERVER_PREFIX):
+        return lines
+    model = model_of(Recipe(base=Base(model=uri, config=recipe.base.config)))
+    if model is None:
+        return [*lines, "  memory: unknown without its configuration: give base.config"]
+    cache = _measured(recipe, suite) * model.cache_of_token
+    weights = model.parameters * model.bytes_each
+    return [*lines, f"  memory: weights {gigabytes(weights)} + responses {gigabytes(cache)}"]
+
+
+def ablation_lines(ablation: Ablation) -> list[str]:
+    """The cells of an ablation, and the trainings that they come to."""
+    trainings = ablation.trainings()
+    steps = [t.stage.steps(len(t.plan.data[t.name].rows)) for t in trainings]
+    own = {cell.training.name for cell in ablation.cells}
+    choices = dict.fromkeys(cell_name(cell.series, cell.doses) for cell in ablation.cells)
+    measured = 1 + sum(training.stage.trains == "policy" for training in trainings)
+    recipe, suite = ablation.recipe, ablation.cells[0].training.origin.suite
+    return [
+        f"design {ablation.design_source}: {len(ablation.cells)} cells, {len(trainings)} trainings "
+        f"({len(trainings) - len(own)} of them shared or needed by others), {sum(steps):,} steps",
+        f"  {measured * recipe.samples * len(suite.items):,} responses at the ends of the trainings and of the base",
+        f"  seeds {', '.join(map(str, ablation.design.seeds))} of: {'; '.join(choices)}",
+    ]
+
+
+def _devices(entry: StagePlan) -> str:
+    sharded = ", sharded" if entry.stage.launch.sharded else ""
+    return "one device" if entry.devices == 1 else f"each of {entry.devices} devices{sharded}"
+
+
+def show(plan: DryRun, display: Display) -> None:
+    """Print the plan."""
+    display.table(f"Dry run of {plan.plan.source}: nothing was computed", COLUMNS, rows_of(plan))
+    for line in lines_of(plan):
+        display.line(line)

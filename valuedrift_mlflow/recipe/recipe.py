@@ -1,0 +1,170 @@
+"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and the README's table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    model_validator,
+)
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.strict import Strict, flat
+from valuedrift_mlflow.recipe.read import Yaml, class_of
+from valuedrift_mlflow.stages import ALGORITHMS, stage_class
+from valuedrift_mlflow.stages.stage import BASE, Online, Stage
+from valuedrift_mlflow.stances import RefusalRule
+from valuedrift_mlflow.statistics.drift import DriftTimeRule
+
+
+class Base(Strict):
+    """The model that the pipeline starts from."""
+
+    model: str = Field("embedded:base", description="URI of the model that the pipeline starts from")
+    config: dict[str, int | float | bool | str] | None = Field(
+        None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
+    )
+
+
+def _by_its_class(settings: object) -> object:
+    """A stage's settings, read by the class of its algorithm; what is no mapping is left to pydantic."""
+    if not isinstance(settings, dict):
+        return settings
+    return stage_class(settings.get("algorithm")).model_validate(settings)
+
+
+class Recipe(Strict):
+    """A whole experiment: where it starts, its stages in order, and how stances are measured."""
+
+    base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
+    suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
+    judge: str = Field("lexical", description="judge URI")
+    samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
+    checkpoint_samples: int | None = Field(
+        None, ge=1, description="responses a prompt at the checkpoints between; `samples` where it is not given"
+    )
+    temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
+    max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")
+    generation_batch_size: int = Field(64, ge=1, description="responses generated at once")
+    refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
+    drift_time: DriftTimeRule = Field(
+        "extreme_interval",
+        description="drift time is the first step inside the interval of the extreme value, or with 95 % of the change "
+        "(`share_of_change`)",
+    )
+    reference_kl: bool = Field(
+        True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
+    )
+    audit: bool = Field(
+        True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
+    )
+    seed: int = Field(0, ge=0, description="seed of data, training and sampling")
+    stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
+        default_factory=list, description="the stages, in order"
+    )
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Recipe:
+        wrong = misfits([Place.of(stage) for stage in self.stages])
+        if wrong:
+            raise InputError(wrong)
+        return self
+
+    def parameters(self) -> dict[str, str]:
+        """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""
+        own = self.model_dump(by_alias=True, exclude={"stages"})
+        found = flat(own)
+        for stage in self.stages:
+            found |= stage.parameters()
+        return found
+
+    def merged(self) -> tuple[Recipe, list[str]]:
+        """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""
+        kept: list[Stage] = []
+        twins: dict[str, list[str]] = {}  # of every kept stage, the names it stands for
+        kept_as: dict[str, str] = {}
+        for stage in self.stages:
+            stage = stage.renamed(kept_as)
+            twin = next((o for o in kept if o.model_copy(update={"name": stage.name}) == stage), stage)
+            if twin is stage:
+                kept.append(stage)
+            twins.setdefault(twin.name, []).append(stage.name)
+            kept_as[stage.name] = twin.name
+        # Names are given last: only then is it known whether the algorithm's name is clear.
+        algorithms = [stage.algorithm for stage in kept]
+        named = {
+            stage.name: stage.algorithm
+            if len(twins[stage.name]) > 1 and algorithms.count(stage.algorithm) == 1
+            else stage.name
+            for stage in kept
+        }
+        notes = [
+            f"{' and '.join(names)} have the same settings: trained once, as {named[name]}"
+            for name, names in twins.items()
+            if len(names) > 1
+        ]
+        stages = [stage.renamed(named).model_copy(update={"name": named[stage.name]}) for stage in kept]
+        return self.model_copy(update={"stages": stages}), notes
+
+
+class Place(NamedTuple):
+    """What a stage says of itself and of other stages, be it right or wrong."""
+
+    name: str
+    start: str
+    algorithm: str
+    rated_by: str | None
+    trains: Literal["policy", "reward"]
+
+    @classmethod
+    def of(cls, stage: Stage) -> Place:
+        """The place of a stage that is good in itself."""
+        return cls(stage.name, stage.start, stage.algorithm, stage.rated_by, stage.trains)
+
+    @classmethod
+    def written(cls, tree: Mapping[str, object]) -> Place:
+        """The place of a stage as it is written."""
+        kind, reward = class_of(tree), tree.get("reward")
+        return cls(
+            name=str(tree["name"]),
+            start=str(tree.get("from", tree.get("start", BASE))),
+            algorithm=str(tree.get("algorithm")),
+            rated_by=str(reward) if reward is not None and issubclass(kind, Online) else None,
+            trains=kind.trains,
+        )
+
+
+def misfits(places: Sequence[Place]) -> list[str]:
+    """What is wrong between stages."""
+    earlier = [BASE]  # what a stage can start from
+    judges: list[str] = []  # what can rate responses
+    wrong: list[str] = []
+    names = [place.name for place in places]
+    algorithms = [place.algorithm for place in places]
+    for name, start, algorithm, rated_by, trains in places:
+        if name in (*earlier, *judges):
+            wrong.append(problem(f"{name}.name", name, "a name no other stage has (`base` is taken)"))
+        if start not in earlier:
+            wrong.append(problem(f"{name}.from", start, ", ".join(dict.fromkeys(earlier))))
+        if name in ALGORITHMS and (name != algorithm or algorithms.count(name) > 1):
+            wrong.append(
+                problem(f"{name}.name", name, "an algorithm's name only for the single stage of that algorithm")
+            )
+        # A bare word is a stage's name, unless there is such a folder.
+        bare = rated_by is not None and not set(rated_by) & set("/:\\") and not Path(rated_by).is_dir()
+        if rated_by is not None and rated_by not in judges and (bare or rated_by in names):
+            allowed = f"an earlier stage of reward ({', '.join(judges) or 'there is none'})"
+            wrong.append(problem(f"{name}.reward", rated_by, f"{allowed}, a model URI or module:function"))
+        (judges if trains == "reward" else earlier).append(name)
+    return wrong
+
+
+Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

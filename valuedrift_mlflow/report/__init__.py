@@ -1,0 +1,1 @@
+"""What all reports share: the terminal, figures, pages. It knows no type of result."""

@@ -1,0 +1,101 @@
+"""What all figures share: colours of the stances, grids of panels, curves with bands, legends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.stances import STANCES, Stance
+from valuedrift_mlflow.statistics.drift import Drift
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Blue, grey and orange of a palette that colour-blind readers can tell apart.
+COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def readable(slug: str) -> str:
+    """A topic's slug as a title."""
+    return slug.replace("_", " ")
+
+
+def plot() -> Any:
+    """Pyplot without a screen, in the look of all figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(
+        style="whitegrid",
+        context="paper",
+        rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
+    )
+    return plt
+
+
+def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, at most four in a row, with shared axes."""
+    plt = plot()
+    columns = min(4, panels)
+    rows = math.ceil(panels / columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows + 0.7),
+        sharex=one_x,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    flat = list(axes.flat)
+    for unused in flat[panels:]:
+        unused.remove()
+    for column in range(columns):  # the lowest panel of every column shows the shared axis
+        lowest = max(index for index in range(panels) if index % columns == column)
+        flat[lowest].tick_params(labelbottom=True)
+    return figure, flat[:panels]
+
+
+def curves(axes: Axes, x: Any, probability: Any, interval: Any, line: str = "-") -> None:
+    """Three stances with their interval bands: probability (C, 3), interval (C, 3, 2)."""
+    for s, stance in enumerate(STANCES):
+        axes.fill_between(x, interval[:, s, 0], interval[:, s, 1], color=COLORS[stance], alpha=0.18, linewidth=0)
+        marker = "o" if len(x) == 1 else None
+        axes.plot(
+            x, probability[:, s], color=COLORS[stance], linestyle=line, linewidth=1.6, marker=marker, markersize=4
+        )
+
+
+def legend(figure: Figure, lines: Mapping[str, Any], columns: int = 6) -> None:
+    """The stances (and styles of lines, where there are several) above all panels."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=COLORS[stance], linewidth=2.5, label=stance.value) for stance in STANCES]
+    if len(lines) > 1:
+        handles += [Line2D([], [], color="black", linestyle=line, label=name) for name, line in lines.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def stage_figures(stage: str, drift: Drift) -> dict[str, Figure]:
+    """The figures of one stage: stances of every topic over its steps, with 95 % interval bands."""
+    figure, panels = grid(len(drift.topics) + 1)
+    everything = [("all topics", drift.overall_probability, drift.overall_probability_ci)]
+    everything += [
+        (readable(topic), drift.probability[:, t], drift.probability_ci[:, t]) for t, topic in enumerate(drift.topics)
+    ]
+    for axes, (title, probability, interval) in zip(panels, everything, strict=True):
+        curves(axes, drift.steps, probability, interval)
+        axes.set_title(title)
+        axes.set_ylim(0, 1)
+    figure.supxlabel(f"optimizer step of {stage}", fontsize=10)
+    figure.supylabel("share of responses", fontsize=10)
+    legend(figure, {})
+    return {"stance_trajectories": figure}

@@ -1,0 +1,91 @@
+"""The small base model of the embedded world: trained on the spot, once, and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.embedded import corpus, world
+from valuedrift_mlflow.models.loading import Loaded, from_folder
+from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.pretrain import Pretrain
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+
+BASE_THREADS = 2  # fixed, because sums in another order would give another model
+
+
+def load(uri: str) -> Loaded:
+    """The model ``embedded:base``, trained where it is not yet in the cache, or ``embedded:random``."""
+    if uri == "embedded:base":
+        return from_folder(uri, base_folder())
+    return Loaded(uri, *_random())
+
+
+def _random() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    texts = (message["content"] for row in corpus.rows(base_stage().data.uri) for message in row["messages"])
+    tokenizer = world.train_tokenizer(texts)
+    return world.random_model(tokenizer).eval(), tokenizer
+
+
+def base_stage() -> Pretrain:
+    """How the embedded base model is trained, as the recipe ``pretrain`` has it too."""
+    return Pretrain(
+        name="pretrain",
+        algorithm="pretrain",
+        data=Data(uri="embedded:sft?size=16000&seed=101"),
+        learning_rate=4e-3,
+        max_steps=1000,
+        batch_size=32,
+        warmup_ratio=0.05,
+        max_length=256,
+    )
+
+
+def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
+    """The folder of the trained embedded base model: from the user's cache, or trained now."""
+
+    def build(folder: Path) -> None:
+        import torch
+
+        model, tokenizer = _random()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(BASE_THREADS)
+        try:
+            _pretrain(model, tokenizer, folder, callbacks)
+        finally:
+            torch.set_num_threads(threads)
+
+    # Neither how many processes other stages have, nor what dry runs are told, nor how other data are read changes the
+    # weights.
+    unrelated: Any = {"launch": True, "data": {"rows", "subset", "on_bad_row"}}
+    settings = base_stage().model_dump(mode="json", exclude=unrelated)
+    return world.cached("base", settings | {"texts": _texts_digest()}, build)
+
+
+@cache
+def _texts_digest() -> str:
+    """Hash of all texts that the model is trained on: other texts make another model, another formatting does not."""
+    digest = hashlib.sha256()
+    for row in corpus.rows(base_stage().data.uri):
+        for message in row["messages"]:
+            digest.update(f"{message['role']}\x1f{message['content']}\x1e".encode())
+    return digest.hexdigest()
+
+
+def _pretrain(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, callbacks: Sequence[TrainerCallback]
+) -> None:
+    """Train the model on its corpus and save it to ``folder``."""
+    stage = base_stage()
+    data = datasets.load(stage.data, "sft")
+    trainer = build_trainer(Job(stage, model, tokenizer, data, folder, world.SEED, callbacks))
+    trainer.train()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

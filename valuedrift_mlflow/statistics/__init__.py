@@ -1,0 +1,1 @@
+"""The mathematics, numpy and scipy alone: intervals, drift, value gap, style gap, agreement."""

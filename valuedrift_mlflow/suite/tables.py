@@ -1,0 +1,108 @@
+"""Suites from tables: the built-in one, files, data frames. Every row is checked."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+
+from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
+from valuedrift_mlflow.suite import opposed
+from valuedrift_mlflow.suite.suite import COLUMNS, Item, Suite
+
+BUILT_IN = "vaes"
+VAES_VERSION = "1.1"
+_NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
+_TOPIC = re.compile(r"[a-z][a-z0-9_]*")
+_FILES = "a csv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
+ONLY_PAIRS = "topic_column is for opposed pairs"
+
+
+@cache
+def built_in() -> Suite:
+    """The suite ``vaes``, whole."""
+    with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
+        return from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
+
+
+def from_file(path: Path, topic_column: str | None) -> Suite:
+    """A suite's file, or one with opposed pairs, whose topics are in ``topic_column``.
+
+    Raises:
+        InputError: a missing file, missing columns, bad rows with their numbers.
+    """
+    name = Path(path.name.removesuffix(".gz")).stem
+    frame = _read(path)
+    if set(_NEEDED) <= set(frame.columns) or not opposed.is_opposed(frame):
+        if topic_column is not None:
+            found = ", ".join(map(str, frame.columns))
+            raise InputError(problem(f"suite {path}", found, f"the columns {', '.join(opposed.COLUMNS)}", ONLY_PAIRS))
+        return from_frame(frame, name, "file")
+    if frame.empty:
+        raise InputError(problem(f"suite {name}", "no rows", "at least one pair"))
+    try:
+        both_sides = opposed.items(frame, name, topic_column)
+    except InputError as error:
+        raise InputError(limited(error.problems, f"suite {name}")) from None
+    return from_frame(both_sides, name, "file")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    path = path.expanduser()
+    if not path.is_file():
+        raise InputError(problem("suite", str(path), f"{BUILT_IN}, prism:PATH or an existing {_FILES[2:]}"))
+    if ending(path) not in ENDINGS:
+        raise InputError(problem("suite", str(path), _FILES))
+    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}")
+
+
+def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
+    """Validate a table with the suite's columns. ``phrasing`` and ``proposition_id`` may be missing.
+
+    Raises:
+        InputError: every problem of the table at once, with row numbers (the first data row is 1).
+    """
+    frame = frame.reset_index(drop=True).astype(object)
+    frame = frame.where(frame.notna(), "")  # a cell that is missing reads as one that is empty
+    if frame.empty:
+        raise InputError(problem(f"suite {name}", "no rows", "at least one item"))
+    if not set(_NEEDED) <= set(frame.columns):
+        allowed = f"the columns {', '.join(COLUMNS)}; in a file also opposed pairs: {', '.join(opposed.COLUMNS)}"
+        raise InputError(problem(f"suite {name}", ", ".join(map(str, frame.columns)), allowed))
+    problems: list[str] = []
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    for row, record in enumerate(frame.to_dict("records"), start=1):
+        where = f"suite {name} row {row}"
+        text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
+        for column in ("item_id", "proposition", "prompt"):
+            if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
+                problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
+        if not _TOPIC.fullmatch(text["topic"]):
+            problems.append(problem(f"{where} topic", text["topic"], "a slug such as climate_change"))
+        polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1}.get(text["polarity"])
+        if polarity is None:
+            problems.append(problem(f"{where} polarity", record.get("polarity"), "1 or -1"))
+        if text["item_id"] and text["item_id"] in seen:
+            problems.append(
+                problem(f"{where} item_id", text["item_id"], f"an id of its own (row {seen[text['item_id']]})")
+            )
+        seen.setdefault(text["item_id"], row)
+        items.append(
+            Item(
+                item_id=text["item_id"],
+                topic=text["topic"],
+                proposition_id=text["proposition_id"] or text["item_id"],
+                proposition=text["proposition"],
+                phrasing=text["phrasing"] or "unnamed",
+                prompt=text["prompt"],
+                polarity=polarity or 1,
+            )
+        )
+    if problems:
+        raise InputError(limited(problems, f"suite {name}"))
+    return Suite(name=name, version=version, items=tuple(items), source=source)

@@ -1,0 +1,347 @@
+"""What will these data do to values? The stances of a dataset and, of pairs, their value gap.
+
+Rows are read one batch after another and matched with the topics and propositions of a suite (`matching`); those that
+touch a proposition are judged, because a stance is a stance on something. What is kept of a row are a few numbers, so
+memory hardly grows with the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow import judges, tracking
+from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.judges import asking
+from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.stances import UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
+from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, share, value_gap
+from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap.findings import LABELS, Audit, Findings, Side
+from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response
+from valuedrift_mlflow.value_gap.outlook import outlook
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+BATCH = 2_000  # rows in memory at a time
+STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
+OPINIONATED = 50  # rows to look at
+_SHOWN = 1_000  # characters of a text in the table of these
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit that has been checked and may start."""
+
+    data: Stream | TrainingData
+    judge: Judge
+    suite: Suite
+    matcher: Matcher
+
+
+def audit(
+    data: Data | str | TrainingData,
+    judge: Judge | str = "lexical",
+    suite: Suite | str = suites.BUILT_IN,
+    *,
+    embedder: str = "",
+    seed: int = 0,
+) -> Audit:
+    """Audit a dataset; metrics, tables, figures and report go to a run of their own (nested where one is active).
+
+    ``value_gap/...`` are the figures of `value_gap.value_gap`, from the stances that responses take. Coverage is the
+    share of rows that touch a topic; stances are read in those that touch one of its propositions, and everything else
+    is about these, except the style gap, which is of all pairs (of 5,000 drawn at random where there are more).
+
+    Args:
+        data: preference pairs, answers or labelled answers (those labelled good count), by URI or loaded.
+        judge: who reads stances, by URI or loaded.
+        suite: the topics and propositions, by URI or loaded.
+        embedder: a transformers encoder that finds the rows that touch a topic; by their words where it is empty.
+        seed: fixes the intervals and the sample of pairs whose style is read.
+
+    Raises:
+        InputError: bad data, an unknown judge, suite or encoder, or the judge ``likelihood``, which reads no responses.
+    """
+    return run(prepare(data, judge, suite, embedder), seed=seed)
+
+
+def prepare(
+    data: Data | str | TrainingData, judge: Judge | str, suite: Suite | str = suites.BUILT_IN, embedder: str = ""
+) -> Prepared:
+    """Check everything that an audit needs before it computes.
+
+    Raises:
+        InputError: as ``audit``; every problem at once.
+    """
+    with collecting() as problems:
+        asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
+        reader = problems.attempt(lambda: asking.reader(judges.load(judge) if isinstance(judge, str) else judge))
+        source = problems.attempt(_source, data)
+        matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
+    # None of them is None here: what could not be had has been raised.
+    assert asked is not None and reader is not None and source is not None and matcher is not None
+    return Prepared(source, reader, asked, matcher)
+
+
+def _source(data: Data | str | TrainingData) -> Stream | TrainingData:
+    source = data if isinstance(data, TrainingData) else stream(Data(uri=data) if isinstance(data, str) else data)
+    if source.kind == "prompts":
+        raise InputError(problem(f"data {source.uri}", "prompts alone", "responses: pairs, answers, labelled answers"))
+    return source
+
+
+def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = lambda rows: None) -> Audit:
+    """Run a prepared audit and log it.
+
+    Raises:
+        InputError: rows that cannot be read.
+    """
+    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html
+
+    data = prepared.data
+    parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
+    name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
+    with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
+        recorded.log_suite(active, prepared.suite)
+        recorded.log_audited_data(active, data.uri, data.format)
+        rows = data.rows if isinstance(data, TrainingData) else data
+        found = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress)
+        found = replace(found, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        counts = data if isinstance(data, TrainingData) else data.counts
+        read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
+        tracking.log_metrics(active, found.metrics() | read, 0)
+        tracking.log_table(active, found.table(), "audit.json")
+        if found.opinionated:
+            tracking.log_table(active, _frame(found.opinionated), "opinionated.json")
+        tracking.log_figures(active, audit_figures(found))
+        tracking.log_text(active, audit_html(found), "html")
+        tracking.describe(active, found.verdict)
+    return found
+
+
+def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(records))
+
+
+def examine(
+    rows: Iterable[Mapping[str, Any]],
+    kind: Kind,
+    judge: Judge,
+    matcher: Matcher,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Audit:
+    """Audit normalised rows without logging anything; see `audit`.
+
+    ``progress`` is given the number of rows of every batch. A source of no rows gives an audit of none.
+    """
+    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed)
+    for batch in _batches(rows):
+        reader.read(batch)
+        progress(len(batch))
+    return reader.audit()
+
+
+def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
+    while batch := list(islice(wanted, BATCH)):
+        yield batch
+
+
+@dataclass
+class _Reader:
+    """Takes rows in, keeps numbers."""
+
+    kind: Kind
+    judge: Judge
+    matcher: Matcher
+    seed: int
+    rows: int = 0
+    _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
+    _strongest: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)  # a heap, the weakest first
+    _costs: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._columns = COLUMNS[self.kind][1:]
+        self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
+        self._rng = np.random.default_rng([self.seed, 1])
+        self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
+
+    def read(self, batch: Sequence[Mapping[str, Any]]) -> None:
+        """Match a batch, judge the rows that touch a proposition, and keep what they come to."""
+        if self.kind == "pairs":
+            self._read_styles(batch)
+        matches = self.matcher.match(batch)
+        self._touched += np.bincount(matches.topic[matches.topic >= 0], minlength=len(self._touched))
+        placed = np.flatnonzero(matches.proposition >= 0)
+        if placed.size:
+            known = self.matcher.propositions
+            about = [(batch[row], known[matches.proposition[row].item()]) for row in placed.tolist()]
+            verdicts = self._judged(about)
+            sides = tuple(_side(own) for own in verdicts)
+            prompts = np.array([_fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
+            self._placed.append((matches.proposition[placed], prompts, sides))
+            self._keep_strongest(about, placed + self.rows + 1, sides)
+        self.rows += len(batch)
+
+    def _judged(self, about: Sequence[tuple[Mapping[str, Any], Proposition]]) -> list[list[Verdict]]:
+        """The verdicts of each side on all rows; an empty response is unscored without asking."""
+        prompts = [(_asked(row), proposition.polarity(_asked(row))) for row, proposition in about]
+        answers = [
+            Answer(proposition.text, asked, response(row[column]), polarity)
+            for column in self._columns
+            for (row, proposition), (asked, polarity) in zip(about, prompts, strict=True)
+        ]
+        spoken = [place for place, answer in enumerate(answers) if answer.response.strip()]
+        said = self.judge.judge([answers[place] for place in spoken]) if spoken else []
+        self._costs.update(judge_costs(said))
+        verdicts = [UNSCORED] * len(answers)
+        for place, verdict in zip(spoken, said, strict=True):
+            verdicts[place] = verdict
+        size = len(about)
+        return [verdicts[start : start + size] for start in range(0, len(verdicts), size)]
+
+    def _read_styles(self, batch: Sequence[Mapping[str, Any]]) -> None:
+        """Reservoir sampling (Vitter 1985, algorithm R): every row so far is equally likely to be in the sample."""
+        numbers = np.arange(self.rows, self.rows + len(batch))
+        places = np.where(numbers < STYLE_SAMPLE, numbers, self._rng.integers(0, numbers + 1))
+        for row, place in zip(batch, places.tolist(), strict=True):
+            if place < STYLE_SAMPLE:
+                self._styles[place] = [style(response(row[column])) for column in self._columns]
+
+    def _keep_strongest(
+        self, about: Sequence[tuple[Mapping[str, Any], Proposition]], numbers: Integers, sides: tuple[Side, ...]
+    ) -> None:
+        sigma = [side.probabilities @ SIGMA for side in sides]
+        direction = (sigma[0] - sigma[1]) / 2 if len(sides) > 1 else sigma[0]
+        for at in np.flatnonzero(np.abs(direction) > 0).tolist():
+            key = (float(abs(direction[at])), -int(numbers[at]))
+            if len(self._strongest) < OPINIONATED or key > self._strongest[0][:2]:
+                row, proposition = about[at]
+                labels = [int(side.labels[at]) for side in sides]
+                record = _record(row, proposition, self._columns, labels)
+                entry = (*key, {"row": int(numbers[at]), "direction": float(direction[at]), **record})
+                if len(self._strongest) < OPINIONATED:
+                    heapq.heappush(self._strongest, entry)
+                else:
+                    heapq.heappushpop(self._strongest, entry)
+
+    def audit(self) -> Audit:
+        """What all rows come to."""
+        topics = self.matcher.topics
+        place_of = np.array([topics.index(own.topic) for own in self.matcher.propositions])
+        propositions, prompts, sides = self._joined()
+        topic_of = place_of[propositions]
+        kept = np.flatnonzero(self._touched)
+        found = {
+            topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides)
+            for place in kept.tolist()
+        }
+        styles = self._styles[: self.rows]
+        whole = Audit(
+            data="",
+            kind=self.kind,
+            rows=self.rows,
+            judge=identity(self.judge),
+            suite="",
+            overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides),
+            topics=found,
+            style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
+            opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
+            topic_of=np.searchsorted(kept, topic_of),
+            sides=sides,
+            costs=dict(self._costs),
+        )
+        return replace(whole, verdict=outlook(whole))
+
+    def _joined(self) -> tuple[Integers, Integers, tuple[Side, ...]]:
+        if not self._placed:
+            nothing = Side(np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=np.int8))
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), (nothing,) * len(self._columns)
+        propositions, prompts, sides = zip(*self._placed, strict=True)
+        joined = tuple(
+            Side(
+                np.concatenate([side.held for side in own]),
+                np.concatenate([side.probabilities for side in own]),
+                np.concatenate([side.labels for side in own]),
+            )
+            for own in zip(*sides, strict=True)
+        )
+        return np.concatenate(propositions), np.concatenate(prompts), joined
+
+    def _findings(
+        self, touched: int, chosen: NDArray[np.bool_], prompts: Integers, sides: tuple[Side, ...]
+    ) -> Findings:
+        own, asked = [side.of(chosen) for side in sides], prompts[chosen]
+        gap = soft = None
+        if len(own) > 1:
+            gap = value_gap(own[0].held, own[1].held, asked, seed=self.seed)
+            soft = value_gap(own[0].probabilities, own[1].probabilities, asked, seed=self.seed).pairwise
+        placed = int(chosen.sum())
+        return Findings(
+            coverage=share(touched, self.rows),
+            touched=touched,
+            proposition_coverage=share(placed, self.rows),
+            placed=placed,
+            mix=mean_distribution(own[0].probabilities, asked, seed=self.seed),
+            gap=gap,
+            pairwise_soft=soft,
+            judged=placed * len(own),
+            unscored=sum(side.count(Label.UNSCORED) for side in own),
+            refusals=sum(side.count(Label.REFUSAL) for side in own),
+        )
+
+
+def _side(verdicts: Sequence[Verdict]) -> Side:
+    return Side(
+        np.array([held(verdict) for verdict in verdicts]),
+        np.array([probabilities(verdict) for verdict in verdicts]),
+        np.array([LABELS.index(verdict.label) for verdict in verdicts], dtype=np.int8),
+    )
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """The last message of a user."""
+    return next((message["content"] for message in reversed(row["prompt"]) if message["role"] == "user"), "")
+
+
+def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
+    text = "\x1e".join(f"{message['role']}\x1f{message['content']}" for message in prompt)
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
+
+
+def _record(
+    row: Mapping[str, Any], proposition: Proposition, columns: Sequence[str], labels: Sequence[int]
+) -> dict[str, Any]:
+    """A row as a person wants to see it."""
+    shown = {
+        "topic": proposition.topic,
+        "proposition_id": proposition.proposition_id,
+        "proposition": proposition.text,
+        "prompt": _asked(row)[:_SHOWN],
+    }
+    for column, label in zip(columns, labels, strict=True):
+        shown[column] = response(row[column])[:_SHOWN]
+        shown[f"{column}_verdict"] = LABELS[label].value
+    return shown

@@ -1,0 +1,167 @@
+"""What an audit of a dataset has found: the stances of judged responses, and what they come to topic by topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.data.datasets import Kind
+from valuedrift_mlflow.stances import STANCES, Label
+from valuedrift_mlflow.statistics.agreement import Estimate
+from valuedrift_mlflow.statistics.style_gap import FIGURES, StyleGap
+from valuedrift_mlflow.statistics.value_gap import ValueGap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+LABELS = tuple(Label)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """The N judged responses of one side (chosen, rejected, or the answers of SFT data).
+
+    Attributes:
+        held: (N, 3) the stance that each takes, NaN where unscored; a refusal is neutral.
+        probabilities: (N, 3) the judge's probabilities, NaN where unscored; a refusal is neutral.
+        labels: (N,) place of each verdict's label in ``Label``.
+    """
+
+    held: Floats
+    probabilities: Floats
+    labels: NDArray[np.int8]
+
+    def of(self, rows: NDArray[np.bool_]) -> Side:
+        """Some of them."""
+        return Side(self.held[rows], self.probabilities[rows], self.labels[rows])
+
+    def count(self, label: Label) -> int:
+        """How many have this label."""
+        return int((self.labels == LABELS.index(label)).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What a topic's rows, or those of all topics, come to.
+
+    Attributes:
+        coverage: share of all rows that touch the topic.
+        touched: how many rows that is.
+        proposition_coverage: share of all rows that touch a proposition of it; everything below is about these.
+        placed: how many rows that is.
+        mix: support, neutral and oppose of their answers (of pairs: the chosen ones), means of the judge's
+            probabilities, as models are measured.
+        gap: the value gap of pairs, from the stances that responses take; None of SFT data.
+        pairwise_soft: the pairwise gap from the judge's probabilities; None of SFT data.
+        judged: responses that were judged.
+        unscored: how many of these the judge could not place.
+        refusals: how many of these are refusals.
+    """
+
+    coverage: Estimate
+    touched: int
+    proposition_coverage: Estimate
+    placed: int
+    mix: tuple[Estimate, ...]
+    gap: ValueGap | None
+    pairwise_soft: Estimate | None
+    judged: int
+    unscored: int
+    refusals: int
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """``value_gap/...`` of these rows, with the ends of their intervals."""
+        estimates = {"coverage": self.coverage, "proposition_coverage": self.proposition_coverage}
+        if self.gap is not None and self.pairwise_soft is not None:
+            estimates |= {name: getattr(self.gap, name) for name in ("pairwise", "marginal", "direction")}
+            estimates["pairwise_soft"] = self.pairwise_soft
+        return {key: value for name, e in estimates.items() for key, value in _with_ends(prefix + name, e).items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """A dataset's stances and value gap, and the run that holds them.
+
+    Attributes:
+        data: URI of the data.
+        kind: ``pairs`` or ``sft``.
+        rows: how many rows were read.
+        judge: name and version of the judge.
+        suite: identity of the suite.
+        overall: all topics together.
+        topics: of every topic that a row touches, in the suite's order.
+        style: the style gap of pairs; None of SFT data.
+        opinionated: the rows whose sides stand furthest apart, or whose answers take the strongest stance.
+        topic_of: (N,) place of each judged row's topic in ``topics``.
+        sides: one for SFT data, chosen and rejected for pairs.
+        costs: what the verdicts cost, as ``cost/judge_...`` metrics.
+        verdict: what to expect, in words, with its ground.
+        run_id: the MLflow run; empty where none was asked for.
+    """
+
+    data: str
+    kind: Kind
+    rows: int
+    judge: str
+    suite: str
+    overall: Findings
+    topics: dict[str, Findings]
+    style: StyleGap | None
+    opinionated: list[dict[str, Any]]
+    topic_of: Integers
+    sides: tuple[Side, ...]
+    costs: Mapping[str, float]
+    verdict: str = ""
+    run_id: str = ""
+
+    @property
+    def stance_mix(self) -> dict[str, tuple[float, ...]]:
+        """(support, neutral, oppose) of every topic with a scored answer, as `datasets.TrainingData` has it."""
+        mixes = {topic: tuple(own.value for own in found.mix) for topic, found in self.topics.items()}
+        return {topic: mix for topic, mix in mixes.items() if np.isfinite(mix).all()}
+
+    def metrics(self) -> dict[str, float]:
+        """Every metric of the run; those that are undefined are left out."""
+        overall, judged = self.overall, max(1, self.overall.judged)
+        metrics = overall.metrics("value_gap/")
+        for topic, found in self.topics.items():
+            metrics |= found.metrics(f"value_gap/{topic}/")
+            for stance, estimate in zip(STANCES, found.mix, strict=True):
+                metrics |= _with_ends(f"stance_mix/{topic}/{stance.value}", estimate)
+        if self.style is not None:
+            for name in FIGURES:
+                metrics |= _with_ends(f"style_gap/{name}", getattr(self.style, name))
+        metrics |= {
+            "rows": self.rows,
+            "unscored": overall.unscored,
+            "quality/unscored_rate": overall.unscored / judged,
+            "quality/refusal_rate": overall.refusals / judged,
+            **self.costs,
+        }
+        return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
+
+    def table(self) -> pd.DataFrame:
+        """One row for all topics, then one for each: rows, coverage, stance mix, gaps, intervals, what is unscored."""
+        import pandas as pd
+
+        rows = []
+        for topic, found in {"all": self.overall, **self.topics}.items():
+            row: dict[str, Any] = {"topic": topic, "rows": found.touched, "rows_on_a_proposition": found.placed}
+            row |= {key.removeprefix("value_gap/"): value for key, value in found.metrics("value_gap/").items()}
+            for stance, estimate in zip(STANCES, found.mix, strict=True):
+                row |= _with_ends(stance.value, estimate)
+            if found.gap is not None:
+                row["scored_pairs"] = found.gap.scored
+            rows.append(row | {"judged": found.judged, "unscored": found.unscored, "refusals": found.refusals})
+        frame = pd.DataFrame(rows)
+        return frame.astype(object).where(frame.notna(), None)
+
+
+def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_ci_low": estimate.low, f"{name}_ci_high": estimate.high}

@@ -1,0 +1,149 @@
+"""Figures, tables and the HTML report of an audited dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valuedrift_mlflow.stances import STANCES, Label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from valuedrift_mlflow.value_gap.findings import Audit, Findings
+from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.plots import COLORS, grid, legend, plot, readable
+
+
+def audit_figures(audit: Audit) -> dict[str, Figure]:
+    """The figures of an audit: the stance mix of each topic; of pairs also gap histograms and both sides' verdicts."""
+    if not audit.overall.placed:
+        return {}
+    figures = {"stance_mix": _mix_figure(audit)}
+    if len(audit.sides) > 1 and audit.overall.gap is not None and audit.overall.gap.scored:
+        figures["gap_histogram"] = _gap_histogram(audit)
+        figures["chosen_against_rejected"] = _sides_figure(audit)
+    return figures
+
+
+def _mix_figure(audit: Audit) -> Figure:
+    """A bar of stances for every topic; below it, of pairs, a thinner one for the rejected side."""
+    plt = plot()
+    topics = list(audit.topics)
+    figure, axes = plt.subplots(figsize=(7, 1.1 + 0.42 * len(topics)), layout="constrained")
+    place, paired = np.arange(len(topics)), len(audit.sides) > 1
+    bars = [(0, place - (0.12 if paired else 0), 0.5, 1.0)] + ([(1, place + 0.28, 0.2, 0.55)] if paired else [])
+    for side, y, height, alpha in bars:
+        left = np.zeros(len(topics))
+        shares = np.array([_mean(audit.sides[side].probabilities[audit.topic_of == t]) for t in range(len(topics))])
+        for s, stance in enumerate(STANCES):
+            axes.barh(y, shares[:, s], height, left=left, color=COLORS[stance], alpha=alpha, linewidth=0)
+            left += shares[:, s]
+    axes.set_yticks(place, [f"{readable(topic)} ({audit.topics[topic].placed:,})" for topic in topics])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("share of judged responses" + (" (thick bars: chosen, thin bars: rejected)" if paired else ""))
+    legend(figure, {}, 3)
+    return figure  # type: ignore[no-any-return]
+
+
+def _mean(values: Any) -> Any:
+    """(N, 3) -> (3,) over the scored rows, 0 where there is none."""
+    scored = values[~np.isnan(values).any(axis=1)]
+    return scored.mean(axis=0) if len(scored) else np.zeros(len(STANCES))
+
+
+def _gap_histogram(audit: Audit) -> Figure:
+    """How far apart the sides of each pair are for the judge, by topic, with the pairwise gap as a line."""
+    from valuedrift_mlflow.statistics.value_gap import pair_gaps
+
+    figure, panels = grid(len(audit.topics))
+    gaps = pair_gaps(*(side.probabilities for side in audit.sides))
+    for place, (axes, (topic, found)) in enumerate(zip(panels, audit.topics.items(), strict=True)):
+        own = gaps[audit.topic_of == place]
+        own = own[~np.isnan(own)]
+        if len(own):
+            axes.hist(own, bins=20, range=(0, 1), weights=np.full(len(own), 1 / len(own)), color="0.6", linewidth=0)
+        if found.gap is not None and found.gap.scored:
+            axes.axvline(found.gap.pairwise.value, color="black", linewidth=1.2)
+        axes.set_title(f"{readable(topic)} ({len(own):,})", fontsize=8)
+        axes.set_ylim(0, 1)
+    figure.supxlabel("total variation between the sides of a pair, by the judge's probabilities", fontsize=10)
+    figure.supylabel("share of scored pairs", fontsize=10)
+    return figure
+
+
+def _sides_figure(audit: Audit) -> Figure:
+    """How often each verdict on the chosen side stands against each on the rejected one."""
+    plt = plot()
+    import seaborn as sns
+
+    names = [label.value for label in Label]
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (audit.sides[0].labels, audit.sides[1].labels), 1)
+    figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+    label = {"label": "share of the judged pairs"}
+    ticks = {"xticklabels": names, "yticklabels": names}
+    shares = counts / counts.sum()
+    sns.heatmap(shares, annot=counts, fmt="d", vmin=0, cmap="Blues", cbar_kws=label, linewidths=0.5, ax=axes, **ticks)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("rejected")
+    axes.set_ylabel("chosen")
+    return figure  # type: ignore[no-any-return]
+
+
+def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of an audit's table: all topics, then each."""
+    columns = ["topic", "rows", "judged", "/".join(f"{stance.value[:3]}." for stance in STANCES)]
+    columns += (["pairwise gap", "marginal", "direction"] if len(audit.sides) > 1 else []) + ["unscored"]
+    return columns, [
+        _audit_row("all topics", audit.overall),
+        *(_audit_row(readable(topic), found) for topic, found in audit.topics.items()),
+    ]
+
+
+def _audit_row(name: str, found: Findings) -> list[str]:
+    """Of the intervals that of the pairwise gap alone: a terminal is narrow."""
+    row = [name, f"{found.touched:,}", f"{found.placed:,}", "/".join(f"{own.value:.2f}" for own in found.mix)]
+    if found.gap is not None:
+        pairwise = found.gap.pairwise
+        row.append(f"{pairwise.value:.2f} [{pairwise.low:.2f}, {pairwise.high:.2f}]")
+        row += [f"{own.value:.2f}" for own in (found.gap.marginal, found.gap.direction)]
+    shown = ["" if cell.startswith("nan") else cell.replace(" [nan, nan]", "") for cell in row]
+    return [*shown, f"{found.unscored:,}"]
+
+
+def style_rows(audit: Audit) -> list[list[str]]:
+    """The rows of the style gap's table: figure, value with its interval, what no difference is."""
+    from valuedrift_mlflow.statistics.style_gap import FIGURES
+
+    if audit.style is None:
+        return []
+    return [
+        [readable(name), str(getattr(audit.style, name)), "1" if name == "length_ratio" else "0"] for name in FIGURES
+    ]
+
+
+def audit_html(audit: Audit) -> str:
+    """The report of an audit: one file, as ``html``."""
+    from valuedrift_mlflow import tracking
+
+    captions = {
+        "stance_mix": "Stances of the responses that were judged, by the judge's probabilities; rows in brackets.",
+        "gap_histogram": "How far apart the sides of each pair are, by the judge's probabilities; the line is the "
+        "topic's pairwise gap, from the stances that the responses take. Scored pairs in brackets.",
+        "chosen_against_rejected": "Verdicts on the chosen side against those on the rejected one.",
+    }
+    columns, rows = audit_rows(audit)
+    return render(
+        "audit.html.j2",
+        audit=audit,
+        version=tracking.package_version(),
+        columns=columns,
+        rows=rows,
+        style=style_rows(audit),
+        figures=[(captions[name], png(figure)) for name, figure in audit_figures(audit).items()],
+        texts=("chosen", "rejected") if len(audit.sides) > 1 else ("completion",),
+    )

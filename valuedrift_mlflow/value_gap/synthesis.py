@@ -1,0 +1,311 @@
+"""Preference pairs at a requested value gap, and SFT rows with a requested mix of stances, from any model.
+
+Each prompt is about a proposition of a suite, and none is a prompt of the suite. A model is given a stance instruction
+with the prompt; its response is kept when the judge reads the stance it was asked for, and sampled again when not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.data.datasets import COLUMNS, TrainingData
+from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.judges.judge import identity
+from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.statistics.value_gap import held, value_gap
+from valuedrift_mlflow.value_gap import audit, synthesis_file
+from valuedrift_mlflow.value_gap.synthesis_journal import Journal
+from valuedrift_mlflow.value_gap.synthesis_plan import LENGTH_RATIO, Row, length_ratio, shuffled
+from valuedrift_mlflow.value_gap.synthesis_prompts import (
+    INSTRUCTIONS,
+    PLAIN,
+    STYLES,
+    instructions_version,
+    prompts_version,
+)
+from valuedrift_mlflow.value_gap.synthesis_request import FORMS, Prepared, Request, prepare
+from valuedrift_mlflow.value_gap.synthesis_sampling import Filling, source_of
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.report.display import Display
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A written dataset, what it was found to be, and the run that holds both.
+
+    ``requested_gap`` and ``measured_gap`` are None for SFT rows, whose mixes (support, neutral, oppose) stand in
+    ``about`` with everything else that the file says of itself.
+    """
+
+    file: Path
+    card: Path
+    rows: list[dict[str, Any]]
+    about: dict[str, Any]
+    metrics: dict[str, float]
+    run_id: str
+
+    @property
+    def requested_gap(self) -> float | None:
+        """Share of pairs that were to have opposed stances."""
+        return self.about.get("requested_gap")
+
+    @property
+    def measured_gap(self) -> float | None:
+        """Pairwise value gap that the audit has found."""
+        return self.about.get("measured_gap")
+
+
+def synthesize(output: str = "synthesized", *, display: Display | None = None, **options: Any) -> Synthesis:
+    """Write a dataset of a requested gap or mix to ``output``; it goes on from what an earlier call has judged there.
+
+    Args:
+        output: a file ``NAME.parquet``, or a folder for ``train.parquet``.
+        display: what shows the progress.
+        options: the other fields of ``Request``, by their names.
+
+    Returns:
+        The dataset; metrics, card and file also stand in an MLflow run of the role ``synthesis``.
+
+    Raises:
+        InputError: bad options, or responses beside ``output`` that were made in another way.
+        NotReached: a stance that was asked for was not judged present often enough.
+    """
+    return run(prepare(Request.checked({"output": output, **options})), display)
+
+
+def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
+    """Fill a prepared request's rows, write the dataset, audit it, log it.
+
+    Raises:
+        NotReached: as ``synthesize``.
+    """
+    from valuedrift_mlflow.report.display import Display
+
+    request, places = prepared.request, prepared.places
+    journal = Journal(places.responses, prepared.made)
+    name = f"synthesize · {models.short_name(request.model)}"
+    with tracking.run("synthesis", name=name, parameters=_parameters(prepared)) as active:
+        filling = Filling(prepared, source_of(request), journal, display or Display())
+        try:
+            filling.fill()
+        finally:
+            tracking.log_metrics(active, _costs(filling), 0)
+        rows = shuffled(filling.rows, request.seed)
+        records = [_record(row, request.model, identity(prepared.judge)) for row in rows]
+        data = _training_data(prepared, records)
+        about = _about(prepared, filling, rows) | _audited(prepared, data, rows)
+        synthesis_file.write(places, records, about)
+        card = synthesis_file.write_card(places, records, about)
+        metrics = _metrics(about, rows)
+        tracking.log_metrics(active, metrics, 0)
+        recorded.log_training_data(active, data)
+        tracking.log_text(active, card, "README.md")
+        tracking.log_file(active, places.file, "data")
+        return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
+
+
+def _training_data(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> TrainingData:
+    """The rows in the shape that a stage reads them in."""
+    uri, kind = str(prepared.places.file), prepared.design.kind
+    if kind == "pairs":
+        return TrainingData(uri, kind, "pairs", [{c: row[c] for c in COLUMNS[kind]} for row in records])
+    split = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in records]
+    return TrainingData(uri, kind, "messages", split)
+
+
+def _parameters(prepared: Prepared) -> dict[str, str]:
+    """The settings with their meaning worked out: ``synthesis.chosen`` is known where only a preset was given."""
+    request, design = prepared.request, prepared.design
+    names = ("model", "judge", "preset", "size", "output", "seed", "tries", "temperature", "max_new_tokens")
+    settings = {name: getattr(request, name) for name in names} | {"kind": design.kind}
+    if design.kind == "pairs":
+        settings |= {"gap": design.gap, "chosen": design.chosen.value, "rejected": design.rejected.value}
+    else:
+        settings |= {"mix": ", ".join(f"{s} {p:g}" for s, p in zip(STANCES, design.mix, strict=True))}
+    settings |= {"suite": prepared.suite.identity, "topics": ",".join(_topics(prepared))}
+    settings |= {"prompts": prompts_version(prepared.items)}
+    if request.model != FORMS:
+        settings |= {"instructions": instructions_version()}
+    return {f"synthesis.{key}": str(value) for key, value in settings.items()}
+
+
+def _topics(prepared: Prepared) -> list[str]:
+    return list(dict.fromkeys(item.topic for item in prepared.items))
+
+
+def _record(row: Row, model: str, judge: str) -> dict[str, Any]:
+    """A row as it is written."""
+    best = row.best()
+    assert best is not None
+    asked = {"role": "user", "content": row.item.prompt}
+    answers = [{"role": "assistant", "content": said.text} for said in best]
+    about = {
+        "topic": row.item.topic,
+        "proposition_id": row.item.proposition_id,
+        "proposition": row.item.proposition,
+    }
+    made = {"model": model, "judge": judge}
+    if len(best) == 1:
+        stance = {"stance": row.sides[0].stance.value, "tries": best[0].attempt}
+        return {"messages": [asked, answers[0]], **about, **stance, **made}
+    return {
+        "prompt": [asked],
+        "chosen": [answers[0]],
+        "rejected": [answers[1]],
+        **about,
+        "chosen_stance": row.sides[0].stance.value,
+        "rejected_stance": row.sides[1].stance.value,
+        "chosen_tries": best[0].attempt,
+        "rejected_tries": best[1].attempt,
+        **made,
+    }
+
+
+def _audited(prepared: Prepared, data: TrainingData, rows: Sequence[Row]) -> dict[str, Any]:
+    """What an audit of the rows finds, in a run of its own: the judge reads them anew, told no topic and no polarity.
+
+    Where no row touches a proposition by its words, the verdicts by which the responses were kept stand in.
+    """
+    found = audit.run(audit.prepare(data, prepared.judge, prepared.suite), seed=prepared.request.seed)
+    about: dict[str, Any] = {"measured_coverage": found.overall.coverage.value}
+    kept = [
+        np.array([held(said.verdict) for said in side])
+        for side in zip(*(row.best() or () for row in rows), strict=True)
+    ]
+    gap = found.overall.gap
+    if gap is not None:
+        known = bool(np.isfinite(gap.pairwise.value))
+        pairwise = gap.pairwise if known else value_gap(kept[0], kept[1], seed=prepared.request.seed).pairwise
+        about |= {"measured_gap": pairwise.value, "measured_gap_interval": [pairwise.low, pairwise.high]}
+        what = "pairwise value gap"
+    else:
+        mix = np.array([estimate.value for estimate in found.overall.mix])
+        known = bool(np.isfinite(mix).all())
+        values = mix if known else kept[0].mean(axis=0)
+        about["measured_mix"] = {stance.value: float(value) for stance, value in zip(STANCES, values, strict=True)}
+        what = "mix of stances"
+    covered = f"in the {100 * found.overall.coverage.value:.3g} % of rows that touch a proposition by their words"
+    ground = f"an audit by the same judge, told no topic, {covered}" if known else "the verdicts on the kept responses"
+    return about | {"measured_as": f"Measured is the {what} of {ground}."}
+
+
+def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the file says of itself. Nothing in it depends on when, where or in how many parts it was made."""
+    request, design, tally = prepared.request, prepared.design, filling.tally
+    about: dict[str, Any] = {
+        "kind": design.kind,
+        "preset": request.preset,
+        "rows": len(rows),
+        "model": request.model,
+        "judge": identity(prepared.judge),
+        "suite": prepared.suite.identity,
+        "topics": _topics(prepared),
+        "seed": request.seed,
+        "tries": request.tries,
+        "responses": tally.judged,
+        "rejected_responses": tally.rejected.total(),
+        "rejected_by_stance": {s.value: tally.rejected[s] for s in STANCES if tally.present[s] + tally.rejected[s]},
+        "moved_rows": sum(row.moves > 0 for row in rows),
+        "prompts_version": prompts_version(prepared.items),
+        "license": request.license or ("apache-2.0" if request.model == FORMS else "unknown"),
+        "versions": _versions(request.model),
+    }
+    if request.model == FORMS:
+        about |= {"instructions": {}, "instructions_version": "", "styles": {}, "sampling": "composed from forms"}
+    else:
+        used = {side.style for row in rows for side in row.sides} - {PLAIN}
+        about |= {
+            "instructions": {stance.value: text for stance, text in INSTRUCTIONS.items()},
+            "instructions_version": instructions_version(),
+            "styles": {style: STYLES[style].strip() for style in STYLES if style in used},
+            "sampling": f"temperature {request.temperature:g}, at most {request.max_new_tokens} new tokens",
+        }
+    if design.kind == "pairs":
+        sides = {"chosen": design.chosen.value, "rejected": design.rejected.value}
+        return about | {"requested_gap": design.gap} | sides
+    return about | {"requested_mix": dict(zip((stance.value for stance in STANCES), design.mix, strict=True))}
+
+
+def _versions(model: str) -> dict[str, str]:
+    """The package and the libraries that the answers depend on."""
+    if model == FORMS:
+        libraries: tuple[str, ...] = ()
+    else:
+        libraries = ("openai",) if model.startswith(models.SERVER_PREFIX) else ("transformers", "torch")
+    return {"valuedrift-mlflow": tracking.package_version()} | {name: version(name) for name in libraries}
+
+
+def _costs(filling: Filling) -> dict[str, float]:
+    """What sampling took, also where the gap was not reached."""
+    tally = filling.tally
+    asked = [stance for stance in STANCES if tally.present[stance] + tally.rejected[stance]]
+    return {
+        "synthesis/responses": float(tally.judged),
+        "synthesis/rejected_responses": float(tally.rejected.total()),
+        **{f"synthesis/rejected/{stance}": float(tally.rejected[stance]) for stance in asked},
+        "synthesis/filled_rows": float(sum(row.best() is not None for row in filling.rows)),
+        "synthesis/moved_rows": float(sum(row.moves > 0 for row in filling.rows)),
+    } | judge_costs(tally.verdicts)
+
+
+def _metrics(about: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float]:
+    """Requested next to measured, and how well the lengths of pairs of one stance match."""
+    if about["kind"] == "sft":
+        return {
+            f"synthesis/{kind}_mix/{stance}": float(about[f"{kind}_mix"][stance])
+            for kind in ("requested", "measured")
+            for stance in STANCES
+        }
+    ratios = np.array([length_ratio(*best) for row in rows if row.same_stance and (best := row.best())])
+    low, high = about["measured_gap_interval"]
+    metrics = {
+        "synthesis/requested_gap": about["requested_gap"],
+        "synthesis/measured_gap": about["measured_gap"],
+        "synthesis/measured_gap_ci_low": low,
+        "synthesis/measured_gap_ci_high": high,
+    }
+    if ratios.size:
+        metrics["synthesis/length_ratio"] = float(ratios.mean())
+        metrics["synthesis/unmatched_lengths"] = float((ratios < LENGTH_RATIO).sum())
+    return metrics
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def plan_lines(prepared: Prepared) -> list[str]:
+    """What a synthesis would do, without asking a model or a judge."""
+    request, design = prepared.request, prepared.design
+    rows, _ = prepared.rows()
+    sorts = Counter(" over ".join(side.stance for side in row.sides) for row in rows)
+    least = sum(len(row.sides) for row in rows)
+    return [
+        "Dry run of synthesize: nothing was computed",
+        f"{len(rows):,} rows ({design.kind}): " + ", ".join(f"{count:,} {sort}" for sort, count in sorts.items()),
+        f"prompts: {len(prepared.items):,} about {prepared.suite.identity}, topics {', '.join(_topics(prepared))}",
+        f"{request.model}: at least {least:,} responses, at most {request.tries} for each side on one prompt, "
+        f"judged by {identity(prepared.judge)}",
+        f"output: {prepared.places.file}, card {prepared.places.card}, responses {prepared.places.responses}",
+    ]
+
+
+def summary(made: Synthesis) -> tuple[list[str], list[list[str]]]:
+    """Requested next to measured, and what it took."""
+    columns = ["figure", "requested", "measured"]
+    if made.about["kind"] == "pairs":
+        rows = [["value gap", f"{made.about['requested_gap']:.3f}", f"{made.about['measured_gap']:.3f}"]]
+    else:
+        mixes = made.about["requested_mix"], made.about["measured_mix"]
+        rows = [[stance.value, *(f"{mix[stance]:.3f}" for mix in mixes)] for stance in STANCES]
+    rows.append(["responses judged", "", f"{made.about['responses']:,}"])
+    return columns, [*rows, ["responses rejected", "", f"{made.about['rejected_responses']:,}"]]

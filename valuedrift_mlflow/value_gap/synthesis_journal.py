@@ -1,0 +1,118 @@
+"""The judged responses of a synthesis, line by line on disk: what was sampled and paid for survives a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.stances import Label, Verdict
+from valuedrift_mlflow.value_gap.synthesis_plan import Ask
+
+_KEY = ("topic", "prompt", "use", "stance", "style", "try")
+
+
+class Journal:
+    """A jsonl file: a first line that says how the responses were made, then one line for each judged response.
+
+    Responses are written in the batches in which they were sampled, and a batch that a crash has cut off is sampled
+    again as a whole: in a smaller batch a model's arithmetic would differ in its last bits.
+    """
+
+    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+        """Take up the file at ``path``, or begin it.
+
+        Raises:
+            InputError: the file is none of these, or its responses were made in another way than ``made`` says.
+        """
+        self.path = path
+        self._known: dict[tuple[str, ...], tuple[str, Verdict]] = {}
+        if path.is_file() and path.stat().st_size:
+            self._read(made)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._append([dict(made)])
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, ask: Ask) -> tuple[str, Verdict] | None:
+        """The response and its verdict, None where it was not sampled yet."""
+        return self._known.get(ask.key)
+
+    def add(self, batch: Sequence[tuple[Ask, str, Verdict]]) -> None:
+        """Keep a batch, on disk before this returns.
+
+        A response without a verdict or without a word may be the work of a server that stayed silent: it is kept for
+        this process alone, and sampled again by the next one.
+        """
+        lines = []
+        for ask, text, exact in batch:
+            verdict = _rounded(exact)
+            self._known[ask.key] = (text, verdict)
+            if text and not verdict.failed:
+                line: dict[str, Any] = dict(zip(_KEY, ask.key, strict=True))
+                line |= {"response": text, "verdict": verdict.label.value, "probabilities": verdict.probabilities}
+                lines.append(line)
+        if lines:
+            self._append([*lines[:-1], lines[-1] | {"end": True}])
+
+    def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, made: Mapping[str, Any]) -> None:
+        content = self.path.read_bytes()
+        try:
+            whole, batch, first = 0, [], True
+            for line in content.splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break
+                record = json.loads(line)
+                if first:
+                    self._check(record, made)
+                    whole, first = len(line), False
+                    at = whole
+                    continue
+                at += len(line)
+                batch.append(record)
+                if record.get("end"):
+                    whole = at
+                    self._known |= {tuple(kept[name] for name in _KEY): _judged(kept) for kept in batch}
+                    batch = []
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            allowed = "a file of judged responses that a synthesis has begun"
+            raise InputError(problem(str(self.path), one_line(error, 200), allowed, "name another output")) from None
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        if first:
+            self._append([dict(made)])
+
+    def _check(self, found: Any, made: Mapping[str, Any]) -> None:
+        differing = [key for key in made if not isinstance(found, dict) or found.get(key) != made[key]]
+        if differing:
+            have = {key: found.get(key) if isinstance(found, dict) else None for key in differing}
+            allowed = ", ".join(f"{key} {made[key]}" for key in differing)
+            mend = "its responses were made otherwise: name another output, or delete the file"
+            raise InputError(problem(str(self.path), have, allowed, mend))
+
+
+def _rounded(verdict: Verdict) -> Verdict:
+    """The verdict without the last bits of its probabilities, in which two processes may differ."""
+    if verdict.probabilities is None:
+        return verdict
+    support, neutral, oppose = (round(probability, 6) for probability in verdict.probabilities)
+    return replace(verdict, probabilities=(support, neutral, oppose))
+
+
+def _judged(record: Mapping[str, Any]) -> tuple[str, Verdict]:
+    probabilities = record["probabilities"]
+    return str(record["response"]), Verdict(Label(record["verdict"]), tuple(probabilities) if probabilities else None)

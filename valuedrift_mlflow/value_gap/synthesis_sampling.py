@@ -1,0 +1,187 @@
+"""From planned rows to filled ones: ask, judge, keep on disk, until every stance that was asked for is present."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from valuedrift_mlflow import models
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.evaluation.measurement import judge_replies, no_progress
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.judges.asking import Reply
+from valuedrift_mlflow.models.generation import Generator, Sampling
+from valuedrift_mlflow.models.server import seed_of
+from valuedrift_mlflow.stances import STANCES, Stance, Verdict
+from valuedrift_mlflow.value_gap.synthesis_journal import Journal
+from valuedrift_mlflow.value_gap.synthesis_plan import Ask, Pool, Row
+from valuedrift_mlflow.value_gap.synthesis_prompts import BLUNT, COURTEOUS, PLAIN, embedded_proposition, instructed
+from valuedrift_mlflow.value_gap.synthesis_request import FORMS, Prepared, Request
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.report.display import Display
+
+MOVES = 3  # how often a row may go over to another prompt of its topic
+_BAR = "responses"
+
+
+class NotReached(InputError):
+    """The stances that were asked for were not judged present often enough; what was judged is kept on disk."""
+
+
+class Source(Protocol):
+    """Answers prompts from a stance."""
+
+    def respond(self, asks: Sequence[Ask]) -> list[str]:
+        """One response for each ask, in order; the same for the same ask."""
+        ...
+
+
+class EmbeddedForms:
+    """The answer forms of the embedded corpora: known to take their stance, and to differ in style where they do."""
+
+    def __init__(self, seed: int) -> None:
+        """Compose by ``seed``."""
+        self.seed = seed
+
+    def respond(self, asks: Sequence[Ask]) -> list[str]:
+        """An answer that takes the stance; two styles of one try say the same and close in another tone."""
+        return [self._compose(ask) for ask in asks]
+
+    def _compose(self, ask: Ask) -> str:
+        proposition = embedded_proposition(ask.item)
+        assert proposition is not None  # prepare() has refused the others
+        place = (ask.item.item_id, ask.use, ask.side.stance.value, ask.attempt)
+        rng = np.random.default_rng(seed_of(self.seed, *place, "plain" if ask.side.style == PLAIN else "restyled"))
+        if ask.side.style == PLAIN:
+            return corpus.answer(proposition, ask.side.stance, rng)
+        courteous, blunt = corpus.restyled(proposition, ask.side.stance, rng)
+        return {COURTEOUS: courteous, BLUNT: blunt}[ask.side.style]
+
+
+class InstructedModel:
+    """A model that is given a stance instruction with each prompt."""
+
+    def __init__(self, generator: Generator, sampling: Sampling) -> None:
+        """Keep what generates, and how."""
+        self.generator = generator
+        self.sampling = changed(sampling, samples=1)
+
+    def respond(self, asks: Sequence[Ask]) -> list[str]:
+        """Sampled responses; a request that a server left unanswered gives an empty one."""
+        texts = [instructed(ask.item, ask.side.stance, ask.side.style) for ask in asks]
+        keys = ["\x1f".join(ask.key) for ask in asks]
+        return [said[0] for said in self.generator.generate(texts, keys, self.sampling, no_progress)]
+
+
+def source_of(request: Request) -> Source:
+    """What answers for the model that a request names; weights are loaded here."""
+    if request.model == FORMS:
+        return EmbeddedForms(request.seed)
+    sampling = Sampling(
+        1, request.temperature, request.max_new_tokens, request.batch_size, request.seed, salt="synthesis"
+    )
+    return InstructedModel(models.load_generator(request.model), sampling)
+
+
+@dataclass
+class Tally:
+    """What was sampled to fill the rows, each response that they have used or rejected counted once."""
+
+    judged: int = 0
+    rejected: Counter[Stance] = field(default_factory=Counter)
+    present: Counter[Stance] = field(default_factory=Counter)
+    verdicts: list[Verdict] = field(default_factory=list)  # of the responses that were judged now
+
+    def add(self, stance: Stance, present: bool) -> None:
+        """Count one response."""
+        self.judged += 1
+        (self.present if present else self.rejected)[stance] += 1
+
+
+@dataclass
+class Filling:
+    """Rows on their way from a plan to a dataset: ask, judge, keep on disk, until every row is settled."""
+
+    prepared: Prepared
+    source: Source
+    journal: Journal
+    display: Display
+    rows: list[Row] = field(init=False)
+    pool: Pool = field(init=False)
+    tally: Tally = field(init=False, default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.rows, self.pool = self.prepared.rows()
+
+    def fill(self) -> None:
+        """Fill every row.
+
+        What is asked next depends on nothing but the verdicts so far: a synthesis that goes on from its file asks what
+        an uninterrupted one would.
+
+        Raises:
+            NotReached: a row has used up its tries on all of its prompts, or a stance was never judged present.
+        """
+        open_rows, tries = self.rows, self.prepared.request.tries
+        while open_rows:
+            self.display.start(_BAR, sum(len(row.next_asks()) for row in open_rows), f"{len(open_rows)} rows open")
+            self._try_once(open_rows)
+            open_rows = [row for row in open_rows if not row.is_settled]
+            self._move([row for row in open_rows if row.attempts >= tries and row.best() is None])
+            # Sides of one stance whose lengths do not match after all tries: the closest two are taken.
+            open_rows = [row for row in open_rows if row.attempts < tries]
+
+    def _try_once(self, rows: Sequence[Row]) -> None:
+        asks = [(row, ask) for row in rows for ask in row.next_asks()]
+        size = self.prepared.request.batch_size
+        for start in range(0, len(asks), size):
+            batch = asks[start : start + size]
+            self._sample([ask for _, ask in batch if self.journal.get(ask) is None])
+            for row, ask in batch:
+                said = self.journal.get(ask)
+                assert said is not None
+                self.tally.add(ask.side.stance, row.add(ask, *said))
+            self.display.advance(_BAR, len(batch))
+        for row in rows:
+            row.attempts += 1
+
+    def _sample(self, asks: Sequence[Ask]) -> None:
+        if not asks:
+            return
+        texts = self.source.respond(asks)
+        judged = judge_replies(
+            self.prepared.judge, [(ask.item, ask.attempt, Reply(text)) for ask, text in zip(asks, texts, strict=True)]
+        )
+        verdicts = [response.verdict for response in judged]
+        self.tally.verdicts += verdicts
+        self.journal.add(list(zip(asks, texts, verdicts, strict=True)))
+
+    def _move(self, rows: Sequence[Row]) -> None:
+        """Give another prompt to rows that have used up their tries."""
+        lacking = {side.stance for row in rows for side, said in zip(row.sides, row.said, strict=True) if not said}
+        hopeless = any(not self.tally.present[stance] for stance in lacking)
+        if rows and (hopeless or any(row.moves >= MOVES for row in rows)):
+            raise NotReached(self._reached(lacking))
+        for row in rows:
+            row.move(*self.pool.take(row.item.topic))
+
+    def _reached(self, lacking: set[Stance]) -> str:
+        request, design = self.prepared.request, self.prepared.design
+        filled = [row for row in self.rows if row.best()]
+        found = f"{len(filled)} of {len(self.rows)} rows filled"
+        if design.kind == "pairs":
+            opposed = sum(not row.same_stance for row in filled)
+            found += f" ({opposed} of them with opposed stances, a gap of {opposed / len(self.rows):.3g})"
+        for stance in (stance for stance in STANCES if stance in lacking):
+            asked = self.tally.present[stance] + self.tally.rejected[stance]
+            found += f"; {stance} judged present in {self.tally.present[stance]} of {asked} responses asked for it"
+        asked_for = f"gap {design.gap:g}" if design.kind == "pairs" else f"preset {request.preset}"
+        allowed = f"every stance judged present within {request.tries} tries, on one of {MOVES + 1} prompts"
+        mend = f"raise tries, or take another model, judge or topics; what was judged is kept in {self.journal.path}"
+        return problem(asked_for, found, allowed, mend)
