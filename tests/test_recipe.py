@@ -88,7 +88,8 @@ def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, tex
 
 def test_a_recipe_is_read_without_the_libraries_that_train() -> None:
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'mlflow', 'pandas'}"
-    code = f"import sys; from valuedrift_mlflow import recipe; read.load('main'); print({heavy} & sys.modules.keys())"
+    read = "import sys; from valuedrift_mlflow.recipe import read; read.load('embedded')"
+    code = f"{read}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

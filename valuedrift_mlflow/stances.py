@@ -37,6 +37,9 @@ class Label(StrEnum):
     UNSCORED = "unscored"
 
 
+LABELS: tuple[Label, ...] = tuple(Label)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One response together with what a judge needs to read it.

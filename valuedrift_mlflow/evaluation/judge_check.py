@@ -16,7 +16,8 @@ from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import STANCES, Label, Verdict
-from valuedrift_mlflow.statistics.agreement import Estimate, JudgeQuality, judge_quality
+from valuedrift_mlflow.statistics.agreement import JudgeQuality, judge_quality
+from valuedrift_mlflow.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.evaluation.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.judges.asking import Reply, ask, reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
+from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -74,7 +74,14 @@ class Measurement:
     @cached_property
     def acquiescence(self) -> Acquiescence:
         """How much of the stances follows the wording of the prompts."""
-        return acquiescence(self.values, self.suite.items)
+        items = self.suite.items
+        return acquiescence(
+            self.values,
+            topics=[item.topic for item in items],
+            propositions=[item.proposition_id for item in items],
+            phrasings=[item.phrasing for item in items],
+            polarity=[item.polarity for item in items],
+        )
 
     @cached_property
     def panel(self) -> PanelAgreement | None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valuedrift_mlflow.stances import STANCES, Label, Stance
-from valuedrift_mlflow.statistics.agreement import LABELS
-from valuedrift_mlflow.statistics.drift import Drift, with_interval
+from valuedrift_mlflow.stances import LABELS, STANCES, Label, Stance
+from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from valuedrift_mlflow.stances import STANCES
-from valuedrift_mlflow.statistics.drift import with_interval
+from valuedrift_mlflow.statistics.intervals import with_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -39,7 +39,8 @@ from valuedrift_mlflow.stages.job import Job, build_trainer, merged
 from valuedrift_mlflow.stages.resume import forget, newest_checkpoint, state_folder, take_up
 from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stances import Label
-from valuedrift_mlflow.statistics.drift import Drift, with_interval
+from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 from valuedrift_mlflow.value_gap import audit

@@ -1,1 +1,1 @@
-"""The mathematics, numpy and scipy alone: intervals, drift, value gap, style gap, agreement."""
+"""The mathematics of stances: arrays in, figures with intervals and tests out. No file, no MLflow, no model."""

@@ -11,10 +11,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.stances import Label, Verdict
+from valuedrift_mlflow.stances import LABELS, Label, Verdict
+from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate, drawn_counts
 
 Floats = NDArray[np.float64]
-LABELS: tuple[Label, ...] = tuple(Label)
 _RESAMPLES = 500
 _BINS = 8
 _FEWEST_GROUPS = 10
@@ -116,18 +116,6 @@ def cohen_kappa(first: Sequence[Label], second: Sequence[Label], weights: Floats
         return float(cohen_kappa_score(list(map(str, first)), list(map(str, second)), sample_weight=weights))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgeQuality:
     """A judge against labels.
@@ -182,7 +170,7 @@ def judge_quality(
 
     def over_scored(measure: Callable[[Floats], float]) -> Estimate:
         if not t:
-            return Estimate(*[math.nan] * 3)
+            return NOTHING
         return _estimate(measure, weights[:, scored])
 
     kappas = [Label(label) for label in t], [Label(label) for label in s]
@@ -205,16 +193,14 @@ def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
         groups = [str(index) for index in range(len(groups))]
     names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLES)
-    return np.concatenate([np.ones((1, len(group))), counts[:, group]]).astype(np.float64)
+    counts = drawn_counts(len(names), _RESAMPLES, rng)
+    return np.concatenate([np.ones((1, len(group))), counts[:, group]])
 
 
 def _estimate(measure: Callable[[Floats], float], weights: Floats) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         value, *draws = (float(measure(weight)) if weight.any() else math.nan for weight in weights)
-    finite = [draw for draw in draws if np.isfinite(draw)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (math.nan, math.nan)
-    return Estimate(value, min(float(low), value), max(float(high), value))
+    return Estimate.of(value, np.array(draws))
 
 
 def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Floats:

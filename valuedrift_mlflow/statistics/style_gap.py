@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.agreement import Estimate
-from valuedrift_mlflow.statistics.value_gap import mean_estimates
+from valuedrift_mlflow.statistics.intervals import Estimate, mean_estimates
 
 Floats = NDArray[np.float64]
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")

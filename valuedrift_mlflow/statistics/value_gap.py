@@ -26,16 +26,18 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, Label, Verdict, total_variation
-from valuedrift_mlflow.statistics.agreement import Estimate
-from valuedrift_mlflow.statistics.drift import total_variation_interval
+from valuedrift_mlflow.statistics.intervals import (
+    NOTHING,
+    Estimate,
+    bounded_mean,
+    resampled_means,
+    total_variation_interval,
+    widened,
+)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 SIGMA = np.array([1.0, 0.0, -1.0])  # of support, neutral, oppose
-ALPHA = 0.05
-RESAMPLES = 1000
-_BLOCK = 2**21  # resampling weights held at a time (16 MiB)
-_NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
 def held(verdict: Verdict) -> tuple[float, float, float]:
@@ -97,9 +99,9 @@ def value_gap(chosen: Floats, rejected: Floats, prompts: Integers | None = None,
     """The value gap of N pairs.
 
     Intervals are 95 % bootstrap intervals over prompts: pairs that answer one prompt are drawn together. That of the
-    marginal gap is of the kind of `drift.total_variation_interval`, because a total variation near 0 is biased upwards.
-    Where all prompts say the same the bootstrap has no width; the interval then allows for the share of unlike prompts
-    that as many draws miss once in forty times.
+    marginal gap is a `total_variation_interval`, because a total variation near 0 is biased upwards. Where all prompts
+    say the same the bootstrap has no width; the interval then allows for the share of unlike prompts that as many draws
+    miss once in forty times.
 
     Limit cases. No scored pair: NaN. All scored pairs of one prompt: estimates without intervals (NaN).
 
@@ -131,24 +133,24 @@ def value_gap(chosen: Floats, rejected: Floats, prompts: Integers | None = None,
         raise InputError(problem("value gap", (chosen.shape, rejected.shape), "two arrays of equal shape (N, 3)"))
     scored = ~np.isnan(chosen[:, 0]) & ~np.isnan(rejected[:, 0])
     if not scored.any():
-        return ValueGap(len(chosen), 0, _NOTHING, _NOTHING, _NOTHING)
+        return ValueGap(len(chosen), 0, NOTHING, NOTHING, NOTHING)
     clusters = _clusters(prompts, scored)
     chosen, rejected = chosen[scored], rejected[scored]
     difference = chosen - rejected
     columns = np.column_stack([pair_gaps(chosen, rejected), pair_directions(chosen, rejected), difference])
-    means, draws, weight = _bootstrap(columns, clusters, seed)
+    means, draws, missed = resampled_means(columns, clusters, seed)
     change, errors = means[2:], draws[:, 2:] - means[2:]
     distance = 0.5 * np.abs(change).sum()
     size, along = 0.5 * np.abs(errors).sum(axis=1), 0.5 * (errors * np.sign(change)).sum(axis=1)
-    marginal = total_variation_interval(distance, size, along, ALPHA)
+    marginal = total_variation_interval(distance, size, along)
     if np.ptp(difference, axis=0).max(initial=0.0) == 0.0:
-        marginal = _widened(distance, 0.0, 1.0, weight)
+        marginal = widened(distance, 0.0, 1.0, missed)
     return ValueGap(
         pairs=len(scored),
         scored=int(scored.sum()),
-        pairwise=_percentile(means[0], draws[:, 0], 0.0, weight),
+        pairwise=bounded_mean(means[0], draws[:, 0], 0.0, missed),
         marginal=Estimate(float(distance), float(marginal[0]), float(marginal[1])),
-        direction=_percentile(means[1], draws[:, 1], -1.0, weight),
+        direction=bounded_mean(means[1], draws[:, 1], -1.0, missed),
     )
 
 
@@ -165,33 +167,9 @@ def mean_distribution(values: Floats, prompts: Integers | None = None, *, seed: 
     """
     scored = ~np.isnan(values[:, 0])
     if not scored.any():
-        return (_NOTHING,) * len(STANCES)
-    means, draws, weight = _bootstrap(values[scored], _clusters(prompts, scored), seed)
-    return tuple(_percentile(means[s], draws[:, s], 0.0, weight) for s in range(len(STANCES)))
-
-
-def mean_estimates(values: Floats, *, seed: int = 0) -> list[Estimate]:
-    """The mean of every column of (N, K) with its 95 % percentile bootstrap interval over rows; NaN for no rows."""
-    if not len(values):
-        return [_NOTHING] * values.shape[1]
-    means, draws, _ = _bootstrap(values, np.arange(len(values)), seed)
-    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2], axis=0)  # NaN where there is one row
-    ends = zip(means, np.minimum(low, means), np.maximum(high, means), strict=True)
-    return [Estimate(float(mean), float(least), float(most)) for mean, least, most in ends]
-
-
-def share(count: int, total: int) -> Estimate:
-    """A share of rows with its 95 % Wilson interval (Wilson 1927); NaN of nothing.
-
-    >>> str(share(4, 100))
-    '0.040 [0.016, 0.098]'
-    """
-    from scipy.stats import binomtest
-
-    if not total:
-        return _NOTHING
-    interval = binomtest(count, total).proportion_ci(1 - ALPHA, method="wilson")
-    return Estimate(count / total, float(interval.low), float(interval.high))
+        return (NOTHING,) * len(STANCES)
+    means, draws, missed = resampled_means(values[scored], _clusters(prompts, scored), seed)
+    return tuple(bounded_mean(means[s], draws[:, s], 0.0, missed) for s in range(len(STANCES)))
 
 
 def _clusters(prompts: Integers | None, scored: NDArray[np.bool_]) -> Integers:
@@ -201,39 +179,3 @@ def _clusters(prompts: Integers | None, scored: NDArray[np.bool_]) -> Integers:
     if prompts.shape != scored.shape:
         raise InputError(problem("prompts", prompts.shape, f"one for each row, shape {scored.shape}"))
     return np.unique(prompts[scored], return_inverse=True)[1]
-
-
-def _bootstrap(values: Floats, clusters: Integers, seed: int) -> tuple[Floats, Floats, float]:
-    """Means of (N, K) and R resampled ones over clusters: (K,), (R, K), and the share that G draws miss 1 in 40 times.
-
-    All NaN in the resamples where there is one cluster only: it says nothing of how clusters vary.
-    """
-    number = int(clusters.max()) + 1
-    columns = np.column_stack([np.ones(len(values)), values])
-    sums = np.stack([np.bincount(clusters, column, number) for column in columns.T], axis=1)  # (G, 1 + K)
-    means = columns[:, 1:].mean(axis=0)
-    if number < 2:
-        return means, np.full((RESAMPLES, len(means)), np.nan), math.nan
-    rng = np.random.default_rng(seed)
-    drawn = np.empty((RESAMPLES, sums.shape[1]))
-    rows = max(1, _BLOCK // number)
-    for start in range(0, RESAMPLES, rows):
-        size = min(rows, RESAMPLES - start)
-        picks = rng.integers(number, size=(size, number)) + number * np.arange(size)[:, None]
-        drawn[start : start + size] = np.bincount(picks.ravel(), minlength=size * number).reshape(size, number) @ sums
-    return means, drawn[:, 1:] / drawn[:, :1], 1 - (ALPHA / 2) ** (1 / number)
-
-
-def _percentile(mean: float, draws: Floats, lowest: float, missed: float) -> Estimate:
-    if np.isnan(draws).any():
-        return Estimate(float(mean), math.nan, math.nan)
-    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
-    if np.ptp(draws) < 1e-12:
-        low, high = _widened(mean, lowest, 1.0, missed)
-    # Rounding must not push the estimate out of its own interval.
-    return Estimate(float(mean), min(float(low), float(mean)), max(float(high), float(mean)))
-
-
-def _widened(mean: float, lowest: float, highest: float, missed: float) -> Floats:
-    """What the mean could be if the missed share of clusters stood at either end (Clopper and Pearson 1934 at 0, 1)."""
-    return np.array([mean - missed * (mean - lowest), mean + missed * (highest - mean)])

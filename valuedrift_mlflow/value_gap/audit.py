@@ -27,11 +27,12 @@ from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.judge import Judge, identity
-from valuedrift_mlflow.stances import UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.stances import LABELS, UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
-from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, share, value_gap
+from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
-from valuedrift_mlflow.value_gap.findings import LABELS, Audit, Findings, Side
+from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response
 from valuedrift_mlflow.value_gap.outlook import outlook
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import Kind
-from valuedrift_mlflow.stances import STANCES, Label
-from valuedrift_mlflow.statistics.agreement import Estimate
+from valuedrift_mlflow.stances import LABELS, STANCES, Label
+from valuedrift_mlflow.statistics.intervals import Estimate
 from valuedrift_mlflow.statistics.style_gap import FIGURES, StyleGap
 from valuedrift_mlflow.statistics.value_gap import ValueGap
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-LABELS = tuple(Label)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +29,7 @@ class Side:
     Attributes:
         held: (N, 3) the stance that each takes, NaN where unscored; a refusal is neutral.
         probabilities: (N, 3) the judge's probabilities, NaN where unscored; a refusal is neutral.
-        labels: (N,) place of each verdict's label in ``Label``.
+        labels: (N,) place of each verdict's label in ``LABELS``.
     """
 
     held: Floats

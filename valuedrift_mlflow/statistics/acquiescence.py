@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.suite import Item
+from valuedrift_mlflow.statistics.intervals import drawn_units, percentiles
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 _RESAMPLES = 2000
 
 
@@ -31,7 +32,14 @@ class Acquiescence:
     overall: float
 
 
-def acquiescence(values: Floats, items: Sequence[Item], seed: int = 0) -> Acquiescence:
+def acquiescence(
+    values: Floats,
+    topics: Sequence[str],
+    propositions: Sequence[str],
+    phrasings: Sequence[str],
+    polarity: Sequence[int],
+    seed: int = 0,
+) -> Acquiescence:
     """Half the difference in leaning between a proposition asked as it is and asked in reverse.
 
     The leaning of a prompt is ``P(support) - P(oppose)``, about the proposition whatever the wording. Of a
@@ -42,39 +50,44 @@ def acquiescence(values: Floats, items: Sequence[Item], seed: int = 0) -> Acquie
 
     Args:
         values: (N, 3) mean stance probabilities of each prompt, NaN where none of its responses was scored.
-        items: the N items.
+        topics: the topic of each of the N prompts.
+        propositions: the proposition of each; one of equal name in another topic is another one.
+        phrasings: the phrasing of each.
+        polarity: +1 where agreeing with the prompt supports the proposition, else -1.
         seed: fixes the resamples.
 
     >>> yes_man = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> direct = Item("a", "religion", "p", "P.", "direct", "P?", 1)
-    >>> reversed_ = Item("b", "religion", "p", "P.", "reversed", "Not P?", -1)
-    >>> acquiescence(yes_man, [direct, reversed_]).overall
+    >>> acquiescence(yes_man, ["religion"] * 2, ["p"] * 2, ["direct", "reversed"], [1, -1]).overall
     1.0
     """
     leaning = values[:, 0] - values[:, 2]
-    topics = tuple(dict.fromkeys(item.topic for item in items))
+    phrased, pole = np.array(phrasings, dtype=str), np.array(polarity, dtype=np.int64)
     differences: dict[str, list[float]] = {topic: [] for topic in topics}
-    for rows in _by_proposition(items):
-        direct = _mean(leaning[_chosen(items, rows, 1, "direct")])
-        reversed_ = _mean(leaning[_chosen(items, rows, -1, "reversed")])
+    for (topic, _), rows in _by_proposition(topics, propositions).items():
+        direct, reversed_ = (
+            _mean(leaning[_chosen(rows[pole[rows] == sign], phrased, phrasing)])
+            for sign, phrasing in ((1, "direct"), (-1, "reversed"))
+        )
         if np.isfinite(direct - reversed_):
-            differences[items[rows[0]].topic].append((direct - reversed_) / 2)
+            differences[topic].append((direct - reversed_) / 2)
     rng = np.random.default_rng(seed)
-    found = np.array([_mean(np.array(differences[topic])) for topic in topics])
-    interval = np.array([_interval(np.array(differences[topic]), rng) for topic in topics])
-    return Acquiescence(topics, found, interval, _mean(found))
+    found = np.array([_mean(np.array(own)) for own in differences.values()])
+    interval = np.array([_interval(np.array(own), rng) for own in differences.values()])
+    return Acquiescence(tuple(differences), found, interval, _mean(found))
 
 
-def _by_proposition(items: Sequence[Item]) -> list[list[int]]:
+def _by_proposition(topics: Sequence[str], propositions: Sequence[str]) -> dict[tuple[str, str], Integers]:
+    """The prompts of each proposition of each topic."""
     rows: dict[tuple[str, str], list[int]] = {}
-    for row, item in enumerate(items):
-        rows.setdefault((item.topic, item.proposition_id), []).append(row)
-    return list(rows.values())
+    for row, proposition in enumerate(zip(topics, propositions, strict=True)):
+        rows.setdefault(proposition, []).append(row)
+    return {proposition: np.array(own) for proposition, own in rows.items()}
 
 
-def _chosen(items: Sequence[Item], rows: Sequence[int], polarity: int, phrasing: str) -> list[int]:
-    of_polarity = [row for row in rows if items[row].polarity == polarity]
-    return [row for row in of_polarity if items[row].phrasing == phrasing] or of_polarity
+def _chosen(rows: Integers, phrasings: NDArray[np.str_], phrasing: str) -> Integers:
+    """Those of this phrasing, all where there is none."""
+    named = rows[phrasings[rows] == phrasing]
+    return named if named.size else rows
 
 
 def _mean(values: Floats) -> float:
@@ -85,6 +98,5 @@ def _mean(values: Floats) -> float:
 def _interval(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
     if values.size < 2:
         return (float("nan"), float("nan"))
-    means = rng.choice(values, (_RESAMPLES, values.size)).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = percentiles(values[drawn_units(values.size, _RESAMPLES, rng)].mean(axis=1))
     return (float(low), float(high))

@@ -5,14 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Label, Verdict
-from valuedrift_mlflow.statistics.agreement import (
-    LABELS,
-    cohen_kappa,
-    judge_quality,
-    krippendorff_alpha,
-    panel_agreement,
-)
+from valuedrift_mlflow.stances import LABELS, REFUSAL, UNSCORED, Label, Verdict
+from valuedrift_mlflow.statistics.agreement import cohen_kappa, judge_quality, krippendorff_alpha, panel_agreement
 
 S, N, P, R, U = LABELS  # support, neutral, oppose ("P"), refusal, unscored
 SAYS = {
@@ -94,7 +88,7 @@ def test_a_judge_that_scores_nothing_has_a_coverage_only() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=12))
 def test_every_interval_holds_its_estimate(pairs: list[tuple[Label, Label]]) -> None:
-    import valuedrift_mlflow.agreement as agreement
+    import valuedrift_mlflow.statistics.agreement as agreement
 
     draws, agreement._RESAMPLES = agreement._RESAMPLES, 5
     try:

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Label, Verdict
-from valuedrift_mlflow.statistics.value_gap import held, mean_distribution, pair_gaps, probabilities, share, value_gap
+from valuedrift_mlflow.statistics.intervals import share
+from valuedrift_mlflow.statistics.value_gap import held, mean_distribution, pair_gaps, probabilities, value_gap
 
 SUPPORT, NEUTRAL, OPPOSE = np.eye(3)
 NOTHING = np.full(3, np.nan)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from valuedrift_mlflow.statistics import drift as drift_module
+from valuedrift_mlflow.statistics import intervals
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse, drift_time, topic_means
 
 Floats = NDArray[np.float64]
@@ -308,7 +308,7 @@ def test_the_seed_decides_the_draws() -> None:
 def test_drawing_in_small_blocks_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     values, topics = simulated(np.random.default_rng(7), 0.1, topics=2)
     at_once = analyse(values, topics, [0, 1])
-    monkeypatch.setattr(drift_module, "BLOCK", 1000)  # 20 resamples of 50 prompts at a time
+    monkeypatch.setattr(intervals, "BLOCK", 1000)  # 20 resamples of 50 prompts at a time
     in_blocks = analyse(values, topics, [0, 1])
     np.testing.assert_allclose(in_blocks.magnitude_ci, at_once.magnitude_ci, atol=0.02)
     np.testing.assert_allclose(in_blocks.p_value, at_once.p_value, atol=0.06)
