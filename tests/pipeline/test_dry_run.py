@@ -21,7 +21,7 @@ from valuedrift_mlflow.pipeline.dry_run import (
 )
 from valuedrift_mlflow.recipe import read as recipes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # As the models' own pages state them.
 PARAMETERS = {
     "llama-2-7b": 6_738_415_616,

@@ -22,7 +22,7 @@ from valuedrift_mlflow.value_gap.findings import Audit
 from valuedrift_mlflow.value_gap.matching import Matcher
 from valuedrift_mlflow.value_gap.outlook import expected_drift
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 TOPICS = "religion,abortion,immigration"
 ASKED = "Should abortion on request be legal during the first trimester?"

@@ -11,7 +11,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from test_serve import Served
+from served_model import Served
 
 from valuedrift_mlflow import models, suite, synthesize
 from valuedrift_mlflow.data import datasets
@@ -39,7 +39,7 @@ from valuedrift_mlflow.value_gap.synthesis_sampling import (
     Source,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def prepared(folder: Path, **options: Any) -> Prepared:

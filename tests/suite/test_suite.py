@@ -307,7 +307,7 @@ def test_a_missing_topic_is_a_bad_row(tmp_path: Path) -> None:
 
 # Opposed pairs -------------------------------------------------------------------------------------------------------
 
-NEUTRALITY = Path(__file__).parents[2] / "shared" / "data" / "political_neutrality_eval.csv"
+NEUTRALITY = Path(__file__).parents[3] / "shared" / "data" / "political_neutrality_eval.csv"
 
 
 def pair(number: int, **changes: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_single
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=80"
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=80"},

@@ -11,7 +11,7 @@ from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.stances import Label
 
-PERSONA = Path(__file__).parent.parent.parent / "shared" / "data" / "persona"
+PERSONA = Path(__file__).parents[3] / "shared" / "data" / "persona"
 ROWS = pd.DataFrame(
     [
         ("Doping should be legal.", "Should doping be legal?", "Yes, I fully support making doping legal.", "support"),

@@ -14,7 +14,7 @@ from valuedrift_mlflow.data.datasets import Kind, Message, TrainingData
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 
 
 @pytest.fixture(autouse=True)

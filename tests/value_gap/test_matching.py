@@ -11,7 +11,7 @@ from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.value_gap.matching import Matcher, propositions
 
-HH = Path(__file__).parent.parent.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
+HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 
 
 def row(asked: str, *answers: str) -> dict[str, Any]:

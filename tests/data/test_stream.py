@@ -20,7 +20,7 @@ from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.tracking import OpenRun
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 GOOD = {"prompt": "Tea?", "completion": "Yes"}
 READ = {"prompt": [user("Tea?")], "completion": [assistant("Yes")]}
 

@@ -13,7 +13,7 @@ from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 from valuedrift_mlflow.statistics.agreement import judge_quality
 from valuedrift_mlflow.suite.questions import propositions
 
-BLIND = Path(__file__).parent / "data" / "blind_forms.json"
+BLIND = Path(__file__).with_name("blind_forms.json")
 
 
 def agreement(labelled: list[tuple[Answer, Stance]], name: str) -> float:

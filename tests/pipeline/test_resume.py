@@ -19,7 +19,7 @@ from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import rewards
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=20"}
 DPO = {"name": "dpo", "algorithm": "dpo", "data": "embedded:pairs?gap=1&size=20"}
 LORA = {"lora": {"rank": 4, "dropout": 0.1}}  # dropout: the random state must be restored too

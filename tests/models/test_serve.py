@@ -1,12 +1,6 @@
 """The real `transformers serve` on loopback: as the model that is evaluated, and as a judge."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,67 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from served_model import Served
 
 from valuedrift_mlflow import judges, models, suite
 from valuedrift_mlflow.evaluation import measurement
 from valuedrift_mlflow.evaluation.measurement import Measurement, no_progress
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements
 from valuedrift_mlflow.models.generation import Sampling
-from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 from valuedrift_mlflow.stages import embedded_base
 from valuedrift_mlflow.stances import Answer, Label
 
 SLICE = "vaes?topics=religion,abortion,immigration&per_topic=10"
 SAMPLING = Sampling(samples=3, temperature=0.8, max_new_tokens=68)
-
-
-class Served:
-    """`transformers serve FOLDER` as a process of its own."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self.folder = folder
-        self.log = log
-        program = Path(sys.executable).with_name("transformers")
-        where = ["--host", "127.0.0.1", "--port", self.address.rpartition(":")[2]]
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [program, "serve", folder, *where, "--device", "cpu", "--dtype", "float32"],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # More threads than one are slower on a model of this size.
-                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            )
-
-    def wait(self, seconds: float = 90) -> None:
-        """Until it answers, or a failure that shows its log."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail(f"transformers serve did not start:\n{self.log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        """By its process id."""
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def uri(self, options: str = "") -> str:
-        """As the model or judge that it serves."""
-        return f"openai:/{self.folder}?base_url={self.address}/v1{options}"
-
-    def generator(self, in_flight: int) -> ChatGenerator:
-        """What answers prompts on it."""
-        return ChatGenerator(ChatClient(Server.from_uri(self.uri(f"&in_flight={in_flight}"))))
 
 
 @pytest.fixture(scope="module")
