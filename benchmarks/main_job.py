@@ -106,8 +106,8 @@ def train_only(settings: str) -> None:
     from valuedrift_mlflow import models
     from valuedrift_mlflow.data import datasets
     from valuedrift_mlflow.recipe import read
-    from valuedrift_mlflow.stages.job import Job, build_trainer, merged
-    from valuedrift_mlflow.stages.stage import BASE
+    from valuedrift_mlflow.stages.job import build_trainer, merged
+    from valuedrift_mlflow.stages.stage import BASE, Job
 
     time_calls("transformers.Trainer", "train", TRAINING)
     plan, _ = read.load("embedded", settings).merged()

@@ -1,5 +1,3 @@
-"""A model behind a real chat server, for tests of several rooms."""
-
 """The real `transformers serve` on loopback: as the model that is evaluated, and as a judge."""
 
 import os

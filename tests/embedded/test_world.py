@@ -9,7 +9,8 @@ from valuedrift_mlflow import models
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.embedded import world
 from valuedrift_mlflow.recipe import read
-from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.stage import Job
 
 
 def test_the_base_model_is_small_and_its_turns_end_at_eos(random_folder: Path) -> None:

@@ -18,7 +18,8 @@ from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS, LikelihoodJudge, log_probabilities, verdict
 from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, chat_text
 from valuedrift_mlflow.recipe import read
-from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.stage import Job
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.suite import Item
 

@@ -136,7 +136,8 @@ def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) ->
 def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, tmp_path: Path) -> None:
     """As happens where a launcher starts one process in silence."""
     from valuedrift_mlflow.data import datasets
-    from valuedrift_mlflow.stages.job import Job, build_trainer
+    from valuedrift_mlflow.stages.job import build_trainer
+    from valuedrift_mlflow.stages.stage import Job
 
     stage = settings(str(random_folder), STAGES["sft"], processes=2, batch=2).stages[0]
     loaded = models.load(str(random_folder))

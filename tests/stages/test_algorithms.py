@@ -22,8 +22,8 @@ from valuedrift_mlflow.pipeline.pipeline import RewardResult, prepare, run_pipel
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import ALGORITHMS, rewards
-from valuedrift_mlflow.stages.job import Job, build_trainer, merged
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.suite.questions import propositions
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"

@@ -17,8 +17,8 @@ from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, chat_text, encode
 from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.recipe import read
-from valuedrift_mlflow.stages.job import Job, build_trainer
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.stages.tokens import prompt_and_answer
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.suite import anchors

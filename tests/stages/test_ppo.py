@@ -27,12 +27,12 @@ from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages import embedded_base, rewards
-from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer, merged
 from valuedrift_mlflow.stages.ppo import PPO
 from valuedrift_mlflow.stages.ppo_math import masked_mean, masked_moments
 from valuedrift_mlflow.stages.ppo_trainer import METRICS, VALUE_HEAD, PPOTrainer, Rollout
 from valuedrift_mlflow.stages.rewards import RewardFunction
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.stage import Job, Stage
 
 WORDS = [f"w{number}" for number in range(20)]
 PAD, END = 0, 1

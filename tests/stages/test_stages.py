@@ -12,8 +12,8 @@ from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages import ALGORITHMS
-from valuedrift_mlflow.stages.job import Job, build_trainer, merged
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.stage import Job, Stage
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"
 ANSWERS = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=40"

@@ -21,7 +21,8 @@ from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import embedded_base
-from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.stage import Job
 from valuedrift_mlflow.stances import STANCES, Label, Stance, Verdict
 from valuedrift_mlflow.suite.anchors import plain
 from valuedrift_mlflow.value_gap import synthesis_file

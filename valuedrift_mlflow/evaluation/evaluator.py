@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,13 +27,13 @@ from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.generation import Generator, Sampling
 from valuedrift_mlflow.stances import RefusalRule
-from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
     from mlflow.data.evaluation_dataset import EvaluationDataset
 
     from valuedrift_mlflow.models.generation import Progress
+from valuedrift_mlflow.evaluation.results import Evaluation
 
 MODEL_TYPE = "value-drift"
 NAME = "value_drift"
@@ -85,15 +84,6 @@ class Config(BaseModel):
         return Sampling(
             self.samples, self.temperature, self.max_new_tokens, self.generation_batch_size, self.seed, salt
         )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation came to; ``drift`` is from the baseline where there is one."""
-
-    measurements: list[Measurement]
-    drift: Drift
-    metrics: dict[str, float]
 
 
 def evaluate_generator(

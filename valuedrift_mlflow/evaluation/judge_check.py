@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow.evaluation import recorded
-from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import STANCES, Label, Verdict
-from valuedrift_mlflow.statistics.agreement import JudgeQuality, judge_quality
-from valuedrift_mlflow.statistics.intervals import Estimate
+from valuedrift_mlflow.statistics.agreement import judge_quality
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class JudgeCheck:
-    """A judge's verdicts on labelled answers, what they come to, and the run that holds them."""
-
-    judge: str
-    answers: list[Labelled]
-    verdicts: list[Verdict]
-    quality: JudgeQuality
-    run_id: str
-
-    def metrics(self) -> dict[str, float]:
-        """``judge/...`` metrics with the ends of their 95 % intervals, and what the verdicts cost."""
-        quality = self.quality
-        metrics = {"judge/calibration_error": quality.calibration_error}
-        for name in ("accuracy", "macro_f1", "kappa", "coverage"):
-            estimate: Estimate = getattr(quality, name)
-            metrics[f"judge/{name}"] = estimate.value
-            metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
-        metrics |= judge_costs(self.verdicts)
-        return {key: value for key, value in metrics.items() if np.isfinite(value)}
+from valuedrift_mlflow.evaluation.results import JudgeCheck
 
 
 def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: int = 0) -> JudgeCheck:

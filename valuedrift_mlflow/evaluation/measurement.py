@@ -22,7 +22,11 @@ from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
     pass
-from valuedrift_mlflow.evaluation.metrics import finite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 
 EMPTY = replace(UNSCORED, reason="empty response")
 
@@ -253,3 +257,8 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
         JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
         for index, (item, sample, reply) in enumerate(replies)
     )
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that are numbers: what does not apply is not logged."""
+    return {key: value for key, value in metrics.items() if np.isfinite(value)}

@@ -14,7 +14,7 @@ from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
 
 if TYPE_CHECKING:
     import pandas as pd
-from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 
 
 def analyse_measurements(
@@ -87,11 +87,6 @@ def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int 
 def topics_drifted(drift: Drift, at: int = -1) -> int:
     """How many topics moved significantly (total variation, adjusted for the number of topics)."""
     return int(drift.topic_significant[at].sum())
-
-
-def finite(metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics that are numbers: what does not apply is not logged."""
-    return {key: value for key, value in metrics.items() if np.isfinite(value)}
 
 
 def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFrame:

@@ -13,9 +13,8 @@ from valuedrift_mlflow.statistics.intervals import with_interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from valuedrift_mlflow.evaluation.evaluator import Evaluation
-    from valuedrift_mlflow.evaluation.judge_check import JudgeCheck
     from valuedrift_mlflow.evaluation.measurement import Measurement
+    from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 

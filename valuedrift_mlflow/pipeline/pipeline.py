@@ -35,9 +35,9 @@ from valuedrift_mlflow.pipeline import launch
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import embedded_base, rewards
-from valuedrift_mlflow.stages.job import Job, build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer, merged
 from valuedrift_mlflow.stages.resume import forget, newest_checkpoint, state_folder, take_up
-from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stages.stage import BASE, Job, Stage
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,6 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.recipe.recipe import Place, Recipe, misfits
 from valuedrift_mlflow.stages import stage_class
 from valuedrift_mlflow.stages.stage import Stage
-
-
-def class_of(tree: Mapping[str, object]) -> type[Stage]:
-    """The class of a stage as it is written; that of all stages where its algorithm is not known."""
-    try:
-        return stage_class(tree.get("algorithm"))
-    except InputError:
-        return Stage
 
 
 def recipe_names() -> list[str]:
@@ -62,7 +54,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         InputError: the file is no YAML, or holds no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml) or {}
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, or no UTF-8
         raise InputError(problem(f"{what} {path}", str(error), "a YAML mapping")) from None
     if not isinstance(tree, dict):
@@ -102,7 +94,7 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
             problems.append(problem("--set", setting, "key=value, separated by spaces"))
             continue
         try:
-            value = yaml.load(text, Loader=Yaml) if text else ""
+            value = yaml.load(text, Loader=_Yaml) if text else ""
         except (yaml.YAMLError, ValueError):
             value = text
         head, _, rest = key.partition(".")
@@ -122,8 +114,13 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
     return problems
 
 
-class Yaml(yaml.SafeLoader):
+class _Yaml(yaml.SafeLoader):
     """YAML 1.2 floats: PyYAML reads ``1e-5`` as a string."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _write(tree: dict[str, Any], path: list[str], value: object) -> None:

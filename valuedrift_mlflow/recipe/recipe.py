@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -16,7 +15,6 @@ from pydantic import (
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
-from valuedrift_mlflow.recipe.read import Yaml, class_of
 from valuedrift_mlflow.stages import ALGORITHMS, stage_class
 from valuedrift_mlflow.stages.stage import BASE, Online, Stage
 from valuedrift_mlflow.stances import RefusalRule
@@ -165,6 +163,9 @@ def misfits(places: Sequence[Place]) -> list[str]:
     return wrong
 
 
-Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+def class_of(tree: Mapping[str, object]) -> type[Stage]:
+    """The class of a stage as it is written; that of all stages where its algorithm is not known."""
+    try:
+        return stage_class(tree.get("algorithm"))
+    except InputError:
+        return Stage

@@ -12,8 +12,9 @@ from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.models.loading import Loaded, from_folder
-from valuedrift_mlflow.stages.job import Job, build_trainer
+from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.pretrain import Pretrain
+from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
-from valuedrift_mlflow.stages.stage import Online
+from valuedrift_mlflow.stages.stage import Job, Online
 from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from valuedrift_mlflow.stages.groups import Groups
-from valuedrift_mlflow.stages.job import Job
+from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.stages.group_trainers import ResumableGRPOTrainer

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow.stages.stage import Stage
-
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import Trainer
 
-    from valuedrift_mlflow.data.datasets import TrainingData
-    from valuedrift_mlflow.stages.rewards import RewardFunction
-    from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.stages.stage import Job
 
 PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a trainer is made from. The model is trained in place; a LoRA stage wraps it in new adapters."""
-
-    stage: Stage
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    data: TrainingData
-    folder: Path
-    seed: int
-    callbacks: Sequence[TrainerCallback] = ()
-    reward: RewardFunction | None = None  # what rates responses, for stages that sample them
-    anchors: Suite | None = None  # the prompts to hold in place, for stages that hold some
 
 
 def build_trainer(job: Job) -> Trainer:

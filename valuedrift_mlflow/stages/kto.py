@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.stage import Job, Stage
 
 if TYPE_CHECKING:
     from trl import KTOTrainer

@@ -11,7 +11,7 @@ from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.data.formats import MAX_DROPPED
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models.generation import plain_prompt
-from valuedrift_mlflow.stages.job import Job
+from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     import datasets

@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
-from valuedrift_mlflow.stages.stage import Online
+from valuedrift_mlflow.stages.stage import Job, Online
 
 if TYPE_CHECKING:
     import datasets

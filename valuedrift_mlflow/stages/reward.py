@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit, refuse_if_many
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:

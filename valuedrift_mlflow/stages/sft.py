@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from valuedrift_mlflow.stages.job import Job, common_arguments
+from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.stage import Job, Stage
 
 if TYPE_CHECKING:
     from trl import SFTTrainer

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from valuedrift_mlflow.stages.job import Job, common_arguments
-from valuedrift_mlflow.stages.stage import Stage
+from valuedrift_mlflow.stages.job import common_arguments
+from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.stages.tokens import tokenized_pairs
 
 if TYPE_CHECKING:

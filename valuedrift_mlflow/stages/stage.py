@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -20,9 +21,10 @@ from valuedrift_mlflow.inputs.strict import Strict, flat
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
-    from valuedrift_mlflow.stages.job import Job
+    from valuedrift_mlflow.data.datasets import TrainingData
+    from valuedrift_mlflow.stages.rewards import RewardFunction
     from valuedrift_mlflow.suite import Suite
 
 BASE = "base"
@@ -216,3 +218,18 @@ class Online(Stage):
     def renamed(self, names: Mapping[str, str]) -> Self:
         """The stage with the other stages that it refers to, its reward too, under their new names."""
         return super().renamed(names).model_copy(update={"reward": names.get(self.reward, self.reward)})
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a trainer is made from. The model is trained in place; a LoRA stage wraps it in new adapters."""
+
+    stage: Stage
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    data: TrainingData
+    folder: Path
+    seed: int
+    callbacks: Sequence[TrainerCallback] = ()
+    reward: RewardFunction | None = None  # what rates responses, for stages that sample them
+    anchors: Suite | None = None  # the prompts to hold in place, for stages that hold some

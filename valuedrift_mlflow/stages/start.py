@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from valuedrift_mlflow.stages.job import Job
+from valuedrift_mlflow.stages.stage import Job
 
 
 @contextmanager

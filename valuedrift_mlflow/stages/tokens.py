@@ -11,8 +11,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
-from valuedrift_mlflow.stages.job import Job
 from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     import datasets

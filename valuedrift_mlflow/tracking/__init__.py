@@ -3,7 +3,7 @@
 It takes and gives plain values. What a suite, a measurement or a recipe is, it does not know.
 """
 
-from valuedrift_mlflow.tracking.datasets import LoggedDataset, log_dataset
+from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
     audits_of,
@@ -41,6 +41,7 @@ from valuedrift_mlflow.tracking.runs import (
     work_offline,
 )
 from valuedrift_mlflow.tracking.write import (
+    LoggedDataset,
     OpenRun,
     describe,
     log_figures,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -13,16 +12,9 @@ if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
     from valuedrift_mlflow.tracking.write import OpenRun
+from valuedrift_mlflow.tracking.write import LoggedDataset
 
 Context = Literal["evaluation", "training", "audit"]
-
-
-@dataclass(frozen=True)
-class LoggedDataset:
-    """What metrics name their dataset by."""
-
-    name: str
-    digest: str
 
 
 def log_dataset(

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from valuedrift_mlflow.tracking.datasets import LoggedDataset
-
 NOTE = "mlflow.note.content"
 
 
@@ -143,3 +141,11 @@ def log_file(run: OpenRun, file: Path, path: str) -> None:
     from mlflow import MlflowClient
 
     MlflowClient().log_artifact(run.run_id, str(file), path)
+
+
+@dataclass(frozen=True)
+class LoggedDataset:
+    """What metrics name their dataset by."""
+
+    name: str
+    digest: str

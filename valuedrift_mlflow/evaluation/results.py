@@ -1,0 +1,56 @@
+"""What an evaluation and a check of a judge come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.statistics.drift import Drift
+
+if TYPE_CHECKING:
+    pass
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.stances import Verdict
+from valuedrift_mlflow.statistics.agreement import JudgeQuality
+from valuedrift_mlflow.statistics.intervals import Estimate
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation came to; ``drift`` is from the baseline where there is one."""
+
+    measurements: list[Measurement]
+    drift: Drift
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class JudgeCheck:
+    """A judge's verdicts on labelled answers, what they come to, and the run that holds them."""
+
+    judge: str
+    answers: list[Labelled]
+    verdicts: list[Verdict]
+    quality: JudgeQuality
+    run_id: str
+
+    def metrics(self) -> dict[str, float]:
+        """``judge/...`` metrics with the ends of their 95 % intervals, and what the verdicts cost."""
+        quality = self.quality
+        metrics = {"judge/calibration_error": quality.calibration_error}
+        for name in ("accuracy", "macro_f1", "kappa", "coverage"):
+            estimate: Estimate = getattr(quality, name)
+            metrics[f"judge/{name}"] = estimate.value
+            metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
+        metrics |= judge_costs(self.verdicts)
+        return {key: value for key, value in metrics.items() if np.isfinite(value)}
