@@ -43,14 +43,15 @@ TIMED = (
     ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
-    ("valuedrift_mlflow.report.report", "stage_figures pipeline_figures html", FIGURES),
+    ("valuedrift_mlflow.report.plots", "stage_figures", FIGURES),
+    ("valuedrift_mlflow.pipeline.pipeline", "pipeline_figures html", FIGURES),
     ("transformers.Trainer", "train", TRAINING),
     ("valuedrift_mlflow.evaluation.measurement", "measure", "evaluation: answers and verdicts"),
     ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),
     ("valuedrift_mlflow.models.reference", "reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
-    ("valuedrift_mlflow.pipeline.pipeline", "prepare", LOADING),
+    ("valuedrift_mlflow.pipeline.plan", "prepare", LOADING),
 )
 # The sitecustomize.py of the job's processes: Python runs it before their own first line.
 HOOK = "import sys\nif 'entrypoints.main' in sys.orig_argv:\n    import main_job\n    main_job.time_the_job()\n"

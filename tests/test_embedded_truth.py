@@ -6,7 +6,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.pipeline.report import judge_agreement
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display

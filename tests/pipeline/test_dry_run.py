@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline import ablation
+from valuedrift_mlflow.pipeline import design
 from valuedrift_mlflow.pipeline.dry_run import (
     DryRun,
     StagePlan,
@@ -203,7 +203,7 @@ def test_adapters_need_layers_that_the_model_has() -> None:
 
 def test_an_ablation_is_counted() -> None:
     settings = recipes.load("ablate", "suite=vaes?per_topic=1 samples=2")
-    plan = ablation.prepare(settings, "ablate", ablation.DESIGNS["algorithms"], "algorithms", read)
+    plan = design.prepare(settings, "ablate", design.DESIGNS["algorithms"], "algorithms", read)
     counted, responses, *_ = ablation_lines(plan)
     # SFT once, a reward model for each of 3 gaps x 3 seeds; 8 algorithms x 3 gaps x 3 seeds.
     assert "72 cells, 82 trainings (10 of them shared or needed by others)" in counted

@@ -17,8 +17,9 @@ from mlflow.entities import Run
 from valuedrift_mlflow import models
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline import launch
-from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_single_stage
+from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.pipeline.pipeline import run_single_stage
+from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 
@@ -144,7 +145,7 @@ def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, t
     rows = datasets.load(stage.data, "sft")
     trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0))
     with pytest.raises(RuntimeError, match=r"trained in 1 processes, but launch\.processes is 2"):
-        launch.check_processes(stage, trainer)
+        processes.check_processes(stage, trainer)
 
 
 def test_an_entry_point_inside_torchrun_is_refused(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,26 +167,26 @@ def test_the_checksum_sees_any_change_of_any_weight() -> None:
         return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(3, 2))
 
     first, second = model(), model()
-    assert launch.checksum(first) == launch.checksum(second)
+    assert processes.checksum(first) == processes.checksum(second)
     with torch.no_grad():
         second[1].bias[0] = torch.nextafter(second[1].bias[0], torch.tensor(9.0))
-    assert launch.checksum(first) != launch.checksum(second)
+    assert processes.checksum(first) != processes.checksum(second)
     swapped = torch.nn.Sequential(first[1], first[0])
-    assert launch.checksum(swapped) != launch.checksum(first)
+    assert processes.checksum(swapped) != processes.checksum(first)
 
 
 DIFFERENT = """
 import torch, torch.distributed as dist
-from valuedrift_mlflow import launch
+from valuedrift_mlflow.pipeline import processes
 dist.init_process_group("gloo")
 model = torch.nn.Linear(2, 2)
 with torch.no_grad():
     model.weight.fill_(1.0), model.bias.fill_(0.0)
-launch.check_equal_weights(model)
+processes.check_equal_weights(model)
 with torch.no_grad():
     model.weight.fill_(1.0 + dist.get_rank())
 try:
-    launch.check_equal_weights(model)
+    processes.check_equal_weights(model)
 except RuntimeError as error:
     print(error)
 dist.destroy_process_group()
@@ -208,9 +209,10 @@ SPLIT = """
 import sys
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from valuedrift_mlflow import launch, recipe
+from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.recipe import read
 stage = read.load(sys.argv[1]).stages[0]
-model = launch.load_sharded(stage, sys.argv[2]).model
+model = processes.load_sharded(stage, sys.argv[2]).model
 parts = [(isinstance(w, DTensor), w.to_local().numel(), w.numel()) for w in model.parameters()]
 print(all(split for split, _, _ in parts), sum(own for _, own, _ in parts) * 2 == sum(whole for _, _, whole in parts))
 dist.barrier()

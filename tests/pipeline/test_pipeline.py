@@ -12,7 +12,8 @@ from valuedrift_mlflow import models
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline.pipeline import StageResult, prepare, run_pipeline
+from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.pipeline.report import pipeline_figures
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
@@ -114,7 +115,7 @@ def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[Stag
     assert {"summary/sft/drift_overall", "summary/sft/topics_drifted", "summary/dpo/drift_overall"} <= set(
         parent.data.metrics
     )
-    assert artifacts(parent) == {"figures", "html"}
+    assert artifacts(parent) == {"figures", "report.html"}
     assert artifacts(parent, "figures") == {
         "figures/overall.png",
         "figures/stance_trajectories.png",
@@ -198,7 +199,7 @@ def test_the_report_escapes_what_models_write(store: Path, base: str, monkeypatc
     monkeypatch.setattr(TransformersGenerator, "generate", hostile)
     run_pipeline(prepare(tiny(base, SFT_AND_DPO[:1]), "tiny"), Display())
     run_id = runs_by_stage()["pipeline"].info.run_id
-    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/html")).read_text()
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in report
     assert "<script" not in report
     assert 'src="data:image/png;base64,' in report

@@ -14,7 +14,8 @@ from mlflow.entities import Run
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline.pipeline import Plan, RewardResult, StageResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.pipeline import run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, prepare
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import rewards

@@ -18,7 +18,8 @@ from valuedrift_mlflow.embedded.rewards import opposes
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.pipeline.pipeline import RewardResult, prepare, run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.pipeline import run_pipeline, run_single_stage
+from valuedrift_mlflow.pipeline.plan import RewardResult, prepare
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import ALGORITHMS, rewards

@@ -15,7 +15,7 @@ from valuedrift_mlflow.evaluation.metrics import analyse_measurements
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.likelihood import BEGINNING, OPENINGS
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, chat_text, encode
-from valuedrift_mlflow.pipeline import pipeline
+from valuedrift_mlflow.pipeline.plan import prepare
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.stage import Job, Stage
@@ -205,11 +205,11 @@ def test_without_weight_it_is_dpo(random_folder: Path, tmp_path: Path) -> None:
 def test_a_plan_has_the_anchors_and_checks_them_against_what_it_measures() -> None:
     measured = {"suite": "vaes?topics=religion&per_topic=10"}
     tree = {"name": "hold", "algorithm": "anchored_dpo", **FEW, **ANCHORED}
-    plan = pipeline.prepare(read.validate(measured | {"stages": [tree]}), "own")
+    plan = prepare(read.validate(measured | {"stages": [tree]}), "own")
     assert plan.anchors == {"hold": anchors.load("embedded:anchors", [TOPIC])}
     stages = [tree | {"anchors": "vaes?per_topic=2"}]
     with pytest.raises(InputError, match=r"anchors vaes.per_topic=2 item religion"):
-        pipeline.prepare(read.validate(measured | {"stages": stages}), "own")
+        prepare(read.validate(measured | {"stages": stages}), "own")
 
 
 def test_every_anchor_has_its_turn_and_draws_follow_the_seed(random_folder: Path, tmp_path: Path) -> None:

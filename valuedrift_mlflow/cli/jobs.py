@@ -29,27 +29,23 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
-    from valuedrift_mlflow.pipeline.pipeline import SUMMARY_COLUMNS, prepare, run_pipeline, summary_rows
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe)
         return
-    display = Display()
-    results = run_pipeline(prepare(recipe, arguments.recipe), display, arguments.resume or None)
+    display, plan = Display(), prepare(recipe, arguments.recipe)
+    from valuedrift_mlflow.pipeline.pipeline import run_pipeline  # heavy: only once the recipe is found good
+
+    results = run_pipeline(plan, display, arguments.resume or None)
     display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
     display.line(how_to_open())
 
 
 def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """A recipe's single stage as a run of its own."""
-    from valuedrift_mlflow.pipeline.pipeline import (
-        SUMMARY_COLUMNS,
-        RewardResult,
-        prepare,
-        run_single_stage,
-        summary_rows,
-    )
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, RewardResult, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if [stage.algorithm for stage in recipe.stages] != [own.name]:
@@ -64,8 +60,10 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe, alone=True)
         return
-    display = Display()
-    result = run_single_stage(prepare(recipe, arguments.recipe), display, getattr(arguments, "resume", "") or None)
+    display, plan = Display(), prepare(recipe, arguments.recipe)
+    from valuedrift_mlflow.pipeline.pipeline import run_single_stage  # heavy: only once the recipe is found good
+
+    result = run_single_stage(plan, display, getattr(arguments, "resume", "") or None)
     if isinstance(result, RewardResult):
         display.line(f"The reward model: {result.model_uri}")
     else:
@@ -135,17 +133,18 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
     from valuedrift_mlflow.pipeline import ablation, dry_run
     from valuedrift_mlflow.pipeline.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
+    from valuedrift_mlflow.pipeline.design import load_design, prepare
     from valuedrift_mlflow.report.display import Display
 
     source = arguments.design or "algorithms"
-    design, display = ablation.load_design(source), Display()
+    design, display = load_design(source), Display()
     if arguments.dry_run:
-        planned = ablation.prepare(recipe, arguments.recipe, design, source, dry_run.read)
+        planned = prepare(recipe, arguments.recipe, design, source, dry_run.read)
         dry_run.show(dry_run.dry_run(recipe, arguments.recipe), display)
         for line in dry_run.ablation_lines(planned):
             display.line(line)
         return
-    plan = ablation.prepare(recipe, arguments.recipe, design, source)
+    plan = prepare(recipe, arguments.recipe, design, source)
     try:
         rows = ablation.run_ablation(plan, display, arguments.resume or None)
     except ablation.CellsFailed as failure:

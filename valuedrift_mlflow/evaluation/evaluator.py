@@ -166,7 +166,7 @@ def _logged(
         tracking.log_table(run, table, f"{name}.json")
         artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run.run_id}/{name}.json", content=table.to_dict("list"))
     tracking.log_figures(run, evaluation_figures(evaluation.drift, compared=len(evaluation.measurements) > 1))
-    tracking.log_text(run, evaluation_html(evaluation, subject, baseline), "html")
+    tracking.log_text(run, evaluation_html(evaluation, subject, baseline), "report.html")
     return EvaluationResult(evaluation.metrics, artifacts, run.run_id)
 
 

@@ -1,4 +1,4 @@
-"""Ablations: trainings that differ in one thing each, from shared checkpoints, under one parent run.
+"""Ablations: every cell of a design as a nested run; then tables, figure and report on all of them.
 
 A *design* says what is crossed: stages of a recipe (one prototype for each algorithm), axes (recipe keys with a list of
 values, their *doses*) and seeds; or that stages are left out, one at a time and in combination. A *cell* is one such
@@ -8,28 +8,17 @@ checkpoint, and the model they start from is measured once for all of them.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuedrift_mlflow import tracking
-from valuedrift_mlflow.data import datasets
-from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
-from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
-from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.pipeline.cells import (
-    Dose,
     Row,
     cell_name,
     cells_table,
@@ -38,377 +27,14 @@ from valuedrift_mlflow.pipeline.cells import (
     summarise,
     summary_table,
 )
-from valuedrift_mlflow.pipeline.pipeline import Plan, Read, RewardResult, StageResult
-from valuedrift_mlflow.recipe.read import read_yaml, validate
+from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
+from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
+from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display
-from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stages.stage import BASE
 from valuedrift_mlflow.stances import Label
-from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import EarlierRun
-
-_TEXT_LABEL = 24  # characters of a value that still names itself in a figure
-
-
-class Design(BaseModel):
-    """What an ablation crosses."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    cells: list[str] = Field(
-        default_factory=list,
-        description="stages that are compared, by name or algorithm; every stage that no other one needs if not given",
-    )
-    axes: dict[str, list[Any] | dict[str, Any]] = Field(
-        default_factory=dict,
-        description="recipe key: its values, or names and values. `KEY` is a key of the compared stages, `STAGE.KEY` "
-        "of one stage or algorithm, `data?OPTION` an option of their data's URI; keys of the recipe itself work too",
-    )
-    leave_out: bool = Field(False, description="leave stages out, one at a time and in combination")
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="seeds of training and sampling, one run each")
-
-
-DESIGNS = {
-    "algorithms": Design(axes={"data?gap": [0, 0.5, 1]}),
-    "beta": Design(cells=["ppo"], axes={"beta": [0.01, 0.1, 1.0]}),
-    "data": Design(
-        cells=["dpo"],
-        axes={
-            "data": {
-                "style alone": "embedded:pairs?gap=0&size=1000&seed=2",
-                "oppose": "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2",
-                "support": "embedded:pairs?gap=1&chosen=support&rejected=oppose&size=1000&seed=2",
-            }
-        },
-    ),
-    "stages": Design(leave_out=True),
-}
-
-
-def load_design(source: str) -> Design:
-    """A design by name or from a YAML file.
-
-    Raises:
-        InputError: an unknown name, a file that cannot be read, unknown keys, seeds that repeat.
-    """
-    if source in DESIGNS:
-        return DESIGNS[source]
-    if not source.endswith((".yaml", ".yml")) or not Path(source).is_file():
-        raise InputError(problem("design", source, ", ".join(DESIGNS) + ", or a YAML file"))
-    try:
-        design = Design.model_validate(read_yaml(Path(source), "design"))
-    except ValidationError as error:
-        keys = ", ".join(Design.model_fields)
-        raise InputError(
-            [
-                problem(f"design {source}: {'.'.join(map(str, entry['loc']))}", entry["input"], keys, entry["msg"])
-                for entry in error.errors(include_url=False)
-            ]
-        ) from None
-    wrong = [
-        problem(f"design {source}: axes.{key}", values, "at least one value, each once")
-        for key, values in design.axes.items()
-        if not values or len({dose.label for dose in _doses(key, values)}) < len(values)
-    ]
-    if len(set(design.seeds)) < len(design.seeds) or min(design.seeds) < 0:
-        wrong.append(problem(f"design {source}: seeds", design.seeds, "whole numbers of at least 0, each once"))
-    if "seed" in design.axes:
-        wrong.append(problem(f"design {source}: axes", "seed", "other keys", "list the seeds under seeds"))
-    if wrong:
-        raise InputError(wrong)
-    return design
-
-
-def _doses(key: str, values: list[Any] | dict[str, Any]) -> list[Dose]:
-    axis = re.split(r"[.?]", key)[-1]
-    if isinstance(values, dict):
-        return [Dose(key, axis, value, str(name)) for name, value in values.items()]
-    return [Dose(key, axis, value, _label(value, number)) for number, value in enumerate(values, start=1)]
-
-
-def _label(value: Any, number: int) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _TEXT_LABEL else str(number)
-
-
-# Cells ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a stage: with which settings, from which other training, and on which plan."""
-
-    name: str
-    stage: Stage  # under the training's own name, with its seed
-    plan: Plan
-    origin: Plan  # the whole recipe's, with the recipe's seed: that of the base model
-    start: Training | None  # None: the base model
-    reward: Training | None
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A recipe with one dose of every axis, and a seed."""
-
-    plan: Plan
-    doses: tuple[Dose, ...]
-    touched: Mapping[str, list[Dose]]  # the doses that change each stage; those of ``base`` change all
-    seed: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One choice of the design, and the training that shows what it comes to."""
-
-    series: str  # the stage, or with stages left out the stages that are left
-    doses: tuple[Dose, ...]
-    seed: int
-    training: Training
-
-    @property
-    def name(self) -> str:
-        """The cell in words: ``dpo, gap 0.5, seed 1``."""
-        return cell_name(self.series, self.doses, self.seed)
-
-
-@dataclass
-class Ablation:
-    """A design whose every cell has been found good."""
-
-    recipe: Recipe
-    source: str
-    design: Design
-    design_source: str
-    cells: list[Cell]
-    notes: list[str]
-
-    def trainings(self) -> list[Training]:
-        """Every training that the cells need, in an order in which they can be run."""
-        found: dict[str, Training] = {}
-
-        def add(training: Training | None) -> None:
-            if training is not None and training.name not in found:
-                add(training.start)
-                add(training.reward)
-                found[training.name] = training
-
-        for cell in self.cells:
-            add(cell.training)
-        return list(found.values())
-
-    @property
-    def from_base(self) -> bool:
-        """Whether drift is measured from the base model, not from the model that the compared stage starts from."""
-        return self.design.leave_out
-
-
-def prepare(recipe: Recipe, source: str, design: Design, design_source: str, read: Read = datasets.load) -> Ablation:
-    """Check everything that can be checked before any computing, and read the data of every cell with ``read``.
-
-    Raises:
-        InputError: all problems at once.
-    """
-    return _Preparation(recipe, source, design, read).ablation(design_source)
-
-
-class _Preparation:
-    """Makes the cells of a design; data, suites and judges that cells share are loaded once."""
-
-    def __init__(self, recipe: Recipe, source: str, design: Design, read: Read) -> None:
-        self.source = source
-        self.design = design
-        self.read = read
-        self.first = pipeline.prepare(recipe, source, read)
-        self.recipe = self.first.recipe
-        self.tree = self.recipe.model_dump(by_alias=True)
-        self.names = [stage.name for stage in self.recipe.stages]
-        self.plans = {self._own(self.recipe): self.first}
-        self.data: dict[str, TrainingData] = {
-            self._data_key(stage): self.first.data[stage.name] for stage in self.recipe.stages
-        }
-        self.trainings: dict[tuple[str, ...], Training] = {}
-
-    def ablation(self, design_source: str) -> Ablation:
-        compared = self._compared()
-        cells: list[Cell] = []
-        with collecting() as problems:
-            for doses in itertools.product(*(_doses(key, values) for key, values in self.design.axes.items())):
-                cells += problems.attempt(self._cells, doses, compared) or []
-        return Ablation(self.recipe, self.source, self.design, design_source, cells, self.first.notes)
-
-    def _cells(self, doses: tuple[Dose, ...], compared: Sequence[str]) -> list[Cell]:
-        """The cells of one dose of every axis: each compared chain of stages with each seed."""
-        variant, touched = self._variant(doses, compared)
-        plan = self._plan(variant)
-        cells: list[Cell] = []
-        for (chain, series), seed in itertools.product(self._chains(variant, compared), self.design.seeds):
-            training = self._training(_Choice(plan, doses, touched, seed), chain, compared=True)
-            assert training is not None  # a chain has at least one stage
-            cells.append(Cell(series, doses, seed, training))
-        return cells
-
-    def _compared(self) -> list[str]:
-        """Names of the stages that the design compares."""
-        if not self.recipe.stages:
-            raise InputError(problem("recipe.stages", "no stage", "at least one stage"))
-        needed = {name for stage in self.recipe.stages for name in (stage.start, stage.rated_by)}
-        if not self.design.cells:
-            return [s.name for s in self.recipe.stages if s.name not in needed and s.trains == "policy"]
-        found: list[str] = []
-        wrong: list[str] = []
-        for cell in self.design.cells:
-            matching = [s.name for s in self.recipe.stages if s.name == cell] or [
-                s.name for s in self.recipe.stages if s.algorithm == cell
-            ]
-            found += matching
-            if not matching:
-                wrong.append(problem("design.cells", cell, ", ".join(self.names)))
-        if wrong:
-            raise InputError(wrong)
-        return list(dict.fromkeys(found))
-
-    def _variant(self, doses: Sequence[Dose], compared: Sequence[str]) -> tuple[Recipe, dict[str, list[Dose]]]:
-        """The recipe with these doses, and which doses touch each of its stages (``base`` for all of them)."""
-        tree = json.loads(json.dumps(self.tree))
-        touched: dict[str, list[Dose]] = {}
-        for dose in doses:
-            for name in self._addressed(dose, compared):
-                target = tree if name == BASE else next(s for s in tree["stages"] if s["name"] == name)
-                _write(target, dose.key.removeprefix(f"{self._head(dose)}."), dose.value)
-                touched.setdefault(name, []).append(dose)
-        return validate(tree), touched
-
-    def _head(self, dose: Dose) -> str:
-        """The stage or algorithm that a key names; empty for a key of the recipe or of all compared stages."""
-        head = re.split(r"[.?]", dose.key)[0]
-        return head if head in self.names or head in {stage.algorithm for stage in self.recipe.stages} else ""
-
-    def _addressed(self, dose: Dose, compared: Sequence[str]) -> list[str]:
-        """The stages that an axis changes; ``base`` stands for the recipe's own keys, which change everything."""
-        key = dose.key
-        stages = {stage.name: stage for stage in self.recipe.stages}
-        if head := self._head(dose):
-            key = key.removeprefix(f"{head}.")
-            names = [head] if head in stages else [name for name, s in stages.items() if s.algorithm == head]
-        elif re.split(r"[.?]", key)[0] in Recipe.model_fields:
-            return [BASE]
-        else:
-            names = list(compared)
-            if key.startswith("data"):  # the reward model of a stage is part of what its data does
-                names += [reward for name in compared if (reward := stages[name].rated_by) in stages]
-        if "?" in key:
-            option = key.partition("?")[2]
-            names = [name for name in names if option in split_options(stages[name].data.uri)[1]]
-        if not names:
-            raise InputError(problem("design.axes", dose.key, "a key that a compared stage of the recipe has"))
-        return list(dict.fromkeys(names))
-
-    def _plan(self, variant: Recipe) -> Plan:
-        """The plan of a variant; suite, judge and data are those of an earlier variant where they are the same."""
-        known = self.plans.get(self._own(variant))
-        if known is None:
-            known = self.plans[self._own(variant)] = pipeline.prepare(variant.model_copy(update={"stages": []}), "")
-        anchors: dict[str, Suite | None] = {}
-        with collecting() as problems:
-            for stage in variant.stages:
-                anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
-        data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
-        return Plan(variant, self.source, known.suite, known.judge, data, anchors)
-
-    def _read(self, stage: Stage, suite: Suite) -> Suite | None:
-        """Read the data of a stage, where an earlier variant has not read the same, and give its anchors."""
-        key = self._data_key(stage)
-        if key not in self.data:
-            self.data[key] = self.read(stage.data, stage.kind, stage.algorithm)
-        return stage.load_anchors(self.data[key].stance_mix, [suite])
-
-    def _own(self, recipe: Recipe) -> str:
-        return recipe.model_dump_json(exclude={"stages"})
-
-    def _data_key(self, stage: Stage) -> str:
-        return f"{stage.kind} {stage.data.model_dump_json()}"
-
-    def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
-        """The stages that lead to each cell, and the cell's series."""
-        seen: set[tuple[str, ...]] = set()
-        for name in compared:
-            chain = _lineage(recipe, name)
-            if not self.design.leave_out:
-                yield chain, name
-                continue
-            for size in range(len(chain), 0, -1):
-                for left in itertools.combinations(chain, size):
-                    names = tuple(stage.name for stage in left)
-                    if names not in seen:
-                        seen.add(names)
-                        yield list(left), " → ".join(names)
-
-    def _training(self, choice: _Choice, chain: Sequence[Stage], *, compared: bool) -> Training | None:
-        """The training at the end of a chain of stages; None for the base.
-
-        It has the seed of its cell where the design compares or changes it, else the recipe's: then cells share it.
-        """
-        if not chain:
-            return None
-        stage, names = chain[-1], [stage.name for stage in chain]
-        lineage = _lineage(choice.plan.recipe, stage.rated_by)
-        if self.design.leave_out:
-            lineage = [other for other in lineage if other.name in names or other.trains == "reward"]
-        start = self._training(choice, chain[:-1], compared=False)
-        reward = self._training(choice, lineage, compared=False)
-        concerned = {BASE, *names, *(other.name for other in lineage)}
-        own = [dose for dose in choice.doses if any(dose in choice.touched.get(name, []) for name in concerned)]
-        seed = choice.seed if compared or own or self.design.leave_out else None
-        key = (*names, *(dose.key + dose.label for dose in own), str(seed))
-        if key not in self.trainings:
-            words = ["-".join(names) if self.design.leave_out else stage.name]
-            words += [f"{dose.axis}{'-' if dose.number is None else ''}{dose.label}" for dose in own]
-            words += [] if seed is None else [f"seed{seed}"]
-            name = self._unique(re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-"))
-            settings: dict[str, Any] = {"name": name, "start": start.name if start else BASE}
-            settings |= {"reward": reward.name} if reward else {}
-            settings |= {} if seed is None else {"seed": seed}
-            renamed, plan = stage.model_copy(update=settings), choice.plan
-            before = [s for needed in (start, reward) if needed for s in needed.plan.recipe.stages]
-            stages = [*{s.name: s for s in before}.values(), renamed]
-            recipe = plan.recipe.model_copy(update={"stages": stages} | ({} if seed is None else {"seed": seed}))
-            data, anchors = {name: plan.data[stage.name]}, {name: plan.anchors[stage.name]}
-            own_plan = replace(plan, recipe=recipe, data=data, anchors=anchors, notes=[])
-            self.trainings[key] = Training(name, renamed, own_plan, plan, start, reward)
-        return self.trainings[key]
-
-    def _unique(self, name: str) -> str:
-        name, taken = name[:60], {training.name for training in self.trainings.values()}
-        return next(n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in taken)
-
-
-def _lineage(recipe: Recipe, name: str | None) -> list[Stage]:
-    """A stage and the stages that it starts from, the first one first; nothing for what is no stage's name."""
-    stages = {stage.name: stage for stage in recipe.stages}
-    chain: list[Stage] = []
-    while name in stages:
-        chain.insert(0, stages[name])
-        name = stages[name].start
-    return chain
-
-
-def _write(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, or with ``data?OPTION`` an option of the data's URI, in a dumped recipe or stage."""
-    path, _, option = key.partition("?")
-    if option:
-        uri, options = split_options(tree["data"]["uri"])
-        tree["data"]["uri"] = f"{uri}?{urlencode(options | {option: value}, safe=',')}"
-        return
-    *parents, last = path.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        tree[parent] = tree = child if isinstance(child, dict) else {}
-    tree[last] = value
-
-
-# Running -------------------------------------------------------------------------------------------------------------
 
 
 class CellsFailed(RuntimeError):
@@ -459,25 +85,30 @@ class _Execution:
                 self.done[training.name] = self._run(training)
             except Exception as error:
                 self.failed[training.name] = _reason(error)
-                pipeline.free_memory()
+                free_memory()
                 raise
         return self.done[training.name]
 
     def _run(self, training: Training) -> StageResult | RewardResult:
-        plan = training.plan
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
-            if training.reward:
-                plan = replace(plan, reward_models={training.reward.name: self._result(training.reward).model_uri})
+            reward = self._result(training.reward).model_uri if training.reward else training.stage.rated_by
         except _NotRun:
             raise
         except Exception as error:
             raise _NotRun(f"what it needs failed: {_reason(error)}") from error
-        stage, begun = training.stage, self.begun.get(training.name)
-        if stage.trains == "reward":
-            return pipeline.run_reward_stage(plan, stage, start.model_uri, self.display, begun)
-        before = start.measurements[-1]
-        return pipeline.run_stage(plan, stage, start.model_uri, before, self.display, begun, remeasure=False)
+        work = StageRun(
+            training.plan,
+            training.stage,
+            start.model_uri,
+            start.measurements[-1],
+            remeasure=False,
+            begun=self.begun.get(training.name),
+            reward=reward,
+        )
+        if training.stage.trains == "reward":
+            return pipeline.run_reward_stage(work, self.display)
+        return pipeline.run_stage(work, self.display)
 
 
 def _reason(error: Exception) -> str:
@@ -534,7 +165,7 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         tracking.log_table(run, cells_table(rows), "ablation.json")
         tracking.log_table(run, summary_table(summary), "ablation_summary.json")
         tracking.log_figures(run, ablation_figures(summary))
-        tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows)), "html")
+        tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows)), "report.html")
         failed = [row for row in rows if row.reason]
         if failed:
             raise CellsFailed(failed, len(rows))
@@ -596,7 +227,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
         stage = cell.training.stage
         with tracking.run(
             "stage",
-            name=pipeline.run_name(stage.name, cell.training.plan.recipe.base.model),
+            name=cell.training.plan.run_name(stage.name),
             stage=stage.algorithm,
             parameters=stage.parameters(),
             run_id=begun.run_id if begun else None,

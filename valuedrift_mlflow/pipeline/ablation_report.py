@@ -12,8 +12,8 @@ from valuedrift_mlflow.judges.judge import identity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from valuedrift_mlflow.pipeline.ablation import Ablation
     from valuedrift_mlflow.pipeline.cells import Direction, Row, Summary
+    from valuedrift_mlflow.pipeline.design import Ablation
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
 

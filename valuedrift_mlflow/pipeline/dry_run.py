@@ -33,9 +33,8 @@ from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.pipeline.cells import cell_name
-from valuedrift_mlflow.pipeline.pipeline import Plan
+from valuedrift_mlflow.pipeline.plan import Plan, prepare
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Stage
@@ -43,7 +42,7 @@ from valuedrift_mlflow.stages.stage import BASE, Stage
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from valuedrift_mlflow.pipeline.ablation import Ablation
+    from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
@@ -224,9 +223,9 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     """Check a recipe and estimate every stage.
 
     Raises:
-        InputError: all problems at once, as ``pipeline.prepare``; ``base.config`` is none.
+        InputError: all problems at once, as ``plan.prepare``; ``base.config`` is none.
     """
-    plan = pipeline.prepare(recipe, source, read)
+    plan = prepare(recipe, source, read)
     model = model_of(plan.recipe)
     widths = {BASE: model.bytes_each if model else 0}
     stages = []
@@ -403,7 +402,7 @@ def lines_of(plan: DryRun) -> list[str]:
         reward = stage.rated_by
         if reward and ":" not in reward and reward not in {other.name for other in recipe.stages}:
             lines.append(f"  the memory of the reward model {reward} is not in it")
-    return lines + plan.plan.notes
+    return [*lines, *plan.plan.notes]
 
 
 def measured_line(plan: DryRun, *, base: bool) -> str:

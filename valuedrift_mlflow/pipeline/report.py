@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from valuedrift_mlflow.pipeline.pipeline import Plan, StageResult
 from valuedrift_mlflow.evaluation.report import disputed, examples
+from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, summary_rows
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
 
@@ -167,10 +167,14 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def html(plan: Plan, results: Sequence[StageResult]) -> str:
-    """The report: one file without any reference to another, everything a model wrote escaped."""
+def html(
+    plan: Plan, results: Sequence[StageResult], parameters: Mapping[str, str], agreement: Mapping[str, float]
+) -> str:
+    """The report: one file without any reference to another, everything a model wrote escaped.
+
+    It shows what was measured and logged before: ``agreement`` is what the pipeline's run says of the judge.
+    """
     from valuedrift_mlflow import tracking
-    from valuedrift_mlflow.pipeline.pipeline import SUMMARY_COLUMNS, summary_rows
 
     captions = {
         "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
@@ -193,33 +197,16 @@ def html(plan: Plan, results: Sequence[StageResult]) -> str:
         ],
         figures=[(captions[name], png(figures[name])) for name in captions if name in figures],
         judge=identity(plan.judge),
-        agreement=judge_agreement(plan),
+        agreement=agreement,
         refusal=plan.recipe.refusal,
         acquiescence=[(name, m.acquiescence.overall) for name, m in last if math.isfinite(m.acquiescence.overall)],
         panels=[(name, m.panel, disputed(m)) for name, m in last if m.panel is not None],
         suite=plan.suite,
         planted=planted(plan, results),
         examples=[(result.name, examples(result.measurements[-1])) for result in results],
-        parameters=plan.recipe.parameters(),
+        parameters=parameters,
         stances=[stance.value for stance in STANCES],
     )
-
-
-def judge_agreement(plan: Plan) -> dict[str, float | int] | None:
-    """How often the lexical judge reads the stance that the generator planted, on answer forms that no corpus uses.
-
-    ``agreement`` counts an unscored answer as a disagreement; ``coverage`` is the share that was scored. None for other
-    judges, whose verdicts may cost money.
-    """
-    if plan.judge.name != "lexical":
-        return None
-    from valuedrift_mlflow.embedded.corpus import held_out_answers
-
-    labelled = held_out_answers()
-    verdicts = plan.judge.judge([answer for answer, _ in labelled])
-    right = sum(verdict.label.value == stance.value for verdict, (_, stance) in zip(verdicts, labelled, strict=True))
-    scored = sum(verdict.probabilities is not None for verdict in verdicts)
-    return {"answers": len(labelled), "agreement": right / len(labelled), "coverage": scored / len(labelled)}
 
 
 def planted(plan: Plan, results: Sequence[StageResult]) -> list[tuple[str, list[float], list[float]]]:

@@ -133,7 +133,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         if found.opinionated:
             tracking.log_table(active, _frame(found.opinionated), "opinionated.json")
         tracking.log_figures(active, audit_figures(found))
-        tracking.log_text(active, audit_html(found), "html")
+        tracking.log_text(active, audit_html(found), "report.html")
         tracking.describe(active, found.verdict)
     return found
 

@@ -1,0 +1,249 @@
+"""What a pipeline will do, found good before anything is computed, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from valuedrift_mlflow import judges, models, suite, tracking
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
+from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.recipe.recipe import Recipe
+from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.stages.resume import state_folder
+from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stances import Label
+from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.tracking import EarlierRun, OpenRun
+
+Read = Callable[[Data, Kind, str], TrainingData]
+Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
+
+
+class Answering(TypedDict):
+    """How a logged model samples."""
+
+    max_new_tokens: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe whose suite, judge, models and data have all been found good and opened, once.
+
+    By the names of their stages, ``data`` has the rows and ``anchors`` the prompts that are held in place.
+    """
+
+    recipe: Recipe
+    source: str
+    suite: Suite
+    judge: Judge
+    data: Mapping[str, TrainingData]
+    anchors: Mapping[str, Suite | None]
+    notes: Sequence[str] = ()
+
+    def run_name(self, stage: str) -> str:
+        """``STAGE · MODEL``."""
+        return f"{stage} · {models.short_name(self.recipe.base.model)}"
+
+    @property
+    def answering(self) -> Answering:
+        """How a logged model answers where its caller does not say."""
+        return {"max_new_tokens": self.recipe.max_new_tokens, "temperature": self.recipe.temperature}
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of a plan, with all that is known when it starts.
+
+    Attributes:
+        plan: the plan it belongs to.
+        stage: the stage.
+        start_uri: the model it starts from.
+        before: an earlier measurement of that model, where there is one.
+        remeasure: whether the stage measures its start itself; without it ``before`` stands for that measurement.
+        begun: its run in an earlier process: kept where it was finished, else it goes on from its last checkpoint.
+        reward: the URI of what rates responses, for stages that sample them.
+        mix: the stances of topics in its data, as an audit found them; empty where nobody has audited.
+        run: its MLflow run, once that is open.
+    """
+
+    plan: Plan
+    stage: Stage
+    start_uri: str
+    before: Measurement | None = None
+    remeasure: bool = True
+    begun: EarlierRun | None = None
+    reward: str | None = None
+    mix: Mix = field(default_factory=dict)
+    run: OpenRun = field(default_factory=lambda: OpenRun(""))
+
+    @property
+    def data(self) -> TrainingData:
+        """The stage's rows."""
+        return self.plan.data[self.stage.name]
+
+    @property
+    def seed(self) -> int:
+        """The stage's own seed, or the recipe's."""
+        return self.plan.recipe.seed if self.stage.seed is None else self.stage.seed
+
+    @property
+    def every(self) -> int:
+        """Steps between checkpoints."""
+        return self.stage.every(self.stage.steps(len(self.data.rows)))
+
+    @property
+    def given(self) -> Measurement | None:
+        """What stands for the stage's own measurement of its start."""
+        return None if self.remeasure else self.before
+
+    @property
+    def state(self) -> Path:
+        """The folder of the trainer's newest checkpoint."""
+        return state_folder(self.run.run_id)
+
+    def parameters(self) -> dict[str, str]:
+        """What the run records; a stage on its own has no parent that records the recipe's other settings."""
+        return self.stage.parameters() if tracking.is_nested() else self.plan.recipe.parameters()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained stage: its last LoggedModel, and the measurements from its step 0 to its last (first process only)."""
+
+    model_uri: str
+    measurements: list[Measurement]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage came to. ``measurements`` start with the stage's own step 0 and end with its last step.
+
+    ``remeasured`` is the drift between two independent measurements of the model that the stage starts from.
+    """
+
+    name: str
+    algorithm: str
+    start: str
+    run_id: str
+    model_uri: str
+    measurements: list[Measurement]
+    drift: Drift
+    moved: int  # topics that moved significantly
+    unscored_rate: float  # share of unscored responses at the last step
+    remeasured: float | None = None
+
+    @classmethod
+    def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
+        """What a trained stage came to."""
+        recipe, measured = work.plan.recipe, trained.measurements
+        drift = analyse_measurements(measured, recipe.seed, recipe.drift_time)
+        remeasured = None
+        if work.remeasure and work.before is not None:
+            remeasured = float(analyse_measurements([work.before, measured[0]], recipe.seed).overall[-1])
+        stage = work.stage
+        moved, unscored = topics_drifted(drift), measured[-1].rate(Label.UNSCORED)
+        return cls(
+            stage.name,
+            stage.algorithm,
+            stage.start,
+            run_id,
+            trained.model_uri,
+            measured,
+            drift,
+            moved,
+            unscored,
+            remeasured,
+        )
+
+    @classmethod
+    def of_base(cls, plan: Plan, run_id: str, trained: Trained) -> StageResult:
+        """What the model that a pipeline starts from shows."""
+        measured = trained.measurements
+        drift = analyse_measurements(measured, plan.recipe.seed)
+        unscored = measured[-1].rate(Label.UNSCORED)
+        return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, topics_drifted(drift), unscored)
+
+    def summary(self) -> dict[str, float]:
+        """What the pipeline's run says of the stage."""
+        said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
+        if self.remeasured is not None:
+            said["remeasurement_difference"] = self.remeasured
+        return {f"summary/{self.name}/{key}": value for key, value in said.items()}
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """What a stage that trains a reward model came to; it answers no prompts, so it has no stances."""
+
+    name: str
+    run_id: str
+    model_uri: str
+    accuracy: float  # on the pairs held out, in [0, 1]
+
+
+def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
+    """Check everything that can be checked before any computing, and read the data with ``read``.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    recipe, notes = recipe.merged()
+    data: dict[str, TrainingData] = {}
+    anchors: dict[str, Suite | None] = {}
+    names = [stage.name for stage in recipe.stages]
+    with collecting() as problems:
+        asked = problems.attempt(suite.load, recipe.suite)
+        judge = problems.attempt(judges.load, recipe.judge)
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model")
+        for stage in recipe.stages:
+            rows = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
+            if rows is not None:
+                data[stage.name] = rows
+        for stage in recipe.stages:
+            if stage.rated_by is not None and stage.rated_by not in names:
+                problems.attempt(rewards.check, stage.rated_by, f"{stage.name}.reward")
+            if asked and stage.name in data:
+                anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
+            problems.attempt(processes.check, stage)
+    assert asked is not None and judge is not None  # what could not be had has been raised
+    return Plan(recipe, source, asked, judge, data, anchors, notes)
+
+
+def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
+    """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
+    stage = next(stage for stage in recipe.stages if stage.name == name)
+    asked, data = suite.load(recipe.suite), datasets.load(stage.data, stage.kind, stage.algorithm)
+    anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
+    return Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors), stage
+
+
+SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")
+
+
+def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
+    """The table at the end: stage, overall drift with its interval, topics that moved, stance mix, unscored rate."""
+    rows = []
+    for result in results:
+        drift, trained = result.drift, result.name != BASE
+        rows.append(
+            [
+                result.name,
+                with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
+                f"{result.moved} of {len(drift.topics)}" if trained else "",
+                " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1]),
+                f"{result.unscored_rate:.3f}",
+            ]
+        )
+    return rows

@@ -1,0 +1,137 @@
+"""What a training of several processes needs in each of them: checks, split models, who writes.
+
+Gradients are averaged (gloo on CPU, NCCL on GPUs). A model that does not fit one device is split (``launch.sharded``):
+each process holds a part of every weight, of its gradient and of the optimizer, and gathers a layer while it computes
+with it (FSDP2, by transformers).
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models import Loaded, load_tokenizer, whole_folder
+from valuedrift_mlflow.stages.job import PATIENCE, merged
+from valuedrift_mlflow.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import Trainer
+
+
+def check(stage: Stage) -> None:
+    """Refuse a number of processes that cannot be had here.
+
+    Raises:
+        InputError: more processes than GPUs, or this process is itself one of several.
+    """
+    import torch
+
+    field, wanted = f"{stage.name}.launch.processes", stage.launch.processes
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        mend = "start the entry point once, without torchrun: it starts the processes"
+        raise InputError(problem(field, f"{wanted}, inside one of {started} processes", "one first process", mend))
+    devices = torch.cuda.device_count()
+    if devices and wanted > devices:
+        raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
+    if stage.launch.sharded and wanted == 1:
+        raise InputError(problem(f"{stage.name}.launch.sharded", True, "more than one process", f"raise {field}"))
+    if stage.launch.sharded and not stage.lora.rank and stage.has_reference:
+        mend = "the reference would be a second split model: with adapters it is the model without them"
+        raise InputError(problem(f"{stage.name}.lora.rank", 0, "at least 1 with launch.sharded", mend))
+
+
+def check_processes(stage: Stage, trainer: Trainer) -> None:
+    """Make sure that the processes train together: some launchers start one, or several that do not know each other.
+
+    Raises:
+        RuntimeError: the trainer has another number of processes than the recipe asks for.
+    """
+    if trainer.args.world_size != stage.launch.processes:
+        found, wanted = trainer.args.world_size, stage.launch.processes
+        raise RuntimeError(f"{stage.name} is trained in {found} processes, but launch.processes is {wanted}")
+
+
+def check_equal_weights(model: Any) -> None:
+    """Make sure that all processes have come to the same weights; nothing to compare in a training of one process.
+
+    Raises:
+        RuntimeError: two processes have different weights.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    sums: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(sums, checksum(model))
+    if len(set(sums)) > 1:
+        raise RuntimeError(f"the processes have different weights after the training: checksums {sums}")
+
+
+def checksum(model: nn.Module) -> int:
+    """A sum over the bits of all trained weights, each tensor weighted by its place: quick, and exact.
+
+    Weights that are split over processes are left out: their parts differ.
+    """
+    import torch
+    from torch.distributed.tensor import DTensor
+
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    total = 0
+    trained = (w for w in model.parameters() if w.requires_grad and not isinstance(w, DTensor))
+    for place, weight in enumerate(trained, start=1):
+        bits = weight.detach().contiguous().view(words[weight.element_size()])
+        total = (total + place * int(bits.sum(dtype=torch.int64))) % 2**63
+    return total
+
+
+def is_first() -> bool:
+    """Whether this process is the only one of the training, or the one that writes."""
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def load_sharded(stage: Stage, start_uri: str) -> Loaded:
+    """The model that a stage starts from, split over its processes; each of them reads only its part.
+
+    Raises:
+        InputError: the URI names no whole model that transformers can load.
+    """
+    import torch
+    import torch.distributed as dist
+    from transformers import AutoModelForCausalLM
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=PATIENCE))
+    folder = str(whole_folder(start_uri))
+    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+    model = auto_model.from_pretrained(
+        folder,
+        dtype="auto" if stage.lora.rank else torch.float32,
+        distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
+    )
+    model.config.name_or_path = start_uri
+    return Loaded(start_uri, model, load_tokenizer(folder))
+
+
+def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
+    """Turn a folder with a split stage's adapters into one with the merged model; a folder of full weights stays.
+
+    It is done in main memory, where the whole model must fit.
+    """
+    if not stage.lora.rank:
+        return
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    start = auto_model.from_pretrained(str(whole_folder(start_uri)), dtype="auto")
+    whole = merged(PeftModel.from_pretrained(start, str(folder)))
+    for file in folder.glob("adapter_*"):
+        file.unlink()
+    whole.save_pretrained(folder)

@@ -1,0 +1,145 @@
+"""The training of one stage whose run is open: every checkpoint is saved, logged and measured."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
+from valuedrift_mlflow.models import Loaded
+from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.pipeline.plan import StageRun, Trained
+from valuedrift_mlflow.report.display import Display, quiet_libraries
+from valuedrift_mlflow.stages import rewards
+from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
+from valuedrift_mlflow.stages.stage import Job
+
+REWARD_ACCURACY = "reward/accuracy"
+
+
+def load_start(work: StageRun) -> Loaded:
+    """The model that a stage starts from, ready to be trained."""
+    if work.stage.launch.sharded:
+        return processes.load_sharded(work.stage, work.start_uri)
+    loaded = models.load(work.start_uri)
+    loaded.model.config.name_or_path = work.start_uri  # what an adapter's config names as its base
+    if not work.stage.lora.rank:
+        loaded.model.float()  # small updates of weights in 16 bits would be rounded away
+    return loaded
+
+
+def train_stage(work: StageRun, display: Display) -> Trained:
+    """Train and measure a stage from the newest checkpoint of its state, if it has one.
+
+    In a training of several processes all call this.
+    """
+    trained = _train(work, display)
+    free_memory()
+    return trained
+
+
+def _train(work: StageRun, display: Display) -> Trained:
+    stage = work.stage
+    quiet_libraries()
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        loaded = load_start(work)
+        reward = None if work.reward is None else rewards.load(work.reward, f"{stage.name}.reward")
+        saved: list[str] = []
+
+        def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
+            folder = Path(scratch) / f"step-{step:06d}"
+            model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
+            if not processes.is_first():
+                return ""
+            tokenizer.save_pretrained(folder)
+            stage.save_extra(trainer, folder)
+            saved.append(_log(work, model, tokenizer, folder, step, last=last))
+            shutil.rmtree(folder)
+            return saved[-1]
+
+        callback = _measuring(work, save, display)
+        callbacks = [TrainingLog(work.run, display, stage.name), callback]
+        if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
+            callbacks.append(KeepCheckpoint(work.every))
+        anchors = work.plan.anchors[stage.name]
+        job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks, reward, anchors)
+        trainer: Any = build_trainer(job)
+        processes.check_processes(stage, trainer)
+        take_up(trainer, newest_checkpoint(work.state))
+        processes.check_equal_weights(trainer.model)
+        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements)
+
+
+def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *, last: bool) -> str:
+    """Log a saved checkpoint; the last one of a stage is a model that loads and can be registered. Gives its id."""
+    run, name = work.run, work.stage.name
+    if not last:
+        return tracking.log_checkpoint(run, folder, stage=name, step=step)
+    tracking.log_folder(run, folder, tracking.checkpoint_path(step))
+    if work.stage.launch.sharded:
+        processes.make_whole(work.stage, work.start_uri, folder)
+        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering)
+    whole = merged(model, copied=True)
+    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering)
+
+
+def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
+    """The callback that measures every checkpoint by the recipe's settings."""
+    plan, recipe = work.plan, work.plan.recipe
+    return ValueDriftCallback(
+        plan.suite,
+        plan.judge,
+        every=work.every,
+        samples=recipe.samples,
+        checkpoint_samples=recipe.checkpoint_samples,
+        temperature=recipe.temperature,
+        max_new_tokens=recipe.max_new_tokens,
+        batch_size=recipe.generation_batch_size,
+        refusal=recipe.refusal,
+        drift_time=recipe.drift_time,
+        kl=recipe.reference_kl and not work.stage.launch.sharded,
+        seed=recipe.seed,
+        stage=work.stage.name,
+        training_mix=work.data.stance_mix or work.mix,
+        save_checkpoint=save,
+        start=work.given,
+        run=work.run,
+        display=display,
+    )
+
+
+def train_reward(work: StageRun, display: Display) -> None:
+    """Train a reward model: its accuracy before and after, the classifier as checkpoint and model."""
+    from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
+
+    stage, run = work.stage, work.run
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        loaded = load_start(work)
+        callbacks = [TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
+        job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks)
+        trainer: Any = build_trainer(job)
+        checkpoint = newest_checkpoint(work.state)
+        if checkpoint is None:
+            tracking.log_metrics(run, {REWARD_ACCURACY: held_out_accuracy(trainer)}, 0)
+        take_up(trainer, checkpoint)
+        step, accuracy = trainer.state.global_step, held_out_accuracy(trainer)
+        folder = Path(scratch) / "classifier"
+        merged(trainer.model).save_pretrained(folder)  # whole: what is under its adapters is another kind of model
+        loaded.tokenizer.save_pretrained(folder)
+        model_id = tracking.log_checkpoint(run, folder, stage=stage.name, step=step)
+        tracking.log_metrics(run, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
+        display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
+
+
+def free_memory() -> None:
+    """Give a finished stage's memory back before the next one loads its model."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
