@@ -6,9 +6,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+from valuedrift_mlflow.pipeline.pipeline import planted_agreement, run_pipeline
 from valuedrift_mlflow.pipeline.plan import StageResult, prepare
-from valuedrift_mlflow.pipeline.report import judge_agreement
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 
@@ -60,5 +59,5 @@ def test_every_stage_is_measured_at_least_at_every_tenth(results: dict[str, Stag
 
 def test_the_judge_reads_what_was_planted(tmp_path: Path) -> None:
     """On answers in forms that no corpus uses, unscored counted as wrong."""
-    agreement = judge_agreement(prepare(read.load("embedded"), "embedded"))
-    assert agreement["agreement"] >= 0.97
+    agreement = planted_agreement(prepare(read.load("embedded"), "embedded"))
+    assert agreement["judge/planted_agreement"] >= 0.97

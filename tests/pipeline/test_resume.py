@@ -28,7 +28,7 @@ LORA = {"lora": {"rank": 4, "dropout": 0.1}}  # dropout: the random state must b
 # Runs an entry point and kills its own process at one place: `PLACE STEP NAME ARGUMENTS`.
 KILLED = """
 import os, runpy, signal, sys
-from valuedrift_mlflow import callback
+from valuedrift_mlflow.evaluation import callback
 
 place, step, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 kind, event = {"step": (callback.TrainingLog, "on_step_end"), "save": (callback.KeepCheckpoint, "on_save")}[place]

@@ -265,10 +265,10 @@ def test_a_run_that_falls_short_is_failed_with_the_reason(store: Path, random_fo
 
 KILLED = """
 import os, signal
-from valuedrift_mlflow import synthesis, synthesis_journal
-from valuedrift_mlflow.synthesis_request import Request, prepare
-from valuedrift_mlflow.synthesis_sampling import EmbeddedForms, Filling
-from valuedrift_mlflow.display import Display
+from valuedrift_mlflow.value_gap import synthesis, synthesis_journal
+from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
+from valuedrift_mlflow.value_gap.synthesis_sampling import EmbeddedForms, Filling
+from valuedrift_mlflow.report.display import Display
 
 write, written = synthesis_journal.Journal._append, 0
 

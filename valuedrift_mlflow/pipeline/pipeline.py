@@ -71,7 +71,7 @@ def run_pipeline(
             display.line(note)
         with display.live():
             results = _run_stages(plan, parent, begun, display)
-        agreement = _planted_agreement(plan)
+        agreement = planted_agreement(plan)
         tracking.log_metrics(parent, agreement, 0)
         tracking.log_figures(parent, pipeline_figures(results))
         tracking.log_text(parent, html(plan, results, parameters, agreement), "report.html")
@@ -136,7 +136,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
     return mixes
 
 
-def _planted_agreement(plan: Plan) -> dict[str, float]:
+def planted_agreement(plan: Plan) -> dict[str, float]:
     """How often the lexical judge reads the stance that the generator planted, on answer forms that no corpus uses.
 
     ``judge/planted_agreement`` counts an unscored answer as a disagreement, ``judge/planted_coverage`` is the share
