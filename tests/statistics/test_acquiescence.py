@@ -2,11 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from valuedrift_mlflow.generation import FunctionGenerator, Sampling
-from valuedrift_mlflow.measurement import analyse_measurements, drift_table, measure
 
 from valuedrift_mlflow import judges, suite
 from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.evaluation.measurement import measure
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements, drift_table
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
 from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.suite import Item
 
