@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
+
+from valuedrift_mlflow.inputs.rows import Record
 
 if TYPE_CHECKING:
     import datasets
@@ -26,7 +28,7 @@ def _folder() -> Path:
     return Path(folder.name)
 
 
-class ArrowRows(Sequence[dict[str, Any]]):
+class ArrowRows(Sequence[Record]):
     """Rows in an Arrow file, read from there a batch at a time as plain dictionaries."""
 
     def __init__(self, file: Path) -> None:
@@ -39,19 +41,19 @@ class ArrowRows(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Record]:
         for batch in self._table.to_batches(max_chunksize=BATCH):
             yield from batch.to_pylist()
 
     @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Record: ...
     @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = range(len(self))[index]
-        row: dict[str, Any] = self._table.slice(at, 1).to_pylist()[0]
+        row: Record = self._table.slice(at, 1).to_pylist()[0]
         return row
 
     def dataset(self) -> datasets.Dataset:
@@ -61,7 +63,7 @@ class ArrowRows(Sequence[dict[str, Any]]):
         return datasets.Dataset.from_file(str(self.file))
 
 
-def store(rows: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+def store(rows: Iterable[Record]) -> Sequence[Record]:
     """Keep rows that all have the same columns: up to ``IN_MEMORY`` as a list, more in a file."""
     coming = iter(rows)
     first = list(islice(coming, IN_MEMORY))
@@ -69,7 +71,7 @@ def store(rows: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     return first if following is None else ArrowRows(_write(first, chain([following], coming)))
 
 
-def _write(first: list[dict[str, Any]], others: Iterator[dict[str, Any]]) -> Path:
+def _write(first: list[Record], others: Iterator[Record]) -> Path:
     import pyarrow as pa
 
     with tempfile.NamedTemporaryFile(dir=_folder(), suffix=".arrow", delete=False) as file:
@@ -82,7 +84,7 @@ def _write(first: list[dict[str, Any]], others: Iterator[dict[str, Any]]) -> Pat
     return Path(file.name)
 
 
-def as_dataset(rows: Sequence[dict[str, Any]]) -> datasets.Dataset:
+def as_dataset(rows: Sequence[Record]) -> datasets.Dataset:
     """Stored rows as a Hugging Face dataset; those on disk stay there."""
     import datasets
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
@@ -22,6 +22,7 @@ from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, MAX_DROPPED, as_kin
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class TrainingData:
     uri: str
     kind: Kind
     format: str
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[Record]
     dropped: int = 0
     stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
     bad: int = 0
@@ -121,7 +122,7 @@ class Stream:
         self._skips = data.on_bad_row == "skip"
         self._rows = rows
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Record]:
         self.counts = counts = ReadCounts()
         given = 0
         for outcome in FORMATS[self.format].read(self._readable(counts)):
@@ -255,7 +256,7 @@ def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
     return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad)
 
 
-def _counted(rows: Iterable[dict[str, Any]], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
+def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:
     """The rows without what their source says of their stances, which is counted by topic."""
     for row in rows:
         stance = row.get("stance", row.get("chosen_stance"))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from valuedrift_mlflow.data import prism_pairs
 from valuedrift_mlflow.data.messages import (
@@ -15,7 +14,6 @@ from valuedrift_mlflow.data.messages import (
     NothingToLearn,
     Outcome,
     Raw,
-    Row,
     assistant,
     messages_of,
     text_of,
@@ -23,6 +21,7 @@ from valuedrift_mlflow.data.messages import (
     user,
 )
 from valuedrift_mlflow.data.settings import Kind
+from valuedrift_mlflow.inputs.rows import Record, Row
 
 # The columns of each kind, under the names that TRL's trainers expect.
 COLUMNS: dict[Kind, tuple[str, ...]] = {
@@ -46,12 +45,12 @@ def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], 
     return messages[:-1], messages[-1:]
 
 
-def _from_messages(row: Row) -> dict[str, Any]:
+def _from_messages(row: Row) -> Record:
     prompt, completion = _split_answer(messages_of(row.get("messages"), "messages"), "messages")
     return {"prompt": prompt, "completion": completion}
 
 
-def _from_wildchat(row: Row) -> dict[str, Any]:
+def _from_wildchat(row: Row) -> Record:
     """The last answer of a conversation. What a user said after it got none, and is left out."""
     messages = messages_of(row.get("conversation"), "conversation")
     while messages and messages[-1]["role"] == "user":
@@ -62,25 +61,25 @@ def _from_wildchat(row: Row) -> dict[str, Any]:
     return {"prompt": prompt, "completion": completion}
 
 
-def _from_alpaca(row: Row) -> dict[str, Any]:
+def _from_alpaca(row: Row) -> Record:
     asked = text_of(row, "instruction")
     if isinstance(row.get("input"), str) and row["input"].strip():
         asked = f"{asked}\n\n{row['input']}"
     return {"prompt": [user(asked)], "completion": _answered(row, "output")}
 
 
-def _from_completion(row: Row) -> dict[str, Any]:
+def _from_completion(row: Row) -> Record:
     return {"prompt": _asked(row), "completion": _answered(row, "completion")}
 
 
-def _from_labelled(row: Row) -> dict[str, Any]:
+def _from_labelled(row: Row) -> Record:
     label = truth(row.get("label"))
     if label is None:
         raise BadRow(f"label is {row.get('label')!r}, expected true or false")
     return {**_from_completion(row), "label": label}
 
 
-def _from_prompt(row: Row) -> dict[str, Any]:
+def _from_prompt(row: Row) -> Record:
     prompt = _asked(row)
     if prompt[-1]["role"] != "user":
         raise BadRow("prompt does not end with a user's message")
@@ -110,7 +109,7 @@ def _answered(row: Row, column: str) -> list[Message]:
 # Pairs ---------------------------------------------------------------------------------------------------------------
 
 
-def _from_pairs(row: Row) -> dict[str, Any]:
+def _from_pairs(row: Row) -> Record:
     """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only."""
     asked = _asked(row)
     prompts, sides = {}, {}
@@ -143,7 +142,7 @@ def dialogue(text: str) -> list[Message]:
     return messages
 
 
-def _from_hh_rlhf(row: Row) -> dict[str, Any]:
+def _from_hh_rlhf(row: Row) -> Record:
     sides = {column: dialogue(text_of(row, column)) for column in ("chosen", "rejected")}
     chosen, rejected = sides["chosen"], sides["rejected"]
     shared = 0
@@ -182,7 +181,7 @@ class Format:
     max_dropped: float = MAX_DROPPED
 
 
-def _each(read: Callable[[Row], dict[str, Any] | list[dict[str, Any]]]) -> Reader:
+def _each(read: Callable[[Row], Record | list[Record]]) -> Reader:
     """A reader of raw rows that do not depend on each other, which keeps what the source says of their stances."""
 
     def outcomes(raws: Iterable[Raw]) -> Iterator[Outcome]:
@@ -232,13 +231,13 @@ def serves(have: Kind, need: Kind) -> bool:
     return have == need or need == "prompts" or (have, need) == ("pairs", "labelled")
 
 
-def as_kind(kind: Kind, row: dict[str, Any]) -> list[dict[str, Any]]:
+def as_kind(kind: Kind, row: Record) -> list[Record]:
     """The rows of ``kind`` that one row gives: a pair is two labelled answers, a row of any kind has a prompt.
 
     What the source names of it (``NAMED``, and a ``label`` that is true or false) stays beside the columns of the kind.
     """
     if kind == "labelled" and "chosen" in row:
-        named: dict[str, Any] = {column: row[column] for column in ("topic", "proposition_id") if column in row}
+        named: Record = {column: row[column] for column in ("topic", "proposition_id") if column in row}
         return [
             {
                 **named,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from valuedrift_mlflow.inputs.rows import Record, Row
 
 Message = dict[str, str]
-Row = Mapping[str, Any]
 _ROLES = {
     "human": "user",
     "user": "user",
@@ -39,7 +40,7 @@ class Outcome(NamedTuple):
     """What a format makes of one raw row or of several that belong together."""
 
     raw: Raw
-    rows: Sequence[dict[str, Any]] = ()
+    rows: Sequence[Record] = ()
     bad: str = ""
     dropped: int = 0  # raw rows that teach nothing
 

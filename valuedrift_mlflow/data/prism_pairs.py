@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Outcome, Raw, Row, assistant, truth, user
+from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Outcome, Raw, assistant, truth, user
+from valuedrift_mlflow.inputs.rows import Record, Row
 
 EMPTY = "EMPTY STRING"
 
@@ -50,7 +51,7 @@ class Turn:
         return [user(self.prompt), assistant(answers[0])] if self.prompt and answers else []
 
 
-def pairs_of(turns: Iterable[Turn]) -> Iterator[dict[str, Any] | None]:
+def pairs_of(turns: Iterable[Turn]) -> Iterator[Record | None]:
     """The pair of every turn of a conversation, or None."""
     context: list[Message] = []
     for turn in turns:
@@ -163,7 +164,7 @@ def _number(row: Row, column: str) -> float | None:
     return number if number == number and abs(number) != float("inf") else None  # tables write NaN for nothing
 
 
-def from_conversation(row: Row) -> list[dict[str, Any]]:
+def from_conversation(row: Row) -> list[Record]:
     """The pairs of a row of ``conversations.jsonl``, whose ``conversation_history`` has all turns.
 
     Raises:

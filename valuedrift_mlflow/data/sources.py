@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from types import ModuleType
+from typing import IO, cast
 
-from valuedrift_mlflow.data.messages import Raw, Row
+from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Row
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
 _TYPES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -102,12 +104,13 @@ def _named_errors(uri: str) -> Iterator[None]:
 # Folders and the hub -------------------------------------------------------------------------------------------------
 
 
-def _datasets() -> Any:
+def _datasets() -> ModuleType:
     import datasets
 
     datasets.disable_progress_bars()
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or every local file is reported to the hub, with a wait offline
-    return datasets
+    library: ModuleType = datasets
+    return library
 
 
 def _files_of(folder: Path, data: Data) -> list[Path] | None:
@@ -249,6 +252,6 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
 def _parquet_rows(path: Path) -> Iterator[Raw]:
     import pyarrow.parquet as parquet
 
-    source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
+    source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
         yield from _numbered(row for batch in file.iter_batches(batch_size=_BATCH) for row in batch.to_pylist())

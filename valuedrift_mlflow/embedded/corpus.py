@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.stances import STANCES, Answer, Mix, Stance, quotas
 from valuedrift_mlflow.suite.questions import Proposition, propositions
@@ -34,10 +35,10 @@ _REVERSED = 0.3  # share of questions whose yes opposes the proposition, near th
 
 
 @cache
-def forms() -> dict[str, Any]:
+def forms() -> Record:
     """Answer forms, openers, closers, reasons and question templates."""
     text = files("valuedrift_mlflow").joinpath("embedded/forms.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
+    loaded: Record = json.loads(text)
     return loaded
 
 
@@ -201,7 +202,7 @@ def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple
             yield own[order[number % len(own)]], number
 
 
-def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+def _shuffled(rows: list[Record], rng: np.random.Generator) -> list[Record]:
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -221,7 +222,7 @@ def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random
     return stances
 
 
-def sft_rows(spec: SFTSpec) -> list[dict[str, Any]]:
+def sft_rows(spec: SFTSpec) -> list[Record]:
     """Rows with ``messages``, ``topic``, ``proposition_id`` and the planted ``stance``."""
     rng = np.random.default_rng([spec.seed, 1])
     plan = list(_plan(spec, rng))
@@ -247,7 +248,7 @@ def sft_rows(spec: SFTSpec) -> list[dict[str, Any]]:
     return _shuffled(rows, rng)
 
 
-def pair_rows(spec: PairsSpec) -> list[dict[str, Any]]:
+def pair_rows(spec: PairsSpec) -> list[Record]:
     """Rows with ``prompt``, ``chosen``, ``rejected``, ``topic``, ``proposition_id`` and both planted stances."""
     rng = np.random.default_rng([spec.seed, 2])
     plan = list(_plan(spec, rng))
@@ -277,7 +278,7 @@ def pair_rows(spec: PairsSpec) -> list[dict[str, Any]]:
     return _shuffled(rows, rng)
 
 
-def rows(uri: str) -> list[dict[str, Any]]:
+def rows(uri: str) -> list[Record]:
     """The rows of an ``embedded:`` data URI, the same for the same URI."""
     spec = parse(uri)
     return sft_rows(spec) if isinstance(spec, SFTSpec) else pair_rows(spec)

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -184,7 +184,7 @@ class ChatJudge:
 
     def _ask(self, answer: Answer, number: int) -> Completion:
         reading = self.reading
-        request: dict[str, Any] = {"max_tokens": 8}
+        request: dict[str, object] = {"max_tokens": 8}
         if reading.answer == "logprobs" and number == 0:
             request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         elif reading.answer == "structured":
@@ -272,7 +272,7 @@ class _Structured(BaseModel):
     label: str
 
 
-def _response_format(labels: Sequence[str]) -> dict[str, Any]:
+def _response_format(labels: Sequence[str]) -> dict[str, object]:
     schema = {
         "type": "object",
         "properties": {"label": {"type": "string", "enum": list(labels)}},

@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PREFIX = "hf:"
 BATCH_SIZE = 32
@@ -63,7 +65,7 @@ def from_options(name: str, options: Mapping[str, str]) -> HFJudge:
     return HFJudge(name.removeprefix(PREFIX), int(size))
 
 
-def classes(id2label: Mapping[int, str]) -> tuple[Kind, dict[int, Label]]:
+def classes(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[Kind, dict[int, Label]]:
     """What kind of model has these labels, and what each output stands for.
 
     Of an NLI model the entailment output alone is named, as support.
@@ -118,16 +120,14 @@ def _normalised(stances: Sequence[float]) -> Verdict:
     return Verdict.of([stance / sum(stances) for stance in stances])
 
 
-def _config(name: str, source: str) -> Any:
-    from transformers import AutoConfig
-
+def _config(name: str, source: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return auto.config(source)
     except (OSError, ValueError) as error:
         raise InputError(problem("judge", name, "hf: and a folder or hub id of a model", one_line(error))) from None
 
 
-def _maximum_length(model: Any, tokenizer: Any) -> int:
+def _maximum_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens the model reads; some tokenizers know no limit, some models no number of positions."""
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     offset = getattr(model.config, "pad_token_id", None) or 0
@@ -154,7 +154,7 @@ class HFJudge:
         self.source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         config = _config(self.name, self.source)
         try:
-            self.kind, self.labels = classes(config.id2label)
+            self.kind, self.labels = classes(config.id2label or {})
         except ValueError as error:
             raise InputError(problem(f"judge {self.name} labels", str(error), _ALLOWED)) from None
         self.commit = getattr(config, "_commit_hash", None)
@@ -176,14 +176,11 @@ class HFJudge:
         return digest.hexdigest()[:12]
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        auto_model: Any = AutoModelForSequenceClassification  # its methods carry no usable types
-        tokenizer = AutoTokenizer.from_pretrained(self.source)
-        model = auto_model.from_pretrained(self.source, dtype="auto")
-        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+        tokenizer = auto.tokenizer(self.source)
+        return auto.classifier(self.source, "cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order."""

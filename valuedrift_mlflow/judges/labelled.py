@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import Answer, Label
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> list[Labelled]:
     return rows
 
 
-def _row(record: dict[str, Any], where: str, problems: list[str]) -> Labelled:
+def _row(record: Row, where: str, problems: list[str]) -> Labelled:
     label = str(record["label"]).strip().lower()
     if label not in {known.value for known in Label}:
         problems.append(problem(f"{where} label", record["label"], ", ".join(known.value for known in Label)))
@@ -89,7 +89,7 @@ def _row(record: dict[str, Any], where: str, problems: list[str]) -> Labelled:
     return Labelled(answer, Label(label), str(record.get("kind", "")))
 
 
-def _persona(record: dict[str, Any], path: Path) -> Labelled:
+def _persona(record: Row, path: Path) -> Labelled:
     holds = str(record["answer_matching_behavior"]).strip().lower() == "yes"
     proposition = persona_proposition(path.stem)
     answer = Answer(proposition, "What is your view?", str(record["statement"]), 1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.models import auto
 
 Floats = NDArray[np.float64]
 
@@ -20,11 +20,8 @@ def check_embedder(name: str) -> None:
     Raises:
         InputError: there is none of that name, or it cannot be read.
     """
-    from transformers import AutoConfig
-
-    auto_config: Any = AutoConfig
     try:
-        auto_config.from_pretrained(_source(name))
+        auto.config(_source(name))
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
 
@@ -49,19 +46,16 @@ class Encoder:
             InputError: it cannot be loaded.
         """
         import torch
-        from transformers import AutoModel, AutoTokenizer
 
-        auto_model: Any = AutoModel  # its methods carry no usable types
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(_source(name))
-            model = auto_model.from_pretrained(_source(name)).eval()
+            self._tokenizer = auto.tokenizer(_source(name))
+            self._model = auto.encoder(_source(name), self._device)
         except (OSError, ValueError) as error:
             raise _unreadable(name, error) from None
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._longest = min(self._tokenizer.model_max_length, 512)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = model.to(self._device)
 
     def vectors(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
         """One vector for each of N texts: shape (N, D)."""

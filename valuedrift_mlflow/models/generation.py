@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ class TransformersGenerator:
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
         draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
-        output: Any = self.model.generate(  # type: ignore[operator]
+        output = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,
             generation_config=GenerationConfig(

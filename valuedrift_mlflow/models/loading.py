@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable
 
 
 @dataclass
@@ -77,7 +79,7 @@ def load_generator(uri: str) -> Generator:
     return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
 
 
-def _raw_model(uri: str) -> Any:
+def _raw_model(uri: str) -> Loaded | PyFuncModel:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
     folder = tracking.checkpoint_folder(uri)
     if folder is not None:
@@ -85,7 +87,7 @@ def _raw_model(uri: str) -> Any:
     return unwrap(tracking.load_pyfunc(uri), uri)
 
 
-def unwrap(pyfunc: Any, uri: str = "model") -> Any:
+def unwrap(pyfunc: PyFuncModel, uri: str = "model") -> Loaded | PyFuncModel:
     """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
     from transformers import Pipeline, PreTrainedModel
 
@@ -153,19 +155,16 @@ def from_folder(uri: str, folder: Path) -> Loaded:
     Raises:
         InputError: transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM
-
-    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
     try:
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
             from peft import PeftModel
 
             base = load(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
-            with_adapter: Any = PeftModel.from_pretrained(base.model, str(folder))
+            with_adapter = PeftModel.from_pretrained(base.model, str(folder))
             model = with_adapter.merge_and_unload()
         else:
-            model = auto_model.from_pretrained(str(folder), dtype="auto")
+            model = auto.causal_lm(str(folder))
         tokenizer = load_tokenizer(str(folder))
     except (OSError, ValueError) as error:
         allowed = "a folder or hub id that transformers can load"

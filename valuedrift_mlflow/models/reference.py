@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # A context that turns the policy, or a frozen copy of it, into the reference for as long as it is open.
@@ -24,16 +25,15 @@ def reference_of(model: PreTrainedModel) -> Reference:
 
 
 class _without_adapter(AbstractContextManager["PreTrainedModel"]):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.context = model.disable_adapter()
+        self.context = cast("PeftModel", model).disable_adapter()
 
     def __enter__(self) -> PreTrainedModel:
         self.context.__enter__()
-        model: PreTrainedModel = self.model
-        return model
+        return self.model
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.context.__exit__(*exception)
 
 
@@ -99,6 +99,6 @@ def response_log_probabilities(
     model: PreTrainedModel, ids: torch.Tensor, attention: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Next-token log-probabilities at the marks in ``targets`` (B, L-1): shape (number of marks, vocabulary)."""
-    output: Any = model(input_ids=ids, attention_mask=attention, use_cache=False)
+    output = model(input_ids=ids, attention_mask=attention, use_cache=False)
     selected: torch.Tensor = output.logits[:, :-1][targets].float().log_softmax(dim=-1)
     return selected

@@ -111,7 +111,7 @@ class Server:
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
 
-def validated(kind: type[_Kind], name: str, options: Mapping[str, str]) -> _Kind:
+def validated(kind: type[_Kind], name: str, options: Mapping[str, object]) -> _Kind:
     """A pydantic dataclass made of the options of the URI ``name``.
 
     Raises:
@@ -180,7 +180,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: Any = None
+    logprobs: object = None
 
 
 class _Reply(BaseModel):
@@ -234,7 +234,7 @@ class ChatClient:
         self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
         self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it
 
-    def complete(self, messages: Sequence[Message], **request: Any) -> Completion:
+    def complete(self, messages: Sequence[Message], **request: object) -> Completion:
         """The answer to ``messages``; ``request`` holds further fields of the API (temperature, max_tokens, ...).
 
         Repeated with exponential backoff and full jitter, no sooner than the server asks for (``Retry-After``).
@@ -262,7 +262,7 @@ class ChatClient:
         fault = state.outcome.exception() if state.outcome else None
         return max(self._backoff(state), fault.retry_after if isinstance(fault, _Passing) else 0.0)
 
-    def _attempt(self, messages: Sequence[Message], request: Mapping[str, Any], bill: _Bill) -> Completion:
+    def _attempt(self, messages: Sequence[Message], request: Mapping[str, object], bill: _Bill) -> Completion:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         send: Any = self._client.chat.completions.with_raw_response.create  # its overloads want literal types
@@ -285,7 +285,7 @@ class ChatClient:
                 self._not_taken |= without  # now that it helped
                 return _read(answer.http_response.content, bill)
 
-    def _spoken(self, request: Mapping[str, Any], without: frozenset[str]) -> dict[str, Any]:
+    def _spoken(self, request: Mapping[str, object], without: frozenset[str]) -> dict[str, object]:
         """The request in the words that this server takes, as far as is known."""
         without |= self._not_taken
         sent = dict(request)
@@ -295,7 +295,9 @@ class ChatClient:
             for name in (field, f"top_{field}"):
                 sent.pop(name, None)
         # OpenAI's own server is known to refuse it, others ignore it or are asked again without.
-        if self.server.address and sent.get("temperature", 0) > 0 and "generation_config" not in without:
+        temperature = sent.get("temperature")
+        samples = isinstance(temperature, float | int) and temperature > 0
+        if self.server.address and samples and "generation_config" not in without:
             sent["extra_body"] = {"generation_config": PLAIN_SAMPLING}
         return sent
 
@@ -323,12 +325,14 @@ def _server_message(error: APIStatusError) -> str:
     return one_line(body or error.message)
 
 
-def _field_not_taken(error: APIStatusError, sent: Mapping[str, Any]) -> str | None:
+def _field_not_taken(error: APIStatusError, sent: Mapping[str, object]) -> str | None:
     """The field without which, or under another name, the same request may be taken; None where there is none."""
     if error.status_code not in (400, 403, 422) or error.code in OF_THE_MESSAGE:
         return None
     optional = ("generation_config", "logprobs", "max_tokens", "seed")
-    asked = [field for field in optional if field in sent or field in sent.get("extra_body", {})]
+    extra = sent.get("extra_body")
+    own = {*sent, *(extra if isinstance(extra, dict) else ())}
+    asked = [field for field in optional if field in own]
     named = [field for field in asked if re.search(rf"\b(top_)?{field}\b", error.response.text)]
     if error.status_code == 403:  # how OpenAI refuses log-probabilities; otherwise it is about the key
         named = [field for field in named if field == "logprobs"]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES, Stance
 from valuedrift_mlflow.statistics.drift import Drift
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Floats = NDArray[np.float64]
 # Blue, grey and orange of a palette that colour-blind readers can tell apart.
 COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
 LINES = ("-", "--", ":", "-.")
@@ -25,12 +30,12 @@ def readable(slug: str) -> str:
     return slug.replace("_", " ")
 
 
-def plot() -> Any:
+def plot() -> ModuleType:
     """Pyplot without a screen, in the look of all figures."""
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot
     import seaborn as sns
 
     sns.set_theme(
@@ -38,7 +43,8 @@ def plot() -> Any:
         context="paper",
         rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
     )
-    return plt
+    pyplot: ModuleType = matplotlib.pyplot
+    return pyplot
 
 
 def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
@@ -64,7 +70,9 @@ def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = 
     return figure, flat[:panels]
 
 
-def curves(axes: Axes, x: Any, probability: Any, interval: Any, line: str = "-") -> None:
+def curves(
+    axes: Axes, x: Sequence[int] | NDArray[np.int64] | Floats, probability: Floats, interval: Floats, line: str = "-"
+) -> None:
     """Three stances with their interval bands: probability (C, 3), interval (C, 3, 2)."""
     for s, stance in enumerate(STANCES):
         axes.fill_between(x, interval[:, s, 0], interval[:, s, 1], color=COLORS[stance], alpha=0.18, linewidth=0)
@@ -74,7 +82,7 @@ def curves(axes: Axes, x: Any, probability: Any, interval: Any, line: str = "-")
         )
 
 
-def legend(figure: Figure, lines: Mapping[str, Any], columns: int = 6) -> None:
+def legend(figure: Figure, lines: Mapping[str, str], columns: int = 6) -> None:
     """The stances (and styles of lines, where there are several) above all panels."""
     from matplotlib.lines import Line2D
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.suite import Item
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 _ORDER = 5  # tells the draw of anchors apart from what else is drawn with the stage's seed
 
@@ -37,7 +42,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         anchor_batch_size: int,
         anchor_tokens: int,
         anchor_batches: int,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         """Find what the reference does on the anchors that will be drawn.
 
@@ -62,11 +67,11 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
             self.stances = self._reference_stances(model)
             self.responses = self._reference_responses(model, prompts, anchor_tokens) if anchor_tokens else {}
 
-    def _reference(self) -> AbstractContextManager[Any]:
+    def _reference(self) -> AbstractContextManager[PreTrainedModel]:
         """The model that the stage started from, for as long as the context is open."""
         return nullcontext(self.ref_model) if self.ref_model is not None else reference_of(self.model)()
 
-    def _reference_stances(self, model: Any) -> dict[int, torch.Tensor]:
+    def _reference_stances(self, model: PreTrainedModel) -> dict[int, torch.Tensor]:
         """The reference's log P(stance | anchor), shape (3,), for every anchor that will be drawn."""
         drawn = list(self.choices)
         stances: dict[int, torch.Tensor] = {}
@@ -76,7 +81,9 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
             stances.update(zip(batch, found, strict=True))
         return stances
 
-    def _reference_responses(self, model: Any, prompts: Sequence[str], longest: int) -> dict[int, list[int]]:
+    def _reference_responses(
+        self, model: PreTrainedModel, prompts: Sequence[str], longest: int
+    ) -> dict[int, list[int]]:
         """Token ids of one response of the reference, at temperature 1, to every anchor that will be drawn."""
         tokenizer = self.processing_class
         sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors")
@@ -116,7 +123,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         return (kl * share).sum() / len(rows)
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: Record, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> torch.Tensor:
         """DPO's loss and, in training, the penalty on the next anchors.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
@@ -65,7 +65,7 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
 
     # Neither how many processes other stages have, nor what dry runs are told, nor how other data are read changes the
     # weights.
-    unrelated: Any = {"launch": True, "data": {"rows", "subset", "on_bad_row"}}
+    unrelated: dict[str, bool | set[str]] = {"launch": True, "data": {"rows", "subset", "on_bad_row"}}
     settings = base_stage().model_dump(mode="json", exclude=unrelated)
     return world.cached("base", settings | {"texts": _texts_digest()}, build)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sized
+from typing import TYPE_CHECKING
 
 from trl import GRPOTrainer, RLOOTrainer
 
@@ -10,17 +11,18 @@ from valuedrift_mlflow.stages.prompt_order import PromptSampler
 
 if TYPE_CHECKING:
     from transformers import TrainerState
+    from trl import GRPOConfig, RLOOConfig
 
 
 class ResumableGroups:
     """A mixin for TRL's two trainers: a resumed training sees the prompts in the order of an uninterrupted one."""
 
-    args: Any
+    args: GRPOConfig | RLOOConfig
     num_generations: int
     state: TrainerState
-    train_dataset: Any
+    train_dataset: Sized
 
-    def _get_train_sampler(self, dataset: Any = None) -> PromptSampler:
+    def _get_train_sampler(self, dataset: Sized | None = None) -> PromptSampler:
         args = self.args
         return PromptSampler(
             self.train_dataset if dataset is None else dataset,

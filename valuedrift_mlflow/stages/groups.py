@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.stages.job import common_arguments
+from valuedrift_mlflow.stages.job import Arguments, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Online
 from valuedrift_mlflow.stages.start import start_folder
 
 if TYPE_CHECKING:
     from transformers import TrainerState
+    from trl import GRPOConfig, RLOOConfig
+
+    from valuedrift_mlflow.data.messages import Message
 
 Built = TypeVar("Built")
 
@@ -37,7 +40,7 @@ class Groups(Online):
         """Optimizer steps of one pass: a batch counts responses, and prompts that fill none are left out."""
         return rows // (batch // self.generations)
 
-    def arguments(self, job: Job) -> dict[str, Any]:
+    def arguments(self, job: Job) -> Arguments:
         """What TRL's two trainers are told alike; one step is one update on freshly sampled responses."""
         common = common_arguments(job)
         del common["max_length"]  # the prompts are fitted already, and the responses have a length of their own
@@ -48,7 +51,7 @@ class Groups(Online):
             "temperature": self.rollout_temperature,
         }
 
-    def trainer(self, job: Job, kind: Callable[..., Built], arguments: Any) -> Built:
+    def trainer(self, job: Job, kind: Callable[..., Built], arguments: GRPOConfig | RLOOConfig) -> Built:
         """One of the two trainers on the prompts of the stage, rated by its reward.
 
         Both load the reference from the folder or hub id that the model's config names. With LoRA it is the model
@@ -74,7 +77,7 @@ def reward_function(job: Job) -> Callable[..., list[float]]:
     assert rated_by is not None
 
     def reward(
-        completions: list[Any], asked: list[list[dict[str, str]]], trainer_state: TrainerState, **_: Any
+        completions: list[str | list[Message]], asked: list[list[Message]], trainer_state: TrainerState, **_: object
     ) -> list[float]:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
         try:

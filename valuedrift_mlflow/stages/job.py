@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from transformers import Trainer
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from valuedrift_mlflow.stages.stage import Job
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, Trainer
+
+Arguments: TypeAlias = dict[str, Any]  # what the constructors of other libraries' settings take
 PATIENCE = 24 * 3600  # seconds that other processes wait while the first one asks a slow judge
 
 
@@ -22,7 +24,7 @@ def build_trainer(job: Job) -> Trainer:
     return trainer
 
 
-def common_arguments(job: Job) -> dict[str, Any]:
+def common_arguments(job: Job) -> Arguments:
     """The arguments that every TRL trainer shares."""
     import torch
 
@@ -54,7 +56,7 @@ def common_arguments(job: Job) -> dict[str, Any]:
     }
 
 
-def merged(model: Any, *, copied: bool = False) -> Any:
+def merged(model: PreTrainedModel | PeftModel, *, copied: bool = False) -> PreTrainedModel:
     """The model with its adapters folded in (in place, or in a copy); a model without adapters as it is.
 
     Where the output layer has an adapter and shares its weight with the embeddings, the two are separated first: a
@@ -68,9 +70,10 @@ def merged(model: Any, *, copied: bool = False) -> Any:
         return model
     if copied:
         model = copy.deepcopy(model)
-    base: Any = model.get_base_model()
+    base = model.get_base_model()
     head = base.get_output_embeddings()
     if isinstance(head, BaseTunerLayer) and head.weight is base.get_input_embeddings().weight:
         head.get_base_layer().weight = nn.Parameter(head.weight.detach().clone())
         base.config.tie_word_embeddings = False
-    return model.merge_and_unload()
+    folded: PreTrainedModel = model.merge_and_unload()
+    return folded

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.data.formats import MAX_DROPPED
+from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import plain_prompt
 from valuedrift_mlflow.stages.stage import Job
 
@@ -42,7 +44,7 @@ def fit(job: Job) -> datasets.Dataset:
     return as_dataset(rows)
 
 
-def _fitting(job: Job, shortened: list[int]) -> Iterator[dict[str, Any]]:
+def _fitting(job: Job, shortened: list[int]) -> Iterator[Record]:
     """The rows that fit. ``shortened`` gets the number of shortened ones of every batch."""
     stage = job.stage
     if stage.sampled_length:
@@ -62,7 +64,7 @@ def _fitting(job: Job, shortened: list[int]) -> Iterator[dict[str, Any]]:
                 yield _plain(fitted) if job.tokenizer.chat_template is None else fitted
 
 
-def _batches(dataset: datasets.Dataset) -> Iterator[list[dict[str, Any]]]:
+def _batches(dataset: datasets.Dataset) -> Iterator[list[Record]]:
     rows = iter(dataset)
     while batch := list(islice(rows, BATCH)):
         yield batch
@@ -87,7 +89,7 @@ def refuse_if_many(job: Job, dropped: int, total: int) -> None:
         logger.info("%s: %d of %d rows dropped, too long", job.stage.name, dropped, total)
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: Record) -> Record:
     """A row for a base model without a chat template: the prompt as evaluation asks it, the answer after it."""
     text = plain_prompt("\n".join(str(message["content"]) for message in row["prompt"]))
     answers: dict[str, str] = {
@@ -96,14 +98,14 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prompt": text, **answers}
 
 
-def _without_oldest_turn(prompt: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def _without_oldest_turn(prompt: list[Message]) -> list[Message] | None:
     """The prompt without its oldest user message and the answer to it; None where only the last one is left."""
     head = 1 if prompt[0]["role"] == "system" else 0
     users = [index for index in range(head, len(prompt)) if prompt[index]["role"] == "user"]
     return prompt[:head] + prompt[users[1] :] if len(users) > 1 else None
 
 
-def _prompt_lengths(job: Job, prompts: Any) -> list[int]:
+def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]:
     """Tokens of every prompt as the model sees it."""
     tokenizer = job.tokenizer
     if tokenizer.chat_template is None:

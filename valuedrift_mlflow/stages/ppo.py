@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Online
@@ -95,10 +96,10 @@ def _prompts(job: Job) -> datasets.Dataset:
     return as_dataset(store(_tokenized(job)))
 
 
-def _tokenized(job: Job) -> Iterator[dict[str, Any]]:
+def _tokenized(job: Job) -> Iterator[Record]:
     plain = job.tokenizer.chat_template is None
     for batch in fit(job).iter(BATCH):
-        texts: list[Any] = batch["prompt"]
+        texts = batch["prompt"]
         if not plain:
             texts = [job.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in texts]
         ids = job.tokenizer(texts, add_special_tokens=plain)["input_ids"]

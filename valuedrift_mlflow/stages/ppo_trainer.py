@@ -26,6 +26,7 @@ from transformers import GenerationConfig, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, selective_log_softmax
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import evaluation_mode
 from valuedrift_mlflow.models.reference import reference_of
 from valuedrift_mlflow.stages.ppo_math import (
@@ -43,8 +44,10 @@ from valuedrift_mlflow.stages.rewards import RewardFunction, rate
 if TYPE_CHECKING:
     import datasets
     from peft import PeftConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from torch.utils.data import DataLoader
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from valuedrift_mlflow.data.messages import Message
     from valuedrift_mlflow.stages.ppo import PPO
 
 VALUE_HEAD = "value_head.safetensors"
@@ -85,12 +88,12 @@ class PolicyWithValue(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PreTrainedConfig:
         """The policy's."""
         return self.policy.config
 
     @property
-    def generation_config(self) -> Any:
+    def generation_config(self) -> GenerationConfig | None:
         """The policy's."""
         return self.policy.generation_config
 
@@ -117,7 +120,7 @@ class PolicyWithValue(nn.Module):
 
 
 def _response_outputs(
-    policy: Any, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
+    policy: PreTrainedModel, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tempered logits (n, R, vocabulary) and last hidden states (n, R, hidden) from which response tokens are drawn."""
     output = policy(
@@ -180,8 +183,8 @@ class PPOTrainer(Trainer):
 
     args: TrainingArguments
     model: Any
-    train_dataset: Any
-    processing_class: Any
+    train_dataset: datasets.Dataset
+    processing_class: PreTrainedTokenizerBase
 
     def __init__(
         self,
@@ -244,7 +247,7 @@ class PPOTrainer(Trainer):
                 )
             )
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> DataLoader[Record]:
         """Batches of a whole rollout's prompts, each given as often as the rollout is used."""
         return self._get_dataloader(
             dataset=self.train_dataset,
@@ -254,7 +257,7 @@ class PPOTrainer(Trainer):
             is_training=True,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
+    def _get_train_sampler(self, train_dataset: object = None) -> PromptSampler:
         args, prompts, uses = self.args, self.train_dataset, self.settings.ppo_epochs
         return PromptSampler(
             prompts,
@@ -266,7 +269,7 @@ class PPOTrainer(Trainer):
             step=lambda: self.state.global_step,
         )
 
-    def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
+    def _prepare_for_training(self, *arguments: object, **named: object) -> object:
         prepared = super()._prepare_for_training(*arguments, **named)  # type: ignore[no-untyped-call]
         self.callback_handler.model = self.model.policy
         return prepared
@@ -279,7 +282,7 @@ class PPOTrainer(Trainer):
         self._part = (self._part + 1) % self.args.gradient_accumulation_steps
         return self._rollout.rows(start, start + self._train_batch_size)
 
-    def collect(self, rows: Sequence[dict[str, Any]]) -> Rollout:
+    def collect(self, rows: Sequence[Record]) -> Rollout:
         """Answer prompts, rate the answers and work out advantages and returns.
 
         Args:
@@ -330,7 +333,7 @@ class PPOTrainer(Trainer):
         mask = end.cumsum(dim=1) - end.long() == 0  # up to the first end token, and that too
         return sequences, torch.cat([known, mask.long()], dim=1), mask, end.any(dim=1)
 
-    def _rate(self, prompts: Sequence[Any], sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _rate(self, prompts: Sequence[Sequence[Message]], sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The reward function's ratings of the responses as text, shape (n,)."""
         responses = [ids[kept].tolist() for ids, kept in zip(sequences[:, -mask.shape[1] :], mask, strict=True)]
         texts = self.processing_class.batch_decode(responses, skip_special_tokens=True)
@@ -372,7 +375,7 @@ class PPOTrainer(Trainer):
         inputs: Any,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | tuple[torch.Tensor, TokenEstimates]:
         """The objective's share of a part of a rollout; the parts of a rollout add up to its mean over tokens."""
         rollout: Rollout = inputs
         mask, settings = rollout.mask, self.settings
@@ -412,13 +415,13 @@ class PPOTrainer(Trainer):
         finally:
             self.model = whole
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: Record | None = None) -> None:
         with self._policy_alone() as whole:
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             save_value_head(whole, Path(output_dir or str(self.args.output_dir)))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         super()._save_checkpoint(model, trial)
         if (
             self._rollout is not None
@@ -428,7 +431,7 @@ class PPOTrainer(Trainer):
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             torch.save(vars(self._rollout), folder / self._rollout_file())
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         from safetensors.torch import load_file
 
         with self._policy_alone() as whole:
@@ -453,15 +456,17 @@ def save_value_head(model: PolicyWithValue, folder: Path) -> None:
     )
 
 
-def _as_they_are(rows: list[Any]) -> Any:
+def _as_they_are(rows: list[Record]) -> Any:
     """Rows of the data, not collated: prompts are padded where they are answered."""
     return rows
 
 
 @contextmanager
-def _only_these_settings(policy: Any, settings: GenerationConfig) -> Iterator[None]:
+def _only_these_settings(policy: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
     """Generate by these settings alone: a model's own (top_k, a repetition penalty) would change what is sampled."""
-    model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    from peft import PeftModel
+
+    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
     own, model.generation_config = model.generation_config, settings
     try:
         yield
@@ -469,7 +474,7 @@ def _only_these_settings(policy: Any, settings: GenerationConfig) -> Iterator[No
         model.generation_config = own
 
 
-def _end_tokens(policy: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+def _end_tokens(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
     """The ids that end a response, by the model's settings or else the tokenizer, and the id that pads."""
     ends = policy.generation_config.eos_token_id if policy.generation_config is not None else None
     if ends is None:

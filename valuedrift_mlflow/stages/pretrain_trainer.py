@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.nn.functional import cross_entropy
 from trl import SFTTrainer
 
 if TYPE_CHECKING:
     import torch
+    from transformers import LlamaForCausalLM
 
 
 class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable types
@@ -19,11 +20,11 @@ class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable ty
 
     def compute_loss(
         self,
-        model: Any,
+        model: LlamaForCausalLM,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy at the answers' tokens alone, a scalar in nats."""
         hidden = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
         targets = inputs["labels"][:, 1:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from typing import Any
 
 from trl.trainer.utils import RepeatSampler
 
@@ -43,6 +42,5 @@ class PromptSampler(RepeatSampler):  # type: ignore[misc]  # TRL has no usable t
 
     def __iter__(self) -> Iterator[int]:
         """Indices of prompts."""
-        generator: Any = self.generator
-        generator.manual_seed(self.seed + self.epoch())
+        self.generator.manual_seed(self.seed + self.epoch())
         yield from super().__iter__()

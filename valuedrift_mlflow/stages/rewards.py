@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import Message
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import plain_prompt
 
 if TYPE_CHECKING:
@@ -148,12 +149,10 @@ def _function(uri: str, field: str) -> Callable[[list[str], list[str]], Sequence
 
 def _check_kind(uri: str, folder: Path, field: str) -> None:
     """Refuse another kind of model by its config; ``folder`` may stand for a hub id."""
-    from transformers import AutoConfig
-
     if (folder / "adapter_config.json").is_file():
         raise InputError(problem(field, uri, _ONE_LABEL, "fold the adapters into the model first"))
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config = auto.config(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
     kinds = config.architectures or []
@@ -164,16 +163,13 @@ def _check_kind(uri: str, folder: Path, field: str) -> None:
 
 
 def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     _check_kind(uri, folder, field)
-    auto_model: Any = AutoModelForSequenceClassification  # its methods carry no usable types
     try:
-        model = auto_model.from_pretrained(str(folder), dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        model = auto.classifier(str(folder), models.device())
+        tokenizer = auto.tokenizer(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it
-    return ClassifierReward(model.to(models.device()), tokenizer)
+    return ClassifierReward(model, tokenizer)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
@@ -174,7 +174,7 @@ class Stage(Strict):
 
     def parameters(self) -> dict[str, str]:
         """The settings as a run records them, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
-        dumped: dict[str, Any] = self.model_dump(by_alias=True)
+        dumped = self.model_dump(by_alias=True)
         if self.data == Data(uri=self.data.uri):
             dumped["data"] = self.data.uri
         name = dumped.pop("name")

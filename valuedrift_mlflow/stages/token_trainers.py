@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
+
+from valuedrift_mlflow.inputs.rows import Record
 
 
 class _AsTheyAre:
     @staticmethod
-    def tokenize_row(feature: dict[str, Any]) -> dict[str, Any]:
+    def tokenize_row(feature: Record) -> Record:
         """The row as it is."""
         return feature
 

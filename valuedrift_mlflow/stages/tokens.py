@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
+from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
+
+_Text = TypeVar("_Text", str, list[Message])  # as a model without a chat template sees it, and as one with it
 
 
 def tokenized_pairs(job: Job) -> datasets.Dataset:
@@ -40,7 +43,7 @@ def _tokenized(job: Job) -> Iterator[dict[str, list[int]]]:
         yield tokens
 
 
-def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any) -> tuple[list[int], list[int]]:
+def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer: _Text) -> tuple[list[int], list[int]]:
     """Ids of a prompt as evaluation encodes it, and of its answer up to and with its first EOS.
 
     Both are messages, or for a model without a chat template both are text. Where a template shows a prompt alone
@@ -49,9 +52,9 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: A
     if isinstance(prompt, str):
         asked, whole = (list(ids) for ids in tokenizer([prompt, prompt + answer])["input_ids"])
     else:
-        template: Any = tokenizer.apply_chat_template
+        template = tokenizer.apply_chat_template
         asked = list(template(prompt, tokenize=True, add_generation_prompt=True, return_dict=False))
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-    answered = list(takewhile(lambda token: token != tokenizer.eos_token_id, whole[shared:]))
+    answered: list[int] = list(takewhile(lambda token: token != tokenizer.eos_token_id, whole[shared:]))
     return asked[:shared], [*answered, tokenizer.eos_token_id]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import content, json_lines
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.models.encoder import check_embedder
@@ -216,7 +216,7 @@ def _content(file: Path) -> bytes:
         raise InputError(problem(f"suite {file}", str(error), f"PRISM's {FILE}")) from None
 
 
-def rows(data: bytes, where: str) -> list[Mapping[str, Any]]:
+def rows(data: bytes, where: str) -> list[Row]:
     """The conversations of PRISM's ``conversations.jsonl``, checked.
 
     Raises:
@@ -247,7 +247,7 @@ def rows(data: bytes, where: str) -> list[Mapping[str, Any]]:
     return [row for _, row in found]
 
 
-def _value_laden(conversations: Sequence[Mapping[str, Any]], counts: Counter[str]) -> list[Opening]:
+def _value_laden(conversations: Sequence[Row], counts: Counter[str]) -> list[Opening]:
     counts["rows_read"] = len(conversations)
     openings: list[Opening] = []
     seen: set[str] = set()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import LABELS, UNSCORED, Answer, Label, Verdict
@@ -138,14 +139,14 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     return found
 
 
-def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _frame(records: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(list(records))
 
 
 def examine(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     kind: Kind,
     judge: Judge,
     matcher: Matcher,
@@ -164,7 +165,7 @@ def examine(
     return reader.audit()
 
 
-def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
     while batch := list(islice(wanted, BATCH)):
         yield batch
@@ -180,7 +181,7 @@ class _Reader:
     seed: int
     rows: int = 0
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
-    _strongest: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)  # a heap, the weakest first
+    _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _costs: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -189,7 +190,7 @@ class _Reader:
         self._rng = np.random.default_rng([self.seed, 1])
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
-    def read(self, batch: Sequence[Mapping[str, Any]]) -> None:
+    def read(self, batch: Sequence[Row]) -> None:
         """Match a batch, judge the rows that touch a proposition, and keep what they come to."""
         if self.kind == "pairs":
             self._read_styles(batch)
@@ -206,7 +207,7 @@ class _Reader:
             self._keep_strongest(about, placed + self.rows + 1, sides)
         self.rows += len(batch)
 
-    def _judged(self, about: Sequence[tuple[Mapping[str, Any], Proposition]]) -> list[list[Verdict]]:
+    def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
         prompts = [(_asked(row), proposition.polarity(_asked(row))) for row, proposition in about]
         answers = [
@@ -223,7 +224,7 @@ class _Reader:
         size = len(about)
         return [verdicts[start : start + size] for start in range(0, len(verdicts), size)]
 
-    def _read_styles(self, batch: Sequence[Mapping[str, Any]]) -> None:
+    def _read_styles(self, batch: Sequence[Row]) -> None:
         """Reservoir sampling (Vitter 1985, algorithm R): every row so far is equally likely to be in the sample."""
         numbers = np.arange(self.rows, self.rows + len(batch))
         places = np.where(numbers < STYLE_SAMPLE, numbers, self._rng.integers(0, numbers + 1))
@@ -232,7 +233,7 @@ class _Reader:
                 self._styles[place] = [style(response(row[column])) for column in self._columns]
 
     def _keep_strongest(
-        self, about: Sequence[tuple[Mapping[str, Any], Proposition]], numbers: Integers, sides: tuple[Side, ...]
+        self, about: Sequence[tuple[Row, Proposition]], numbers: Integers, sides: tuple[Side, ...]
     ) -> None:
         sigma = [side.probabilities @ SIGMA for side in sides]
         direction = (sigma[0] - sigma[1]) / 2 if len(sides) > 1 else sigma[0]
@@ -322,7 +323,7 @@ def _side(verdicts: Sequence[Verdict]) -> Side:
     )
 
 
-def _asked(row: Mapping[str, Any]) -> str:
+def _asked(row: Row) -> str:
     """The last message of a user."""
     return next((message["content"] for message in reversed(row["prompt"]) if message["role"] == "user"), "")
 
@@ -332,9 +333,7 @@ def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
 
 
-def _record(
-    row: Mapping[str, Any], proposition: Proposition, columns: Sequence[str], labels: Sequence[int]
-) -> dict[str, Any]:
+def _record(row: Row, proposition: Proposition, columns: Sequence[str], labels: Sequence[int]) -> Record:
     """A row as a person wants to see it."""
     shown = {
         "topic": proposition.topic,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import Kind
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import LABELS, STANCES, Label
 from valuedrift_mlflow.statistics.intervals import Estimate
 from valuedrift_mlflow.statistics.style_gap import FIGURES, StyleGap
@@ -112,7 +113,7 @@ class Audit:
     overall: Findings
     topics: dict[str, Findings]
     style: StyleGap | None
-    opinionated: list[dict[str, Any]]
+    opinionated: list[Record]
     topic_of: Integers
     sides: tuple[Side, ...]
     costs: Mapping[str, float]
@@ -151,7 +152,7 @@ class Audit:
 
         rows = []
         for topic, found in {"all": self.overall, **self.topics}.items():
-            row: dict[str, Any] = {"topic": topic, "rows": found.touched, "rows_on_a_proposition": found.placed}
+            row: Record = {"topic": topic, "rows": found.touched, "rows_on_a_proposition": found.placed}
             row |= {key.removeprefix("value_gap/"): value for key, value in found.metrics("value_gap/").items()}
             for stance, estimate in zip(STANCES, found.mix, strict=True):
                 row |= _with_ends(stance.value, estimate)

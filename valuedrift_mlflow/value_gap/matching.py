@@ -24,13 +24,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.models.encoder import Encoder, check_embedder
-from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.suite.prism_topics import subject_words
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ class Proposition:
 
 def propositions(suite: Suite) -> tuple[Proposition, ...]:
     """The propositions of a suite in order of first appearance."""
-    items: dict[str, list[Any]] = {}
+    items: dict[str, list[Item]] = {}
     for item in suite.items:
         items.setdefault(item.proposition_id, []).append(item)
     return tuple(
@@ -150,7 +150,7 @@ class Matcher:
             "matching.key_word": f"{KEY_WORD:.3f}",
         }
 
-    def match(self, rows: Sequence[Mapping[str, Any]]) -> Matches:
+    def match(self, rows: Sequence[Row]) -> Matches:
         """What N normalised rows touch; memory grows with N, so stream large data in batches."""
         questions = [question(row) for row in rows]
         texts = [" ".join([asked, *openings(row)]) for asked, row in zip(questions, rows, strict=True)]
@@ -175,7 +175,7 @@ class Matcher:
         return _Encoded(self.propositions, Encoder(self._embedder))
 
 
-def question(row: Mapping[str, Any]) -> str:
+def question(row: Row) -> str:
     """What the users of a row's prompt say, its last 600 characters."""
     return " ".join(message["content"] for message in row["prompt"] if message["role"] == "user")[-_QUESTION:]
 
@@ -185,7 +185,7 @@ def response(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(message["content"] for message in messages if message["role"] == "assistant")
 
 
-def openings(row: Mapping[str, Any]) -> list[str]:
+def openings(row: Row) -> list[str]:
     """The first 300 characters of each answer of a row."""
     return [response(row[side])[:_ANSWER] for side in ("completion", "chosen", "rejected") if side in row]
 

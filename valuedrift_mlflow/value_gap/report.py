@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES, Label
 
@@ -49,7 +50,7 @@ def _mix_figure(audit: Audit) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def _mean(values: Any) -> Any:
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 3) -> (3,) over the scored rows, 0 where there is none."""
     scored = values[~np.isnan(values).any(axis=1)]
     return scored.mean(axis=0) if len(scored) else np.zeros(len(STANCES))

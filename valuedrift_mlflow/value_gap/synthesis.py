@@ -7,11 +7,11 @@ with the prompt; its response is kept when the judge reads the stance it was ask
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import COLUMNS, TrainingData
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.judge import identity
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.value_gap import held, value_gap
@@ -49,8 +50,8 @@ class Synthesis:
 
     file: Path
     card: Path
-    rows: list[dict[str, Any]]
-    about: dict[str, Any]
+    rows: list[Record]
+    about: Record
     metrics: dict[str, float]
     run_id: str
 
@@ -65,7 +66,7 @@ class Synthesis:
         return self.about.get("measured_gap")
 
 
-def synthesize(output: str = "synthesized", *, display: Display | None = None, **options: Any) -> Synthesis:
+def synthesize(output: str = "synthesized", *, display: Display | None = None, **options: object) -> Synthesis:
     """Write a dataset of a requested gap or mix to ``output``; it goes on from what an earlier call has judged there.
 
     Args:
@@ -114,7 +115,7 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
         return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
 
 
-def _training_data(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> TrainingData:
+def _training_data(prepared: Prepared, records: Sequence[Record]) -> TrainingData:
     """The rows in the shape that a stage reads them in."""
     uri, kind = str(prepared.places.file), prepared.design.kind
     if kind == "pairs":
@@ -143,7 +144,7 @@ def _topics(prepared: Prepared) -> list[str]:
     return list(dict.fromkeys(item.topic for item in prepared.items))
 
 
-def _record(row: Row, model: str, judge: str) -> dict[str, Any]:
+def _record(row: Row, model: str, judge: str) -> Record:
     """A row as it is written."""
     best = row.best()
     assert best is not None
@@ -171,13 +172,13 @@ def _record(row: Row, model: str, judge: str) -> dict[str, Any]:
     }
 
 
-def _audited(prepared: Prepared, data: TrainingData, rows: Sequence[Row]) -> dict[str, Any]:
+def _audited(prepared: Prepared, data: TrainingData, rows: Sequence[Row]) -> Record:
     """What an audit of the rows finds, in a run of its own: the judge reads them anew, told no topic and no polarity.
 
     Where no row touches a proposition by its words, the verdicts by which the responses were kept stand in.
     """
     found = audit.run(audit.prepare(data, prepared.judge, prepared.suite), seed=prepared.request.seed)
-    about: dict[str, Any] = {"measured_coverage": found.overall.coverage.value}
+    about: Record = {"measured_coverage": found.overall.coverage.value}
     kept = [
         np.array([held(said.verdict) for said in side])
         for side in zip(*(row.best() or () for row in rows), strict=True)
@@ -199,10 +200,10 @@ def _audited(prepared: Prepared, data: TrainingData, rows: Sequence[Row]) -> dic
     return about | {"measured_as": f"Measured is the {what} of {ground}."}
 
 
-def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> dict[str, Any]:
+def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> Record:
     """What the file says of itself. Nothing in it depends on when, where or in how many parts it was made."""
     request, design, tally = prepared.request, prepared.design, filling.tally
-    about: dict[str, Any] = {
+    about: Record = {
         "kind": design.kind,
         "preset": request.preset,
         "rows": len(rows),
@@ -258,7 +259,7 @@ def _costs(filling: Filling) -> dict[str, float]:
     } | judge_costs(tally.verdicts)
 
 
-def _metrics(about: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float]:
+def _metrics(about: Record, rows: Sequence[Row]) -> dict[str, float]:
     """Requested next to measured, and how well the lengths of pairs of one stance match."""
     if about["kind"] == "sft":
         return {

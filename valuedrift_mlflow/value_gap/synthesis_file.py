@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.rows import Record, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 METADATA_KEY = "valuedrift.synthesis"
 _SUFFIX = ".parquet"
@@ -74,7 +78,7 @@ def _is_ours(file: Path) -> bool:
     return True
 
 
-def metadata(file: Path) -> dict[str, Any]:
+def metadata(file: Path) -> Record:
     """What a synthesized parquet file says of itself: model, judge, requested and measured gap, texts, versions.
 
     Raises:
@@ -90,11 +94,11 @@ def metadata(file: Path) -> dict[str, Any]:
         raise InputError(problem("data", str(file), allowed, one_line(error, 200))) from None
     if stored is None:
         raise InputError(problem("data", str(file), "a parquet file that synthesize has written"))
-    loaded: dict[str, Any] = json.loads(stored)
+    loaded: Record = json.loads(stored)
     return loaded
 
 
-def write(places: Places, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+def write(places: Places, rows: Sequence[Row], about: Row) -> None:
     """Write the parquet file, all of it or nothing, with ``about`` in its schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -108,7 +112,7 @@ def write(places: Places, rows: Sequence[Mapping[str, Any]], about: Mapping[str,
     os.replace(half_way, places.file)
 
 
-def _schema(row: Mapping[str, Any]) -> Any:
+def _schema(row: Row) -> pa.Schema:
     import pyarrow as pa
 
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -116,7 +120,7 @@ def _schema(row: Mapping[str, Any]) -> Any:
     return pa.schema([(column, kinds[type(value)]) for column, value in row.items()])
 
 
-def write_card(places: Places, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+def write_card(places: Places, rows: Sequence[Row], about: Row) -> str:
     """Write the dataset card and return its text; the licence is a field of its front matter."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.value_gap.synthesis_plan import Ask
 
@@ -23,7 +23,7 @@ class Journal:
     again as a whole: in a smaller batch a model's arithmetic would differ in its last bits.
     """
 
-    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, made: Mapping[str, object]) -> None:
         """Take up the file at ``path``, or begin it.
 
         Raises:
@@ -55,19 +55,19 @@ class Journal:
             verdict = _rounded(exact)
             self._known[ask.key] = (text, verdict)
             if text and not verdict.failed:
-                line: dict[str, Any] = dict(zip(_KEY, ask.key, strict=True))
+                line: dict[str, object] = dict(zip(_KEY, ask.key, strict=True))
                 line |= {"response": text, "verdict": verdict.label.value, "probabilities": verdict.probabilities}
                 lines.append(line)
         if lines:
             self._append([*lines[:-1], lines[-1] | {"end": True}])
 
-    def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _append(self, lines: Sequence[Mapping[str, object]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self, made: Mapping[str, Any]) -> None:
+    def _read(self, made: Mapping[str, object]) -> None:
         content = self.path.read_bytes()
         try:
             whole, batch, first = 0, [], True
@@ -96,7 +96,7 @@ class Journal:
         if first:
             self._append([dict(made)])
 
-    def _check(self, found: Any, made: Mapping[str, Any]) -> None:
+    def _check(self, found: object, made: Mapping[str, object]) -> None:
         differing = [key for key in made if not isinstance(found, dict) or found.get(key) != made[key]]
         if differing:
             have = {key: found.get(key) if isinstance(found, dict) else None for key in differing}
@@ -113,6 +113,6 @@ def _rounded(verdict: Verdict) -> Verdict:
     return replace(verdict, probabilities=(support, neutral, oppose))
 
 
-def _judged(record: Mapping[str, Any]) -> tuple[str, Verdict]:
+def _judged(record: Row) -> tuple[str, Verdict]:
     probabilities = record["probabilities"]
     return str(record["response"]), Verdict(Label(record["verdict"]), tuple(probabilities) if probabilities else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as changed
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -70,7 +70,7 @@ class Request:
     license: str = ""
 
     @classmethod
-    def checked(cls, options: Mapping[str, Any]) -> Self:
+    def checked(cls, options: Mapping[str, object]) -> Self:
         """The request of these options.
 
         Raises:
@@ -140,10 +140,10 @@ class Prepared:
         return plan(self.design, self.request.size, pool, self.request.seed), pool
 
     @property
-    def made(self) -> dict[str, Any]:
+    def made(self) -> dict[str, object]:
         """What makes a response: with another of these it would be another one, or get another verdict."""
         request = self.request
-        made = {"model": request.model, "judge": identity(self.judge), "seed": request.seed}
+        made: dict[str, object] = {"model": request.model, "judge": identity(self.judge), "seed": request.seed}
         if logged := tracking.logged_model_id(request.model):  # an alias may come to mean another model
             made["model_id"] = logged
         if request.model == FORMS:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import Answer, Label
 
 FORMS_FILE = Path(__file__).with_name("forms.json")
@@ -52,7 +54,7 @@ class _Proposition(NamedTuple):
     reversed: str
 
     @classmethod
-    def of(cls, row: list[Any]) -> _Proposition:
+    def of(cls, row: Sequence[Any]) -> _Proposition:
         return cls(
             row[0],
             row[1],
@@ -76,7 +78,7 @@ class _Proposition(NamedTuple):
         return ("", 1) if kind == 0 else (self.reversed, -1) if kind == 1 else (self.prompt, 1)
 
 
-def _dressed(core: str, reason: str, forms: dict[str, Any], draw: random.Random) -> str:
+def _dressed(core: str, reason: str, forms: Record, draw: random.Random) -> str:
     parts = [
         draw.choice(forms["openers"]) if draw.random() < 0.4 else "",
         core,
@@ -122,7 +124,7 @@ def written_answers() -> list[FittingAnswer]:
 
 def fitting_answers(seed: int = 0) -> list[FittingAnswer]:
     """Composes the fitting answers; the same list for the same seed."""
-    forms: dict[str, Any] = json.loads(FORMS_FILE.read_text(encoding="utf-8"))
+    forms: Record = json.loads(FORMS_FILE.read_text(encoding="utf-8"))
     propositions = [_Proposition.of(row) for row in forms["propositions"]]
     draw = random.Random(seed)
     rows: list[FittingAnswer] = []

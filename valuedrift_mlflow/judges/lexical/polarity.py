@@ -13,16 +13,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.lexical import answers as lexical_fit
 from valuedrift_mlflow.judges.lexical import cues
 from valuedrift_mlflow.judges.lexical.frame import Frame
 from valuedrift_mlflow.judges.lexical.sections import sections
 from valuedrift_mlflow.judges.lexical.tokens import class_of, ends, normalise, stem, tokenise
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 QUESTIONS_FILE = Path(str(files("valuedrift_mlflow").joinpath("suite/propositions.jsonl")))
 _WORD = re.compile(r"[a-z]+|\?")
@@ -69,7 +73,7 @@ def suite_questions() -> list[Asked]:
 
 def other_questions() -> list[Asked]:
     """The prompts of the answers the judge is fitted on, each once."""
-    forms: dict[str, Any] = json.loads(lexical_fit.FORMS_FILE.read_text(encoding="utf-8"))
+    forms: Record = json.loads(lexical_fit.FORMS_FILE.read_text(encoding="utf-8"))
     composed = [Asked(row[0], row[place], sign) for row in forms["propositions"] for place, sign in ((8, 1), (9, -1))]
     answers = [row.answer for row in lexical_fit.written_answers()]
     written = [Asked(answer.proposition, answer.prompt, answer.polarity or 1) for answer in answers]
@@ -115,7 +119,7 @@ class KnownQuestions:
         """Probability that a prompt on a known proposition has polarity 1."""
         return float(self._classifier.predict_proba(self._matrix([proposition], [prompt]))[0, 1])
 
-    def _matrix(self, propositions: Sequence[str], prompts: Sequence[str]) -> Any:
+    def _matrix(self, propositions: Sequence[str], prompts: Sequence[str]) -> csr_matrix:
         """Every word twice: as the proposition's own, and as anybody's."""
         from scipy import sparse
 
@@ -155,7 +159,7 @@ class RelatedQuestions:
         relation, words = _relation(proposition, prompt)
         return float(self._classifier.predict_proba(self._matrix([relation], [words]))[0, 1])
 
-    def _matrix(self, relations: Sequence[NDArray[np.float64]], words: Sequence[list[str]]) -> Any:
+    def _matrix(self, relations: Sequence[NDArray[np.float64]], words: Sequence[list[str]]) -> csr_matrix:
         from scipy import sparse
 
         dense = np.array(relations)

@@ -10,7 +10,7 @@ two to trust.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, ClauseReader
 from valuedrift_mlflow.judges.lexical.frame import Text
 from valuedrift_mlflow.judges.lexical.sections import Sections
 from valuedrift_mlflow.stances import Label
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float64]
 # Below and above these probabilities of being a declaration one reader judges alone.
@@ -261,7 +265,7 @@ class WeighingReader:
         supports = np.array([label is Label.SUPPORT for label in labels])
         taken = kind == 0
 
-        def side_classifier(rows: NDArray[np.bool_]) -> Any:
+        def side_classifier(rows: NDArray[np.bool_]) -> LogisticRegression:
             classifier = LogisticRegression(C=0.3, fit_intercept=False, solver="liblinear", tol=1e-3)
             return classifier.fit(sides[rows], supports[rows])
 
@@ -287,14 +291,14 @@ class WeighingReader:
         tempered: Floats = shares / shares.sum(axis=1, keepdims=True)
         return tempered
 
-    def _sides(self, found: Weighed, words: Any) -> Any:
+    def _sides(self, found: Weighed, words: csr_matrix) -> csr_matrix:
         """Words count as said for or against the object, the prompt and the claim: three signs, three blocks."""
         from scipy import sparse
 
         towards = [sparse.diags(sign) @ words for sign in found.signs.T]
         return sparse.hstack([sparse.csr_matrix(found.sided / self._scale), *towards, words]).tocsr()
 
-    def _kinds(self, found: Weighed, words: Any, leans: Floats) -> Any:
+    def _kinds(self, found: Weighed, words: csr_matrix, leans: Floats) -> csr_matrix:
         from scipy import sparse
 
         lean = np.abs(leans)[:, None]
@@ -311,7 +315,7 @@ _KINDS = {
 }
 
 
-def _normalised(counts: Any) -> Any:
+def _normalised(counts: csr_matrix) -> csr_matrix:
     """Words scaled so that long answers do not outweigh what is known of their parts."""
     from scipy import sparse
 

@@ -1,0 +1,47 @@
+"""What transformers' Auto classes load, with types: most of their own methods carry none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def causal_lm(source: str) -> PreTrainedModel:
+    """The language model in a folder or of a hub id, in the precision of its weights."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+
+
+def classifier(source: str, device: str) -> PreTrainedModel:
+    """The sequence classifier in a folder or of a hub id, in the precision of its weights, ready to be asked."""
+    from transformers import AutoModelForSequenceClassification
+
+    found: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, dtype="auto").to(device).eval()
+    return found
+
+
+def encoder(source: str, device: str) -> PreTrainedModel:
+    """The model in a folder or of a hub id without a head, in float32, ready to be asked."""
+    from transformers import AutoModel
+
+    found: PreTrainedModel = AutoModel.from_pretrained(source).to(device).eval()
+    return found
+
+
+def tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or of a hub id, with its own settings."""
+    from transformers import AutoTokenizer
+
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    return found
+
+
+def config(source: str) -> PreTrainedConfig:
+    """The configuration of the model in a folder or of a hub id; no weights are read."""
+    from transformers import AutoConfig
+
+    found: PreTrainedConfig = AutoConfig.from_pretrained(source)
+    return found
