@@ -597,7 +597,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
         with tracking.run(
             "stage",
             name=pipeline.run_name(stage.name, cell.training.plan.recipe.base.model),
-            stage=stage.algorithm,
+            stage=stage.word,
             parameters=stage.parameters(),
             run_id=begun.run_id if begun else None,
         ) as active:

@@ -359,7 +359,7 @@ def run_reward_stage(
         tracking.run(
             "stage",
             name=run_name(stage.name, recipe.base.model),
-            stage=stage.algorithm,
+            stage=stage.word,
             recipe=plan.source,
             parameters=stage.parameters() if tracking.is_nested() else recipe.parameters(),
             run_id=begun.run_id if begun else None,
@@ -439,7 +439,7 @@ def run_stage(
     with tracking.run(
         "stage",
         name=run_name(stage.name, recipe.base.model),
-        stage=stage.algorithm,
+        stage=stage.word,
         recipe=plan.source,
         parameters=parameters,
         run_id=begun.run_id if begun else None,
