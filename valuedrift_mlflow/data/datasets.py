@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.data import sources
+from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
-from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, MAX_DROPPED, as_kind, dialogue, recognise, serves
+from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, MAX_DROPPED, Format, as_kind, dialogue, recognise, serves
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -113,19 +113,20 @@ class Stream:
     of PRISM any share may); where it gave no row at all.
     """
 
-    def __init__(self, data: Data, kind: Kind, format: str, rows: sources.Rows) -> None:
-        """Rows of ``format`` as rows of ``kind``."""
+    def __init__(self, data: Data, kind: Kind, format: str, form: Format, rows: sources.Rows) -> None:
+        """Rows of ``form``, which is called ``format``, as rows of ``kind``."""
         self.uri = data.uri
         self.kind = kind
         self.format = format
         self.counts = ReadCounts()
+        self._form = form
         self._skips = data.on_bad_row == "skip"
         self._rows = rows
 
     def __iter__(self) -> Iterator[Record]:
         self.counts = counts = ReadCounts()
         given = 0
-        for outcome in FORMATS[self.format].read(self._readable(counts)):
+        for outcome in self._form.read(self._readable(counts)):
             if outcome.bad:
                 self._note(counts, outcome)
             counts.dropped += outcome.dropped
@@ -163,7 +164,7 @@ class Stream:
                 counts.read,
                 "\n".join(one_line(line, most=None) for line in counts.problems),
             )
-        most = 1.0 if self._skips else FORMATS[self.format].max_dropped
+        most = 1.0 if self._skips else self._form.max_dropped
         if counts.dropped > most * counts.read or not given:
             allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"
             if most == 1:
@@ -185,10 +186,11 @@ def check(data: Data) -> None:
     """Everything that can be said of a data URI without reading rows.
 
     Raises:
-        InputError: bad options of an embedded corpus, a missing file, an unknown format or file type.
+        InputError: bad options of an embedded corpus, a missing file, an unknown format or file type, a format of a
+        user that cannot be imported.
     """
-    if data.format != "auto" and data.format not in FORMATS:
-        raise InputError(problem("data.format", data.format, "auto, " + ", ".join(FORMATS)))
+    if data.format != "auto":
+        own.function(data.format)
     sources.check(data)
 
 
@@ -206,11 +208,7 @@ def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) ->
     check(data)
     rows = sources.open_rows(data, download=download)
     columns = _columns(data, rows)
-    name = data.format if data.format != "auto" else recognise(columns, kind)
-    if name is None:
-        known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
-        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
-    form = FORMATS[name]
+    name, form = _format(data, rows, columns, kind)
     missing = [column for column in form.columns if column not in columns]
     if missing:
         raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
@@ -218,7 +216,22 @@ def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) ->
         found = f"{name} ({form.kind}) with the columns {', '.join(columns)}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
         raise InputError(problem(f"data {data.uri}", found, needed))
-    return Stream(data, kind or form.kind, name, rows)
+    return Stream(data, kind or form.kind, name, form, rows)
+
+
+def _format(data: Data, rows: sources.Rows, columns: Sequence[str], kind: Kind | None) -> tuple[str, Format]:
+    """The format that the data are said to have, or that is recognised by their columns, and its name."""
+    name = data.format if data.format != "auto" else recognise(columns, kind)
+    if name is None:
+        known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
+        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
+    function = None if data.format == "auto" else own.function(name)
+    if function is None:
+        return name, FORMATS[name]
+    form, bad = own.known(function, rows(), _FIRST_ROWS)
+    if form is None:
+        raise InputError([_bad_row(data.uri, raw, reason, name) for raw, reason in bad[:_MAX_PROBLEMS]])
+    return name, form
 
 
 def _columns(data: Data, rows: sources.Rows) -> list[str]:

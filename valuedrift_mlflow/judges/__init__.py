@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
+from valuedrift_mlflow.judges import own
 from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
 
-ALLOWED = "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, several of them separated by commas, or likelihood alone"
+ALLOWED = (
+    "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, module:Class, several of them separated by commas, "
+    "or likelihood alone"
+)
+_WITH_MODELS = ("hf:", "openai:")  # no modules of a user, although they read like one
 
 
 def check(uri: str) -> None:
@@ -33,6 +40,11 @@ def load(uri: str = "lexical") -> Judge:
         members = [judge for name in names if (judge := problems.attempt(_single, name)) is not None]
         if len(set(names)) < len(names):
             problems.add(problem("judge", uri, "every member of a panel once"))
+        elif any(isinstance(member, own.OwnJudge) for member in members):
+            named = Counter(member.name for member in members)
+            problems.add(
+                *(problem("judge", name, "a name of its own for every member") for name in named if named[name] > 1)
+            )
     if len(members) == 1:
         return members[0]
     from valuedrift_mlflow.judges.panel import Panel
@@ -48,6 +60,8 @@ def _single(uri: str) -> Judge:
         from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
 
         return LexicalJudge()
+    if name and name not in ("lexical", "likelihood") and not name.startswith(_WITH_MODELS):
+        return own.load(name, options, ALLOWED)
     from valuedrift_mlflow.judges.cache import CachedJudge
 
     return CachedJudge(_costly(name, options))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import load_object
-from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
@@ -63,7 +63,7 @@ def _embedded(name: str) -> Callable[..., object]:
 
 
 def load_generator(uri: str) -> Generator:
-    """What answers prompts for a URI: a transformers model in memory, a server, or any other MLflow pyfunc.
+    """What answers prompts for a URI: a transformers model in memory, a server, any other MLflow pyfunc, a user's own.
 
     Raises:
         InputError: the URI names no model.
@@ -73,6 +73,8 @@ def load_generator(uri: str) -> Generator:
         from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 
         return ChatGenerator(ChatClient(Server.from_uri(uri)))
+    if own.is_own(uri):
+        return own.load(uri)
     if not uri.startswith(MLFLOW_PREFIXES):
         return load(uri).generator()
     raw = _raw_model(uri)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models import own
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def check(uri: str, field: str = "model") -> None:
 
     Raises:
         InputError: an unknown embedded model, a missing folder, a registered model or run that is not in the tracking
-        store, a server without an address or key.
+        store, a server without an address or key, a class of a user that cannot be imported.
     """
     forms = "a folder", "a hub id", "models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH", "openai:/MODEL"
-    allowed = ", ".join((*EMBEDDED, *forms))
+    allowed = ", ".join((*EMBEDDED, *forms, "module:Class"))
     if uri.startswith(SERVER_PREFIX):
         from valuedrift_mlflow.models.server import Server
 
@@ -47,6 +48,8 @@ def check(uri: str, field: str = "model") -> None:
     elif Path(uri).expanduser().is_dir():
         if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
+    elif own.is_own(uri):
+        own.check(uri, field)
     elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
         raise InputError(problem(field, uri, allowed))
 
@@ -55,8 +58,8 @@ def check_trainable(uri: str, field: str) -> None:
     """As ``check``, for a model that is to be trained.
 
     Raises:
-        InputError: as ``check``, and for a model on a server.
+        InputError: as ``check``, and for a model on a server or of a user's own.
     """
     check(uri, field)
-    if uri.startswith(SERVER_PREFIX):
+    if uri.startswith(SERVER_PREFIX) or own.is_own(uri):
         raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))

@@ -228,7 +228,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
         with tracking.run(
             "stage",
             name=cell.training.plan.run_name(stage.name),
-            stage=stage.algorithm,
+            stage=stage.word,
             parameters=stage.parameters(),
             run_id=begun.run_id if begun else None,
         ) as active:

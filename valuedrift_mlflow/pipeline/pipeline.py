@@ -294,7 +294,7 @@ def _opened(work: StageRun) -> AbstractContextManager[OpenRun]:
     return tracking.run(
         "stage",
         name=work.plan.run_name(work.stage.name),
-        stage=work.stage.algorithm,
+        stage=work.stage.word,
         recipe=work.plan.source,
         parameters=work.parameters(),
         run_id=work.begun.run_id if work.begun else None,

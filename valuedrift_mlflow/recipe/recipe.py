@@ -98,7 +98,7 @@ class Recipe(Strict):
         algorithms = [stage.algorithm for stage in kept]
         named = {
             stage.name: stage.algorithm
-            if len(twins[stage.name]) > 1 and algorithms.count(stage.algorithm) == 1
+            if len(twins[stage.name]) > 1 and algorithms.count(stage.algorithm) == 1 and stage.algorithm in ALGORITHMS
             else stage.name
             for stage in kept
         }

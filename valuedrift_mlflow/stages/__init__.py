@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.parts import Registry
+from valuedrift_mlflow.stages import own
 from valuedrift_mlflow.stages.anchored_dpo import AnchoredDPO
 from valuedrift_mlflow.stages.dpo import DPO
 from valuedrift_mlflow.stages.grpo import GRPO
@@ -29,14 +31,22 @@ ALGORITHMS: dict[str, type[Stage]] = {
     "grpo": GRPO,
     "rloo": RLOO,
 }
+_CLASSES: Registry[type[Stage]] = Registry(
+    "valuedrift_mlflow.algorithms",
+    "Stage",
+    {name: f"{kind.__module__}:{kind.__name__}" for name, kind in ALGORITHMS.items()},
+)
 
 
 def stage_class(algorithm: object, field: str = "algorithm") -> type[Stage]:
     """The class of an algorithm, as a recipe's stage names it.
 
+    Besides those of this package it is ``module:Stage``, or the name that an installed package gives a class.
+
     Raises:
-        InputError: no such algorithm.
+        InputError: no such algorithm, or what a user brings cannot be imported or is no stage.
     """
-    if isinstance(algorithm, str) and algorithm in ALGORITHMS:
-        return ALGORITHMS[algorithm]
-    raise InputError(problem(field, algorithm, ", ".join(ALGORITHMS)))
+    if not isinstance(algorithm, str):
+        raise InputError(problem(field, algorithm, ", ".join((*ALGORITHMS, "module:Stage"))))
+    found = _CLASSES.get(algorithm, field)
+    return ALGORITHMS[algorithm] if algorithm in ALGORITHMS else own.named(found, algorithm, field)

@@ -72,6 +72,7 @@ class Stage(Strict):
     kind: ClassVar[Kind]  # of the data that it trains on
     trains: ClassVar[Literal["policy", "reward"]] = "policy"  # a reward model answers nothing, so it has no stances
     has_reference: ClassVar[bool] = False  # a frozen copy of the start, unless adapters can be switched off
+    called: ClassVar[str] = ""  # the short word for an algorithm of a user, which a recipe may name by module:Stage
 
     if TYPE_CHECKING:
         algorithm: str  # each class has its own, behind the keys that it shares with others
@@ -131,6 +132,11 @@ class Stage(Strict):
     def checkpoints(self, steps: int | None) -> int | None:
         """How many checkpoints a training of so many steps has; None where that is not known."""
         return math.ceil(steps / self.every(steps)) if steps else None
+
+    @property
+    def word(self) -> str:
+        """The short word by which runs are tagged with their algorithm."""
+        return self.called or self.algorithm
 
     @property
     def sequences(self) -> int:

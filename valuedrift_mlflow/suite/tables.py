@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.parts import known
 from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
 from valuedrift_mlflow.suite import opposed
 from valuedrift_mlflow.suite.suite import COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
+GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed packages give suites
 VAES_VERSION = "1.1"
 _NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
 _TOPIC = re.compile(r"[a-z][a-z0-9_]*")
@@ -35,26 +37,34 @@ def from_file(path: Path, topic_column: str | None) -> Suite:
     Raises:
         InputError: a missing file, missing columns, bad rows with their numbers.
     """
-    name = Path(path.name.removesuffix(".gz")).stem
-    frame = _read(path)
+    return from_table(_read(path), Path(path.name.removesuffix(".gz")).stem, "file", f"suite {path}", topic_column)
+
+
+def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_column: str | None) -> Suite:
+    """A table with a suite's columns, or with opposed pairs, whose topics are in ``topic_column``.
+
+    Raises:
+        InputError: missing columns, bad rows with their numbers.
+    """
     if set(_NEEDED) <= set(frame.columns) or not opposed.is_opposed(frame):
         if topic_column is not None:
             found = ", ".join(map(str, frame.columns))
-            raise InputError(problem(f"suite {path}", found, f"the columns {', '.join(opposed.COLUMNS)}", ONLY_PAIRS))
-        return from_frame(frame, name, "file")
+            raise InputError(problem(where, found, f"the columns {', '.join(opposed.COLUMNS)}", ONLY_PAIRS))
+        return from_frame(frame, name, version)
     if frame.empty:
         raise InputError(problem(f"suite {name}", "no rows", "at least one pair"))
     try:
         both_sides = opposed.items(frame, name, topic_column)
     except InputError as error:
         raise InputError(limited(error.problems, f"suite {name}")) from None
-    return from_frame(both_sides, name, "file")
+    return from_frame(both_sides, name, version)
 
 
 def _read(path: Path) -> pd.DataFrame:
     path = path.expanduser()
     if not path.is_file():
-        raise InputError(problem("suite", str(path), f"{BUILT_IN}, prism:PATH or an existing {_FILES[2:]}"))
+        built_in = f"{BUILT_IN}, prism:PATH, module:function or an existing {_FILES[2:]}"
+        raise InputError(problem("suite", str(path), known(GROUP, built_in)))
     if ending(path) not in ENDINGS:
         raise InputError(problem("suite", str(path), _FILES))
     return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}")
