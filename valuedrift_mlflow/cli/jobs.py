@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
@@ -75,9 +76,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 
 def _measured_by(recipe: Recipe) -> dict[str, Any]:
     """The recipe's settings of an evaluation."""
-    return recipe.model_dump(
-        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
-    )
+    return recipe.model_dump(include=set(Measuring.model_fields))
 
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact
 from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
@@ -22,11 +22,11 @@ from valuedrift_mlflow.evaluation.metrics import (
     stance_metrics,
     topics_drifted,
 )
+from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge
-from valuedrift_mlflow.models.generation import Generator, Sampling
-from valuedrift_mlflow.stances import RefusalRule
+from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
@@ -39,18 +39,9 @@ MODEL_TYPE = "value-drift"
 NAME = "value_drift"
 
 
-class Config(BaseModel):
+class Config(Measuring):
     """Settings of an evaluation; the keys of ``evaluator_config``."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    judge: str = "lexical"
-    samples: int = Field(5, ge=1)
-    temperature: float = Field(0.7, ge=0)
-    max_new_tokens: int = Field(256, ge=1)
-    generation_batch_size: int = Field(64, ge=1)
-    refusal: RefusalRule = "neutral"
-    seed: int = Field(0, ge=0)
     baseline: str | None = None
 
     @classmethod
@@ -78,12 +69,6 @@ class Config(BaseModel):
         if config.baseline is not None and not existing_responses.is_table(config.baseline):
             models.check(config.baseline, "baseline")
         return config
-
-    def sampling(self, salt: str) -> Sampling:
-        """How responses are drawn; ``salt`` keeps the model's and the baseline's draws apart."""
-        return Sampling(
-            self.samples, self.temperature, self.max_new_tokens, self.generation_batch_size, self.seed, salt
-        )
 
 
 def evaluate_generator(

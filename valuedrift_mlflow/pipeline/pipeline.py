@@ -30,7 +30,6 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.pipeline import launch
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -297,16 +296,9 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
         loaded.generator(),
         plan.suite,
         plan.judge,
-        sampling(recipe, salt),
+        recipe.sampling(salt),
         refusal=recipe.refusal,
         progress=lambda count: display.advance("responses", count),
-    )
-
-
-def sampling(recipe: Recipe, salt: str) -> Sampling:
-    """The recipe's sampling settings."""
-    return Sampling(
-        recipe.samples, recipe.temperature, recipe.max_new_tokens, recipe.generation_batch_size, recipe.seed, salt
     )
 
 
