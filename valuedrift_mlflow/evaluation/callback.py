@@ -15,13 +15,11 @@ from valuedrift_mlflow.evaluation import kept, recorded
 from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
-    dataset_distances,
-    drift_metrics,
     drift_table,
     drift_time_metrics,
     responses_table,
-    stance_metrics,
 )
+from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.evaluation.settings import DEFAULTS
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
@@ -213,10 +211,7 @@ class ValueDriftCallback(TrainerCallback):
         self.measurements.append(measurement)
         first = self.measurements[0]
         drift = analyse_measurements([first, measurement] if step else [first], self.sampling.seed)
-        metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities()
-        metrics |= dataset_distances(drift, self.training_mix)
-        if measurement is not self.start:
-            metrics |= measurement.costs()
+        metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)

@@ -9,15 +9,6 @@ from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
 ALLOWED = "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, several of them separated by commas, or likelihood alone"
 
 
-def check(uri: str) -> None:
-    """Refuse a judge URI that names no judge, before anything is computed.
-
-    Raises:
-        InputError: the judge is not known, or an option of it is out of range.
-    """
-    load(uri)
-
-
 def load(uri: str = "lexical") -> Judge:
     """The judge that a URI names; weights are loaded when the first answer is judged.
 

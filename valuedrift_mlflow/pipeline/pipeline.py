@@ -23,9 +23,9 @@ from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
     drift_table,
     responses_table,
-    stance_metrics,
     topics_drifted,
 )
+from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
@@ -281,7 +281,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         )
         measurement = measure_model(plan, loaded, display, BASE)
         drift = analyse_measurements([measurement], recipe.seed)
-        metrics = stance_metrics(drift) | measurement.qualities() | measurement.costs()
+        metrics = metrics_of(measurement, drift, compared=False)
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         tracking.log_table(active, drift_table(drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")
