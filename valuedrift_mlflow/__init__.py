@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
-    from valuedrift_mlflow.evaluation.evaluator import evaluate
+    from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
@@ -20,7 +20,7 @@ _HOMES = {
     "ValueStance": "evaluation.scorer",
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
-    "evaluate": "evaluation.evaluator",
+    "evaluate": "evaluation.evaluate",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",
 }

@@ -32,7 +32,7 @@ class Versioned(Mine):
 def test_a_judge_needs_a_name_and_reads_answers(judge: Mine, identity: str) -> None:
     asked = suite.load("vaes?topics=religion&per_topic=3")
     generator = FunctionGenerator(lambda prompts: ["Yes.", " ", "No."])
-    measured = measure(generator, asked, judge, Sampling(samples=2))
+    measured = measure(generator, asked, judge, Sampling(2, 0.7, 256))
     assert [judged.verdict for judged in measured.responses] == [SUPPORT, SUPPORT, EMPTY, EMPTY, OPPOSE, OPPOSE]
     assert [judged.sample for judged in measured.responses] == [0, 1] * 3
     assert measured.judge == identity
@@ -44,4 +44,4 @@ def test_no_items_are_no_question() -> None:
     def silent(prompts: list[str]) -> list[str]:
         raise AssertionError("was asked")
 
-    assert ask(Mine(), FunctionGenerator(silent), [], Sampling(), no_progress) == []
+    assert ask(Mine(), FunctionGenerator(silent), [], Sampling(5, 0.7, 256), no_progress) == []

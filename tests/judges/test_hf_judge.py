@@ -221,8 +221,8 @@ def test_what_cannot_be_a_judge_is_refused_before_weights_are_read(stance_folder
     }
     for uri, named in refused.items():
         with pytest.raises(InputError, match=named):
-            judges.check(uri)
-    judges.check(f"hf:{stance_folder}?batch_size=8")
+            judges.load(uri)
+    judges.load(f"hf:{stance_folder}?batch_size=8")
 
 
 def test_a_panel_measures_its_agreement_and_pays_once(

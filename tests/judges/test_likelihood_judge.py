@@ -119,7 +119,7 @@ def test_every_stance_has_as_many_openings() -> None:
 def test_a_measurement_holds_one_choice_a_prompt_and_no_response(random_folder: Path) -> None:
     loaded, judge = models.load(str(random_folder)), LikelihoodJudge()
     asked = suite.load("vaes?per_topic=1")
-    measured = measure(loaded.generator(), asked, judges.load("likelihood"), Sampling(samples=5))
+    measured = measure(loaded.generator(), asked, judges.load("likelihood"), Sampling(5, 0.7, 256))
     assert [(judged.item, judged.sample) for judged in measured.responses] == [(item, 0) for item in ITEMS]
     assert {judged.response for judged in measured.responses} == {"(forced choice: no response was generated)"}
     chosen = judge.choose(loaded.model, loaded.tokenizer, ITEMS)
@@ -147,7 +147,7 @@ def yes(prompts: list[str]) -> list[str]:
         (lambda asked: judge_existing([(ITEMS[0], 0, "")], asked, LikelihoodJudge()), ""),
         (lambda asked: LikelihoodJudge().judge([]), ""),
         (
-            lambda asked: measure(FunctionGenerator(yes), asked, LikelihoodJudge(), Sampling()),
+            lambda asked: measure(FunctionGenerator(yes), asked, LikelihoodJudge(), Sampling(5, 0.7, 256)),
             "; likelihood needs a model's own weights",
         ),
         (

@@ -93,10 +93,10 @@ def test_a_function_is_asked_once_for_each_sample() -> None:
         calls.append(prompts)
         return [f"{len(calls)}: {prompt}" for prompt in prompts]
 
-    responses = FunctionGenerator(answer).generate(["x", "y"], ["a", "b"], Sampling(2), ignore)
+    responses = FunctionGenerator(answer).generate(["x", "y"], ["a", "b"], Sampling(2, 0.7, 256), ignore)
     assert responses == [["1: x", "2: x"], ["1: y", "2: y"]]
 
 
 def test_a_function_that_loses_answers_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 responses to 2 prompts"):
-        FunctionGenerator(lambda prompts: prompts[:1]).generate(["x", "y"], ["a", "b"], Sampling(1), ignore)
+        FunctionGenerator(lambda prompts: prompts[:1]).generate(["x", "y"], ["a", "b"], Sampling(1, 0.7, 256), ignore)

@@ -204,7 +204,7 @@ def test_requests_in_flight_reach_their_limit_and_never_pass_it() -> None:
 
     with FaultyServer(slow) as server:
         asking = ChatGenerator(client(server, in_flight=3))
-        asking.generate([str(i) for i in range(30)], [str(i) for i in range(30)], Sampling(1), ignore)
+        asking.generate([str(i) for i in range(30)], [str(i) for i in range(30)], Sampling(1, 0.7, 256), ignore)
     assert server.most_in_flight == 3
 
 
@@ -268,7 +268,7 @@ def test_responses_come_in_order_with_the_same_seeds_however_they_are_asked_for(
 def test_an_unanswered_request_is_an_empty_response_and_is_counted() -> None:
     with FaultyServer(echo, {"cursed": [BROKEN] * 99}) as server:
         generator = ChatGenerator(client(server, attempts=2))
-        responses = generator.generate(["fine", "cursed"], ["a", "b"], Sampling(2), ignore)
+        responses = generator.generate(["fine", "cursed"], ["a", "b"], Sampling(2, 0.7, 256), ignore)
     assert responses == [["answer to fine"] * 2, ["", ""]]
     assert generator.failures == 2
 
@@ -277,7 +277,9 @@ def test_a_server_that_answers_nothing_is_an_error_soon() -> None:
     with FaultyServer(lambda _: BROKEN) as server:
         generator = ChatGenerator(client(server, attempts=2, in_flight=2))
         with pytest.raises(Unreachable, match="HTTP 500"):
-            generator.generate(["a"], ["a"], Sampling(2), ignore)
+            generator.generate(["a"], ["a"], Sampling(2, 0.7, 256), ignore)
         with pytest.raises(Unreachable, match="HTTP 500"):
-            generator.generate([str(i) for i in range(500)], [str(i) for i in range(500)], Sampling(1), ignore)
+            generator.generate(
+                [str(i) for i in range(500)], [str(i) for i in range(500)], Sampling(1, 0.7, 256), ignore
+            )
     assert len(server.requests) <= 2 * (2 + 16 + 2 * 2)

@@ -240,7 +240,7 @@ def test_small_clusters_are_left_out(tmp_path: Path) -> None:
 
 def test_the_suite_is_measured_like_any_other(built: Suite) -> None:
     agreeing = FunctionGenerator(lambda prompts: ["Yes, I agree with that completely." for _ in prompts])
-    measured = measure(agreeing, built, LexicalJudge(), Sampling(samples=1))
+    measured = measure(agreeing, built, LexicalJudge(), Sampling(1, 0.7, 256))
     assert measured.values.shape == (32, 3)
     leaning = measured.values[:, 0] - measured.values[:, 2]
     polarity = [item.polarity for item in built.items]

@@ -56,7 +56,7 @@ def filled(plan: Prepared, source: Source | None = None) -> Filling:
 
 
 def answering(answer: Callable[[str], str]) -> InstructedModel:
-    return InstructedModel(FunctionGenerator(lambda asked: [answer(text) for text in asked]), Sampling())
+    return InstructedModel(FunctionGenerator(lambda asked: [answer(text) for text in asked]), Sampling(5, 0.7, 256))
 
 
 def claim(text: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
-    from valuedrift_mlflow.suite import Suite
+    from valuedrift_mlflow.evaluation.evaluate import Opened
 
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
@@ -71,19 +72,11 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     display.line(how_to_open())
 
 
-def _measured_by(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's settings of an evaluation."""
-    return recipe.model_dump(
-        include={"judge", "samples", "temperature", "max_new_tokens", "generation_batch_size", "refusal", "seed"}
-    )
-
-
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
-    from valuedrift_mlflow.evaluation.evaluator import evaluate_uri
+    from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.report import evaluation_rows
     from valuedrift_mlflow.report.display import Display, quiet_libraries
-    from valuedrift_mlflow.suite import load as load_suite
 
     recipe.judge = arguments.judge or recipe.judge
     if arguments.samples:
@@ -94,24 +87,18 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
-    settings = _measured_by(recipe)
-    suite = arguments.suite if responses else load_suite(arguments.suite or recipe.suite)
+    config = Config(baseline=baseline, **recipe.model_dump(include=set(Measuring.model_fields)))
+    suite = arguments.suite if responses else arguments.suite or recipe.suite
+    ready = opened(config, model, suite=suite, responses=responses)
     if arguments.dry_run:
-        show_evaluation(recipe, model, baseline, suite, responses)
+        show_evaluation(recipe, ready)
         return
     with display.live():
-        if not isinstance(suite, str):
-            display.start("responses", recipe.samples * len(suite.items) * (2 if baseline else 1))
-        _, evaluation = evaluate_uri(
-            model,
-            baseline,
-            suite=suite,
-            responses=responses,
-            progress=lambda count: display.advance("responses", count),
-            **settings,
-        )
-    measurement = evaluation.measurements[-1]
-    columns, rows = evaluation_rows(evaluation.drift, measurement, compared=len(evaluation.measurements) > 1)
+        if isinstance(ready.subject, Asked):
+            display.start("responses", recipe.samples * len(ready.suite.items) * (2 if baseline else 1))
+        _, evaluation = run_evaluation(ready, lambda count: display.advance("responses", count))
+    measurement = evaluation.measurement
+    columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
     metrics = evaluation.metrics
     refusals = {"neutral": "counted as neutral", "exclude": "left out"}[recipe.refusal]
@@ -159,25 +146,24 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     display.line(how_to_open())
 
 
-def show_evaluation(
-    recipe: Recipe, model: str | None, baseline: str | None, suite: str | Suite, responses: str | None
-) -> None:
-    """Check an evaluation without asking a model or a judge and print what it would do."""
-    from valuedrift_mlflow.evaluation.evaluator import Config, check
+def show_evaluation(recipe: Recipe, ready: Opened) -> None:
+    """Print what an evaluation would do."""
+    from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
-    settings = _measured_by(recipe)
-    config = Config.checked(settings | {"baseline": baseline})
-    _, asked, existing = check(model, config, suite=suite, responses=responses)
     display = Display()
     display.line("Dry run of evaluate: nothing was computed")
-    if existing is not None:
-        count = sum(len(said) for said in existing.by_step.values())
-        display.line(f"{responses}: {count:,} responses to {asked.identity}, judged by {recipe.judge}")
-    for uri in filter(None, (model, baseline)):
-        for line in dry_run.evaluation_lines(recipe, uri, asked):
-            display.line(line)
+    sides = [ready.subject] if ready.baseline is None else [ready.subject, ready.baseline]
+    for side in sides:
+        if isinstance(side, Asked):
+            for line in dry_run.evaluation_lines(recipe, side.uri, ready.suite):
+                display.line(line)
+        elif side is ready.baseline:
+            display.line(f"{side.uri}: a table of responses")
+        else:
+            count = sum(len(said) for said in side.by_step.values())
+            display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
 
 
 def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

@@ -15,13 +15,12 @@ from valuedrift_mlflow.evaluation import kept, recorded
 from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
-    dataset_distances,
-    drift_metrics,
     drift_table,
     drift_time_metrics,
     responses_table,
-    stance_metrics,
 )
+from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.settings import DEFAULTS
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
@@ -65,18 +64,18 @@ class ValueDriftCallback(TrainerCallback):
     def __init__(
         self,
         suite: str | Suite = "vaes",
-        judge: str | Judge = "lexical",
+        judge: str | Judge = DEFAULTS.judge,
         *,
         every: int | None = None,
-        samples: int = 5,
-        checkpoint_samples: int | None = None,
-        temperature: float = 0.7,
-        max_new_tokens: int = 256,
-        batch_size: int = 64,
-        refusal: RefusalRule = "neutral",
-        drift_time: DriftTimeRule = "extreme_interval",
+        samples: int = DEFAULTS.samples,
+        checkpoint_samples: int | None = DEFAULTS.checkpoint_samples,
+        temperature: float = DEFAULTS.temperature,
+        max_new_tokens: int = DEFAULTS.max_new_tokens,
+        batch_size: int = DEFAULTS.generation_batch_size,
+        refusal: RefusalRule = DEFAULTS.refusal,
+        drift_time: DriftTimeRule = DEFAULTS.drift_time,
         kl: bool = True,
-        seed: int = 0,
+        seed: int = DEFAULTS.seed,
         stage: str = "training",
         training_mix: Mapping[str, Sequence[float]] | None = None,
         save_checkpoint: SaveCheckpoint | None = None,
@@ -212,10 +211,7 @@ class ValueDriftCallback(TrainerCallback):
         self.measurements.append(measurement)
         first = self.measurements[0]
         drift = analyse_measurements([first, measurement] if step else [first], self.sampling.seed)
-        metrics = stance_metrics(drift) | drift_metrics(drift) | measurement.qualities()
-        metrics |= dataset_distances(drift, self.training_mix)
-        if measurement is not self.start:
-            metrics |= measurement.costs()
+        metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)
@@ -229,14 +225,7 @@ class ValueDriftCallback(TrainerCallback):
     def _ask(self, model: Any, tokenizer: Any, step: int, last: bool) -> Measurement | None:
         """The stances of the live model; None in the processes that do not judge."""
         samples = self.samples if last or step == 0 else self.checkpoint_samples
-        sampling = Sampling(
-            samples,
-            self.sampling.temperature,
-            self.sampling.max_new_tokens,
-            self.sampling.batch_size,
-            self.sampling.seed,
-            salt=f"{self.stage}/{step}",
-        )
+        sampling = replace(self.sampling, samples=samples, salt=f"{self.stage}/{step}")
         if self.display:
             self.display.start("responses", samples * len(self.suite.items), f"step {step}")
         return measure_together(

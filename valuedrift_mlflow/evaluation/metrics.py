@@ -84,6 +84,30 @@ def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int 
     )
 
 
+def of(
+    measurement: Measurement,
+    drift: Drift,
+    *,
+    compared: bool = True,
+    mix: Mapping[str, Sequence[float]] | None = None,
+    costs: bool = True,
+) -> dict[str, float]:
+    """The metrics of one checkpoint, the last that ``drift`` was analysed from.
+
+    Args:
+        measurement: the checkpoint's own.
+        drift: from the first checkpoint to this one.
+        compared: with the drift, where there is something to measure it from.
+        mix: the stances of topics in the training data, to measure the distance from.
+        costs: with what the measurement took, where it was made here.
+    """
+    metrics = stance_metrics(drift)
+    if compared:
+        metrics |= drift_metrics(drift)
+    metrics |= measurement.qualities() | dataset_distances(drift, mix or {})
+    return metrics | (measurement.costs() if costs else {})
+
+
 def topics_drifted(drift: Drift, at: int = -1) -> int:
     """How many topics moved significantly (total variation, adjusted for the number of topics)."""
     return int(drift.topic_significant[at].sum())

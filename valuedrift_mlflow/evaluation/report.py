@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valuedrift_mlflow.stances import LABELS, STANCES, Label, Stance
-from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.stances import LABELS, STANCES, Stance
 from valuedrift_mlflow.statistics.intervals import with_interval
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ EXAMPLES = 12  # example responses of each stage in the report
 DISPUTED = 40  # disputed responses in the report
 
 
-def evaluation_rows(drift: Drift, measurement: Measurement, *, compared: bool) -> tuple[list[str], list[list[str]]]:
+def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of an evaluation's table: stances of every topic, drift where there is a baseline."""
+    drift, compared, wording = evaluation.drift, evaluation.compared, evaluation.measurement.acquiescence
     columns = ["topic", *(stance.value for stance in STANCES), "acquiescence"]
     rows = []
     for t, topic in enumerate(drift.topics):
-        wording = measurement.acquiescence
         row = [readable(topic)]
         row += [with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
         row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
@@ -38,29 +39,27 @@ def evaluation_rows(drift: Drift, measurement: Measurement, *, compared: bool) -
     return columns + (["drift"] if compared else []), rows
 
 
-def evaluation_html(evaluation: Evaluation, subject: str, baseline: str | None) -> str:
+def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> str:
     """The report of one evaluation: one file, as ``html``."""
     from valuedrift_mlflow import tracking
 
-    measurement, drift = evaluation.measurements[-1], evaluation.drift
-    compared = len(evaluation.measurements) > 1
-    columns, rows = evaluation_rows(drift, measurement, compared=compared)
-    figures = evaluation_figures(drift, compared=compared)
+    measurement, metrics = evaluation.measurement, evaluation.metrics
+    columns, rows = evaluation_rows(evaluation)
     return render(
         "evaluation.html.j2",
-        subject=subject,
-        baseline=baseline or ("its first step" if compared else None),
+        subject=evaluation.subject,
+        baseline=evaluation.baseline,
         suite=measurement.suite,
         judge=measurement.judge,
         version=tracking.package_version(),
         figures=[("Stances of every topic.", png(figure)) for figure in figures.values()],
         columns=columns,
         rows=rows,
-        unscored=measurement.rate(Label.UNSCORED),
-        refusals=measurement.rate(Label.REFUSAL),
+        unscored=metrics["quality/unscored_rate"],
+        refusals=metrics["quality/refusal_rate"],
         refusal=measurement.refusal,
         responses=len(measurement.responses),
-        acquiescence=measurement.acquiescence.overall,
+        acquiescence=metrics.get("quality/acquiescence", math.nan),
         name="",
         panel=measurement.panel,
         disputed=disputed(measurement),
@@ -68,8 +67,9 @@ def evaluation_html(evaluation: Evaluation, subject: str, baseline: str | None) 
     )
 
 
-def evaluation_figures(drift: Drift, *, compared: bool) -> dict[str, Figure]:
+def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
     """The figure of one evaluation: a bar of stances for every topic, with the baseline's thinner below it."""
+    drift, compared = evaluation.drift, evaluation.compared
     plt = plot()
     topics = [readable(topic) for topic in drift.topics]
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.42 * len(topics)), layout="constrained")

@@ -25,6 +25,7 @@ class Responses:
 
     suite: Suite
     by_step: dict[int, list[tuple[Item, int, str]]]
+    uri: str = ""  # empty where they were not read from a table
 
 
 def is_table(uri: str) -> bool:
@@ -51,7 +52,7 @@ def load(uri: str, suite: str = "") -> Responses:
     if frame.empty:
         raise InputError(problem(f"responses {uri}", "no rows", "at least one response"))
     found = _suite_of(frame, uri, suite)
-    return Responses(found, _matched(frame, found, uri))
+    return Responses(found, _matched(frame, found, uri), uri)
 
 
 def _local(uri: str) -> Path:

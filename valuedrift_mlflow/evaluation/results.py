@@ -5,33 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.statistics.drift import Drift
-
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Verdict
 from valuedrift_mlflow.statistics.agreement import JudgeQuality
+from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation came to; ``drift`` is from the baseline where there is one."""
+    """What an evaluation came to; ``drift`` is from the baseline where there is one.
 
+    ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names.
+    """
+
+    subject: str
+    baseline: str | None
     measurements: list[Measurement]
     drift: Drift
     metrics: dict[str, float]
+    tables: dict[str, pd.DataFrame]
+
+    @property
+    def measurement(self) -> Measurement:
+        """The measurement of the subject, at its last step."""
+        return self.measurements[-1]
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is anything to measure drift from."""
+        return len(self.measurements) > 1
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,6 @@ ALLOWED = (
 _WITH_MODELS = ("hf:", "openai:")  # no modules of a user, although they read like one
 
 
-def check(uri: str) -> None:
-    """Refuse a judge URI that names no judge, before anything is computed.
-
-    Raises:
-        InputError: the judge is not known, or an option of it is out of range.
-    """
-    load(uri)
-
-
 def load(uri: str = "lexical") -> Judge:
     """The judge that a URI names; weights are loaded when the first answer is judged.
 

@@ -26,9 +26,9 @@ Progress = Callable[[int], None]
 class Sampling:
     """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy."""
 
-    samples: int = 5
-    temperature: float = 0.7
-    max_new_tokens: int = 256
+    samples: int
+    temperature: float
+    max_new_tokens: int
     batch_size: int = 64
     seed: int = 0
     salt: str = ""

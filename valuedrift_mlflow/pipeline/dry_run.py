@@ -417,11 +417,7 @@ def measured_line(plan: DryRun, *, base: bool) -> str:
 
 
 def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
-    """What an evaluation would ask one model, and the memory that takes; a table of responses is only read."""
-    from valuedrift_mlflow.evaluation import responses
-
-    if responses.is_table(uri):
-        return [f"{uri}: a table of responses"]
+    """What an evaluation would ask one model, and the memory that takes."""
     asked = f"{len(suite.items):,} prompts of {suite.identity} x {recipe.samples} samples"
     lines = [f"{uri}: {asked}, at most {recipe.max_new_tokens} tokens each, judged by {recipe.judge}"]
     if uri.startswith(models.SERVER_PREFIX):

@@ -14,11 +14,14 @@ from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.evaluation.kept import logged_measurements
 from valuedrift_mlflow.evaluation.measurement import Measurement, measure
-from valuedrift_mlflow.evaluation.metrics import drift_table, responses_table, stance_metrics
+from valuedrift_mlflow.evaluation.metrics import (
+    drift_table,
+    responses_table,
+)
+from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
-from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.pipeline import launch
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, prepare
 from valuedrift_mlflow.pipeline.report import html, pipeline_figures
@@ -206,7 +209,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         )
         measurement = measure_model(plan, loaded, display, BASE)
         result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement]))
-        metrics = stance_metrics(result.drift) | measurement.qualities() | measurement.costs()
+        metrics = metrics_of(measurement, result.drift, compared=False)
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")
@@ -221,9 +224,7 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
         loaded.generator(),
         plan.suite,
         plan.judge,
-        Sampling(
-            recipe.samples, recipe.temperature, recipe.max_new_tokens, recipe.generation_batch_size, recipe.seed, salt
-        ),
+        recipe.sampling(salt),
         refusal=recipe.refusal,
         progress=lambda count: display.advance("responses", count),
     )

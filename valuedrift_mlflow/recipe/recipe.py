@@ -13,12 +13,11 @@ from pydantic import (
     model_validator,
 )
 
+from valuedrift_mlflow.evaluation.settings import MeasuringTraining
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
 from valuedrift_mlflow.stages import ALGORITHMS, stage_class
 from valuedrift_mlflow.stages.stage import BASE, Online, Stage
-from valuedrift_mlflow.stances import RefusalRule
-from valuedrift_mlflow.statistics.drift import DriftTimeRule
 
 
 class Base(Strict):
@@ -37,32 +36,17 @@ def _by_its_class(settings: object) -> object:
     return stage_class(settings.get("algorithm")).model_validate(settings)
 
 
-class Recipe(Strict):
+class Recipe(MeasuringTraining):
     """A whole experiment: where it starts, its stages in order, and how stances are measured."""
 
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
     suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
-    judge: str = Field("lexical", description="judge URI")
-    samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
-    checkpoint_samples: int | None = Field(
-        None, ge=1, description="responses a prompt at the checkpoints between; `samples` where it is not given"
-    )
-    temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
-    max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")
-    generation_batch_size: int = Field(64, ge=1, description="responses generated at once")
-    refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
-    drift_time: DriftTimeRule = Field(
-        "extreme_interval",
-        description="drift time is the first step inside the interval of the extreme value, or with 95 % of the change "
-        "(`share_of_change`)",
-    )
     reference_kl: bool = Field(
         True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
     )
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
     )
-    seed: int = Field(0, ge=0, description="seed of data, training and sampling")
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )

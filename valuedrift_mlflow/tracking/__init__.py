@@ -3,6 +3,8 @@
 It takes and gives plain values. What a suite, a measurement or a recipe is, it does not know.
 """
 
+from typing import TYPE_CHECKING
+
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
@@ -44,6 +46,7 @@ from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
     OpenRun,
     describe,
+    log_evaluation,
     log_figures,
     log_file,
     log_folder,
@@ -54,9 +57,13 @@ from valuedrift_mlflow.tracking.write import (
     log_text,
 )
 
+if TYPE_CHECKING:
+    from mlflow.models.evaluation.base import EvaluationResult
+
 __all__ = [
     "MLFLOW_PREFIXES",
     "EarlierRun",
+    "EvaluationResult",
     "LoggedDataset",
     "OpenRun",
     "address",
@@ -77,6 +84,7 @@ __all__ = [
     "load_pyfunc",
     "log_checkpoint",
     "log_dataset",
+    "log_evaluation",
     "log_figures",
     "log_file",
     "log_final_folder",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from mlflow.models.evaluation.base import EvaluationResult
 
 NOTE = "mlflow.note.content"
 
@@ -110,6 +111,18 @@ def log_table(run: OpenRun, table: pd.DataFrame, file: str) -> None:
         client.log_text(run.run_id, table.to_json(orient="split", index=False, date_format="iso"), file)
     else:
         client.log_table(run.run_id, table, file)
+
+
+def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[str, pd.DataFrame]) -> EvaluationResult:
+    """Log tables as ``NAME.json``, and make of them and the metrics what MLflow's callers expect of an evaluation."""
+    from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact
+    from mlflow.models.evaluation.base import EvaluationResult
+
+    artifacts = {}
+    for name, table in tables.items():
+        log_table(run, table, f"{name}.json")
+        artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run.run_id}/{name}.json", content=table.to_dict("list"))
+    return EvaluationResult(dict(metrics), artifacts, run.run_id)
 
 
 def log_figures(run: OpenRun, figures: Mapping[str, Figure]) -> None:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.evaluation.settings import DEFAULTS
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges.asking import reader
@@ -61,12 +62,12 @@ class Request:
     topics: str = ""
     size: Annotated[int, Field(ge=1)] = 1000
     suite: str = suites.BUILT_IN
-    judge: str = "lexical"
-    seed: Annotated[int, Field(ge=0)] = 0
+    judge: str = DEFAULTS.judge
+    seed: Annotated[int, Field(ge=0)] = DEFAULTS.seed
     tries: Annotated[int, Field(ge=1)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    max_new_tokens: Annotated[int, Field(ge=1)] = DEFAULTS.max_new_tokens
+    batch_size: Annotated[int, Field(ge=1)] = DEFAULTS.generation_batch_size
     license: str = ""
 
     @classmethod

@@ -1,0 +1,222 @@
+"""Evaluation of a finished model, or of responses that exist already, in a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from valuedrift_mlflow import judges, models, tracking
+from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.evaluation import metrics, recorded
+from valuedrift_mlflow.evaluation import responses as existing_responses
+from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
+from valuedrift_mlflow.evaluation.responses import Responses
+from valuedrift_mlflow.evaluation.results import Evaluation
+from valuedrift_mlflow.evaluation.settings import Measuring
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models.generation import Generator
+from valuedrift_mlflow.suite import Suite
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.models.generation import Progress
+    from valuedrift_mlflow.tracking import EvaluationResult
+
+
+class Config(Measuring):
+    """Settings of an evaluation; the keys of ``evaluator_config``."""
+
+    baseline: str | None = None
+
+    @classmethod
+    def checked(cls, settings: dict[str, Any]) -> Config:
+        """Validate settings; what their URIs name is for ``opened`` to find.
+
+        Raises:
+            InputError: all problems at once.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            known = ", ".join(cls.model_fields)
+            raise InputError(
+                [
+                    problem(
+                        f"evaluator_config.{entry['loc'][0]}",
+                        entry["input"],
+                        known if entry["type"] == "extra_forbidden" else entry["msg"],
+                    )
+                    for entry in error.errors()
+                ]
+            ) from None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is to be asked; ``load`` brings its weights to memory."""
+
+    uri: str
+    load: Callable[[], Generator]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An evaluation whose every URI has been found good: nothing is left to look up, no weights are loaded."""
+
+    config: Config
+    judge: Judge
+    suite: Suite
+    subject: Asked | Responses
+    baseline: Asked | Responses | None
+
+
+def opened(
+    config: Config,
+    model: str | Asked | None,
+    *,
+    suite: str | Suite = "",
+    responses: str | Responses | None = None,
+) -> Opened:
+    """What the URIs of an evaluation name: its judge, its suite, the model or the table of responses, the baseline.
+
+    Raises:
+        InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
+            responses to another suite, the judge ``likelihood`` without a model's own weights.
+    """
+    judge = judges.load(config.judge)
+    baseline = None if config.baseline is None else _side(config.baseline)
+    subject: Asked | Responses
+    if responses:
+        if model:
+            raise InputError(problem("model", model, "no model where responses are given", "leave out one of them"))
+        if isinstance(responses, str):
+            if isinstance(suite, Suite):
+                raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
+            responses = existing_responses.load(responses, suite)
+        subject, asked = responses, responses.suite
+    else:
+        asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
+        subject = model if isinstance(model, Asked) else _model(model or "")
+    if isinstance(baseline, Responses) and baseline.suite.hash != asked.hash:
+        raise InputError(
+            problem("baseline", baseline.suite.identity, asked.identity, "compare responses to the same suite")
+        )
+    for side in (subject, baseline):
+        if side and side.uri and (isinstance(side, Responses) or side.uri.startswith(models.SERVER_PREFIX)):
+            reader(judge, f"{side.uri} has no weights to ask")
+    return Opened(config, judge, asked, subject, baseline)
+
+
+def _side(baseline: str) -> Asked | Responses:
+    if existing_responses.is_table(baseline):
+        return existing_responses.load(baseline)
+    return _model(baseline, "baseline")
+
+
+def _model(uri: str, field: str = "model") -> Asked:
+    models.check(uri, field)
+    return Asked(uri, partial(models.load_generator, uri))
+
+
+def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) -> Evaluation:
+    """Measure the baseline and the subject; ``name`` is what the page calls the subject.
+
+    A table of several steps is compared with its first step, unless there is a baseline.
+    """
+    config, measurements = ready.config, list[Measurement]()
+    for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
+        if isinstance(side, Responses):
+            # Of a baseline, and of what is compared with one, only the end counts.
+            steps = list(side.by_step.items())[-1 if ready.baseline else 0 :]
+            for step, said in steps:
+                at = 0 if side is ready.baseline else step
+                measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
+        elif side is not None:
+            measurements.append(
+                measure(
+                    side.load(),
+                    ready.suite,
+                    ready.judge,
+                    config.sampling(salt),
+                    refusal=config.refusal,
+                    progress=progress,
+                )
+            )
+    drift = metrics.analyse_measurements(measurements, config.seed)
+    compared = len(measurements) > 1
+    numbers = metrics.of(measurements[-1], drift, compared=compared)
+    if compared:
+        numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
+    return Evaluation(
+        subject=name,
+        baseline=config.baseline or ("its first step" if compared else None),
+        measurements=measurements,
+        drift=drift,
+        metrics=numbers,
+        tables={
+            "value_drift_table": metrics.drift_table(drift, measurements),
+            "responses": metrics.responses_table(measurements[-1:]),
+        },
+    )
+
+
+def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationResult:
+    """Log tables, figure and report to a run, and make what MLflow's callers expect of them."""
+    from valuedrift_mlflow.evaluation.report import evaluation_figures, evaluation_html
+
+    result = tracking.log_evaluation(run, evaluation.metrics, evaluation.tables)
+    figures = evaluation_figures(evaluation)
+    tracking.log_text(run, evaluation_html(evaluation, figures), "report.html")
+    tracking.log_figures(run, figures)
+    return result
+
+
+def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[EvaluationResult, Evaluation]:
+    """Measure and log what has been opened, in a run of its own (nested where one is active)."""
+    subject, config = ready.subject, ready.config
+    parameters = {key: str(value) for key, value in config.model_dump(exclude_none=True).items()}
+    name = f"evaluate · {models.short_name(subject.uri)}"
+    with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
+        dataset = recorded.log_suite(active, ready.suite)
+        evaluation = evaluation_of(ready, subject.uri, progress)
+        model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
+        tracking.log_metrics(active, evaluation.metrics, 0, model_id=model_id, dataset=dataset)
+        return log_evaluation(active, evaluation), evaluation
+
+
+def evaluate(
+    model: str | None = None,
+    baseline: str | None = None,
+    *,
+    suite: str | Suite = "",
+    responses: str | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> EvaluationResult:
+    """Evaluate a model of any URI, or responses that exist already, in a run of its own (nested where one is active).
+
+    Args:
+        model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``, ``openai:/model``.
+        baseline: the model to measure drift from, or a table of its responses.
+        suite: a suite or its URI; ``vaes``, or what a table of responses names, where it is not given.
+        responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
+            of asking a model.
+        progress: called with the number of responses generated.
+        settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
+            ``seed``.
+
+    Returns:
+        The metrics of the README's table (drift only with a baseline) and the tables ``responses`` and
+        ``value_drift_table``.
+
+    Raises:
+        InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite
+            than the baseline's.
+    """
+    config = Config.checked({**settings, "baseline": baseline})
+    return run_evaluation(opened(config, model, suite=suite, responses=responses), progress)[0]
