@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valuedrift_mlflow.stances import LABELS, REFUSAL, UNSCORED, Label, Verdict
-from valuedrift_mlflow.statistics.agreement import cohen_kappa, judge_quality, krippendorff_alpha, panel_agreement
+from valuedrift_mlflow.statistics.agreement import (
+    cohen_kappa,
+    judge_quality,
+    krippendorff_alpha,
+    panel_agreement,
+)
 
 S, N, P, R, U = LABELS  # support, neutral, oppose ("P"), refusal, unscored
 SAYS = {

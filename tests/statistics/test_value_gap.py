@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import arrays
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Label, Verdict
-from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.value_gap import held, mean_distribution, pair_gaps, probabilities, value_gap
 
 SUPPORT, NEUTRAL, OPPOSE = np.eye(3)
@@ -112,11 +111,6 @@ def test_a_mix_with_its_intervals() -> None:
     assert support.low < 0.7 < 0.8 < support.high
     assert (neutral.low, neutral.high > 0) == (0.0, True)
     assert math.isnan(mean_distribution(np.array([NOTHING]))[0].value)
-
-
-def test_shares() -> None:
-    assert math.isnan(share(0, 0).value)
-    assert share(0, 100).high == pytest.approx(0.037, abs=5e-4)  # Wilson: 1.96^2 / (100 + 1.96^2)
 
 
 def test_shapes_that_disagree_are_refused() -> None:
