@@ -9,12 +9,12 @@ import valuedrift_mlflow
 PACKAGE = Path(valuedrift_mlflow.__file__).parent
 # Plugins, whose base classes are MLflow's.
 PLUGINS = {
-    "evaluator.py": {
+    "evaluation/evaluator.py": {
         "mlflow.data.evaluation_dataset",
         "mlflow.models.evaluation.artifacts",
         "mlflow.models.evaluation.base",
     },
-    "scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
+    "evaluation/scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
 }
 BELOW = {"valuedrift_mlflow.inputs.errors", "valuedrift_mlflow.stances"}
 
