@@ -41,7 +41,12 @@ def test_every_example_is_short() -> None:
     [
         ("own_judge", "", "judge_check", {"judge": "own_judge:Words?support=yes&oppose=no"}),
         ("own_format", "", "audit", {"format": "own_format:swapped"}),
-        ("own_suite", "max_new_tokens=4", "evaluation", {"suite.uri": "own_suite:questions", "suite.items": "8"}),
+        (
+            "own_suite",
+            "max_new_tokens=4",
+            "evaluation",
+            {"valuedrift.suite.uri": "own_suite:questions", "valuedrift.suite.items": "8"},
+        ),
         (
             "own_reward",
             f"{TRAINED} rloo.max_steps=1 rloo.batch_size=4 rloo.response_length=4",
