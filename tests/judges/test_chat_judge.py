@@ -286,7 +286,7 @@ def test_a_crash_loses_no_verdict_that_was_paid_for(tmp_path: Path) -> None:
 
     with FaultyServer(answer) as server:
         program = f"""
-from valuedrift_mlflow.chat import Server
+from valuedrift_mlflow.models.server import Server
 from valuedrift_mlflow.judges.cache import CachedJudge
 from valuedrift_mlflow.judges.chat import ChatJudge
 from valuedrift_mlflow.stances import Answer
