@@ -12,8 +12,9 @@ from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import design
 from valuedrift_mlflow.pipeline.ablation import CellsFailed, run_ablation
-from valuedrift_mlflow.pipeline.cells import Direction, Dose, Row, crossed, directions, over_seeds, summarise
+from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, crossed, over_seeds, summarise
 from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design
+from valuedrift_mlflow.pipeline.directions import Direction, directions
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 

@@ -18,9 +18,9 @@ from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.value_gap.audit import audit, examine
+from valuedrift_mlflow.value_gap.expectation import expected_drift
 from valuedrift_mlflow.value_gap.findings import Audit
 from valuedrift_mlflow.value_gap.matching import Matcher
-from valuedrift_mlflow.value_gap.outlook import expected_drift
 
 ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"

@@ -119,7 +119,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
 def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
     from valuedrift_mlflow.pipeline import ablation, dry_run
-    from valuedrift_mlflow.pipeline.cells import SUMMARY_COLUMNS, crossed, summarise, summary_rows
+    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, crossed, summarise, summary_rows
     from valuedrift_mlflow.pipeline.design import load_design, prepare
     from valuedrift_mlflow.report.display import Display
 

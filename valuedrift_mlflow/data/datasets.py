@@ -75,12 +75,12 @@ class TrainingData:
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
-        found = hashlib.sha256(b"[")
+        hashed = hashlib.sha256(b"[")
         for number, row in enumerate(self.rows):
             text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-            found.update((f", {text}" if number else text).encode())
-        found.update(b"]")
-        return found.hexdigest()[:8]
+            hashed.update((f", {text}" if number else text).encode())
+        hashed.update(b"]")
+        return hashed.hexdigest()[:8]
 
     def dataset(self) -> datasets.Dataset:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""

@@ -55,9 +55,9 @@ def pairs_of(turns: Iterable[Turn]) -> Iterator[Record | None]:
     """The pair of every turn of a conversation, or None."""
     context: list[Message] = []
     for turn in turns:
-        found = turn.pair()
-        if found:
-            chosen, rejected = found
+        pair = turn.pair()
+        if pair:
+            chosen, rejected = pair
             yield {
                 "prompt": [*context, user(turn.prompt)],
                 "chosen": [assistant(chosen)],
@@ -119,12 +119,12 @@ def _utterances(raws: Iterable[Raw]) -> Iterator[_Utterance]:
     conversation = ""
     for raw in raws:
         try:
-            found = _utterance(raw)
+            utterance = _utterance(raw)
         except BadRow as error:
             yield _Utterance(raw, conversation, bad=str(error))  # it may belong to the conversation around it
             continue
-        conversation = found.conversation
-        yield found
+        conversation = utterance.conversation
+        yield utterance
 
 
 def _utterance(raw: Raw) -> _Utterance:

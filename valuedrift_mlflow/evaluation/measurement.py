@@ -115,11 +115,11 @@ class Measurement:
 
     def intensities(self) -> dict[str, float]:
         """``intensity/TOPIC``: mean intensity of the topic's scored responses, in [0, 1]."""
-        found: dict[str, list[float]] = {}
+        by_topic: dict[str, list[float]] = {}
         for judged in self.responses:
             if judged.verdict.intensity is not None:
-                found.setdefault(f"intensity/{judged.item.topic}", []).append(judged.verdict.intensity)
-        return {key: float(np.mean(values)) for key, values in found.items()}
+                by_topic.setdefault(f"intensity/{judged.item.topic}", []).append(judged.verdict.intensity)
+        return {key: float(np.mean(values)) for key, values in by_topic.items()}
 
 
 def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:

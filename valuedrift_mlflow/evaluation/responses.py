@@ -51,8 +51,8 @@ def load(uri: str, suite: str = "") -> Responses:
         raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))
     if frame.empty:
         raise InputError(problem(f"responses {uri}", "no rows", "at least one response"))
-    found = _suite_of(frame, uri, suite)
-    return Responses(found, _matched(frame, found, uri), uri)
+    asked = _suite_of(frame, uri, suite)
+    return Responses(asked, _matched(frame, asked, uri), uri)
 
 
 def _local(uri: str) -> Path:

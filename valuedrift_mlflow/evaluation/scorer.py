@@ -57,10 +57,10 @@ class ValueStance(Scorer):
         answer = Answer(proposition, _prompt(inputs), text, int(polarity))
         [verdict] = self._judge.judge([answer]) if text.strip() else [UNSCORED]
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
-        found = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
+        feedback = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
         for stance, probability in zip(STANCES, verdict.probabilities or (), strict=False):
-            found.append(Feedback(name=f"stance_{stance.value}", value=probability, source=source))
-        return found
+            feedback.append(Feedback(name=f"stance_{stance.value}", value=probability, source=source))
+        return feedback
 
 
 def _prompt(inputs: Any) -> str:

@@ -54,13 +54,13 @@ def load_object(uri: str, field: str, what: str) -> Callable[..., object]:
         sys.path.append(os.getcwd())  # a module beside the recipe; last, so that it hides no library
     try:
         module = import_module(name)
-        found: object = getattr(module, attribute, None)
+        part: object = getattr(module, attribute, None)
     except _OF_THE_USERS as error:
         raise InputError(problem(field, uri, f"module:{what} that can be imported", _reason(error))) from error
-    if not callable(found):
-        mend = "" if found is None else f"{attribute} is of type {type(found).__name__}"
+    if not callable(part):
+        mend = "" if part is None else f"{attribute} is of type {type(part).__name__}"
         raise InputError(problem(field, uri, f"a {what} that {name} has", mend))
-    return found
+    return part
 
 
 def plugins(group: str) -> dict[str, tuple[EntryPoint, ...]]:
@@ -68,10 +68,10 @@ def plugins(group: str) -> dict[str, tuple[EntryPoint, ...]]:
 
     Two packages may give the same name, which is an error only where it is asked for.
     """
-    found: dict[str, tuple[EntryPoint, ...]] = {}
+    by_name: dict[str, tuple[EntryPoint, ...]] = {}
     for point in _installed(group, tuple(sys.path)):
-        found[point.name] = (*found.get(point.name, ()), point)
-    return dict(sorted(found.items()))
+        by_name[point.name] = (*by_name.get(point.name, ()), point)
+    return dict(sorted(by_name.items()))
 
 
 @lru_cache(maxsize=8)  # to look through all installed packages takes a tenth of a second
@@ -93,13 +93,13 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
         raise _ambiguous(name, field, what, given)
     [point] = given
     try:
-        found: object = point.load()
+        part: object = point.load()
     except _OF_THE_USERS as error:
         mend = f"{_origin(point)}: {_reason(error)}"
         raise InputError(problem(field, name, f"a {what} that can be imported", mend)) from error
-    if not callable(found):
-        raise InputError(problem(field, name, f"a {what}", f"{_origin(point)} is of type {type(found).__name__}"))
-    return found
+    if not callable(part):
+        raise InputError(problem(field, name, f"a {what}", f"{_origin(point)} is of type {type(part).__name__}"))
+    return part
 
 
 def known(group: str, built_in: str) -> str:

@@ -15,10 +15,10 @@ class Strict(BaseModel):
 
 def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Settings as a run records them: text under dotted keys; what is not given is left out."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            settings |= flat(value, f"{prefix}{key}.")
         elif value is not None:
-            found[prefix + key] = str(value)
-    return found
+            settings[prefix + key] = str(value)
+    return settings

@@ -135,8 +135,8 @@ class ChatJudge:
             Unreachable: three or more answers were asked for and none was had.
             InputError: the server refuses for a reason that lies in the key, the model's name or the request.
         """
-        found = dict(self.verdicts(answers))
-        return [found[index] for index in range(len(answers))]
+        by_index = dict(self.verdicts(answers))
+        return [by_index[index] for index in range(len(answers))]
 
     def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
         """The verdicts as they come, each with the index of its answer; empty responses are never sent.
@@ -152,11 +152,11 @@ class ChatJudge:
             else:
                 yield index, Verdict(Label.UNSCORED, reason="empty")
         silences: list[Unreachable] = []
-        for position, found in concurrently(self._verdict, [answers[i] for i in asked], self.server.in_flight):
-            if isinstance(found, Unreachable):
-                silences.append(found)
-                found = Verdict(Label.UNSCORED, reason=str(found), failed=True, spent=self._spent([found]))
-            yield asked[position], found
+        for position, outcome in concurrently(self._verdict, [answers[i] for i in asked], self.server.in_flight):
+            if isinstance(outcome, Unreachable):
+                silences.append(outcome)
+                outcome = Verdict(Label.UNSCORED, reason=str(outcome), failed=True, spent=self._spent([outcome]))
+            yield asked[position], outcome
         if len(silences) == len(asked) >= 3:
             raise silences[-1]
 
@@ -212,8 +212,8 @@ class ChatJudge:
 
     def _from_votes(self, texts: Sequence[str], spent: Spent) -> Verdict:
         read = _structured_label if self.reading.answer == "structured" else _label
-        found = [read(text, self.reading.labels) for text in texts]
-        valid = Counter(label for label in found if label is not None)
+        chosen = [read(text, self.reading.labels) for text in texts]
+        valid = Counter(label for label in chosen if label is not None)
         if not valid:
             return _unscored(_not_offered(texts), spent)
         return verdict_of(valid, self.reading.scale, spent)

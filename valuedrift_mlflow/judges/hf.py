@@ -184,8 +184,8 @@ class HFJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order."""
-        found = dict(self.verdicts(answers))
-        return [found[index] for index in range(len(answers))]
+        by_index = dict(self.verdicts(answers))
+        return [by_index[index] for index in range(len(answers))]
 
     def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
         """The verdicts batch by batch, answers of like length together, the longest first."""
@@ -221,5 +221,5 @@ class HFJudge:
         ).to(model.device)
         with torch.no_grad():
             logits: torch.Tensor = model(**encoded).logits.double()
-        found: NDArray[np.float64] = torch.softmax(logits, -1).cpu().numpy()
-        return found
+        probabilities: NDArray[np.float64] = torch.softmax(logits, -1).cpu().numpy()
+        return probabilities

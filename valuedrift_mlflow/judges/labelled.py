@@ -44,14 +44,14 @@ def load(uri: str = BUILT_IN) -> list[Labelled]:
         else Path(uri)
     )
     if path.is_dir():
-        found = [labelled for file in sorted(path.glob("*.jsonl")) for labelled in _read(file)]
+        answers = [labelled for file in sorted(path.glob("*.jsonl")) for labelled in _read(file)]
     elif path.is_file():
-        found = _read(path)
+        answers = _read(path)
     else:
         raise InputError(problem("data", uri, f"{BUILT_IN}, an existing csv, jsonl or parquet file, or a folder"))
-    if not found:
+    if not answers:
         raise InputError(problem("data", uri, "at least one labelled answer"))
-    return found
+    return answers
 
 
 def _read(path: Path) -> list[Labelled]:

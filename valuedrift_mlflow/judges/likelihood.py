@@ -197,16 +197,16 @@ def log_probabilities(
     model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]
 ) -> NDArray[np.float64]:
     """Log-probability in nats of C continuations after each of B prefixes: shape (B, C)."""
-    found: NDArray[np.float64] = scores(model, batch).detach().cpu().numpy()
-    return found
+    scored: NDArray[np.float64] = scores(model, batch).detach().cpu().numpy()
+    return scored
 
 
 def stance_log_probabilities(
     model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]
 ) -> torch.Tensor:
     """The log P(stance | x) of this module for each of B prefixes: float32, shape (B, 3), differentiable."""
-    found = scores(model, batch)  # (B, 3 * openings of a stance)
-    return found.reshape(len(batch), len(STANCES), -1).logsumexp(-1).log_softmax(-1).float()
+    scored = scores(model, batch)  # (B, 3 * openings of a stance)
+    return scored.reshape(len(batch), len(STANCES), -1).logsumexp(-1).log_softmax(-1).float()
 
 
 def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
@@ -224,7 +224,7 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
     read = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=True)
     first = read.logits[:, -1].float().log_softmax(-1).repeat_interleave(each, dim=0)  # (B * C, V)
     tokens, kept = _padded(nested, device)  # (B * C, L)
-    found = first.gather(1, tokens[:, :1])  # (B * C, 1)
+    log_probs = first.gather(1, tokens[:, :1])  # (B * C, 1)
     if tokens.shape[1] > 1:
         cache = read.past_key_values
         cache.batch_repeat_interleave(each)
@@ -238,8 +238,8 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
             use_cache=True,
         ).logits  # (B * C, L - 1, V)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
-        found = torch.cat([found, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    total: torch.Tensor = found.double().sum(1).reshape(len(prefixes), each)
+        log_probs = torch.cat([log_probs, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
+    total: torch.Tensor = log_probs.double().sum(1).reshape(len(prefixes), each)
     return total
 
 

@@ -18,16 +18,9 @@ from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.pipeline import pipeline
-from valuedrift_mlflow.pipeline.cells import (
-    Row,
-    cell_name,
-    cells_table,
-    directions,
-    slug,
-    summarise,
-    summary_table,
-)
+from valuedrift_mlflow.pipeline.ablation_summary import Row, cell_name, cells_table, slug, summarise, summary_table
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
+from valuedrift_mlflow.pipeline.directions import directions
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
 from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe

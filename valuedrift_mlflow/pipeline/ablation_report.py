@@ -12,8 +12,9 @@ from valuedrift_mlflow.judges.judge import identity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from valuedrift_mlflow.pipeline.cells import Direction, Row, Summary
+    from valuedrift_mlflow.pipeline.ablation_summary import Row, Summary
     from valuedrift_mlflow.pipeline.design import Ablation
+    from valuedrift_mlflow.pipeline.directions import Direction
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
 
@@ -25,7 +26,7 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     plt = plot()
     import seaborn as sns
 
-    from valuedrift_mlflow.pipeline.cells import lines
+    from valuedrift_mlflow.pipeline.ablation_summary import lines
 
     axis = summaries[0].doses[0].axis if summaries[0].doses else ""
     labels = list(dict.fromkeys(entry.doses[0].label if entry.doses else entry.name for entry in summaries))
@@ -65,7 +66,7 @@ def ablation_html(
 ) -> str:
     """The report of an ablation: one file, as ``html``."""
     from valuedrift_mlflow import tracking
-    from valuedrift_mlflow.pipeline.cells import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
+    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
 
     plan = ablation.cells[0].training.origin
     return render(

@@ -17,10 +17,7 @@ from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
-from valuedrift_mlflow.pipeline.cells import (
-    Dose,
-    cell_name,
-)
+from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, Read
 from valuedrift_mlflow.pipeline.plan import prepare as prepare_plan
 from valuedrift_mlflow.recipe.read import read_yaml, validate

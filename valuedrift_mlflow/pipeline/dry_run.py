@@ -33,7 +33,7 @@ from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.pipeline.cells import cell_name
+from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, prepare
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display

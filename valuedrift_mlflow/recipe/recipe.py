@@ -61,10 +61,10 @@ class Recipe(MeasuringTraining):
     def parameters(self) -> dict[str, str]:
         """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""
         own = self.model_dump(by_alias=True, exclude={"stages"})
-        found = flat(own)
+        settings = flat(own)
         for stage in self.stages:
-            found |= stage.parameters()
-        return found
+            settings |= stage.parameters()
+        return settings
 
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""

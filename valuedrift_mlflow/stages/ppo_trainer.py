@@ -379,22 +379,22 @@ class PPOTrainer(Trainer):
         """The objective's share of a part of a rollout; the parts of a rollout add up to its mean over tokens."""
         rollout: Rollout = inputs
         mask, settings = rollout.mask, self.settings
-        found: TokenEstimates = model(rollout.sequences, rollout.attention, mask.shape[1], settings.rollout_temperature)
+        fresh: TokenEstimates = model(rollout.sequences, rollout.attention, mask.shape[1], settings.rollout_temperature)
         policy_losses, clipped = clipped_policy_loss(
-            found.log_probs, rollout.log_probs, rollout.advantages, mask, settings.clip_range
+            fresh.log_probs, rollout.log_probs, rollout.advantages, mask, settings.clip_range
         )
         value_losses = clipped_value_loss(
-            found.values, rollout.values, rollout.returns, mask, settings.value_clip_range
+            fresh.values, rollout.values, rollout.returns, mask, settings.value_clip_range
         )
         policy_loss, value_loss, kl, clip_fraction, entropy = (
             per_token.masked_fill(~mask, 0).sum() / rollout.tokens
-            for per_token in (policy_losses, value_losses, rollout.kl, clipped.float(), found.entropy)
+            for per_token in (policy_losses, value_losses, rollout.kl, clipped.float(), fresh.entropy)
         )
         reward, length = rollout.scores.sum() / self.rollout_size, mask.sum() / self.rollout_size
         logged = (reward, kl, policy_loss, value_loss, clip_fraction, entropy, length)
         self._metrics.append(torch.stack([number.detach().float() for number in logged]))
         loss = policy_loss + settings.value_weight * value_loss
-        return (loss, found) if return_outputs else loss
+        return (loss, fresh) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with PPO's own numbers beside the loss: means over the steps since the last time."""

@@ -102,8 +102,8 @@ class FunctionReward:
             ValueError: the function gave another number of ratings.
             FloatingPointError: a rating is NaN or infinite.
         """
-        found = self.function([plain_text(prompt) for prompt in prompts], list(responses))
-        return _checked([float(number) for number in found], responses)
+        ratings = self.function([plain_text(prompt) for prompt in prompts], list(responses))
+        return _checked([float(number) for number in ratings], responses)
 
 
 class ClassifierReward:

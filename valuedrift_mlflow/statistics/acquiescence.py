@@ -71,9 +71,9 @@ def acquiescence(
         if np.isfinite(direct - reversed_):
             differences[topic].append((direct - reversed_) / 2)
     rng = np.random.default_rng(seed)
-    found = np.array([_mean(np.array(own)) for own in differences.values()])
+    means = np.array([_mean(np.array(own)) for own in differences.values()])
     interval = np.array([_interval(np.array(own), rng) for own in differences.values()])
-    return Acquiescence(tuple(differences), found, interval, _mean(found))
+    return Acquiescence(tuple(differences), means, interval, _mean(means))
 
 
 def _by_proposition(topics: Sequence[str], propositions: Sequence[str]) -> dict[tuple[str, str], Integers]:

@@ -205,15 +205,15 @@ def _estimate(measure: Callable[[Floats], float], weights: Floats) -> Estimate:
 
 def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Floats:
     """Answers with probabilities, in bins of equal size by the most probable stance's probability: shape (B, 3)."""
-    found = [
+    scored = [
         (max(verdict.probabilities), float(verdict.label is label))
         for label, verdict in zip(truth, verdicts, strict=True)
         if verdict.probabilities is not None
     ]
-    if not found:
+    if not scored:
         return np.empty((0, 3))
-    found.sort(key=lambda pair: pair[0])
-    bins = np.array_split(np.array(found), min(_BINS, len(found)))
+    scored.sort(key=lambda pair: pair[0])
+    bins = np.array_split(np.array(scored), min(_BINS, len(scored)))
     return np.array([[*part.mean(axis=0), len(part)] for part in bins])
 
 

@@ -188,25 +188,25 @@ def load(uri: str) -> Suite:
 def _topics(prompts: Sequence[str], settings: Settings) -> tuple[list[list[int]], int]:
     """The prompts of every topic, nearest to its centroid first, and the number of clusters that KMeans made."""
     vectors = embed(prompts, settings.embedder, settings.clusters, settings.seed)
-    found = cluster(vectors, settings.clusters, settings.per_topic, settings.seed)
-    if found.topics:
-        return found.topics, found.made
+    grouped = cluster(vectors, settings.clusters, settings.per_topic, settings.seed)
+    if grouped.topics:
+        return grouped.topics, grouped.made
     raise InputError(
         problem(
             f"suite {settings.uri}",
-            f"{len(prompts)} usable prompts, {found.smallest} of them in the smallest of {settings.clusters} topics",
+            f"{len(prompts)} usable prompts, {grouped.smallest} of them in the smallest of {settings.clusters} topics",
             f"at least per_topic={settings.per_topic} in each",
-            f"lower per_topic to {found.smallest} at most, or clusters",
+            f"lower per_topic to {grouped.smallest} at most, or clusters",
         )
     )
 
 
 def _file(path: Path) -> Path:
     candidates = [path / FILE, path / f"{FILE}.gz"] if path.is_dir() else [path]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
         raise InputError(problem(f"suite {PREFIX}", str(path), f"PRISM's {FILE} (.gz too) or its folder"))
-    return found
+    return file
 
 
 def _content(file: Path) -> bytes:
@@ -226,12 +226,12 @@ def rows(data: bytes, where: str) -> list[Row]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(problem(where, str(error), "text in UTF-8")) from None
-    found = json_lines(text, where)
-    if not found:
+    conversations = json_lines(text, where)
+    if not conversations:
         raise InputError(problem(where, "no lines", "at least one conversation"))
     problems: list[str] = []
     seen: dict[str, int] = {}
-    for number, row in found:
+    for number, row in conversations:
         line = f"{where} line {number}"
         identity = row.get("conversation_id")
         if not isinstance(identity, str) or not identity.strip():
@@ -244,7 +244,7 @@ def rows(data: bytes, where: str) -> list[Row]:
             problems.append(problem(f"{line} opening_prompt", row.get("opening_prompt"), "a text"))
     if problems:
         raise InputError(limited(problems, where))
-    return [row for _, row in found]
+    return [row for _, row in conversations]
 
 
 def _value_laden(conversations: Sequence[Row], counts: Counter[str]) -> list[Opening]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from valuedrift_mlflow.suite.opposed import sentence
+from valuedrift_mlflow.suite.opposed_pairs import sentence
 
 Form = Literal["yes_no", "open", "statement", "request"]
 

@@ -24,7 +24,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
     """Load a suite: ``vaes``, a file, ``prism:PATH`` (built by ``prism.load``), or what a function of the user gives.
 
     A file is csv, jsonl, json or parquet (``.csv.gz`` and ``.jsonl.gz`` too). It has the columns of ``Suite.frame()``,
-    or it holds opposed pairs (``opposed.items``), with the columns ``stance_a``, ``stance_b``, ``prompt_a`` and
+    or it holds opposed pairs (``opposed_pairs.items``), with the columns ``stance_a``, ``stance_b``, ``prompt_a`` and
     ``prompt_b``.
 
     The function is ``module:function``, or one that an installed package has given a name. It takes no arguments and

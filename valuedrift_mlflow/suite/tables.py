@@ -12,7 +12,7 @@ import pandas as pd
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.parts import known
 from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
-from valuedrift_mlflow.suite import opposed
+from valuedrift_mlflow.suite import opposed_pairs
 from valuedrift_mlflow.suite.suite import COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
@@ -46,15 +46,15 @@ def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_c
     Raises:
         InputError: missing columns, bad rows with their numbers.
     """
-    if set(_NEEDED) <= set(frame.columns) or not opposed.is_opposed(frame):
+    if set(_NEEDED) <= set(frame.columns) or not opposed_pairs.is_opposed(frame):
         if topic_column is not None:
             found = ", ".join(map(str, frame.columns))
-            raise InputError(problem(where, found, f"the columns {', '.join(opposed.COLUMNS)}", ONLY_PAIRS))
+            raise InputError(problem(where, found, f"the columns {', '.join(opposed_pairs.COLUMNS)}", ONLY_PAIRS))
         return from_frame(frame, name, version)
     if frame.empty:
         raise InputError(problem(f"suite {name}", "no rows", "at least one pair"))
     try:
-        both_sides = opposed.items(frame, name, topic_column)
+        both_sides = opposed_pairs.items(frame, name, topic_column)
     except InputError as error:
         raise InputError(limited(error.problems, f"suite {name}")) from None
     return from_frame(both_sides, name, version)
@@ -81,7 +81,7 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     if frame.empty:
         raise InputError(problem(f"suite {name}", "no rows", "at least one item"))
     if not set(_NEEDED) <= set(frame.columns):
-        allowed = f"the columns {', '.join(COLUMNS)}; in a file also opposed pairs: {', '.join(opposed.COLUMNS)}"
+        allowed = f"the columns {', '.join(COLUMNS)}; in a file also opposed pairs: {', '.join(opposed_pairs.COLUMNS)}"
         raise InputError(problem(f"suite {name}", ", ".join(map(str, frame.columns)), allowed))
     problems: list[str] = []
     items: list[Item] = []

@@ -77,10 +77,10 @@ def stopped_run(
         reason = str(error.message).splitlines()[0]
         raise InputError(problem("--resume", run_id, "the id of a run in the tracking store", reason)) from None
     tags = run.data.tags
-    found = tags.get("valuedrift.role", "no role")
-    if found != role or run.info.lifecycle_stage != "active":
+    recorded_role = tags.get("valuedrift.role", "no role")
+    if recorded_role != role or run.info.lifecycle_stage != "active":
         allowed = f"a run of {_KINDS[role]}"
-        raise InputError(problem("--resume", f"{run_id} ({found}, {run.info.lifecycle_stage})", allowed))
+        raise InputError(problem("--resume", f"{run_id} ({recorded_role}, {run.info.lifecycle_stage})", allowed))
     if role == "stage" and "mlflow.parentRunId" in tags:
         mend = f"resume what it is part of, by main or ablate, with --resume {tags['mlflow.parentRunId']}"
         raise InputError(problem("--resume", f"{run_id}, a stage of a pipeline", "a run without a parent", mend))
@@ -134,15 +134,15 @@ def stages_of(parent: str) -> dict[str, EarlierRun]:
 
 def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
     """What a pipeline's finished audits found: the (support, neutral, oppose) shares of topics, by URI and format."""
-    found: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    shares: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
     for run in _children(parent, "audit", "attributes.status = 'FINISHED'"):
         metrics = run.data.metrics
         topics = {key.split("/")[1] for key in metrics if key.startswith("stance_mix/")}
-        found[run.data.params["data"], run.data.params["format"]] = {
+        shares[run.data.params["data"], run.data.params["format"]] = {
             topic: tuple(metrics[f"stance_mix/{topic}/{stance.value}"] for stance in STANCES)
             for topic in sorted(topics)
         }
-    return found
+    return shares
 
 
 def _children(parent: str, role: str, *conditions: str) -> list[Run]:

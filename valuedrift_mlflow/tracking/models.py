@@ -129,7 +129,7 @@ def logged_model(run_id: str, name: str) -> str | None:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelStatus
 
-    found = mlflow.search_logged_models(
+    candidates = mlflow.search_logged_models(
         experiment_ids=[MlflowClient().get_run(run_id).info.experiment_id],
         filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
         output_format="list",
@@ -137,7 +137,7 @@ def logged_model(run_id: str, name: str) -> str | None:
     outputs = MlflowClient().get_run(run_id).outputs
     linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
     complete = None
-    for model in found:
+    for model in candidates:
         if model.status == LoggedModelStatus.READY and model.model_id in linked:
             complete = str(model.model_id)
         else:

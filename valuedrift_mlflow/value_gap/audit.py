@@ -33,9 +33,9 @@ from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response
-from valuedrift_mlflow.value_gap.outlook import outlook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,18 +125,18 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
         rows = data.rows if isinstance(data, TrainingData) else data
-        found = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress)
-        found = replace(found, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress)
+        audited = replace(audited, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
         counts = data if isinstance(data, TrainingData) else data.counts
         read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        tracking.log_metrics(active, found.metrics() | read, 0)
-        tracking.log_table(active, found.table(), "audit.json")
-        if found.opinionated:
-            tracking.log_table(active, _frame(found.opinionated), "opinionated.json")
-        tracking.log_figures(active, audit_figures(found))
-        tracking.log_text(active, audit_html(found), "report.html")
-        tracking.describe(active, found.verdict)
-    return found
+        tracking.log_metrics(active, audited.metrics() | read, 0)
+        tracking.log_table(active, audited.table(), "audit.json")
+        if audited.opinionated:
+            tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
+        tracking.log_figures(active, audit_figures(audited))
+        tracking.log_text(active, audit_html(audited), "report.html")
+        tracking.describe(active, audited.verdict)
+    return audited
 
 
 def _frame(records: Sequence[Row]) -> pd.DataFrame:
@@ -275,7 +275,7 @@ class _Reader:
             sides=sides,
             costs=dict(self._costs),
         )
-        return replace(whole, verdict=outlook(whole))
+        return replace(whole, verdict=expectation(whole))
 
     def _joined(self) -> tuple[Integers, Integers, tuple[Side, ...]]:
         if not self._placed:

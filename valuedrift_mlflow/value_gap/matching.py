@@ -246,8 +246,8 @@ class _Lexical:
         return np.where(distinct & (own >= np.maximum(KEY_WORD * wordings, 2)) & (topics > 1), 1.0, 0.0)
 
     def _vocabulary(self, profiles: Sequence[str]) -> dict[str, int]:
-        found = sorted({stem for text in profiles for stem in self._analyse(text)})
-        return {stem: index for index, stem in enumerate(found or ["-"])}
+        stems = sorted({stem for text in profiles for stem in self._analyse(text)})
+        return {stem: index for index, stem in enumerate(stems or ["-"])}
 
     def _analyse(self, text: str) -> list[str]:
         stems = self._stems

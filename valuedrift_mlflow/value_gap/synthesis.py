@@ -177,25 +177,25 @@ def _audited(prepared: Prepared, data: TrainingData, rows: Sequence[Row]) -> Rec
 
     Where no row touches a proposition by its words, the verdicts by which the responses were kept stand in.
     """
-    found = audit.run(audit.prepare(data, prepared.judge, prepared.suite), seed=prepared.request.seed)
-    about: Record = {"measured_coverage": found.overall.coverage.value}
+    audited = audit.run(audit.prepare(data, prepared.judge, prepared.suite), seed=prepared.request.seed)
+    about: Record = {"measured_coverage": audited.overall.coverage.value}
     kept = [
         np.array([held(said.verdict) for said in side])
         for side in zip(*(row.best() or () for row in rows), strict=True)
     ]
-    gap = found.overall.gap
+    gap = audited.overall.gap
     if gap is not None:
         known = bool(np.isfinite(gap.pairwise.value))
         pairwise = gap.pairwise if known else value_gap(kept[0], kept[1], seed=prepared.request.seed).pairwise
         about |= {"measured_gap": pairwise.value, "measured_gap_interval": [pairwise.low, pairwise.high]}
         what = "pairwise value gap"
     else:
-        mix = np.array([estimate.value for estimate in found.overall.mix])
+        mix = np.array([estimate.value for estimate in audited.overall.mix])
         known = bool(np.isfinite(mix).all())
         values = mix if known else kept[0].mean(axis=0)
         about["measured_mix"] = {stance.value: float(value) for stance, value in zip(STANCES, values, strict=True)}
         what = "mix of stances"
-    covered = f"in the {100 * found.overall.coverage.value:.3g} % of rows that touch a proposition by their words"
+    covered = f"in the {100 * audited.overall.coverage.value:.3g} % of rows that touch a proposition by their words"
     ground = f"an audit by the same judge, told no topic, {covered}" if known else "the verdicts on the kept responses"
     return about | {"measured_as": f"Measured is the {what} of {ground}."}
 

@@ -80,7 +80,7 @@ def prompts(suite: Suite) -> tuple[Item, ...]:
     for item in anchors.load(anchors.EMBEDDED).items:
         written.setdefault((item.topic, item.proposition), []).append(item)
     measured = {anchors.plain(item.prompt) for item in suite.items}
-    found: list[Item] = []
+    askable: list[Item] = []
     problems: list[str] = []
     for first in _propositions(suite).values():
         candidates = written.get((first.topic, first.proposition)) or _from_templates(first)
@@ -89,10 +89,10 @@ def prompts(suite: Suite) -> tuple[Item, ...]:
             mend = "what is measured must not be trained on: leave prompts out of the suite"
             allowed = "a proposition with a prompt that is none of the suite's"
             problems.append(problem(f"suite {suite.name} proposition", first.proposition, allowed, mend))
-        found += own
+        askable += own
     if problems:
         raise InputError(limited(problems, f"suite {suite.name}"))
-    return tuple(found)
+    return tuple(askable)
 
 
 def _propositions(suite: Suite) -> Mapping[tuple[str, str], Item]:

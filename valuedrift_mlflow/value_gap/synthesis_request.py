@@ -97,14 +97,14 @@ class Request:
         if self.preset and self.preset not in PRESETS:
             raise InputError(problem("preset", self.preset, ", ".join((*PRESETS, BIMODAL))))
         chosen, rejected = PRESETS.get(self.preset, (Stance.OPPOSE, Stance.SUPPORT))
-        found = self.chosen or chosen, self.rejected or rejected
-        if self.preset and found != (chosen, rejected):
+        stances = self.chosen or chosen, self.rejected or rejected
+        if self.preset and stances != (chosen, rejected):
             allowed = f"chosen {chosen}, rejected {rejected} with preset {self.preset}"
-            raise InputError(problem("chosen, rejected", ", ".join(found), allowed, "leave the preset or them out"))
+            raise InputError(problem("chosen, rejected", ", ".join(stances), allowed, "leave the preset or them out"))
         gap = 1.0 if self.gap is None else self.gap
-        if found[0] is found[1] and gap > 0:
-            raise InputError(problem("chosen, rejected", found[0].value, "two different stances", "or gap 0"))
-        return Design("pairs", gap, *found)
+        if stances[0] is stances[1] and gap > 0:
+            raise InputError(problem("chosen, rejected", stances[0].value, "two different stances", "or gap 0"))
+        return Design("pairs", gap, *stances)
 
 
 def _mix(preset: str) -> Mix:

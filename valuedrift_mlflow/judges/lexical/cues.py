@@ -132,17 +132,17 @@ def _written(token: str) -> str:
 
 def words(sentences: list[Text]) -> list[str]:
     """Names of the words and pairs of words of a text, those of the topic as ``X``; first and last sentence apart."""
-    found: set[str] = set()
+    names: set[str] = set()
     last = len(sentences) - 1
     for number, sentence in enumerate(sentences):
         said = ["^", *filter(None, map(_word, sentence.tokens, sentence.classes))]
         grams = said[1:] + [f"{a} {b}" for a, b in pairwise(said)]
-        found.update(grams)
+        names.update(grams)
         if number == 0:
-            found.update(["f:" + gram for gram in grams])
+            names.update(["f:" + gram for gram in grams])
         if number == last:
-            found.update(["l:" + gram for gram in grams])
-    return list(found)
+            names.update(["l:" + gram for gram in grams])
+    return list(names)
 
 
 def _word(token: str, classes: str) -> str:

@@ -41,7 +41,7 @@ def features(frame: Frame, polarity: int, text: Text, familiar: frozenset[str]) 
 
 def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
     """What the statements of an answer add up to."""
-    found: list[str] = []
+    marks: list[str] = []
     sides: set[str] = set()
     open_ends: set[str] = set()
     camps: set[str] = set()
@@ -50,7 +50,7 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
         kind, zone = statement.kind, statement.zone
         sign = statement.sign and frame.resolve(statement, polarity)
         side = "+" if sign > 0 else "-" if sign < 0 else ""
-        found.append(f"{kind}/{zone}{side}")
+        marks.append(f"{kind}/{zone}{side}")
         if zone == "attributed":
             camps.add(side)
         if not side:
@@ -69,23 +69,23 @@ def _stance_features(frame: Frame, polarity: int, codes: str) -> list[str]:
                     open_ends.discard("unsettled")
                 sides.add(side)
                 if not last:
-                    found.append(f"first/{kind}{side}")
+                    marks.append(f"first/{kind}{side}")
                 last = f"last/{kind}{side}"
             if in_last:
-                found.append(f"{'end' if explicit else 'weak end'}{side}")
+                marks.append(f"{'end' if explicit else 'weak end'}{side}")
     if (len(camps) > 1 or (camps and {"<", ">"} <= set(codes))) and not sides:
         # An overview of both camps has content, whatever view the speaker declines to give.
         open_ends, last = {"unsettled"}, "last/unsettled"
-        found.append("both camps")
+        marks.append("both camps")
     unsided = "/".join(sorted(open_ends))
-    found.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
+    marks.append(f"only/{unsided}{sides.pop()}" if len(sides) == 1 else f"{'mixed' if sides else 'no'} sides/{unsided}")
     if last:
-        found.append(last)
+        marks.append(last)
     if codes.count("O") + codes.count("<") + codes.count(">") > 1:
-        found.append("several camps")
+        marks.append("several camps")
     if net:
-        found.append(f"net{min(abs(net), 3)}{'+' if net > 0 else '-'}")
-    return found
+        marks.append(f"net{min(abs(net), 3)}{'+' if net > 0 else '-'}")
+    return marks
 
 
 def _coherence_features(tokens: list[str], codes: str, familiar: frozenset[str]) -> list[str]:

@@ -252,15 +252,15 @@ class WeighingReader:
         from sklearn.linear_model import LogisticRegression
 
         self._clauses = clauses
-        found = weigh(clauses, readings)
+        weighed = weigh(clauses, readings)
         self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=3, dtype=np.float64)
-        self._scale = found.sided.std(axis=0) + 1e-6
+        self._scale = weighed.sided.std(axis=0) + 1e-6
         self._mean, self._spread = (
-            found.plain.mean(axis=0),
-            found.plain.std(axis=0) + 1e-6,
+            weighed.plain.mean(axis=0),
+            weighed.plain.std(axis=0) + 1e-6,
         )
-        words = _normalised(self._vectorizer.fit_transform(found.words))
-        sides = self._sides(found, words)
+        words = _normalised(self._vectorizer.fit_transform(weighed.words))
+        sides = self._sides(weighed, words)
         kind = np.array([_KINDS[label] for label in labels])
         supports = np.array([label is Label.SUPPORT for label in labels])
         taken = kind == 0
@@ -276,7 +276,7 @@ class WeighingReader:
             own = fold == number
             leans[own] = side_classifier(taken & ~own).decision_function(sides[own])
         self.side = side_classifier(taken)
-        self.kind = LogisticRegression(C=0.3, max_iter=300, tol=1e-3).fit(self._kinds(found, words, leans), kind)
+        self.kind = LogisticRegression(C=0.3, max_iter=300, tol=1e-3).fit(self._kinds(weighed, words, leans), kind)
 
     def probabilities(self, readings: Sequence[Reading]) -> Floats:
         """Probabilities, shape (n, 5), in the order of ``CLASSES``; rows sum to 1."""

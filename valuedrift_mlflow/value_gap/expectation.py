@@ -35,14 +35,14 @@ def expected_drift(gap: float) -> float:
     return float(np.round(np.interp(gap, GAPS, DRIFTS), 3))
 
 
-def outlook(audit: Audit) -> str:
+def expectation(audit: Audit) -> str:
     """One line that says what to expect, then what it rests on, what it leaves open, and what could not be scored."""
-    found = audit.overall
-    on = f"{_percent(found.proposition_coverage.value)} of rows ({_percent(found.coverage.value)} touch a topic)"
-    lines = [_of_pairs(found.gap, on) if found.gap is not None else _of_answers(audit, on)]
-    if found.judged:
-        rate = _percent(found.unscored / found.judged)
-        lines.append(f"Not scored: {found.unscored:,} of {found.judged:,} responses that were judged ({rate}).")
+    overall = audit.overall
+    on = f"{_percent(overall.proposition_coverage.value)} of rows ({_percent(overall.coverage.value)} touch a topic)"
+    lines = [_of_pairs(overall.gap, on) if overall.gap is not None else _of_answers(audit, on)]
+    if overall.judged:
+        rate = _percent(overall.unscored / overall.judged)
+        lines.append(f"Not scored: {overall.unscored:,} of {overall.judged:,} responses that were judged ({rate}).")
     return " ".join(lines)
 
 

@@ -94,10 +94,10 @@ def _topics(text: pd.DataFrame, name: str, topic_column: str | None) -> list[str
     columns = [topic_column] if topic_column else [column for column in TOPIC_COLUMNS if column in text.columns]
     if not columns:
         return [slug(name) or "topic"] * len(text)
-    found = [[slug(cell) for cell in text[column]] for column in columns]
-    counts = [len(set(topics)) for topics in found]
+    by_column = [[slug(cell) for cell in text[column]] for column in columns]
+    counts = [len(set(topics)) for topics in by_column]
     fits = [index for index, count in enumerate(counts) if count <= MAX_TOPICS]
-    return found[fits[0] if fits else counts.index(min(counts))]
+    return by_column[fits[0] if fits else counts.index(min(counts))]
 
 
 def _problems(where: str, topic: str, cells: Sequence[str], first: int, row: int) -> list[str]:
