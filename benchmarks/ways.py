@@ -161,14 +161,15 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
 
 
-def found(name: str, *rooms: str, parameter: str = "") -> Callable[..., Any]:
-    """The function or class of this name, wherever it stands: in one of the ``rooms``, with this ``parameter``."""
+def found(name: str, *rooms: str, parameter: str = "", without: str = "") -> Callable[..., Any]:
+    """The function or class of this name in one of the ``rooms``, with one ``parameter`` and ``without`` another."""
     for module in modules():
         here: Any = getattr(module, name, None)
         inside = not rooms or module.__name__.split(".")[1] in rooms
         if not inside or not callable(here) or here.__module__ != module.__name__:
             continue
-        if not parameter or parameter in inspect.signature(here).parameters:
+        takes = inspect.signature(here).parameters
+        if (not parameter or parameter in takes) and without not in takes:
             return cast(Callable[..., Any], here)
     raise SystemExit(f"{name} is not where it was looked for: mend benchmarks/ways.py")
 
@@ -188,7 +189,7 @@ def quiet() -> Iterator[None]:
 def ways(folder: Path) -> dict[str, Way]:
     """The four ways, gone one after the other."""
     load_recipe = found("load", "recipe", parameter="settings")
-    prepare = found("prepare", "pipeline", parameter="recipe")
+    prepare = found("prepare", "pipeline", parameter="recipe", without="design")
     run_pipeline = found("run_pipeline", "pipeline")
     load_data = found("load", "datasets", "data", parameter="kind")
     file = folder / "tiny.yaml"
@@ -200,7 +201,7 @@ def ways(folder: Path) -> dict[str, Way]:
         known["plan"] = called(prepare, known)
 
     def plan() -> None:
-        called(run_pipeline, known)
+        run_pipeline(known["plan"], known["display"])
 
     def evaluate() -> None:
         valuedrift_mlflow.evaluate("embedded:base", "embedded:random", suite=suite, samples=2, max_new_tokens=16)
