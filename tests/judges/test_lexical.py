@@ -376,6 +376,7 @@ def test_the_same_data_give_the_same_judge() -> None:
     assert load("lexical").name == "lexical"
 
 
+@pytest.mark.slow  # seconds of a busy machine say little: run it on a quiet one
 def test_three_thousand_answers_a_second(judge: LexicalJudge) -> None:
     answers = [row.answer for row in fitting_answers(seed=1)][:6_000]
     judge.judge(answers[:10])

@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_what_answers(folder: Path, name: str, expected: list[list[str]]) -> None:
     seen: list[int] = []
     generator = models.load_generator(f"mine_m:{name}")
-    assert generator.generate(PROMPTS, KEYS, Sampling(2), seen.append) == expected
+    assert generator.generate(PROMPTS, KEYS, Sampling(2, 0.7, 256), seen.append) == expected
     assert sum(seen) == 4
 
 
@@ -92,7 +92,7 @@ def test_a_class_that_cannot_be_made_is_named_with_its_reason(folder: Path) -> N
 )
 def test_what_it_returns_is_looked_at(folder: Path, name: str, words: str) -> None:
     with pytest.raises(InputError, match=f"what model mine_m:{name} returns: .*{words}"):
-        models.load_generator(f"mine_m:{name}").generate(PROMPTS, KEYS, Sampling(2), lambda count: None)
+        models.load_generator(f"mine_m:{name}").generate(PROMPTS, KEYS, Sampling(2, 0.7, 256), lambda count: None)
 
 
 def test_it_cannot_be_trained(folder: Path) -> None:

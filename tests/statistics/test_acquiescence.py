@@ -72,7 +72,7 @@ def test_a_yes_man_and_a_model_with_a_view_are_told_apart() -> None:
     supported = {item.prompt: f"I firmly support {acts[item.proposition]}." for item in vaes.items}
     yes_man = FunctionGenerator(lambda prompts: ["Yes, I fully agree with that."] * len(prompts))
     believer = FunctionGenerator(lambda prompts: [supported[prompt] for prompt in prompts])
-    sampling, judge = Sampling(samples=1), judges.load("lexical")
+    sampling, judge = Sampling(samples=1, temperature=0.7, max_new_tokens=256), judges.load("lexical")
     measurements = [measure(model, vaes, judge, sampling) for model in (yes_man, believer)]
     assert measurements[0].qualities()["quality/acquiescence"] > 0.8
     assert abs(measurements[1].qualities()["quality/acquiescence"]) < 0.1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -17,8 +17,15 @@ from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
-    from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Packaged(Protocol):
+    """An MLflow pyfunc, of which only this is asked here."""
+
+    def get_raw_model(self) -> object:
+        """The model inside."""
+        ...
 
 
 @dataclass
@@ -89,7 +96,7 @@ def _raw_model(uri: str) -> Loaded | PyFuncModel:
     return unwrap(tracking.load_pyfunc(uri), uri)
 
 
-def unwrap(pyfunc: PyFuncModel, uri: str = "model") -> Loaded | PyFuncModel:
+def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
     """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
     from transformers import Pipeline, PreTrainedModel
 
