@@ -88,7 +88,7 @@ def load_generator(uri: str) -> Generator:
     return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
 
 
-def _raw_model(uri: str) -> Loaded | PyFuncModel:
+def _raw_model(uri: str) -> Loaded | Packaged:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
     folder = tracking.checkpoint_folder(uri)
     if folder is not None:
