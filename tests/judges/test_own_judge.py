@@ -54,7 +54,7 @@ def test_a_judge_of_an_installed_package(folder: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match=r"found 'oracle'.*likelihood alone, and from installed packages: wvs, wvs2"):
         judges.load("oracle")
     with pytest.raises(InputError, match=r"found 'wvs2'.*wvs_j:Gone \(wvs_j 1.2\): AttributeError"):
-        judges.check("wvs2")
+        judges.load("wvs2")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_no_judge_is_refused_before_anything_is_judged(folder: Path, uri
     code = "def nothing(): return {}\ndef fails(): raise OSError('no weights')\n"
     (folder / "mine_j.py").write_text(JUDGE + code)
     with pytest.raises(InputError, match=words):
-        judges.check(uri)
+        judges.load(uri)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ from mlflow.entities import Run
 
 from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline import design
 from valuedrift_mlflow.pipeline.ablation import CellsFailed, run_ablation
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, crossed, over_seeds, summarise
-from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design
+from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design, prepare
 from valuedrift_mlflow.pipeline.directions import Direction, directions
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
@@ -35,7 +34,7 @@ def preference(name: str, algorithm: str = "dpo", **settings: Any) -> dict[str, 
 
 
 def prepared(settings: recipe.Recipe, **design: Any) -> list[Cell]:
-    return design.prepare(settings, "tiny", Design(**design), "own").cells
+    return prepare(settings, "tiny", Design(**design), "own").cells
 
 
 def trainings(cells: list[Cell]) -> dict[str, Training]:
@@ -168,7 +167,7 @@ def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["algorithms", "beta", "data", "stages"])
 def test_every_design_fits_the_recipe_of_the_entry_point(name: str) -> None:
-    cells = design.prepare(read.load("ablate"), "ablate", load_design(name), name).cells
+    cells = prepare(read.load("ablate"), "ablate", load_design(name), name).cells
     expected = {"algorithms": 8 * 3 * 3, "beta": 3 * 3, "data": 3 * 3, "stages": (1 + 2 * 8) * 3}
     assert len(cells) == expected[name]
     assert len(trainings(cells)) < 2 * len(cells)
@@ -304,7 +303,7 @@ def test_an_ablation_with_cells_that_fail(store: Path, base: str) -> None:
     wild = preference("wild", learning_rate=1e30, warmup_ratio=0.0, max_steps=2, checkpoint_every=2)
     after = preference("after", beta=0.2) | {"from": "wild"}
     design = Design(cells=["calm", "wild", "after"], axes={"data?gap": [0, 1]}, seeds=[3])
-    plan = design.prepare(tiny(SFT, preference("calm"), wild, after), "tiny", design, "own.yaml")
+    plan = prepare(tiny(SFT, preference("calm"), wild, after), "tiny", design, "own.yaml")
     with pytest.raises(CellsFailed, match=r"4 of 6 cells failed\nwild, gap 0, seed 3: the loss is"):
         run_ablation(plan, Display())
     done = runs()
@@ -357,7 +356,7 @@ def test_a_stopped_ablation_keeps_its_finished_cells(store: Path, base: str, mon
     online = {"name": "rloo", "algorithm": "rloo", "reward": "reward", "generations": 2, "response_length": 8}
     rloo = {key: value for key, value in pairs.items() if key != "beta"} | online
     design = Design(cells=["calm", "rloo"], seeds=[0, 1])
-    plan = design.prepare(tiny(SFT, pairs, reward, rloo), "tiny", design, "own.yaml")
+    plan = prepare(tiny(SFT, pairs, reward, rloo), "tiny", design, "own.yaml")
     on_step_end = callback.TrainingLog.on_step_end
 
     def failing(self: Any, *arguments: Any, **named: Any) -> None:
@@ -374,7 +373,7 @@ def test_a_stopped_ablation_keeps_its_finished_cells(store: Path, base: str, mon
     assert "ablation/rloo/drift" not in parent.data.metrics
     with pytest.raises(InputError, match=r"seeds: found '\[0\]', allowed: \[0, 1\], as run"):
         fewer = design.model_copy(update={"seeds": [0]})
-        other = design.prepare(tiny(SFT, pairs, reward, rloo), "tiny", fewer, "own.yaml")
+        other = prepare(tiny(SFT, pairs, reward, rloo), "tiny", fewer, "own.yaml")
         run_ablation(other, Display(), parent.info.run_id)
     rows = run_ablation(plan, Display(), parent.info.run_id)
     after = runs()
@@ -398,7 +397,7 @@ def test_a_stopped_ablation_keeps_its_finished_cells(store: Path, base: str, mon
 
 
 def test_drift_of_left_out_stages_is_from_the_base(store: Path, base: str) -> None:
-    plan = design.prepare(tiny(SFT, preference("dpo")), "tiny", Design(leave_out=True, seeds=[0]), "stages")
+    plan = prepare(tiny(SFT, preference("dpo")), "tiny", Design(leave_out=True, seeds=[0]), "stages")
     rows = {row.series: row for row in run_ablation(plan, Display())}
     assert set(rows) == {"sft → dpo", "sft", "dpo"}
     longer = MlflowClient().get_run(rows["sft → dpo"].run_id)

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 from valuedrift_mlflow import models
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.datasets import Kind, TrainingData
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.embedded.rewards import opposes
 from valuedrift_mlflow.evaluation.callback import TrainingLog
@@ -158,7 +159,7 @@ def whole_nll(loaded: Loaded, rows: list[dict[str, Any]]) -> float:
 def test_losses_without_a_reference_are_those_of_the_papers(
     random_folder: Path, tmp_path: Path, algorithm: str, rank: int
 ) -> None:
-    rows = datasets.load(recipe.Data(uri="embedded:pairs?size=3"), "pairs")
+    rows = datasets.load(Data(uri="embedded:pairs?size=3"), "pairs")
     start = models.load(str(random_folder))
     means = [
         [answer_log_p(start, row["prompt"], row[side]).mean() for side in ("chosen", "rejected")] for row in rows.rows
