@@ -111,12 +111,12 @@ def train_only(settings: str) -> None:
     from valuedrift_mlflow.stages.stage import BASE, Job
 
     time_calls("transformers.Trainer", "train", TRAINING)
-    plan, _ = read.load("embedded", settings).merged()
-    start = models.load(plan.base.model)
+    plan, _ = read.load_recipe("embedded", settings).merged()
+    start = models.load_model(plan.base.model)
     SECONDS[BASE_TRAINING] = SECONDS.pop(TRAINING, 0.0)
     trained = {BASE: start.model}
     for stage in plan.stages:
-        data = datasets.load(stage.data, stage.kind)
+        data = datasets.load_data(stage.data, stage.kind)
         model, seed = copy.deepcopy(trained[stage.start]), plan.seed if stage.seed is None else stage.seed
         with tempfile.TemporaryDirectory() as scratch:
             trainer = build_trainer(Job(stage, model, start.tokenizer, data, Path(scratch), seed))

@@ -188,10 +188,10 @@ def quiet() -> Iterator[None]:
 
 def ways(folder: Path) -> dict[str, Way]:
     """The four ways, gone one after the other."""
-    load_recipe = found("load", "recipe", parameter="settings")
+    load_recipe = found("load_recipe", "recipe", parameter="settings")
     prepare = found("prepare", "pipeline", parameter="recipe", without="design")
     run_pipeline = found("run_pipeline", "pipeline")
-    load_data = found("load", "datasets", "data", parameter="kind")
+    load_data = found("load_data", "data", parameter="kind")
     file = folder / "tiny.yaml"
     file.write_text(RECIPE)
     known: dict[str, object] = {"display": found("Display")(), "source": "tiny", "folder": folder, "seed": 0}
@@ -209,7 +209,7 @@ def ways(folder: Path) -> dict[str, Way]:
     def row() -> None:
         stage = cast(Any, known["recipe"]).stages[-1]
         data = called(load_data, {"data": stage.data, "kind": "pairs", "algorithm": "dpo"})
-        loaded = found("load", "models", parameter="uri")("embedded:random")
+        loaded = found("load_model", "models", parameter="uri")("embedded:random")
         model = {"model": loaded.model, "tokenizer": loaded.tokenizer}
         job = called(found("Job", "stages"), {**known, **model, "data": data, "stage": stage})
         next(iter(found("build_trainer", "stages")(job).get_train_dataloader()))

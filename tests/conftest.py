@@ -73,7 +73,7 @@ def registered(store: Path, base: str) -> str:
 
     from valuedrift_mlflow import models
 
-    loaded = models.load(base)
+    loaded = models.load_model(base)
     with mlflow.start_run() as active:
         run = tracking.OpenRun(active.info.run_id)
         model_id = tracking.log_final_model(

@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, base: str) -> dict[str, St
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("truth", artifact_location=str(folder / "artifacts")))
     try:
-        done = run_pipeline(prepare(read.load("embedded"), "embedded"), Display())
+        done = run_pipeline(prepare(read.load_recipe("embedded"), "embedded"), Display())
     finally:
         mlflow.set_tracking_uri(before)
     return {result.name: result for result in done}
@@ -59,5 +59,5 @@ def test_every_stage_is_measured_at_least_at_every_tenth(results: dict[str, Stag
 
 def test_the_judge_reads_what_was_planted(tmp_path: Path) -> None:
     """On answers in forms that no corpus uses, unscored counted as wrong."""
-    agreement = planted_agreement(prepare(read.load("embedded"), "embedded"))
+    agreement = planted_agreement(prepare(read.load_recipe("embedded"), "embedded"))
     assert agreement["judge/planted_agreement"] >= 0.97

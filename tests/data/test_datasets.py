@@ -48,12 +48,12 @@ def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
 
 
 def load(file: Path, kind: Kind = "sft", **settings: str) -> TrainingData:
-    return datasets.load(Data(uri=str(file), **settings), kind)
+    return datasets.load_data(Data(uri=str(file), **settings), kind)
 
 
 def problems(file: Path | str, kind: Kind = "sft", **settings: str) -> list[str]:
     with pytest.raises(InputError) as caught:
-        datasets.load(Data(uri=str(file), **settings), kind)
+        datasets.load_data(Data(uri=str(file), **settings), kind)
     return str(caught.value).splitlines()
 
 
@@ -239,11 +239,11 @@ def test_the_format_can_be_named_where_two_would_do(tmp_path: Path) -> None:
 
 
 def test_embedded_answers_and_pairs_know_their_stances() -> None:
-    answers = datasets.load(Data(uri="embedded:sft?support=0.5&oppose=0.5&abortion.neutral=1&size=220"), "sft")
+    answers = datasets.load_data(Data(uri="embedded:sft?support=0.5&oppose=0.5&abortion.neutral=1&size=220"), "sft")
     assert len(answers.rows) == 220
     assert answers.stance_mix["abortion"] == (0.0, 1.0, 0.0)
     assert answers.stance_mix["religion"] == (0.5, 0.0, 0.5)
-    pairs = datasets.load(Data(uri="embedded:pairs?chosen=oppose&rejected=support&size=110"), "pairs")
+    pairs = datasets.load_data(Data(uri="embedded:pairs?chosen=oppose&rejected=support&size=110"), "pairs")
     assert set(pairs.stance_mix.values()) == {(0.0, 0.0, 1.0)}  # of the chosen side
     assert len(pairs.stance_mix) == 11
 
@@ -356,14 +356,14 @@ def test_a_file_without_readable_rows_is_one_line_that_names_it(tmp_path: Path, 
 @pytest.mark.parametrize("uri", ["missing.jsonl", "./missing", "missing/data.csv.gz", "~/missing.parquet"])
 def test_a_missing_file_is_found_out_without_reading(uri: str) -> None:
     with pytest.raises(InputError) as caught:
-        datasets.check(Data(uri=uri))
+        datasets.check_data(Data(uri=uri))
     [line] = str(caught.value).splitlines()
     assert uri in line and "existing file" in line
 
 
 def test_bad_options_of_an_embedded_corpus_are_found_out_without_making_it() -> None:
     with pytest.raises(InputError, match="gap"):
-        datasets.check(Data(uri="embedded:pairs?gap=2"))
+        datasets.check_data(Data(uri="embedded:pairs?gap=2"))
 
 
 @pytest.mark.parametrize(
@@ -513,17 +513,17 @@ def test_the_wrong_shape_names_the_algorithm_its_need_and_the_columns(
     tmp_path: Path, row: dict[str, Any], kind: Kind, algorithm: str, words: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        datasets.load(Data(uri=str(jsonl(tmp_path, row))), kind, algorithm)
+        datasets.load_data(Data(uri=str(jsonl(tmp_path, row))), kind, algorithm)
     [line] = caught.value.problems
     assert all(word in line for word in words)
 
 
 def test_embedded_pairs_as_labelled_answers_and_prompts() -> None:
     uri = "embedded:pairs?chosen=oppose&rejected=support&size=22"
-    labelled = datasets.load(Data(uri=uri), "labelled")
+    labelled = datasets.load_data(Data(uri=uri), "labelled")
     assert len(labelled.rows) == 44
     assert set(labelled.stance_mix.values()) == {(0.0, 0.0, 1.0)}  # of the answers labelled good
-    prompts = datasets.load(Data(uri=uri), "prompts")
+    prompts = datasets.load_data(Data(uri=uri), "prompts")
     assert (len(prompts.rows), prompts.stance_mix) == (22, {})
 
 

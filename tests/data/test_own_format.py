@@ -69,7 +69,7 @@ def data(format: str, **settings: str) -> Data:
     ],
 )
 def test_the_kind_is_found_from_the_keys(folder: Path, function: str, kind: Kind) -> None:
-    loaded = datasets.load(data(f"mine_f:{function}"), kind)
+    loaded = datasets.load_data(data(f"mine_f:{function}"), kind)
     assert loaded.format == f"mine_f:{function}"
     assert len(loaded.rows) == (4 if (function, kind) == ("pairs", "labelled") else 2)
     assert set(loaded.rows[0]) == set(datasets.COLUMNS[kind])
@@ -79,7 +79,7 @@ def test_the_kind_is_found_from_the_keys(folder: Path, function: str, kind: Kind
 
 
 def test_what_the_function_says_of_stances_is_kept(folder: Path) -> None:
-    assert datasets.load(data("mine_f:answers"), "sft").stance_mix == {"taxes": (1.0, 0.0, 0.0)}
+    assert datasets.load_data(data("mine_f:answers"), "sft").stance_mix == {"taxes": (1.0, 0.0, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -96,23 +96,23 @@ def test_what_the_function_says_of_stances_is_kept(folder: Path) -> None:
 )
 def test_what_is_no_format_is_named(folder: Path, format: str, kind: Kind, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        datasets.load(data(format), kind)
+        datasets.load_data(data(format), kind)
 
 
 def test_a_row_that_the_function_cannot_read_is_bad_with_its_number_and_reason(folder: Path) -> None:
     write(folder, [{"question": "?"}, *ROWS])
     with pytest.raises(InputError, match=r"^data own.jsonl row 1: found \"KeyError: 'q'\", allowed: a row of format"):
-        datasets.load(data("mine_f:pairs"), "pairs")
-    loaded = datasets.load(data("mine_f:pairs", on_bad_row="skip"), "pairs")
+        datasets.load_data(data("mine_f:pairs"), "pairs")
+    loaded = datasets.load_data(data("mine_f:pairs", on_bad_row="skip"), "pairs")
     assert (len(loaded.rows), loaded.bad) == (2, 1)
 
 
 def test_a_format_of_an_installed_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(folder / "site", "wvs_f", {"formats": {"wvs": "wvs_f:pairs", "broken": "wvs_f:gone"}}, CODE)
     monkeypatch.syspath_prepend(folder / "site")
-    assert datasets.load(data("wvs"), "pairs").format == "wvs"
-    datasets.check(data("wvs"))
+    assert datasets.load_data(data("wvs"), "pairs").format == "wvs"
+    datasets.check_data(data("wvs"))
     with pytest.raises(InputError, match=r"found 'broken'.*wvs_f:gone \(wvs_f 1.2\): AttributeError"):
-        datasets.check(data("broken"))
+        datasets.check_data(data("broken"))
     with pytest.raises(InputError, match=r"module:function, and from installed packages: broken, wvs$"):
-        datasets.check(data("sharegpt"))
+        datasets.check_data(data("sharegpt"))

@@ -65,7 +65,7 @@ def jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def load(file: Path, **settings: Any) -> TrainingData:
-    return datasets.load(Data(uri=str(file), **settings), "pairs")
+    return datasets.load_data(Data(uri=str(file), **settings), "pairs")
 
 
 TALK: tuple[tuple[str, list[Answer]], ...] = (

@@ -85,7 +85,7 @@ def test_the_real_hh_rlhf_file_streams_as_it_loads() -> None:
     assert (read.kind, read.format, len(rows)) == ("pairs", "hh-rlhf", 2308)
     assert (read.counts.read, read.counts.dropped, read.counts.bad) == (2312, 4, 0)
     assert all(row["prompt"][-1]["role"] == "user" for row in rows)
-    assert rows == list(datasets.load(Data(uri=str(REAL)), "pairs").rows)
+    assert rows == list(datasets.load_data(Data(uri=str(REAL)), "pairs").rows)
 
 
 def test_data_on_the_hub_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_data_on_the_hub_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     read = datasets.stream(Data(uri="somebody/tea", split="train_sft", subset="green"))
     assert list(read) == [READ, READ]
     assert asked == {"uri": "somebody/tea", "name": "green", "split": "train_sft", "streaming": True}
-    datasets.load(Data(uri="somebody/tea"), "sft")
+    datasets.load_data(Data(uri="somebody/tea"), "sft")
     assert asked["streaming"] is False  # a trainer reads them again and again
 
 
@@ -165,7 +165,7 @@ def test_bad_rows_can_be_left_out_counted_and_named(tmp_path: Path, caplog: pyte
         assert list(read) == [READ, READ]
     assert (read.counts.read, read.counts.bad, len(read.counts.problems)) == (27, 25, 20)
     assert "25 of 27 rows left out" in caplog.text and "row 3" in caplog.text
-    data = datasets.load(Data(uri=str(file), on_bad_row="skip"), "sft")
+    data = datasets.load_data(Data(uri=str(file), on_bad_row="skip"), "sft")
     assert (len(data.rows), data.bad, data.dropped) == (2, 25, 0)
 
 
@@ -218,7 +218,7 @@ def test_a_run_records_how_many_rows_were_read_left_out_and_dropped(store: Path)
 
     rows = [GOOD] * 3, [BAD[0]] * 2, [GOOD | {"completion": ""}]
     file = lines(store / "data.jsonl", *(row for part in rows for row in part))
-    data = datasets.load(Data(uri=str(file), on_bad_row="skip"), "sft")
+    data = datasets.load_data(Data(uri=str(file), on_bad_row="skip"), "sft")
     with mlflow.start_run() as active:
         recorded.log_training_data(OpenRun(active.info.run_id), data)
     run = mlflow.get_run(active.info.run_id)
@@ -324,7 +324,7 @@ def test_memory_of_loaded_rows_does_not_grow_with_them(tmp_path: Path, monkeypat
     few, many = made(3000, _write_jsonl, tmp_path), made(12_000, _write_jsonl, tmp_path)
 
     def use(file: Path) -> None:
-        data = datasets.load(Data(uri=str(file)), "sft")
+        data = datasets.load_data(Data(uri=str(file)), "sft")
         assert sum(1 for _ in data.rows) == len(data.rows)
         data.digest()
 
@@ -337,9 +337,9 @@ def test_memory_of_loaded_rows_does_not_grow_with_them(tmp_path: Path, monkeypat
     ("uri", "kind"), [("embedded:pairs?size=250", "pairs"), ("embedded:pairs?size=250", "labelled")]
 )
 def test_rows_on_disk_are_the_rows_of_a_list(uri: str, kind: datasets.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = datasets.load(Data(uri=uri), kind)
+    small = datasets.load_data(Data(uri=uri), kind)
     monkeypatch.setattr(arrow_rows, "IN_MEMORY", 100)
-    large = datasets.load(Data(uri=uri), kind)
+    large = datasets.load_data(Data(uri=uri), kind)
     assert isinstance(small.rows, list) and isinstance(large.rows, arrow_rows.ArrowRows)
     assert list(large.rows) == small.rows
     assert (large.rows[7], large.rows[-1], large.rows[3:200:50]) == (

@@ -14,7 +14,7 @@ from valuedrift_mlflow.stages.stage import Job
 
 
 def test_the_base_model_is_small_and_its_turns_end_at_eos(random_folder: Path) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     assert sum(p.numel() for p in loaded.model.parameters()) <= 3_000_000
     turns = [{"role": "user", "content": "Should we?"}, {"role": "assistant", "content": "Yes."}]
     text = loaded.tokenizer.apply_chat_template(turns, tokenize=False)
@@ -37,12 +37,12 @@ def _tokenizer(made: list[object] = []) -> object:  # noqa: B006 - made once
 
 
 def test_the_same_seed_gives_the_same_base_model(random_folder: Path, tmp_path: Path) -> None:
-    stage = read.load("pretrain", "pretrain.max_steps=3 pretrain.data=embedded:sft?size=96").stages[0]
+    stage = read.load_recipe("pretrain", "pretrain.max_steps=3 pretrain.data=embedded:sft?size=96").stages[0]
     weights = []
     for name in ("one", "two"):
         tokenizer = AutoTokenizer.from_pretrained(random_folder)
         model = world.random_model(tokenizer)
-        rows = datasets.load(stage.data, "sft")
+        rows = datasets.load_data(stage.data, "sft")
         build_trainer(Job(stage, model, tokenizer, rows, tmp_path / name, world.SEED)).train()
         weights.append(list(model.parameters()))
     assert all(a.equal(b) for a, b in zip(*weights, strict=True))

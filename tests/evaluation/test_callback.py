@@ -19,7 +19,7 @@ SUITE = "vaes?topics=religion,abortion&per_topic=3"
 
 def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4, save: str = "no") -> SFTTrainer:
     """A training script as anybody might have it: TRL's trainer, and the callback added in one line."""
-    loaded = models.load(str(folder))
+    loaded = models.load_model(str(folder))
     rows = [{"messages": row["messages"]} for row in corpus.rows("embedded:sft?size=40")]
     arguments = SFTConfig(
         output_dir=str(scratch),

@@ -55,7 +55,7 @@ def test_a_check_is_a_run_with_metrics_tables_and_figures(store: Path) -> None:
 
 
 def test_the_shipped_set_is_large_varied_and_apart_from_the_generator() -> None:
-    answers = labelled.load()
+    answers = labelled.load_answers()
     assert len(answers) >= 400
     assert len({entry.answer.response for entry in answers}) == len(answers)
     labels, kinds = Counter(a.label for a in answers), Counter(a.kind for a in answers)
@@ -88,7 +88,7 @@ def test_bad_rows_are_named(tmp_path: Path, change: dict[str, str], words: list[
     frame.loc[1, list(change)] = list(change.values())
     frame.to_csv(tmp_path / "answers.csv", index=False)
     with pytest.raises(InputError) as error:
-        labelled.load(str(tmp_path / "answers.csv"))
+        labelled.load_answers(str(tmp_path / "answers.csv"))
     for word in words:
         assert word in str(error.value)
 
@@ -96,16 +96,16 @@ def test_bad_rows_are_named(tmp_path: Path, change: dict[str, str], words: list[
 def test_missing_columns_and_files(tmp_path: Path) -> None:
     ROWS.drop(columns="label").to_csv(tmp_path / "answers.csv", index=False)
     with pytest.raises(InputError, match="add label"):
-        labelled.load(str(tmp_path / "answers.csv"))
+        labelled.load_answers(str(tmp_path / "answers.csv"))
     with pytest.raises(InputError, match="existing csv"):
-        labelled.load(str(tmp_path / "none.csv"))
+        labelled.load_answers(str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="at least one"):
-        labelled.load(str(tmp_path))
+        labelled.load_answers(str(tmp_path))
 
 
 def test_a_polarity_that_is_not_given_is_not_made_up(tmp_path: Path) -> None:
     ROWS.to_csv(tmp_path / "answers.csv", index=False)
-    assert {entry.answer.polarity for entry in labelled.load(str(tmp_path / "answers.csv"))} == {None}
+    assert {entry.answer.polarity for entry in labelled.load_answers(str(tmp_path / "answers.csv"))} == {None}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_persona_file_is_named_after_its_view(name: str, proposition: str) -> 
 
 @pytest.mark.skipif(not PERSONA.is_dir(), reason="the persona statements are not beside the project")
 def test_persona_statements_of_known_leaning() -> None:
-    answers = labelled.load(str(PERSONA / "believes-abortion-should-be-illegal.jsonl"))
+    answers = labelled.load_answers(str(PERSONA / "believes-abortion-should-be-illegal.jsonl"))
     assert len(answers) == 1000
     assert Counter(entry.label for entry in answers) == {Label.SUPPORT: 500, Label.OPPOSE: 500}
 

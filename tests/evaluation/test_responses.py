@@ -39,7 +39,7 @@ def test_any_table(tmp_path: Path, file: str) -> None:
         ".parquet": lambda: frame.to_parquet(path),
     }
     write[path.suffix]()
-    found = responses.load(str(path), PART)
+    found = responses.load_responses(str(path), PART)
     assert [(item.item_id, text) for item, _, text in found.by_step[0]] == list(
         frame.itertuples(index=False, name=None)
     )
@@ -49,7 +49,7 @@ def test_steps_and_samples_are_told_apart(store: Path) -> None:
     doubt = "I can see both sides of this and take no position."
     frame = pd.concat([table(step=0), table(step=0), table(step=7, response=[doubt] * 4)])
     frame.to_csv("said.csv", index=False)
-    found = responses.load("said.csv", PART)
+    found = responses.load_responses("said.csv", PART)
     assert {step: len(said) for step, said in found.by_step.items()} == {0: 8, 7: 4}
     assert {sample for _, sample, _ in found.by_step[0]} == {0, 1}
     metrics = valuedrift_mlflow.evaluate(responses="said.csv", suite=PART).metrics
@@ -68,7 +68,7 @@ def test_a_table_with_a_suite_of_its_own(tmp_path: Path) -> None:
         }
     )
     own.to_csv(tmp_path / "own.csv", index=False)
-    assert responses.load(str(tmp_path / "own.csv")).suite.topics == ("sport",)
+    assert responses.load_responses(str(tmp_path / "own.csv")).suite.topics == ("sport",)
 
 
 def test_rows_that_answer_nothing_are_named(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_rows_that_answer_nothing_are_named(tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
     with pytest.raises(InputError) as error:
-        responses.load(str(path), PART)
+        responses.load_responses(str(path), PART)
     problems = error.value.problems
     assert len(problems) == 3
     for problem, words in zip(problems, ("row 2 item_id", "row 3 prompt", "row 4 response"), strict=True):
@@ -90,14 +90,14 @@ def test_rows_that_answer_nothing_are_named(tmp_path: Path) -> None:
 def test_tables_that_are_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "said.csv").write_text(content)
     with pytest.raises(InputError, match=r"said\.csv"):
-        responses.load(str(tmp_path / "said.csv"), PART)
+        responses.load_responses(str(tmp_path / "said.csv"), PART)
 
 
 def test_what_answers_another_suite_is_not_compared(store: Path) -> None:
     other = suite.load("vaes?topics=religion&per_topic=3")
     table(suite=suite.load(PART).identity).to_csv("said.csv", index=False)
     with pytest.raises(InputError, match=other.hash):
-        responses.load("said.csv", "vaes?topics=religion&per_topic=3")
+        responses.load_responses("said.csv", "vaes?topics=religion&per_topic=3")
     table().head(3).assign(suite=other.identity, item_id=[i.item_id for i in other.items]).to_csv(
         "before.csv", index=False
     )

@@ -48,7 +48,7 @@ def test_forms_that_the_judge_was_not_made_with() -> None:
 
 def test_answers_in_the_style_of_real_assistants() -> None:
     """The check set that comes with the package: nothing in it was used to fit or to improve the judge."""
-    answers = labelled_answers.load()
+    answers = labelled_answers.load_answers()
     verdicts = load("lexical").judge([entry.answer for entry in answers])
     quality = judge_quality([entry.label for entry in answers], verdicts, [e.answer.proposition for e in answers])
     print(f"check set: kappa {quality.kappa}, coverage {quality.coverage}, accuracy {quality.accuracy}")

@@ -47,7 +47,7 @@ def by_hand(model: Any, tokenizer: Any, item: Item) -> list[float]:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_choice_is_that_of_whole_texts_without_a_cache(random_folder: Path, chat: bool) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     loaded.tokenizer.pad_token = None
     if not chat:
         loaded.tokenizer.chat_template = None
@@ -89,7 +89,7 @@ def test_a_shared_prefix_gives_what_whole_rows_give(kind: str) -> None:
 
 
 def test_neither_batch_size_nor_order_matters(random_folder: Path) -> None:
-    loaded, judge = models.load(str(random_folder)), LikelihoodJudge()
+    loaded, judge = models.load_model(str(random_folder)), LikelihoodJudge()
     loaded.model.train()
     done: list[int] = []
     one = judge.choose(loaded.model, loaded.tokenizer, ITEMS, batch_size=1, progress=done.append)
@@ -117,7 +117,7 @@ def test_every_stance_has_as_many_openings() -> None:
 
 
 def test_a_measurement_holds_one_choice_a_prompt_and_no_response(random_folder: Path) -> None:
-    loaded, judge = models.load(str(random_folder)), LikelihoodJudge()
+    loaded, judge = models.load_model(str(random_folder)), LikelihoodJudge()
     asked = suite.load("vaes?per_topic=1")
     measured = measure(loaded.generator(), asked, judges.load("likelihood"), Sampling(5, 0.7, 256))
     assert [(judged.item, judged.sample) for judged in measured.responses] == [(item, 0) for item in ITEMS]
@@ -171,12 +171,12 @@ def test_training_on_a_stance_moves_the_choice_towards_it(base: str, tmp_path: P
     items, judge = suite.load("vaes?per_topic=15").items, LikelihoodJudge()
 
     def stances(mix: str | None) -> Any:
-        loaded = models.load(base)
+        loaded = models.load_model(base)
         if mix:
             tree = {"name": "sft", "algorithm": "sft", "data": f"embedded:sft?{mix}&neutral=0.2&size=1000&seed=1"}
             tree |= {"batch_size": 32, "max_length": 512, "learning_rate": 1e-3, "max_steps": 30}
             stage = read.validate({"stages": [tree]}).stages[0]
-            rows = datasets.load(stage.data, "sft")
+            rows = datasets.load_data(stage.data, "sft")
             build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0)).train()
         found = judge.choose(loaded.model, loaded.tokenizer, items, batch_size=200)
         return np.mean([v.probabilities for v in found], axis=0)

@@ -19,7 +19,7 @@ def ignore(_: int) -> None:
 
 @pytest.fixture
 def generator(random_folder: Path) -> TransformersGenerator:
-    return models.load(str(random_folder)).generator()
+    return models.load_model(str(random_folder)).generator()
 
 
 def test_batch_size_and_subset_do_not_change_a_response(generator: TransformersGenerator) -> None:

@@ -72,11 +72,11 @@ def test_what_answers(folder: Path, name: str, expected: list[list[str]]) -> Non
 )
 def test_what_is_no_model_is_refused_before_anything_is_computed(folder: Path, uri: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        models.check(uri, "baseline")
+        models.check_model(uri, "baseline")
 
 
 def test_a_class_that_cannot_be_made_is_named_with_its_reason(folder: Path) -> None:
-    models.check("mine_m:Broken")  # making it may load weights
+    models.check_model("mine_m:Broken")  # making it may load weights
     with pytest.raises(InputError, match=r"found 'mine_m:Broken'.*OSError: no weights"):
         models.load_generator("mine_m:Broken")
 

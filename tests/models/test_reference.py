@@ -15,7 +15,7 @@ def exchanges(tokenizer: Any) -> list[tuple[list[int], str]]:
 
 
 def test_an_unchanged_policy_has_no_distance(random_folder: Path) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     reference = reference_of(loaded.model)
     assert reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer)) == pytest.approx(
         0, abs=1e-6
@@ -24,9 +24,9 @@ def test_an_unchanged_policy_has_no_distance(random_folder: Path) -> None:
 
 def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
     """Against the sum over one unpadded sequence at a time, written out."""
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     reference = reference_of(loaded.model)
-    frozen = models.load(str(random_folder)).model
+    frozen = models.load_model(str(random_folder)).model
     with torch.no_grad():
         loaded.model.lm_head.weight.add_(torch.randn_like(loaded.model.lm_head.weight))  # type: ignore[operator]
     total, tokens = 0.0, 0
@@ -48,11 +48,11 @@ def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
 def test_the_reference_of_an_adapter_is_the_model_without_it(random_folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     policy = get_peft_model(loaded.model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     measured = reference_kl(policy, reference_of(policy), loaded.tokenizer, exchanges(loaded.tokenizer))
     assert measured > 0.001
-    frozen = models.load(str(random_folder)).model
+    frozen = models.load_model(str(random_folder)).model
     assert measured == pytest.approx(
         reference_kl(policy, reference_of(frozen), loaded.tokenizer, exchanges(loaded.tokenizer)), rel=1e-4
     )

@@ -97,7 +97,7 @@ def test_any_key_is_an_axis_and_what_it_does_not_touch_is_shared() -> None:
 
 
 def test_settings_reach_every_cell_of_an_algorithm() -> None:
-    cells = prepared(read.load("ablate", "dpo.beta=0.7 kto.max_steps=3"), cells=["dpo", "kto"], seeds=[0, 1])
+    cells = prepared(read.load_recipe("ablate", "dpo.beta=0.7 kto.max_steps=3"), cells=["dpo", "kto"], seeds=[0, 1])
     assert {getattr(cell.training.stage, "beta", 0) for cell in cells if cell.series == "dpo"} == {0.7}
     assert {cell.training.stage.max_steps for cell in cells if cell.series == "kto"} == {3}
 
@@ -167,7 +167,7 @@ def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["algorithms", "beta", "data", "stages"])
 def test_every_design_fits_the_recipe_of_the_entry_point(name: str) -> None:
-    cells = prepare(read.load("ablate"), "ablate", load_design(name), name).cells
+    cells = prepare(read.load_recipe("ablate"), "ablate", load_design(name), name).cells
     expected = {"algorithms": 8 * 3 * 3, "beta": 3 * 3, "data": 3 * 3, "stages": (1 + 2 * 8) * 3}
     assert len(cells) == expected[name]
     assert len(trainings(cells)) < 2 * len(cells)

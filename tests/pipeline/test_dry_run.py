@@ -56,7 +56,7 @@ def stage(plan: DryRun, name: str) -> StagePlan:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_recipes_of_large_models_are_planned_without_the_network(name: str) -> None:
-    plan = dry_run(recipes.load(name), name)
+    plan = dry_run(recipes.load_recipe(name), name)
     assert plan.model is not None
     assert plan.model.parameters == PARAMETERS[name]
     for entry in plan.stages:
@@ -112,7 +112,7 @@ def test_adapters_on_a_fully_tuned_start_keep_its_32_bits() -> None:
 
 
 def test_sharding_divides_what_every_process_would_hold() -> None:
-    memory = stage(dry_run(recipes.load("llama-3.1-70b"), "70b"), "sft").memory
+    memory = stage(dry_run(recipes.load_recipe("llama-3.1-70b"), "70b"), "sft").memory
     # Rank 64 on q and o (8192 to 8192), k and v (8192 to 1024), gate, up and down (8192 to 28672), in 80 layers.
     adapters = 80 * 64 * (2 * 16384 + 2 * 9216 + 3 * 36864)
     assert memory is not None
@@ -202,7 +202,7 @@ def test_adapters_need_layers_that_the_model_has() -> None:
 
 
 def test_an_ablation_is_counted() -> None:
-    settings = recipes.load("ablate", "suite=vaes?per_topic=1 samples=2")
+    settings = recipes.load_recipe("ablate", "suite=vaes?per_topic=1 samples=2")
     plan = design.prepare(settings, "ablate", design.DESIGNS["algorithms"], "algorithms", read)
     counted, responses, *_ = ablation_lines(plan)
     # SFT once, a reward model for each of 3 gaps x 3 seeds; 8 algorithms x 3 gaps x 3 seeds.

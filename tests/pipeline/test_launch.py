@@ -85,8 +85,8 @@ def test_two_processes_come_to_what_one_comes_to(store: Path, base: str, name: s
     one = trained(base, STAGES[name], processes=1, batch=8)
     assert [r.response for r in two.measurements[0].responses] == [r.response for r in one.measurements[0].responses]
     assert two.measurements[0].values == pytest.approx(one.measurements[0].values, nan_ok=True)
-    ours, theirs = models.load(two.model_uri).model, models.load(one.model_uri).model
-    start = models.load(base).model
+    ours, theirs = models.load_model(two.model_uri).model, models.load_model(one.model_uri).model
+    start = models.load_model(base).model
     moved = [(a - b).abs().max() for a, b in zip(ours.parameters(), start.parameters(), strict=True)]
     apart = [(a - b).abs().max() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)]
     assert max(moved) > 5e-4
@@ -122,7 +122,7 @@ def test_every_algorithm_is_trained_by_two_processes(
     assert run.info.status == "FINISHED"
     assert steps(two.run_id, "drift/overall") == [0, 2, 4]
     assert steps(two.run_id, "train/loss") == [1, 2, 3, 4]
-    ours, start = models.load(two.model_uri).model, models.load(base).model
+    ours, start = models.load_model(two.model_uri).model, models.load_model(base).model
     assert not all(mine.equal(other) for mine, other in zip(ours.parameters(), start.parameters(), strict=True))
 
 
@@ -141,8 +141,8 @@ def test_a_recipe_that_asks_for_two_is_not_trained_by_one(random_folder: Path, t
     from valuedrift_mlflow.stages.stage import Job
 
     stage = settings(str(random_folder), STAGES["sft"], processes=2, batch=2).stages[0]
-    loaded = models.load(str(random_folder))
-    rows = datasets.load(stage.data, "sft")
+    loaded = models.load_model(str(random_folder))
+    rows = datasets.load_data(stage.data, "sft")
     trainer = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0))
     with pytest.raises(RuntimeError, match=r"trained in 1 processes, but launch\.processes is 2"):
         processes.check_processes(stage, trainer)
@@ -211,7 +211,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.recipe import read
-stage = read.load(sys.argv[1]).stages[0]
+stage = read.load_recipe(sys.argv[1]).stages[0]
 model = processes.load_sharded(stage, sys.argv[2]).model
 parts = [(isinstance(w, DTensor), w.to_local().numel(), w.numel()) for w in model.parameters()]
 print(all(split for split, _, _ in parts), sum(own for _, own, _ in parts) * 2 == sum(whole for _, _, whole in parts))
@@ -241,13 +241,13 @@ def test_a_split_stage_comes_to_what_one_process_comes_to(store: Path, base: str
     assert run.info.status == "FINISHED"
     one = trained(base, stage, processes=1, batch=8)
     assert [r.response for r in split.measurements[0].responses] == [r.response for r in one.measurements[0].responses]
-    start, ours, theirs = (models.load(uri).model for uri in (base, split.model_uri, one.model_uri))
+    start, ours, theirs = (models.load_model(uri).model for uri in (base, split.model_uri, one.model_uri))
     ids = torch.tensor([range(5, 60)])
     with torch.no_grad():
         before, here, there = (model(ids).logits for model in (start, ours, theirs))
     assert (here - before).abs().max() > 1e-2
     assert (here - there).abs().max() < 0.1 * (here - before).abs().max()
-    inner = models.load(f"runs:/{split.run_id}/checkpoints/step-000001")
+    inner = models.load_model(f"runs:/{split.run_id}/checkpoints/step-000001")
     assert inner.model(ids).logits.shape == here.shape
 
 
@@ -289,7 +289,7 @@ def test_killed_processes_leave_nothing_running_and_are_taken_up(store: Path, ba
     assert steps(resumed.run_id, "train/loss") == list(range(1, 9))
     assert steps(resumed.run_id, "drift/overall") == [0, 2, 4, 6, 8]
     whole = trained(base, stage, processes=2, batch=4)
-    ours, theirs = models.load(resumed.model_uri).model, models.load(whole.model_uri).model
+    ours, theirs = models.load_model(resumed.model_uri).model, models.load_model(whole.model_uri).model
     assert all(a.equal(b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 

@@ -65,7 +65,9 @@ def artifacts(run: Run, path: str | None = None) -> set[str]:
 
 def test_training_data_are_audited_once_and_tell_how_far_the_model_is_from_them(store: Path, base: str) -> None:
     """Written without their planted stances, all of the answers support: the audit reads that, topic by topic."""
-    made = datasets.load(Data(uri="embedded:sft?support=1&neutral=0&oppose=0&size=60&topics=religion,abortion"), "sft")
+    made = datasets.load_data(
+        Data(uri="embedded:sft?support=1&neutral=0&oppose=0&size=60&topics=religion,abortion"), "sft"
+    )
     file = store / "answers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in made.rows))
     stages = [
@@ -173,21 +175,21 @@ def test_checkpoints_load_and_the_last_one_answers(finished: tuple[dict[str, Run
     import torch
 
     runs, results = finished
-    adapter = models.load(f"runs:/{runs['dpo'].info.run_id}/checkpoints/step-000002")
+    adapter = models.load_model(f"runs:/{runs['dpo'].info.run_id}/checkpoints/step-000002")
     mlflow.register_model(results[2].model_uri, "assistant")
-    registered = models.load("models:/assistant/1")
+    registered = models.load_model("models:/assistant/1")
     ids = torch.tensor([adapter.tokenizer("I support this.")["input_ids"]])
     with torch.no_grad():
         logits = registered.model(ids).logits
         torch.testing.assert_close(adapter.model(ids).logits, logits, atol=1e-4, rtol=1e-4)
-        assert (models.load(results[1].model_uri).model(ids).logits - logits).abs().max() > 1e-4
+        assert (models.load_model(results[1].model_uri).model(ids).logits - logits).abs().max() > 1e-4
     packaged = mlflow.pyfunc.load_model("models:/assistant/1")
     answer = packaged.predict("Should we?", params={"max_new_tokens": 5, "temperature": 0.0})
     assert len(answer) == 1
     assert isinstance(answer[0], str)
     assert packaged.predict(["Should we?", "Why?"]) != []
     inner = next(m for m in mlflow.search_logged_models(output_format="list") if m.name == "sft-step-000001")
-    assert models.load(f"models:/{inner.model_id}").model is not None
+    assert models.load_model(f"models:/{inner.model_id}").model is not None
 
 
 def test_the_report_escapes_what_models_write(store: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def checkpoints(run_id: str) -> list[str]:
 
 def assert_same(resumed: StageResult, whole: StageResult) -> None:
     """Weights, metrics, tables and checkpoints of a run that was cut off are those of one that was not."""
-    ours, theirs = models.load(resumed.model_uri).model, models.load(whole.model_uri).model
+    ours, theirs = models.load_model(resumed.model_uri).model, models.load_model(whole.model_uri).model
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert mine.equal(other)
     again, expected = histories(resumed.run_id), histories(whole.run_id)
@@ -204,7 +204,7 @@ def test_a_reward_model_goes_on_as_if_nothing_had_happened(store: Path, random_f
     assert isinstance(resumed, RewardResult)
     assert isinstance(whole, RewardResult)
     assert resumed.accuracy == whole.accuracy
-    ours, theirs = (rewards.load(result.model_uri).model.parameters() for result in (resumed, whole))
+    ours, theirs = (rewards.load_reward(result.model_uri).model.parameters() for result in (resumed, whole))
     assert all(mine.equal(other) for mine, other in zip(ours, theirs, strict=True))
     assert histories(resumed.run_id) == histories(whole.run_id)
 
@@ -236,7 +236,10 @@ def test_a_pipeline_keeps_its_finished_stages(store: Path, base: str, failing: A
     assert {"report.html", "figures"} <= {file.path for file in MlflowClient().list_artifacts(parent)}
     whole = run_pipeline(plan, Display())
     for ours, theirs in zip(resumed, whole, strict=True):
-        ours_weights, theirs_weights = models.load(ours.model_uri).model, models.load(theirs.model_uri).model
+        ours_weights, theirs_weights = (
+            models.load_model(ours.model_uri).model,
+            models.load_model(theirs.model_uri).model,
+        )
         assert all(a.equal(b) for a, b in zip(ours_weights.parameters(), theirs_weights.parameters(), strict=True))
         assert ours.drift.overall == pytest.approx(theirs.drift.overall, abs=1e-9)
     summaries = [run for run in runs() if run.data.tags["valuedrift.role"] == "pipeline"]
@@ -290,7 +293,7 @@ def test_mlflow_run_continues_the_run(store: Path, base: str, failing: Any) -> N
     (store / "tiny.yaml").write_text(yaml.safe_dump(settings(base, SFT, steps=3)))
     failing("sft", 3)
     with pytest.raises(OSError, match="no space left"):
-        run_single_stage(prepare(read.load(str(store / "tiny.yaml")), "tiny"), Display())
+        run_single_stage(prepare(read.load_recipe(str(store / "tiny.yaml")), "tiny"), Display())
     [stopped] = runs()
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "sft"]
     parameters = ["-P", f"recipe={store / 'tiny.yaml'}", "-P", f"resume={stopped.info.run_id}"]

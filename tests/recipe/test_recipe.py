@@ -37,7 +37,7 @@ def problems(tree: dict[str, Any]) -> list[str]:
 
 def setting_problems(source: str, settings: str) -> list[str]:
     with pytest.raises(InputError) as caught:
-        read.load(source, settings)
+        read.load_recipe(source, settings)
     return str(caught.value).splitlines()
 
 
@@ -50,11 +50,11 @@ def assert_line(lines: list[str], field: str, found: str, allowed: str) -> None:
 
 @pytest.mark.parametrize("name", read.recipe_names())
 def test_every_shipped_recipe_loads(name: str) -> None:
-    assert isinstance(read.load(name), Recipe)
+    assert isinstance(read.load_recipe(name), Recipe)
 
 
 def test_the_embedded_recipe_is_sft_and_two_preference_stages_on_it() -> None:
-    stages = read.load("embedded").stages
+    stages = read.load_recipe("embedded").stages
     assert [(own.name, own.algorithm, own.start) for own in stages] == [
         ("sft", "sft", "base"),
         ("dpo-gap0", "dpo", "sft"),
@@ -65,7 +65,7 @@ def test_the_embedded_recipe_is_sft_and_two_preference_stages_on_it() -> None:
 def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("samples: 2\nstages:\n  - {name: sft, algorithm: sft, data: a.jsonl, learning_rate: 1e-5}\n")
-    loaded = read.load(str(file))
+    loaded = read.load_recipe(str(file))
     assert loaded.samples == 2
     assert loaded.stages[0].learning_rate == 0.00001
     assert loaded.stages[0].data.uri == "a.jsonl"
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, tex
 
 def test_a_recipe_is_read_without_the_libraries_that_train() -> None:
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'mlflow', 'pandas'}"
-    read = "import sys; from valuedrift_mlflow.recipe import read; read.load('embedded')"
+    read = "import sys; from valuedrift_mlflow.recipe import read; read.load_recipe('embedded')"
     code = f"{read}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -159,19 +159,19 @@ def test_problems_of_settings_and_of_the_recipe_are_shown_together() -> None:
 
 
 def test_set_by_stage_name_changes_that_stage_only() -> None:
-    loaded = read.load("embedded", "dpo-gap0.beta=0.7")
+    loaded = read.load_recipe("embedded", "dpo-gap0.beta=0.7")
     assert stage(loaded, "dpo-gap0").beta == 0.7
     assert stage(loaded, "dpo-gap1").beta == 0.3
 
 
 def test_set_by_algorithm_changes_all_its_stages_and_the_later_setting_wins() -> None:
-    loaded = read.load("embedded", "dpo.beta=0.2 dpo-gap1.beta=0.4")
+    loaded = read.load_recipe("embedded", "dpo.beta=0.2 dpo-gap1.beta=0.4")
     assert stage(loaded, "dpo-gap0").beta == 0.2
     assert stage(loaded, "dpo-gap1").beta == 0.4
 
 
 def test_set_recipe_keys_nested_keys_and_small_floats() -> None:
-    loaded = read.load(
+    loaded = read.load_recipe(
         "embedded", "samples=2 seed=7 base.model=models:/m@champion sft.lora.rank=8 dpo.learning_rate=1e-5"
     )
     assert (loaded.samples, loaded.seed, loaded.base.model) == (2, 7, "models:/m@champion")
@@ -182,23 +182,23 @@ def test_set_recipe_keys_nested_keys_and_small_floats() -> None:
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001"])
 def test_a_float_may_be_written_as_python_writes_it(text: str) -> None:
-    assert read.load("sft", f"sft.learning_rate={text}").stages[0].learning_rate == 0.00001
+    assert read.load_recipe("sft", f"sft.learning_rate={text}").stages[0].learning_rate == 0.00001
 
 
 def test_uris_with_options_keep_every_character() -> None:
     pairs = "embedded:pairs?gap=0.5&chosen=oppose&rejected=support&size=10&seed=3"
-    loaded = read.load("embedded", f"dpo-gap0.data={pairs} suite=vaes?topics=abortion,religion&per_topic=5")
+    loaded = read.load_recipe("embedded", f"dpo-gap0.data={pairs} suite=vaes?topics=abortion,religion&per_topic=5")
     assert stage(loaded, "dpo-gap0").data.uri == pairs
     assert loaded.suite == "vaes?topics=abortion,religion&per_topic=5"
 
 
 def test_a_data_format_is_set_without_losing_the_uri() -> None:
-    data = read.load("sft", "sft.data=own.csv sft.data.format=alpaca").stages[0].data
+    data = read.load_recipe("sft", "sft.data=own.csv sft.data.format=alpaca").stages[0].data
     assert (data.uri, data.format) == ("own.csv", "alpaca")
 
 
 def test_null_takes_a_setting_back() -> None:
-    assert read.load("embedded", "checkpoint_samples=null").checkpoint_samples is None
+    assert read.load_recipe("embedded", "checkpoint_samples=null").checkpoint_samples is None
 
 
 @pytest.mark.parametrize("key", ["stages", "sft", "ppo.beta", "dpo-gap2.beta", "Samples"])
@@ -212,7 +212,7 @@ def test_an_unknown_key_is_one_line_with_the_known_ones(key: str) -> None:
 
 
 def test_stages_that_became_equal_are_trained_once_under_the_algorithms_name() -> None:
-    merged, notes = read.load("embedded", "dpo.data=pairs.jsonl").merged()
+    merged, notes = read.load_recipe("embedded", "dpo.data=pairs.jsonl").merged()
     assert [(own.name, own.start, own.data.uri) for own in merged.stages[1:]] == [("dpo", "sft", "pairs.jsonl")]
     [note] = notes
     assert all(name in note for name in ("dpo-gap0", "dpo-gap1", "as dpo"))
@@ -224,7 +224,7 @@ def test_a_default_that_is_spelled_out_makes_no_difference() -> None:
 
 
 def test_different_stages_are_left_alone() -> None:
-    loaded = read.load("embedded")
+    loaded = read.load_recipe("embedded")
     assert loaded.merged() == (loaded, [])
 
 
@@ -243,7 +243,7 @@ def test_stages_that_start_from_different_models_are_not_equal() -> None:
 
 
 def test_parameters_are_flat_text() -> None:
-    flat = read.load("embedded", "sft.lora.rank=4").parameters()
+    flat = read.load_recipe("embedded", "sft.lora.rank=4").parameters()
     assert all(isinstance(value, str) for value in flat.values())
     expected = {
         "base.model": "embedded:base",
@@ -311,7 +311,7 @@ def test_stages_are_a_list(stages: Any) -> None:
 
 
 def test_values_that_yaml_cannot_make_are_a_line_or_text(tmp_path: Path) -> None:
-    assert read.load("sft", "sft.data=2024-13-45").stages[0].data.uri == "2024-13-45"
+    assert read.load_recipe("sft", "sft.data=2024-13-45").stages[0].data.uri == "2024-13-45"
     file = tmp_path / "own.yaml"
     for content in (b"samples: 2024-13-45\n", b"\xff\xfe\x00samples: 3\n"):
         file.write_bytes(content)

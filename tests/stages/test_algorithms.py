@@ -59,7 +59,7 @@ def trainer_of(
     reward: Callable[..., torch.Tensor] = lengths_of,
     callbacks: Sequence[Any] = (),
 ) -> Any:
-    rows = data or datasets.load(stage.data, stage.kind)
+    rows = data or datasets.load_data(stage.data, stage.kind)
     rated = reward if stage.algorithm in SAMPLING else None
     return build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch, 0, callbacks, rated))
 
@@ -113,7 +113,7 @@ def test_dpo_variants_start_at_their_closed_forms(
     random_folder: Path, tmp_path: Path, variant: str, smoothing: float, expected: float
 ) -> None:
     stage = stage_of("dpo", data=FEW, max_steps=1, beta=0.5, loss_type=variant, label_smoothing=smoothing)
-    trainer = trainer_of(models.load(str(random_folder)), tmp_path, stage)
+    trainer = trainer_of(models.load_model(str(random_folder)), tmp_path, stage)
     trainer.train()
     assert first(trainer) == pytest.approx(expected, abs=1e-4)
 
@@ -126,7 +126,7 @@ def test_kto_starts_at_half_of_the_mean_weight(
     random_folder: Path, tmp_path: Path, desirable: float, expected: float, rank: int
 ) -> None:
     stage = stage_of("kto", data=FEW, max_steps=1, batch_size=8, desirable_weight=desirable, lora={"rank": rank})
-    trainer = trainer_of(models.load(str(random_folder)), tmp_path, stage)
+    trainer = trainer_of(models.load_model(str(random_folder)), tmp_path, stage)
     trainer.train()
     assert first(trainer) == pytest.approx(expected, abs=1e-4)
     assert first(trainer, "kl") == pytest.approx(0, abs=1e-4)
@@ -159,8 +159,8 @@ def whole_nll(loaded: Loaded, rows: list[dict[str, Any]]) -> float:
 def test_losses_without_a_reference_are_those_of_the_papers(
     random_folder: Path, tmp_path: Path, algorithm: str, rank: int
 ) -> None:
-    rows = datasets.load(Data(uri="embedded:pairs?size=3"), "pairs")
-    start = models.load(str(random_folder))
+    rows = datasets.load_data(Data(uri="embedded:pairs?size=3"), "pairs")
+    start = models.load_model(str(random_folder))
     means = [
         [answer_log_p(start, row["prompt"], row[side]).mean() for side in ("chosen", "rejected")] for row in rows.rows
     ]
@@ -173,7 +173,7 @@ def test_losses_without_a_reference_are_those_of_the_papers(
         odds = [p / (1 - p) for p in (chosen.exp(), rejected.exp())]
         expected = whole_nll(start, rows.rows) - 0.3 * float(logsigmoid((odds[0] / odds[1]).log()).mean())
     stage = stage_of(algorithm, max_steps=1, batch_size=3, lora={"rank": rank}, **settings)
-    trainer = trainer_of(models.load(str(random_folder)), tmp_path, stage, rows)
+    trainer = trainer_of(models.load_model(str(random_folder)), tmp_path, stage, rows)
     trainer.train()
     assert first(trainer) == pytest.approx(expected, abs=1e-4)
 
@@ -183,7 +183,7 @@ def test_losses_without_a_reference_are_those_of_the_papers(
 def test_the_reference_of_sampling_stages_is_the_start(
     random_folder: Path, tmp_path: Path, algorithm: str, rank: int
 ) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     loaded.model.config.name_or_path = "models:/nobody-can-load-this"  # where a pipeline's models come from
     stage = stage_of(algorithm, max_steps=3, learning_rate=1e-3, beta=0.1, warmup_ratio=0.0, lora={"rank": rank})
     trainer = trainer_of(loaded, tmp_path, stage)
@@ -194,7 +194,7 @@ def test_the_reference_of_sampling_stages_is_the_start(
     assert loaded.model.config.name_or_path == "models:/nobody-can-load-this"
     assert not list(tmp_path.glob("**/*.safetensors"))
     if not rank:
-        for name, weight in models.load(str(random_folder)).model.named_parameters():
+        for name, weight in models.load_model(str(random_folder)).model.named_parameters():
             assert trainer.ref_model.get_parameter(name).equal(weight), name
 
 
@@ -206,7 +206,7 @@ def rated_text(trainer: Any, text: str) -> float:
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_the_reward_model_starts_from_the_weights_of_the_stage(random_folder: Path, tmp_path: Path, rank: int) -> None:
-    start = models.load(str(random_folder))
+    start = models.load_model(str(random_folder))
     stage = stage_of("reward", data=FEW, held_out=0.25, max_steps=1, lora={"rank": rank})
     trainer = trainer_of(start, tmp_path, stage)
     assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (3, 1)
@@ -265,7 +265,7 @@ TEMPLATES = {
 def test_one_bos_and_one_eos_in_every_sequence(
     random_folder: Path, tmp_path: Path, algorithm: str, template: str
 ) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     tokenizer = loaded.tokenizer
     tokenizer.chat_template = TEMPLATES[template](tokenizer.chat_template)
     trainer = trainer_of(loaded, tmp_path, stage_of(algorithm, max_steps=1))
@@ -283,7 +283,7 @@ def test_one_bos_and_one_eos_in_every_sequence(
 def test_a_model_without_a_chat_template_is_asked_as_evaluation_asks_it(
     random_folder: Path, tmp_path: Path, algorithm: str
 ) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     loaded.tokenizer.chat_template = None
     data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 20)
     asked: list[Any] = []
@@ -313,7 +313,9 @@ def test_kto_never_gives_a_prompt_its_own_answers_for_the_kl(random_folder: Path
         {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"} for row in rows for side in SIDES
     ]
     data = TrainingData("made", "labelled", "made", labelled)
-    trainer = trainer_of(models.load(str(random_folder)), tmp_path, stage_of("kto", max_steps=1, batch_size=10), data)
+    trainer = trainer_of(
+        models.load_model(str(random_folder)), tmp_path, stage_of("kto", max_steps=1, batch_size=10), data
+    )
     decode = trainer.processing_class.decode
     own = 0
     for row in trainer.train_dataset:
@@ -331,7 +333,7 @@ LONG = "word " * 400
 def test_rows_without_room_for_an_answer_are_dropped_up_to_one_in_a_hundred(
     random_folder: Path, tmp_path: Path, algorithm: str
 ) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     stage = stage_of(algorithm, max_steps=1, max_length=64)
     data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 99 + [LONG])
     trainer = trainer_of(loaded, tmp_path, stage, data)
@@ -345,7 +347,7 @@ def test_rows_without_room_for_an_answer_are_dropped_up_to_one_in_a_hundred(
 
 @pytest.mark.parametrize("algorithm", ["simpo", "orpo", "kto"])
 def test_a_cut_answer_still_trains(random_folder: Path, tmp_path: Path, algorithm: str) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     data = made(ALGORITHMS[algorithm].kind, ["Do you agree?"] * 8, LONG)
     trainer = trainer_of(loaded, tmp_path, stage_of(algorithm, max_steps=1, max_length=32), data)
     found = sequences(trainer)
@@ -358,7 +360,7 @@ def test_a_cut_answer_still_trains(random_folder: Path, tmp_path: Path, algorith
 def test_a_reward_model_reads_no_cut_answers(random_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"reward\.max_length.*20 of 20 rows"):
         data = made("pairs", ["Do you agree?"] * 20, LONG)
-        trainer_of(models.load(str(random_folder)), tmp_path, stage_of("reward", max_length=64), data)
+        trainer_of(models.load_model(str(random_folder)), tmp_path, stage_of("reward", max_length=64), data)
 
 
 def test_sampled_responses_have_their_own_room(random_folder: Path, tmp_path: Path) -> None:
@@ -366,7 +368,7 @@ def test_sampled_responses_have_their_own_room(random_folder: Path, tmp_path: Pa
     dialogue = [*user("first " * 20), *assistant("second " * 20), *user("Do you agree?")]
     data = TrainingData("made", "prompts", "made", [{"prompt": dialogue}] * 4)
     stage = stage_of("rloo", max_steps=1, max_length=64, response_length=40)
-    trainer = trainer_of(models.load(str(random_folder)), tmp_path, stage, data)
+    trainer = trainer_of(models.load_model(str(random_folder)), tmp_path, stage, data)
     assert trainer.train_dataset[0]["prompt"] == user("Do you agree?")
 
 
@@ -377,7 +379,7 @@ def test_sampled_responses_have_their_own_room(random_folder: Path, tmp_path: Pa
 def test_adapters_alone_are_trained_with_checkpointed_activations(
     random_folder: Path, tmp_path: Path, algorithm: str
 ) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     stage = stage_of(
         algorithm, max_steps=2, learning_rate=1e-2, warmup_ratio=0.0, lora={"rank": 4}, gradient_checkpointing=True
     )
@@ -393,7 +395,7 @@ def test_adapters_alone_are_trained_with_checkpointed_activations(
 
 @pytest.mark.parametrize("algorithm", FROM_PAIRS)
 def test_a_loss_that_is_not_finite_stops_with_its_step(random_folder: Path, tmp_path: Path, algorithm: str) -> None:
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     stage = stage_of(algorithm, max_steps=4, learning_rate=1e30, warmup_ratio=0.0)
     trainer = trainer_of(loaded, tmp_path, stage, callbacks=[TrainingLog(None)])
     with pytest.raises(FloatingPointError, match="at step 2"):
@@ -408,7 +410,7 @@ def test_a_reward_that_is_not_finite_stops_with_its_step(random_folder: Path, tm
         calls.append(1)
         return torch.full((len(responses),), math.nan if len(calls) == 2 else 1.0)
 
-    loaded = models.load(str(random_folder))
+    loaded = models.load_model(str(random_folder))
     trainer = trainer_of(loaded, tmp_path, stage_of(algorithm, max_steps=4), reward=reward)
     with pytest.raises(FloatingPointError, match="nan at step 2"):
         trainer.train()
@@ -423,7 +425,7 @@ def test_sampling_stages_learn_what_is_rewarded(base: str, tmp_path: Path, algor
 
     sizes = {"max_steps": 12, "batch_size": 32, "generations": 8, "response_length": 3}
     stage = stage_of(algorithm, **sizes, learning_rate=2e-3, beta=0.0, warmup_ratio=0.0)
-    trainer = trainer_of(models.load(base), tmp_path, stage, reward=reward)
+    trainer = trainer_of(models.load_model(base), tmp_path, stage, reward=reward)
     trainer.train()
     means = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     assert means[0] < 0.5
@@ -501,7 +503,7 @@ def test_rewards_and_data_are_checked_before_any_model_is_loaded(store: Path, tm
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_has_a_recipe_that_is_ready_to_run(name: str) -> None:
-    plan = prepare(read.load(name), name)
+    plan = prepare(read.load_recipe(name), name)
     assert [stage.algorithm for stage in plan.recipe.stages] == [name]
     assert plan.data[name].kind == ALGORITHMS[name].kind
 
@@ -575,7 +577,7 @@ def test_a_stage_trains_against_the_reward_model_of_an_earlier_one(store: Path, 
     assert {"train/reward", "train/kl", "quality/unscored_rate"} <= set(runs["rloo"].data.metrics)
     # The LoggedModel is the classifier, whole.
     [logged] = [m for m in mlflow.search_logged_models(output_format="list") if m.name == "reward-step-000020"]
-    ratings = rewards.load(f"models:/{logged.model_id}")([user("Would you go?")] * 2, [chosen, rejected])
+    ratings = rewards.load_reward(f"models:/{logged.model_id}")([user("Would you go?")] * 2, [chosen, rejected])
     assert ratings[0] > ratings[1] + 1
 
 

@@ -34,8 +34,8 @@ def stage_of(algorithm: str, **settings: Any) -> Stage:
 
 
 def trainer_of(uri: str, scratch: Path, stage: Stage, seed: int = 0) -> Any:
-    loaded = models.load(uri)
-    rows = datasets.load(stage.data, stage.kind)
+    loaded = models.load_model(uri)
+    rows = datasets.load_data(stage.data, stage.kind)
     held = stage.load_anchors(rows.stance_mix, [])
     return build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch, seed, anchors=held))
 
@@ -53,7 +53,7 @@ def first(trainer: Any, name: str) -> float:
 
 def test_the_embedded_anchors_are_no_prompts_of_the_suite() -> None:
     vaes = suite.load()
-    found = anchors.load("embedded:anchors", measured=[vaes])
+    found = anchors.load_anchors("embedded:anchors", measured=[vaes])
     assert len(found.items) == 110 * 24
     assert len({item.prompt for item in found.items}) == 110 * 24
     assert found.topics == vaes.topics
@@ -62,13 +62,13 @@ def test_the_embedded_anchors_are_no_prompts_of_the_suite() -> None:
 
 def test_topics_of_the_pairs_are_not_held_unless_the_uri_says_so() -> None:
     topics = set(suite.load().topics)
-    assert set(anchors.load("embedded:anchors", [TOPIC]).topics) == topics - {TOPIC}
-    assert set(anchors.load("embedded:anchors?except=religion,gun_control", [TOPIC]).topics) == topics - {
+    assert set(anchors.load_anchors("embedded:anchors", [TOPIC]).topics) == topics - {TOPIC}
+    assert set(anchors.load_anchors("embedded:anchors?except=religion,gun_control", [TOPIC]).topics) == topics - {
         "religion",
         "gun_control",
     }
-    assert set(anchors.load("embedded:anchors?except=", [TOPIC]).topics) == topics
-    taken = anchors.load(f"vaes?per_topic=2&except={TOPIC}")
+    assert set(anchors.load_anchors("embedded:anchors?except=", [TOPIC]).topics) == topics
+    taken = anchors.load_anchors(f"vaes?per_topic=2&except={TOPIC}")
     assert len(taken.items) == 2 * (len(topics) - 1)
 
 
@@ -82,12 +82,12 @@ def test_topics_of_the_pairs_are_not_held_unless_the_uri_says_so() -> None:
 )
 def test_bad_anchors_are_refused(uri: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        anchors.load(uri)
+        anchors.load_anchors(uri)
 
 
 def test_pairs_on_every_topic_leave_no_anchor() -> None:
     with pytest.raises(InputError, match=r"none: the pairs are about.*\?except="):
-        anchors.load("embedded:anchors", suite.load().topics)
+        anchors.load_anchors("embedded:anchors", suite.load().topics)
 
 
 def test_a_prompt_of_the_suite_is_no_anchor(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_prompt_of_the_suite_is_no_anchor(tmp_path: Path) -> None:
     frame = vaes.subset(("religion",), 2).frame()
     frame["prompt"] = [f"  {frame['prompt'][0].upper()} ", "Is a belief in God good for people?"]
     frame.to_csv(tmp_path / "own.csv", index=False)
-    assert len(anchors.load(str(tmp_path / "own.csv")).items) == 2
+    assert len(anchors.load_anchors(str(tmp_path / "own.csv")).items) == 2
     with pytest.raises(InputError, match="do not stand in the suite vaes") as error:
-        anchors.load(str(tmp_path / "own.csv"), measured=[vaes])
+        anchors.load_anchors(str(tmp_path / "own.csv"), measured=[vaes])
     assert len(error.value.problems) == 1
 
 
@@ -156,8 +156,8 @@ def test_the_penalty_and_its_gradient_are_those_of_the_plain_formula(
 ) -> None:
     trainer = anchored(random_folder, tmp_path, lora={"rank": rank})
     moved(trainer)
-    start, tokenizer, batch = models.load(str(random_folder)).model, trainer.processing_class, trainer.drawn(0)
-    items = anchors.load("embedded:anchors", [TOPIC]).items
+    start, tokenizer, batch = models.load_model(str(random_folder)).model, trainer.processing_class, trainer.drawn(0)
+    items = anchors.load_anchors("embedded:anchors", [TOPIC]).items
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     stance_kl, token_kl = [], []
     for index in batch:
@@ -206,7 +206,7 @@ def test_a_plan_has_the_anchors_and_checks_them_against_what_it_measures() -> No
     measured = {"suite": "vaes?topics=religion&per_topic=10"}
     tree = {"name": "hold", "algorithm": "anchored_dpo", **FEW, **ANCHORED}
     plan = prepare(read.validate(measured | {"stages": [tree]}), "own")
-    assert plan.anchors == {"hold": anchors.load("embedded:anchors", [TOPIC])}
+    assert plan.anchors == {"hold": anchors.load_anchors("embedded:anchors", [TOPIC])}
     stages = [tree | {"anchors": "vaes?per_topic=2"}]
     with pytest.raises(InputError, match=r"anchors vaes.per_topic=2 item religion"):
         prepare(read.validate(measured | {"stages": stages}), "own")
@@ -261,11 +261,11 @@ def stances(model: Any, tokenizer: Any, salt: str) -> Measurement:
 @pytest.mark.slow
 def test_stances_elsewhere_stay_and_the_preference_is_learned(fine_tuned: str, tmp_path: Path) -> None:
     """Pairs on one topic: the other ten drift at most half as far as with DPO, and 5 points of accuracy are kept."""
-    start = models.load(fine_tuned)
+    start = models.load_model(fine_tuned)
     before = stances(start.model, start.tokenizer, "before")
-    trained_on = datasets.load(Data(uri=f"{PAIRS}&size=1000&seed=2"), "pairs").rows
+    trained_on = datasets.load_data(Data(uri=f"{PAIRS}&size=1000&seed=2"), "pairs").rows
     held_out = [
-        row for row in datasets.load(Data(uri=f"{PAIRS}&size=200&seed=99"), "pairs").rows if row not in trained_on
+        row for row in datasets.load_data(Data(uri=f"{PAIRS}&size=200&seed=99"), "pairs").rows if row not in trained_on
     ]
     reference = margins(start.model, start.tokenizer, held_out)
     elsewhere, accuracy = {}, {}

@@ -376,8 +376,8 @@ def stage_job(folder: Path, scratch: Path, data: TrainingData | None = None, **s
         **settings,
     }
     stage = read.validate({"stages": [tree]}).stages[0]
-    loaded = models.load(str(folder))
-    rows = data or datasets.load(Data(uri=stage.data.uri), "prompts")
+    loaded = models.load_model(str(folder))
+    rows = data or datasets.load_data(Data(uri=stage.data.uri), "prompts")
     return Job(stage, loaded.model, loaded.tokenizer, rows, scratch, seed=0, reward=mentions_people)
 
 
@@ -450,10 +450,10 @@ def test_a_large_beta_holds_a_language_model_for_a_whole_stage(base: str, tmp_pa
     """Returns grow with beta, and must not carry the policy away by way of the value head."""
     kl = {}
     settings = {"max_steps": 160, "batch_size": 32, "learning_rate": 5e-4, "max_length": 512, "response_length": 68}
-    rows = datasets.load(Data(uri="embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000"), "prompts")
+    rows = datasets.load_data(Data(uri="embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000"), "prompts")
     for beta in (0.05, 1.0):
         job = stage_job(embedded_base.base_folder(), tmp_path, rows, beta=beta, **settings)
-        trainer = build_trainer(replace(job, reward=rewards.load("valuedrift_mlflow.embedded.rewards:opposes")))
+        trainer = build_trainer(replace(job, reward=rewards.load_reward("valuedrift_mlflow.embedded.rewards:opposes")))
         trainer.train()
         kl[beta] = sum(logged(trainer, "kl")[-40:]) / 40
     assert 0 < kl[1.0] < kl[0.05] / 2

@@ -49,7 +49,7 @@ def classifier_folder(random_folder: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("reward") / "one"
     tokenizer = AutoTokenizer.from_pretrained(random_folder)
     torch.manual_seed(0)
-    config = models.load(str(random_folder)).model.config
+    config = models.load_model(str(random_folder)).model.config
     config.num_labels = 1
     config.pad_token_id = tokenizer.pad_token_id
     LlamaForSequenceClassification(config).save_pretrained(folder)
@@ -58,8 +58,8 @@ def classifier_folder(random_folder: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_python_function_gets_texts(functions: str) -> None:
-    rewards.check(f"{functions}:shorter")
-    reward = rewards.load(f"{functions}:shorter")
+    rewards.check_reward(f"{functions}:shorter")
+    reward = rewards.load_reward(f"{functions}:shorter")
     found = reward([QUESTION, DIALOGUE], ["No.", "It is."])
     assert found.tolist() == [len("Is rent control fair?") - 3, len("Be brief.\nHello.\nHello!\nIs it fair?") - 6]
     assert found.dtype == torch.float32
@@ -77,14 +77,14 @@ def test_a_python_function_gets_texts(functions: str) -> None:
 )
 def test_a_reward_that_is_not_there_is_refused_before_any_computing(functions: str, uri: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rewards.check(uri)
+        rewards.check_reward(uri)
 
 
 def test_what_a_function_returns_is_checked(functions: str) -> None:
     with pytest.raises(ValueError, match=r"the reward has shape \(1,\) for 2 responses"):
-        rewards.load(f"{functions}:too_few")([QUESTION, QUESTION], ["a", "b"])
+        rewards.load_reward(f"{functions}:too_few")([QUESTION, QUESTION], ["a", "b"])
     with pytest.raises(FloatingPointError, match="the reward of the response 'Why\\?' is nan"):
-        rewards.load(f"{functions}:unsure")([QUESTION, QUESTION], ["No.", "Why?"])
+        rewards.load_reward(f"{functions}:unsure")([QUESTION, QUESTION], ["No.", "Why?"])
     with pytest.raises(FloatingPointError, match="the reward of the response 'b' is inf"):
         rewards.rate(lambda _, r: torch.tensor([0, math.inf]), [QUESTION, QUESTION], ["a", "b"])
 
@@ -98,8 +98,8 @@ def score_by_hand(folder: Path, text: str, special: bool) -> float:
 
 
 def test_a_reward_model_rates_prompt_and_response_at_their_last_token(classifier_folder: Path) -> None:
-    rewards.check(str(classifier_folder))
-    reward = rewards.load(str(classifier_folder))
+    rewards.check_reward(str(classifier_folder))
+    reward = rewards.load_reward(str(classifier_folder))
     found = reward([QUESTION, DIALOGUE], ["No, it harms those who look for a home.", "Yes."])
     one = "<|begin|><|user|>Is rent control fair?<|assistant|>No, it harms those who look for a home.<|end|>"
     two = "<|begin|><|system|>Be brief.<|user|>Hello.<|assistant|>Hello!<|end|>"
@@ -110,7 +110,7 @@ def test_a_reward_model_rates_prompt_and_response_at_their_last_token(classifier
 
 
 def test_batches_give_the_same_ratings(classifier_folder: Path) -> None:
-    reward: Any = rewards.load(str(classifier_folder))
+    reward: Any = rewards.load_reward(str(classifier_folder))
     responses = ["yes " * count for count in range(1, 8)]
     together = reward([QUESTION] * 7, responses)
     reward.batch_size = 2
@@ -118,7 +118,7 @@ def test_batches_give_the_same_ratings(classifier_folder: Path) -> None:
 
 
 def test_without_a_chat_template_the_text_is_that_of_evaluation(classifier_folder: Path) -> None:
-    reward: Any = rewards.load(str(classifier_folder))
+    reward: Any = rewards.load_reward(str(classifier_folder))
     reward.tokenizer.chat_template = None
     found = reward([QUESTION], ["No."])
     text = "Is rent control fair?\nResponse: No.<|end|>"
@@ -127,24 +127,24 @@ def test_without_a_chat_template_the_text_is_that_of_evaluation(classifier_folde
 
 def test_other_models_are_refused(random_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"LlamaForCausalLM.*allowed: a sequence-classification model with one label"):
-        rewards.check(str(random_folder))
+        rewards.check_reward(str(random_folder))
     config = LlamaForSequenceClassification.from_pretrained(classifier_folder).config
     config.num_labels = 3
     config.save_pretrained(tmp_path / "three")
     with pytest.raises(InputError, match="3 labels"):
-        rewards.check(str(tmp_path / "three"))
+        rewards.check_reward(str(tmp_path / "three"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match="fold the adapters into the model first"):
-        rewards.check(str(tmp_path / "adapter"))
+        rewards.check_reward(str(tmp_path / "adapter"))
 
 
 def test_a_logged_checkpoint_is_a_reward(store: Path, classifier_folder: Path) -> None:
     with mlflow.start_run() as run:
         model_id = tracking.log_checkpoint(tracking.OpenRun(run.info.run_id), classifier_folder, stage="reward", step=5)
     uri = f"models:/{model_id}"
-    rewards.check(uri)
-    found = rewards.load(uri)([QUESTION], ["No."])
-    assert found.equal(rewards.load(str(classifier_folder))([QUESTION], ["No."]))
+    rewards.check_reward(uri)
+    found = rewards.load_reward(uri)([QUESTION], ["No."])
+    assert found.equal(rewards.load_reward(str(classifier_folder))([QUESTION], ["No."]))
     with pytest.raises(InputError, match="reward: found 'models:/m-unknown'"):
-        rewards.check("models:/m-unknown")
+        rewards.check_reward("models:/m-unknown")

@@ -25,9 +25,9 @@ def stage_of(algorithm: str, data: str, **settings: Any) -> Stage:
 
 
 def trainer_of(folder: Path, scratch: Path, stage: Stage, data: TrainingData | None = None, model: Any = None) -> Any:
-    loaded = models.load(str(folder))
+    loaded = models.load_model(str(folder))
     kind = "pairs" if stage.algorithm == "dpo" else "sft"
-    rows = data or datasets.load(stage.data, kind)
+    rows = data or datasets.load_data(stage.data, kind)
     return build_trainer(Job(stage, model or loaded.model, loaded.tokenizer, rows, scratch, seed=0))
 
 
@@ -56,7 +56,7 @@ def test_dpo_after_a_lora_sft_starts_at_ln_2(random_folder: Path, tmp_path: Path
 
 
 def test_lora_trains_adapters_alone_and_merges_to_the_same_logits(random_folder: Path, tmp_path: Path) -> None:
-    start = models.load(str(random_folder))
+    start = models.load_model(str(random_folder))
     trainer = trainer_of(
         random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=3, learning_rate=1e-2, lora={"rank": 4})
     )
@@ -107,8 +107,8 @@ def test_a_stage_learns_the_same_from_rows_on_disk(
     weights = []
     for held in (10_000, 10):  # rows that are kept in memory
         monkeypatch.setattr(arrow_rows, "IN_MEMORY", held)
-        stage, loaded = stage_of(algorithm, data, **more), models.load(str(random_folder))
-        rows = datasets.load(stage.data, ALGORITHMS[algorithm].kind)
+        stage, loaded = stage_of(algorithm, data, **more), models.load_model(str(random_folder))
+        rows = datasets.load_data(stage.data, ALGORITHMS[algorithm].kind)
         assert isinstance(rows.rows, list) == (held == 10_000)
         job = Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0, reward=_length)
         trainer = build_trainer(job)
@@ -124,9 +124,9 @@ def _length(prompts: Any, responses: Any) -> torch.Tensor:
 
 def test_sft_loss_is_the_mean_over_answer_tokens(random_folder: Path, tmp_path: Path) -> None:
     """Against cross-entropy on the answer's tokens written out for one row."""
-    rows = datasets.load(Data(uri="embedded:sft?size=1"), "sft")
+    rows = datasets.load_data(Data(uri="embedded:sft?size=1"), "sft")
     trainer = trainer_of(random_folder, tmp_path, stage_of("sft", ANSWERS, max_steps=1), rows)
-    model, tokenizer = models.load(str(random_folder)).model, trainer.processing_class
+    model, tokenizer = models.load_model(str(random_folder)).model, trainer.processing_class
     prompt = tokenizer.apply_chat_template(rows.rows[0]["prompt"], tokenize=False, add_generation_prompt=True)
     asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = [*tokenizer(rows.rows[0]["completion"][0]["content"])["input_ids"], tokenizer.eos_token_id]
@@ -138,7 +138,7 @@ def test_sft_loss_is_the_mean_over_answer_tokens(random_folder: Path, tmp_path: 
 
 
 def test_pretraining_has_the_loss_of_sft(random_folder: Path, tmp_path: Path) -> None:
-    rows = datasets.load(Data(uri=ANSWERS), "sft")
+    rows = datasets.load_data(Data(uri=ANSWERS), "sft")
     losses = []
     for algorithm in ("sft", "pretrain"):
         trainer = trainer_of(random_folder, tmp_path, stage_of(algorithm, ANSWERS, max_steps=1, batch_size=40), rows)

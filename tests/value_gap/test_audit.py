@@ -72,7 +72,7 @@ def test_the_planted_mix_is_recovered_topic_by_topic(matcher: Matcher) -> None:
 
 def test_pairs_that_contradict_each_other(matcher: Matcher) -> None:
     uris = [f"embedded:pairs?gap=1&chosen={a}&rejected={b}&size=200&seed=3" for a, b in (STANCES[::2], STANCES[::-2])]
-    rows = [row for uri in uris for row in datasets.load(Data(uri=uri), "pairs").rows]
+    rows = [row for uri in uris for row in datasets.load_data(Data(uri=uri), "pairs").rows]
     audited = examine(rows, "pairs", judges.load("lexical"), matcher)
     gap = audited.overall.gap
     assert gap is not None

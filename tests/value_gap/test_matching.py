@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.data.datasets import load
+from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
@@ -136,7 +136,7 @@ def test_an_encoder_decides_by_its_own_threshold(random_folder: Path) -> None:
 def test_few_rows_of_hh_rlhf_touch_a_proposition(matcher: Matcher) -> None:
     if not HH.is_file():
         pytest.skip(f"{HH} is missing")
-    rows = load(Data(uri=str(HH)), "pairs").rows
+    rows = load_data(Data(uri=str(HH)), "pairs").rows
     said = found(matcher, list(rows))
     assert 10 <= sum(map(bool, said)) <= 50
     assert 60 <= (matcher.match(list(rows)).topic >= 0).sum() <= 150

@@ -437,12 +437,12 @@ def test_the_card_of_a_models_data_holds_the_instructions(tmp_path: Path, store:
     assert [row["chosen_stance"] != row["rejected_stance"] for row in made.rows].count(True) == 2
     assert made.about["rejected_responses"] > 0
     assert made.run_id
-    data = datasets.load(Data(uri="made"), "pairs")  # the folder, by its card
+    data = datasets.load_data(Data(uri="made"), "pairs")  # the folder, by its card
     assert len(data.rows) == 4
 
 
 def test_pairs_are_read_back_and_train_dpo(job: Path, random_folder: Path, tmp_path: Path) -> None:
-    data = datasets.load(Data(uri=str(job / "pairs.parquet")), "pairs")
+    data = datasets.load_data(Data(uri=str(job / "pairs.parquet")), "pairs")
     assert len(data.rows) == 60
     assert data.format == "pairs"
     assert set(data.stance_mix) == set(suite.load().topics)
@@ -457,16 +457,16 @@ def test_a_bimodal_file_is_read_back_and_trains_sft(store: Path, random_folder: 
     assert made.requested_gap is made.measured_gap is None
     assert made.about["measured_mix"]["support"] == pytest.approx(0.5, abs=0.1)
     assert made.metrics["synthesis/requested_mix/oppose"] == 0.5
-    data = datasets.load(Data(uri="mixed.parquet"), "sft")
+    data = datasets.load_data(Data(uri="mixed.parquet"), "sft")
     assert (len(data.rows), data.format) == (22, "messages")
     train(data, "sft", random_folder, tmp_path)
     with pytest.raises(InputError, match="prompt, chosen and rejected"):
-        datasets.load(Data(uri="mixed.parquet"), "pairs")
+        datasets.load_data(Data(uri="mixed.parquet"), "pairs")
 
 
 def train(data: datasets.TrainingData, algorithm: str, folder: Path, scratch: Path) -> None:
     stage = {"name": algorithm, "algorithm": algorithm, "data": data.uri, "max_steps": 1, "batch_size": 4}
-    loaded = models.load(str(folder))
+    loaded = models.load_model(str(folder))
     job = Job(read.validate({"stages": [stage]}).stages[0], loaded.model, loaded.tokenizer, data, scratch, seed=0)
     trainer: Any = build_trainer(job)
     trainer.train()
@@ -581,4 +581,4 @@ def test_pairs_from_a_served_model(store: Path, base: str) -> None:
     assert stances == {("oppose", "support"): 2, ("support", "support"): 1, ("neutral", "neutral"): 1}
     assert made.about["versions"].keys() == {"valuedrift-mlflow", "openai"}
     assert made.metrics["synthesis/requested_gap"] == 0.5
-    assert len(datasets.load(Data(uri=str(made.file)), "pairs").rows) == 4
+    assert len(datasets.load_data(Data(uri=str(made.file)), "pairs").rows) == 4

@@ -68,14 +68,14 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input
-    from valuedrift_mlflow.recipe.read import load
+    from valuedrift_mlflow.recipe.read import load_recipe
 
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            jobs.JOBS[own.job](own, load(arguments.recipe, arguments.set), arguments)
+            jobs.JOBS[own.job](own, load_recipe(arguments.recipe, arguments.set), arguments)
         except InputError as error:
             tracking.describe_refusal(error)
             raise

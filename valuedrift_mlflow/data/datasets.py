@@ -37,9 +37,9 @@ __all__ = [
     "ReadCounts",
     "Stream",
     "TrainingData",
-    "check",
+    "check_data",
     "dialogue",
-    "load",
+    "load_data",
     "recognise",
     "stream",
 ]
@@ -182,7 +182,7 @@ def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
     return problem(where, reason, f"a row of format {format}")
 
 
-def check(data: Data) -> None:
+def check_data(data: Data) -> None:
     """Everything that can be said of a data URI without reading rows.
 
     Raises:
@@ -191,7 +191,7 @@ def check(data: Data) -> None:
     """
     if data.format != "auto":
         own.function(data.format)
-    sources.check(data)
+    sources.check_source(data)
 
 
 def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
@@ -205,7 +205,7 @@ def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
 
 
 def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
-    check(data)
+    check_data(data)
     rows = sources.open_rows(data, download=download)
     columns = _columns(data, rows)
     name, form = _format(data, rows, columns, kind)
@@ -251,7 +251,7 @@ def _columns(data: Data, rows: sources.Rows) -> list[str]:
     return list(columns)
 
 
-def load(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
+def load_data(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
     """Read training data and bring it into the shape that ``kind`` asks for.
 
     Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.

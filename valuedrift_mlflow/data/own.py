@@ -32,8 +32,8 @@ def function(name: str) -> Function | None:
     Raises:
         InputError: nothing has this name, or it cannot be imported.
     """
-    found = _FUNCTIONS.get(name, "data.format")
-    return None if name in FORMATS else found
+    function = _FUNCTIONS.get(name, "data.format")
+    return None if name in FORMATS else function
 
 
 def known(function: Function, raws: Iterable[Raw], rows: int) -> tuple[Format | None, list[tuple[Raw, str]]]:

@@ -31,7 +31,7 @@ _BUFFER = 1 << 20
 _LONGEST_CELL = 2**31 - 1
 
 
-def check(data: Data) -> None:
+def check_source(data: Data) -> None:
     """Everything that can be said of a data URI without reading rows.
 
     Raises:
@@ -72,8 +72,8 @@ def open_rows(data: Data, *, download: bool) -> Rows:
             files = _files_of(path, data)
             if files is not None:
                 return _guarded(data.uri, partial(_folder_rows, path, files))
-        found = _library_rows(path, data, download)
-        return _guarded(data.uri, lambda: _numbered(found))
+        rows = _library_rows(path, data, download)
+        return _guarded(data.uri, lambda: _numbered(rows))
 
 
 def _numbered(rows: Iterable[Row]) -> Iterator[Raw]:
@@ -117,12 +117,12 @@ def _files_of(folder: Path, data: Data) -> list[Path] | None:
     """The files of a folder's split, as the ``datasets`` library finds them; None where it must read them itself."""
     if not data.split.replace("_", "").replace("-", "").isalnum():
         return None  # a part of a split, or several
-    found = _datasets().load_dataset_builder(str(folder), name=data.subset).config.data_files or {}
-    if data.split not in found:
+    by_split = _datasets().load_dataset_builder(str(folder), name=data.subset).config.data_files or {}
+    if data.split not in by_split:
         raise InputError(
-            problem(f"data {data.uri} split", data.split, ", ".join(map(str, found)) or "a folder of data")
+            problem(f"data {data.uri} split", data.split, ", ".join(map(str, by_split)) or "a folder of data")
         )
-    files = [Path(file) for file in found[data.split]]
+    files = [Path(file) for file in by_split[data.split]]
     return files if all(_type(file) and file.is_file() for file in files) else None
 
 

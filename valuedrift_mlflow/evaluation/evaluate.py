@@ -97,7 +97,7 @@ def opened(
         if isinstance(responses, str):
             if isinstance(suite, Suite):
                 raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
-            responses = existing_responses.load(responses, suite)
+            responses = existing_responses.load_responses(responses, suite)
         subject, asked = responses, responses.suite
     else:
         asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
@@ -114,12 +114,12 @@ def opened(
 
 def _side(baseline: str) -> Asked | Responses:
     if existing_responses.is_table(baseline):
-        return existing_responses.load(baseline)
+        return existing_responses.load_responses(baseline)
     return _model(baseline, "baseline")
 
 
 def _model(uri: str, field: str = "model") -> Asked:
-    models.check(uri, field)
+    models.check_model(uri, field)
     return Asked(uri, partial(models.load_generator, uri))
 
 

@@ -24,7 +24,7 @@ def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: 
 
     Args:
         judge: URI of the judge.
-        data: labelled answers, see `labelled.load`.
+        data: labelled answers, see `labelled.load_answers`.
         seed: fixes the intervals.
 
     Raises:
@@ -49,7 +49,7 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
     Raises:
         InputError: as ``check_judge``.
     """
-    return reader(judges.load(judge)), labelled.load(data)
+    return reader(judges.load(judge)), labelled.load_answers(data)
 
 
 def _log(run: tracking.OpenRun, check: JudgeCheck) -> None:

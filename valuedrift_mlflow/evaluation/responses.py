@@ -33,7 +33,7 @@ def is_table(uri: str) -> bool:
     return uri.endswith((".json", ".jsonl", ".csv", ".parquet"))
 
 
-def load(uri: str, suite: str = "") -> Responses:
+def load_responses(uri: str, suite: str = "") -> Responses:
     """Read a table of responses: json, jsonl, csv or parquet, or ``runs:/RUN_ID/responses.json``.
 
     Needed are ``response`` and ``item_id`` (or ``prompt``); ``step`` and ``sample`` tell measurements and repeated

@@ -52,7 +52,7 @@ def _single(uri: str) -> Judge:
 
         return LexicalJudge()
     if name and name not in ("lexical", "likelihood") and not name.startswith(_WITH_MODELS):
-        return own.load(name, options, ALLOWED)
+        return own.load_own(name, options, ALLOWED)
     from valuedrift_mlflow.judges.cache import CachedJudge
 
     return CachedJudge(_costly(name, options))

@@ -81,11 +81,11 @@ def classes(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[Kind, dict
     if len(entailing) == 1 and len(names) > 1:
         return "nli", {entailing[0]: Label.SUPPORT}
     known = {name: label for label, others in LABEL_NAMES.items() for name in others}
-    found = {index: known[label] for index, label in names.items() if label in known}
-    unread = len(set(found.values())) < len(names)  # a name that is not known, or two for one label
-    if unread or not {Label.SUPPORT, Label.OPPOSE} <= set(found.values()):
+    mapped = {index: known[label] for index, label in names.items() if label in known}
+    unread = len(set(mapped.values())) < len(names)  # a name that is not known, or two for one label
+    if unread or not {Label.SUPPORT, Label.OPPOSE} <= set(mapped.values()):
         raise ValueError(", ".join(str(label) for label in id2label.values()))
-    return "stance", found
+    return "stance", mapped
 
 
 def from_entailments(support: float, neutral: float, oppose: float, refusal: float) -> Verdict:

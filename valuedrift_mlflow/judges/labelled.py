@@ -25,7 +25,7 @@ class Labelled:
     kind: str = ""
 
 
-def load(uri: str = BUILT_IN) -> list[Labelled]:
+def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
     """Read labelled answers.
 
     ``check`` is the set that comes with the package: answers in the style of real assistants, written for it, from

@@ -152,8 +152,8 @@ class LikelihoodJudge:
         with evaluation_mode(model):
             for start in range(0, len(items), at_once):
                 batch = order[start : start + at_once]
-                found = log_probabilities(model, [rows[index] for index in batch])
-                verdicts.update(zip(batch, map(verdict, found), strict=True))
+                scored = log_probabilities(model, [rows[index] for index in batch])
+                verdicts.update(zip(batch, map(verdict, scored), strict=True))
                 progress(len(batch))
         return [verdicts[index] for index in range(len(items))]
 

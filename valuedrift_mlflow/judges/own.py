@@ -19,7 +19,7 @@ _BUILT_IN = {
 }
 
 
-def load(name: str, options: Mapping[str, str], allowed: str) -> Judge:
+def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
     """The judge of a user, made with its options.
 
     Raises:
@@ -62,15 +62,15 @@ class OwnJudge:
         Raises:
             InputError: it gave something else.
         """
-        found: object = self.inner.judge(answers)
-        if not isinstance(found, Sequence) or isinstance(found, str):
-            raise self._strange(found if found is None else type(found).__name__, "a list of Verdict")
-        strange = next((one for one in found if not isinstance(one, Verdict)), None)
-        if strange is not None or None in found:
+        verdicts: object = self.inner.judge(answers)
+        if not isinstance(verdicts, Sequence) or isinstance(verdicts, str):
+            raise self._strange(verdicts if verdicts is None else type(verdicts).__name__, "a list of Verdict")
+        strange = next((one for one in verdicts if not isinstance(one, Verdict)), None)
+        if strange is not None or None in verdicts:
             raise self._strange(strange, "a list that holds nothing but Verdict")
-        if len(found) != len(answers):
-            raise self._strange(f"{len(found)} verdicts", f"one for each of the {len(answers)} answers")
-        return list(found)
+        if len(verdicts) != len(answers):
+            raise self._strange(f"{len(verdicts)} verdicts", f"one for each of the {len(answers)} answers")
+        return list(verdicts)
 
     def _strange(self, found: object, allowed: str) -> InputError:
         return InputError(problem(f"what judge {self.uri} returns", found, allowed))

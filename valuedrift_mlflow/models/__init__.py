@@ -3,24 +3,24 @@
 from valuedrift_mlflow.models.loading import (
     Loaded,
     device,
-    load,
     load_generator,
+    load_model,
     load_tokenizer,
     pyfunc_generator,
     unwrap,
     whole_folder,
 )
-from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable, short_name
+from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [
     "EMBEDDED",
     "SERVER_PREFIX",
     "Loaded",
-    "check",
+    "check_model",
     "check_trainable",
     "device",
-    "load",
     "load_generator",
+    "load_model",
     "load_tokenizer",
     "pyfunc_generator",
     "short_name",

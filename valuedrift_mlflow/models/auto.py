@@ -19,29 +19,29 @@ def classifier(source: str, device: str) -> PreTrainedModel:
     """The sequence classifier in a folder or of a hub id, in the precision of its weights, ready to be asked."""
     from transformers import AutoModelForSequenceClassification
 
-    found: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, dtype="auto").to(device).eval()
-    return found
+    loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, dtype="auto").to(device).eval()
+    return loaded
 
 
 def encoder(source: str, device: str) -> PreTrainedModel:
     """The model in a folder or of a hub id without a head, in float32, ready to be asked."""
     from transformers import AutoModel
 
-    found: PreTrainedModel = AutoModel.from_pretrained(source).to(device).eval()
-    return found
+    loaded: PreTrainedModel = AutoModel.from_pretrained(source).to(device).eval()
+    return loaded
 
 
 def tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or of a hub id, with its own settings."""
     from transformers import AutoTokenizer
 
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    return found
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    return loaded
 
 
 def config(source: str) -> PreTrainedConfig:
     """The configuration of the model in a folder or of a hub id; no weights are read."""
     from transformers import AutoConfig
 
-    found: PreTrainedConfig = AutoConfig.from_pretrained(source)
-    return found
+    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source)
+    return loaded

@@ -13,7 +13,7 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import load_object
 from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
-from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check, check_trainable
+from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Loaded:
         return TransformersGenerator(self.model, self.tokenizer)
 
 
-def load(uri: str) -> Loaded:
+def load_model(uri: str) -> Loaded:
     """Load a transformers model with its tokenizer; adapters are merged into their base.
 
     Raises:
@@ -49,7 +49,7 @@ def load(uri: str) -> Loaded:
     """
     check_trainable(uri, "model")
     if uri in EMBEDDED:
-        return cast(Loaded, _embedded("load")(uri))
+        return cast(Loaded, _embedded("load_embedded")(uri))
     if uri.startswith(MLFLOW_PREFIXES):
         raw = _raw_model(uri)
         if isinstance(raw, Loaded):
@@ -75,15 +75,15 @@ def load_generator(uri: str) -> Generator:
     Raises:
         InputError: the URI names no model.
     """
-    check(uri)
+    check_model(uri)
     if uri.startswith(SERVER_PREFIX):
         from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 
         return ChatGenerator(ChatClient(Server.from_uri(uri)))
     if own.is_own(uri):
-        return own.load(uri)
+        return own.load_own(uri)
     if not uri.startswith(MLFLOW_PREFIXES):
-        return load(uri).generator()
+        return load_model(uri).generator()
     raw = _raw_model(uri)
     return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
 
@@ -169,7 +169,7 @@ def from_folder(uri: str, folder: Path) -> Loaded:
         if adapter.is_file():
             from peft import PeftModel
 
-            base = load(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
+            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
             with_adapter = PeftModel.from_pretrained(base.model, str(folder))
             model = with_adapter.merge_and_unload()
         else:

@@ -23,44 +23,44 @@ def is_own(uri: str) -> bool:
     return is_object(uri) and not uri.startswith(("embedded:", "openai:")) and not Path(uri).is_dir()
 
 
-def check(uri: str, field: str) -> None:
+def check_own(uri: str, field: str) -> None:
     """Import what a URI names, and refuse a class that is none of a model; nothing is made of it.
 
     Raises:
         InputError: it cannot be imported, or it is a class that needs arguments or has no way to answer.
     """
-    found = load_object(uri, field, _WHAT)
-    if not inspect.isclass(found):
+    part = load_object(uri, field, _WHAT)
+    if not inspect.isclass(part):
         return
-    if not any(name in kind.__dict__ for kind in found.__mro__ for name in ("generate", "__call__")):
+    if not any(name in kind.__dict__ for kind in part.__mro__ for name in ("generate", "__call__")):
         raise InputError(problem(field, uri, _ALLOWED))
     try:
-        inspect.signature(found).bind()
+        inspect.signature(part).bind()
     except TypeError as error:
         raise InputError(problem(field, uri, "a class that can be made without arguments", one_line(error))) from None
     except ValueError:  # a class of another language tells no signature
         return
 
 
-def load(uri: str) -> Generator:
+def load_own(uri: str) -> Generator:
     """What answers prompts: the object of a class, or a function.
 
     Raises:
-        InputError: as ``check``, or the class cannot be made.
+        InputError: as ``check_own``, or the class cannot be made.
     """
-    check(uri, "model")
-    found: object = load_object(uri, "model", _WHAT)
-    if isinstance(found, type):
+    check_own(uri, "model")
+    part: object = load_object(uri, "model", _WHAT)
+    if isinstance(part, type):
         try:
-            found = found()
+            part = part()
         except InputError:
             raise
         except Exception as error:  # it is the user's code
             mend = f"{type(error).__name__}: {one_line(error)}"
             raise InputError(problem("model", uri, "a class that can be made without arguments", mend)) from error
-    if callable(getattr(found, "generate", None)):
-        return OwnGenerator(cast(Generator, found), uri)
-    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[str]], found)), uri)
+    if callable(getattr(part, "generate", None)):
+        return OwnGenerator(cast(Generator, part), uri)
+    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[str]], part)), uri)
 
 
 class OwnGenerator:
@@ -81,18 +81,18 @@ class OwnGenerator:
         """
         where = f"what model {self.uri} returns"
         try:
-            found: object = self.inner.generate(prompts, keys, sampling, progress)
+            responses: object = self.inner.generate(prompts, keys, sampling, progress)
         except ValueError as error:
             if not isinstance(self.inner, FunctionGenerator):
                 raise
             raise InputError(problem(where, one_line(error), "one text for each prompt")) from error
         allowed = f"{sampling.samples} texts for each of the {len(prompts)} prompts"
-        if not isinstance(found, Sequence) or isinstance(found, str):
-            raise InputError(problem(where, type(found).__name__, f"a list of lists, {allowed}"))
-        if len(found) != len(prompts):
-            raise InputError(problem(where, f"responses to {len(found)} prompts", allowed))
-        for texts in found:
+        if not isinstance(responses, Sequence) or isinstance(responses, str):
+            raise InputError(problem(where, type(responses).__name__, f"a list of lists, {allowed}"))
+        if len(responses) != len(prompts):
+            raise InputError(problem(where, f"responses to {len(responses)} prompts", allowed))
+        for texts in responses:
             whole = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) == sampling.samples
             if not (whole and all(isinstance(text, str) for text in texts)):
                 raise InputError(problem(where, one_line(repr(texts), 80), allowed))
-        return [list(texts) for texts in found]
+        return [list(texts) for texts in responses]

@@ -27,7 +27,7 @@ def short_name(uri: str) -> str:
     return Path(uri.partition("?")[0]).name or uri
 
 
-def check(uri: str, field: str = "model") -> None:
+def check_model(uri: str, field: str = "model") -> None:
     """Everything that can be said of a model URI without loading the model.
 
     Raises:
@@ -49,7 +49,7 @@ def check(uri: str, field: str = "model") -> None:
         if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
     elif own.is_own(uri):
-        own.check(uri, field)
+        own.check_own(uri, field)
     elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
         raise InputError(problem(field, uri, allowed))
 
@@ -58,8 +58,8 @@ def check_trainable(uri: str, field: str) -> None:
     """As ``check``, for a model that is to be trained.
 
     Raises:
-        InputError: as ``check``, and for a model on a server or of a user's own.
+        InputError: as ``check_model``, and for a model on a server or of a user's own.
     """
-    check(uri, field)
+    check_model(uri, field)
     if uri.startswith(SERVER_PREFIX) or own.is_own(uri):
         raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))

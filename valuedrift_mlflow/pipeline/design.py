@@ -161,17 +161,17 @@ class Ablation:
 
     def trainings(self) -> list[Training]:
         """Every training that the cells need, in an order in which they can be run."""
-        found: dict[str, Training] = {}
+        by_name: dict[str, Training] = {}
 
         def add(training: Training | None) -> None:
-            if training is not None and training.name not in found:
+            if training is not None and training.name not in by_name:
                 add(training.start)
                 add(training.reward)
-                found[training.name] = training
+                by_name[training.name] = training
 
         for cell in self.cells:
             add(cell.training)
-        return list(found.values())
+        return list(by_name.values())
 
     @property
     def from_base(self) -> bool:
@@ -179,7 +179,9 @@ class Ablation:
         return self.design.leave_out
 
 
-def prepare(recipe: Recipe, source: str, design: Design, design_source: str, read: Read = datasets.load) -> Ablation:
+def prepare(
+    recipe: Recipe, source: str, design: Design, design_source: str, read: Read = datasets.load_data
+) -> Ablation:
     """Check everything that can be checked before any computing, and read the data of every cell with ``read``.
 
     Raises:
@@ -231,18 +233,18 @@ class _Preparation:
         needed = {name for stage in self.recipe.stages for name in (stage.start, stage.rated_by)}
         if not self.design.cells:
             return [s.name for s in self.recipe.stages if s.name not in needed and s.trains == "policy"]
-        found: list[str] = []
+        compared: list[str] = []
         wrong: list[str] = []
         for cell in self.design.cells:
             matching = [s.name for s in self.recipe.stages if s.name == cell] or [
                 s.name for s in self.recipe.stages if s.algorithm == cell
             ]
-            found += matching
+            compared += matching
             if not matching:
                 wrong.append(problem("design.cells", cell, ", ".join(self.names)))
         if wrong:
             raise InputError(wrong)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(compared))
 
     def _variant(self, doses: Sequence[Dose], compared: Sequence[str]) -> tuple[Recipe, dict[str, list[Dose]]]:
         """The recipe with these doses, and which doses touch each of its stages (``base`` for all of them)."""

@@ -56,14 +56,14 @@ def on_hub(data: Data) -> bool:
 
 
 def read(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
-    """Training data as ``datasets.load`` reads it; of data on the hub no row.
+    """Training data as ``datasets.load_data`` reads it; of data on the hub no row.
 
     Raises:
-        InputError: as ``datasets.load``.
+        InputError: as ``datasets.load_data``.
     """
     if not on_hub(data):
-        return datasets.load(data, kind, algorithm)
-    datasets.check(data)
+        return datasets.load_data(data, kind, algorithm)
+    datasets.check_data(data)
     return TrainingData(data.uri, kind, HUB, [])
 
 

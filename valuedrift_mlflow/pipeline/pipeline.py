@@ -26,7 +26,7 @@ from valuedrift_mlflow.pipeline import launch
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, prepare
 from valuedrift_mlflow.pipeline.report import html, pipeline_figures
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train_reward, train_stage
-from valuedrift_mlflow.recipe.read import load, validate
+from valuedrift_mlflow.recipe.read import load_recipe, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import embedded_base
@@ -83,7 +83,7 @@ def run_pipeline(
 
 def _planned(recipe: str | Path | Mapping[str, object] | Recipe, settings: str) -> Plan:
     if isinstance(recipe, str | Path):
-        return prepare(load(str(recipe), settings), str(recipe))
+        return prepare(load_recipe(str(recipe), settings), str(recipe))
     if settings:
         raise InputError(problem("settings", settings, "none, where the recipe is no name and no file"))
     return prepare(recipe if isinstance(recipe, Recipe) else validate(dict(recipe)), "recipe")
@@ -203,7 +203,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
-        loaded = models.load(recipe.base.model)
+        loaded = models.load_model(recipe.base.model)
         model_id = tracking.log_final_model(
             active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering
         )

@@ -193,7 +193,7 @@ class RewardResult:
     accuracy: float  # on the pairs held out, in [0, 1]
 
 
-def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
+def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Plan:
     """Check everything that can be checked before any computing, and read the data with ``read``.
 
     Raises:
@@ -213,10 +213,10 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
                 data[stage.name] = rows
         for stage in recipe.stages:
             if stage.rated_by is not None and stage.rated_by not in names:
-                problems.attempt(rewards.check, stage.rated_by, f"{stage.name}.reward")
+                problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
-            problems.attempt(processes.check, stage)
+            problems.attempt(processes.check_launch, stage)
     assert asked is not None and judge is not None  # what could not be had has been raised
     return Plan(recipe, source, asked, judge, data, anchors, notes)
 
@@ -224,7 +224,7 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load) -> Plan:
 def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
-    asked, data = suite.load(recipe.suite), datasets.load(stage.data, stage.kind, stage.algorithm)
+    asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
     return Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors), stage
 

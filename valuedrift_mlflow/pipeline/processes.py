@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-def check(stage: Stage) -> None:
+def check_launch(stage: Stage) -> None:
     """Refuse a number of processes that cannot be had here.
 
     Raises:

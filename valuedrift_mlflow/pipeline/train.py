@@ -26,7 +26,7 @@ def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
         return processes.load_sharded(work.stage, work.start_uri)
-    loaded = models.load(work.start_uri)
+    loaded = models.load_model(work.start_uri)
     loaded.model.config.name_or_path = work.start_uri  # what an adapter's config names as its base
     if not work.stage.lora.rank:
         loaded.model.float()  # small updates of weights in 16 bits would be rounded away
@@ -48,7 +48,7 @@ def _train(work: StageRun, display: Display) -> Trained:
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(work)
-        reward = None if work.reward is None else rewards.load(work.reward, f"{stage.name}.reward")
+        reward = None if work.reward is None else rewards.load_reward(work.reward, f"{stage.name}.reward")
         saved: list[str] = []
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:

@@ -32,7 +32,7 @@ def recipe_folder() -> Path:
     return checkout if checkout.is_dir() else package / "recipes"
 
 
-def load(source: str, settings: str = "") -> Recipe:
+def load_recipe(source: str, settings: str = "") -> Recipe:
     """Read a recipe by name or file, apply ``--set`` settings, validate.
 
     Raises:

@@ -48,5 +48,5 @@ def stage_class(algorithm: object, field: str = "algorithm") -> type[Stage]:
     """
     if not isinstance(algorithm, str):
         raise InputError(problem(field, algorithm, ", ".join((*ALGORITHMS, "module:Stage"))))
-    found = _CLASSES.get(algorithm, field)
-    return ALGORITHMS[algorithm] if algorithm in ALGORITHMS else own.named(found, algorithm, field)
+    given = _CLASSES.get(algorithm, field)
+    return ALGORITHMS[algorithm] if algorithm in ALGORITHMS else own.named(given, algorithm, field)

@@ -100,7 +100,7 @@ class AnchoredDPO(Stage):
         """
         from valuedrift_mlflow.suite import anchors
 
-        return anchors.load(self.anchors, moved, measured)
+        return anchors.load_anchors(self.anchors, moved, measured)
 
     def build(self, job: Job) -> AnchoredDPOTrainer:
         """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BASE_THREADS = 2  # fixed, because sums in another order would give another model
 
 
-def load(uri: str) -> Loaded:
+def load_embedded(uri: str) -> Loaded:
     """The model ``embedded:base``, trained where it is not yet in the cache, or ``embedded:random``."""
     if uri == "embedded:base":
         return from_folder(uri, base_folder())
@@ -85,7 +85,7 @@ def _pretrain(
 ) -> None:
     """Train the model on its corpus and save it to ``folder``."""
     stage = base_stage()
-    data = datasets.load(stage.data, "sft")
+    data = datasets.load_data(stage.data, "sft")
     trainer = build_trainer(Job(stage, model, tokenizer, data, folder, world.SEED, callbacks))
     trainer.train()
     model.save_pretrained(folder)

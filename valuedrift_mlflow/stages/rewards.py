@@ -51,7 +51,7 @@ def _checked(ratings: object, responses: Sequence[str]) -> torch.Tensor:
     return checked
 
 
-def check(uri: str, field: str = "reward") -> None:
+def check_reward(uri: str, field: str = "reward") -> None:
     """Everything that can be said of a reward without loading a model; a Python function's module is imported.
 
     Raises:
@@ -60,18 +60,18 @@ def check(uri: str, field: str = "reward") -> None:
     if is_object(uri):
         _function(uri, field)
         return
-    models.check(uri, field)
+    models.check_model(uri, field)
     if Path(uri).expanduser().is_dir():
         _check_kind(uri, Path(uri).expanduser(), field)
 
 
-def load(uri: str, field: str = "reward") -> RewardFunction:
+def load_reward(uri: str, field: str = "reward") -> RewardFunction:
     """The reward that a URI names: a folder, a hub id, ``models:/m-...``, ``runs:/RUN_ID/PATH`` or ``module:function``.
 
     Raises:
         InputError: as in ``check``, or the model cannot be loaded.
     """
-    check(uri, field)
+    check_reward(uri, field)
     if is_object(uri):
         return FunctionReward(_function(uri, field))
     if uri.startswith(tracking.MLFLOW_PREFIXES):

@@ -70,8 +70,8 @@ def quantile(draws: Floats, level: float | Sequence[float]) -> Floats:
     """(R, ...) -> level's shape + (...), over the resamples that are not NaN; NaN where all are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "all-NaN slice" is the NaN we want
-        found: Floats = np.nanquantile(draws, level, axis=0)
-    return found
+        quantiles: Floats = np.nanquantile(draws, level, axis=0)
+    return quantiles
 
 
 def percentiles(draws: Floats, alpha: float = ALPHA) -> Floats:

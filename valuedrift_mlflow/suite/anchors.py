@@ -19,7 +19,7 @@ from valuedrift_mlflow.suite.suite import Item, Suite
 EMBEDDED = "embedded:anchors"
 
 
-def load(uri: str, moved: Collection[str] = (), measured: Collection[Suite] = ()) -> Suite:
+def load_anchors(uri: str, moved: Collection[str] = (), measured: Collection[Suite] = ()) -> Suite:
     """The anchors of a stage.
 
     Args:

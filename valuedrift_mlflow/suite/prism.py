@@ -94,7 +94,7 @@ def _check_model(uri: str) -> None:
     if uri:
         from valuedrift_mlflow import models
 
-        models.check(uri, "suite prism: model")
+        models.check_model(uri, "suite prism: model")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Usable:
     claim: Claim
 
 
-def load(uri: str) -> Suite:
+def load_prism(uri: str) -> Suite:
     """Build the suite that a ``prism:PATH?OPTIONS`` URI names.
 
     PATH is PRISM's ``conversations.jsonl`` (or ``.jsonl.gz``), or the folder that holds it. The steps:

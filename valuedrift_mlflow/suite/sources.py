@@ -21,7 +21,7 @@ _FUNCTIONS: Registry[Callable[[], object]] = Registry(
 
 
 def load(uri: str = tables.BUILT_IN) -> Suite:
-    """Load a suite: ``vaes``, a file, ``prism:PATH`` (built by ``prism.load``), or what a function of the user gives.
+    """Load a suite: ``vaes``, a file, ``prism:PATH`` (``prism.load_prism``), or what a function of the user gives.
 
     A file is csv, jsonl, json or parquet (``.csv.gz`` and ``.jsonl.gz`` too). It has the columns of ``Suite.frame()``,
     or it holds opposed pairs (``opposed_pairs.items``), with the columns ``stance_a``, ``stance_b``, ``prompt_a`` and
@@ -38,7 +38,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
             function that cannot be imported, fails, or returns something else.
     """
     if uri.startswith(prism.PREFIX):
-        return prism.load(uri)
+        return prism.load_prism(uri)
     name, options = split_options(uri)
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:

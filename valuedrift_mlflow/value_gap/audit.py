@@ -256,7 +256,7 @@ class _Reader:
         propositions, prompts, sides = self._joined()
         topic_of = place_of[propositions]
         kept = np.flatnonzero(self._touched)
-        found = {
+        by_topic = {
             topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides)
             for place in kept.tolist()
         }
@@ -268,7 +268,7 @@ class _Reader:
             judge=identity(self.judge),
             suite="",
             overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides),
-            topics=found,
+            topics=by_topic,
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
             topic_of=np.searchsorted(kept, topic_of),

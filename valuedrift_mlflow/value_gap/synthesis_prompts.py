@@ -77,7 +77,7 @@ def prompts(suite: Suite) -> tuple[Item, ...]:
         InputError: a proposition for which no prompt is left.
     """
     written: dict[tuple[str, str], list[Item]] = {}
-    for item in anchors.load(anchors.EMBEDDED).items:
+    for item in anchors.load_anchors(anchors.EMBEDDED).items:
         written.setdefault((item.topic, item.proposition), []).append(item)
     measured = {anchors.plain(item.prompt) for item in suite.items}
     askable: list[Item] = []

@@ -181,7 +181,7 @@ def _check_model(uri: str) -> None:
         return
     if uri.startswith("embedded:") and uri not in models.EMBEDDED:
         raise InputError(problem("model", uri, ", ".join((FORMS, *models.EMBEDDED))))
-    models.check(uri)
+    models.check_model(uri)
 
 
 def _askable(model: str, suite: Suite, topics: tuple[str, ...]) -> tuple[Item, ...]:
