@@ -43,7 +43,7 @@ import valuedrift_mlflow
 PACKAGE = Path(valuedrift_mlflow.__file__).parent
 URI = re.compile(r"(embedded|models|runs|prism|openai):\S+|vaes(\?\S*)?|lexical(\?\S*)?")
 ROW = {"prompt", "messages", "chosen"}  # a dict with one of these keys is a row of training data
-COMPANIONS = {"Display", "TrainingLog", "ValueDriftCallback", "KeepCheckpoint"}
+COMPANIONS = {"Display", "KeepCheckpoint", "OpenRun", "Problems", "TrainingLog", "ValueDriftCallback"}
 PARTS = {"Answer", "Estimate", "Item", "Label", "Matcher", "Side", "Spent", "Verdict"}
 INSIDE = re.compile(r"judges/lexical")
 RECIPE = """
