@@ -124,8 +124,8 @@ COMMANDS: tuple[Command, ...] = (
         recipe="evaluate",
         flags={
             "judge": "judge URI",
-            "data": "labelled answers: check (those of the package), a csv, jsonl or parquet file, a folder of persona "
-            "files",
+            "data": "labelled answers: check and real (those of the package), csv, jsonl or parquet files, folders of "
+            "them; several separated by commas",
         },
         examples=(
             "mlflow run . --env-manager local -e check_judge -P judge=lexical",

@@ -168,7 +168,9 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
 
 def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``check_judge``: a judge against labelled answers."""
-    from valuedrift_mlflow.evaluation.judge_check import check_judge, kind_table, prepare
+    import pandas as pd
+
+    from valuedrift_mlflow.evaluation.judge_check import check_judge, group_tables, prepare
     from valuedrift_mlflow.judges.labelled import BUILT_IN
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
@@ -187,13 +189,15 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         [[name.replace("_", " "), str(getattr(quality, name))] for name in figures]
         + [["calibration error", f"{quality.calibration_error:.3f}"]],
     )
-    kinds = kind_table(check.answers, check.verdicts)
-    if len(kinds) > 1:
+    for name, table in group_tables(check).items():
+        columns = list(table.columns)
         shown = [
-            [row["kind"], str(row["answers"]), f"{row['coverage']:.2f}", f"{row['accuracy']:.2f}"]
-            for row in kinds.fillna({"accuracy": float("nan")}).to_dict("records")
+            [str(group), str(count), *("" if pd.isna(value) else f"{value:.2f}" for value in values)]
+            for group, count, *values in table.itertuples(index=False)
         ]
-        display.table("By kind of answer", ["kind", "answers", "coverage", "accuracy of the scored"], shown)
+        display.table(
+            f"By {name.removesuffix('s')} of answers", [*columns[:3], "accuracy of the scored", "kappa"], shown
+        )
     display.line(how_to_open())
 
 
