@@ -15,6 +15,8 @@ from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
+    from valuedrift_mlflow.evaluation.reliability import Reliability
+    from valuedrift_mlflow.report.display import Display
 
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
@@ -91,7 +93,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses)
     if arguments.dry_run:
-        show_evaluation(recipe, ready)
+        show_evaluation(recipe.model_copy(update={"judge": ready.config.judge}), ready)
         return
     with display.live():
         if isinstance(ready.subject, Asked):
@@ -106,6 +108,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         f"unscored {metrics['quality/unscored_rate']:.3f}, "
         f"refusals {metrics['quality/refusal_rate']:.3f} ({refusals}), judge {measurement.judge}"
     )
+    if evaluation.trust is not None:
+        show_trust(evaluation.trust, display)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
     if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
@@ -144,6 +148,13 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     if drifts:
         display.table("Drift, mean over seeds", columns, drifts)
     display.line(how_to_open())
+
+
+def show_trust(trust: Reliability, display: Display) -> None:
+    """Print how far the judge can be trusted, and what would be better."""
+    display.line(trust.sentence)
+    if trust.advice:
+        display.line(trust.advice)
 
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
@@ -235,6 +246,8 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
             columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
             display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
         display.line(result.verdict)
+        if result.trust is not None and result.trust.advice:
+            display.line(result.trust.advice)
     display.line(how_to_open())
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.evaluation import metrics, recorded
+from valuedrift_mlflow.evaluation import metrics, recorded, reliability
 from valuedrift_mlflow.evaluation import responses as existing_responses
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
 from valuedrift_mlflow.evaluation.responses import Responses
@@ -19,7 +19,9 @@ from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.suite import Suite
 
@@ -88,7 +90,9 @@ def opened(
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
             responses to another suite, the judge ``likelihood`` without a model's own weights.
     """
-    judge = judges.load(config.judge)
+    uri = "" if responses else model.uri if isinstance(model, Asked) else model or ""
+    named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
+    config, judge = config.model_copy(update={"judge": named}), judges.load(named)
     baseline = None if config.baseline is None else _side(config.baseline)
     subject: Asked | Responses
     if responses:
@@ -128,7 +132,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
 
     A table of several steps is compared with its first step, unless there is a baseline.
     """
-    config, measurements = ready.config, list[Measurement]()
+    config, measurements, embedded = ready.config, list[Measurement](), False
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
         if isinstance(side, Responses):
             # Of a baseline, and of what is compared with one, only the end counts.
@@ -137,9 +141,11 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
                 at = 0 if side is ready.baseline else step
                 measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
         elif side is not None:
+            generator = side.load()
+            embedded = reliability.is_embedded(generator)
             measurements.append(
                 measure(
-                    side.load(),
+                    generator,
                     ready.suite,
                     ready.judge,
                     config.sampling(salt),
@@ -152,12 +158,16 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     numbers = metrics.of(measurements[-1], drift, compared=compared)
     if compared:
         numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
+    trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
+    if trust is not None:
+        numbers |= trust.metrics()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
         measurements=measurements,
         drift=drift,
         metrics=numbers,
+        trust=trust,
         tables={
             "value_drift_table": metrics.drift_table(drift, measurements),
             "responses": metrics.responses_table(measurements[-1:]),
@@ -219,4 +229,6 @@ def evaluate(
             than the baseline's.
     """
     config = Config.checked({**settings, "baseline": baseline})
-    return run_evaluation(opened(config, model, suite=suite, responses=responses), progress)[0]
+    result, evaluation = run_evaluation(opened(config, model, suite=suite, responses=responses), progress)
+    reliability.warn(evaluation.trust)
+    return result

@@ -11,6 +11,7 @@ from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import STANCES, Label, Verdict
@@ -24,7 +25,7 @@ _LENGTHS = ((20, "to 20 words"), (80, "21 to 80 words"), (200, "81 to 200 words"
 _LONGER = "over 200 words"
 
 
-def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: int = 0) -> JudgeCheck:
+def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int = 0) -> JudgeCheck:
     """Compare a judge with labels; metrics, tables and figures go to a run of their own (nested where one is active).
 
     Args:
