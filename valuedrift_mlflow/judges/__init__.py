@@ -11,8 +11,8 @@ from valuedrift_mlflow.judges.auto import AUTO, resolved
 from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
 
 ALLOWED = (
-    "auto, lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, module:Class, several of them separated by commas, "
-    "or likelihood alone"
+    "auto, lexical, hf:FOLDER_OR_HUB_ID, hf:models:/NAME@ALIAS, openai:/MODEL, module:Class, several of them separated "
+    "by commas, or likelihood alone"
 )
 _WITH_MODELS = ("hf:", "openai:")  # no modules of a user, although they read like one
 
