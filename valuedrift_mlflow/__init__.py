@@ -8,12 +8,22 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
+    from valuedrift_mlflow.evaluation.judge_training import train_judge
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
     from valuedrift_mlflow.value_gap.audit import audit
     from valuedrift_mlflow.value_gap.synthesis import synthesize
 
-__all__ = ["ValueDriftCallback", "ValueStance", "audit", "check_judge", "evaluate", "run_pipeline", "synthesize"]
+__all__ = [
+    "ValueDriftCallback",
+    "ValueStance",
+    "audit",
+    "check_judge",
+    "evaluate",
+    "run_pipeline",
+    "synthesize",
+    "train_judge",
+]
 
 _HOMES = {
     "ValueDriftCallback": "evaluation.callback",
@@ -23,6 +33,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",
+    "train_judge": "evaluation.judge_training",
 }
 
 

@@ -118,6 +118,33 @@ def log_final_folder(
     return str(info.model_id)
 
 
+def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
+    """Log a sequence classifier that lies in a folder, register it where a name is given; returns its URI."""
+    import mlflow
+    import torch
+    import transformers
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    parts = {
+        "model": AutoModelForSequenceClassification.from_pretrained(folder),
+        "tokenizer": AutoTokenizer.from_pretrained(folder),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no input example, and no card on the hub
+        info = mlflow.transformers.log_model(
+            parts,
+            name="judge",
+            task="text-classification",
+            registered_model_name=register or None,
+            pip_requirements=[
+                f"mlflow=={mlflow.__version__}",
+                f"torch=={torch.__version__.split('+')[0]}",
+                f"transformers=={transformers.__version__}",
+            ],
+        )
+    return f"models:/{register}/{info.registered_model_version}" if register else f"models:/{info.model_id}"
+
+
 def _logged_before(run: OpenRun, name: str) -> str | None:
     """The LoggedModel of this name that a continued run has; a new run has none."""
     return None if run.last_steps is None else logged_model(run.run_id, name)

@@ -12,7 +12,7 @@ from typing import Literal
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
-Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit", "synthesis"]
+Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis"]
 
 
 def work_offline() -> None:
