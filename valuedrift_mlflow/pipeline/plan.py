@@ -223,6 +223,7 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
 
 def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
+    # Nothing is checked again: the process that started this one has done it.
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
