@@ -15,10 +15,10 @@ import pytest
 import valuedrift_mlflow
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.evaluation.judge_training import calibrate, prepare, split, threshold_for
+from valuedrift_mlflow.evaluation.judge_training import prepare, split, temperature_for, threshold_for
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.hf import HFJudge
-from valuedrift_mlflow.judges.labelled import Labelled, load_answers
+from valuedrift_mlflow.judges.labelled import load_answers
 from valuedrift_mlflow.stances import Answer, Label, Verdict
 from valuedrift_mlflow.suite.questions import propositions
 
@@ -154,30 +154,15 @@ def test_the_threshold(right: str, accuracy: float, expected: float) -> None:
     assert threshold_for(confidence, np.array([mark == "1" for mark in right]), accuracy) == pytest.approx(expected)
 
 
-def test_a_classifier_that_is_too_sure_is_made_to_mean_what_it_says(encoder: Path, tmp_path: Path, table: Path) -> None:
-    """Its logits are multiplied by 8; the temperature that is fitted takes that back to within the noise."""
-    from valuedrift_mlflow.evaluation.judge_training import TrainingSettings, fit
+@pytest.mark.parametrize("planted", [1.0, 3.0, 8.0])
+def test_a_classifier_that_is_too_sure_is_made_to_mean_what_it_says(planted: float) -> None:
+    """Labels are drawn from softmax(z / T): what is fitted on 20,000 of them is T, within its sampling error."""
+    from scipy.special import softmax
 
-    labelled = [
-        Labelled(Answer(**{k: row[k] for k in ("proposition", "prompt", "response")}), Label(row["label"]))
-        for row in answers(1200)
-    ]
-    parts = split(labelled)
-    settings = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=32, max_length=96)
-    fit(parts.train, str(encoder), tmp_path / "judge", settings)
-    plain, _ = calibrate(tmp_path / "judge", parts.calibration, 0.8)
-    config = json.loads((tmp_path / "judge" / "config.json").read_text())
-    del config["stance_judge"]
-    (tmp_path / "judge" / "config.json").write_text(json.dumps(config))
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(tmp_path / "judge" / "model.safetensors")
-    weights = {name: w * 8 if name.startswith("classifier.") else w for name, w in weights.items()}
-    save_file(weights, tmp_path / "judge" / "model.safetensors", metadata={"format": "pt"})
-    sure, _ = calibrate(tmp_path / "judge", parts.calibration, 0.8)
-    assert sure == pytest.approx(8 * plain, rel=0.05) or plain == pytest.approx(1.0, abs=0.01)
-    assert sure > 4
-    assert HFJudge(str(tmp_path / "judge")).rule is not None
+    rng = np.random.default_rng(0)
+    logits = planted * rng.normal(0, 1.5, (20_000, 3))
+    truth = (softmax(logits / planted, axis=1).cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
+    assert temperature_for(logits, truth) == pytest.approx(planted, rel=0.05)
 
 
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path, encoder: Path) -> None:

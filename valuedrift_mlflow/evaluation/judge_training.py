@@ -312,25 +312,38 @@ def calibrate(folder: Path, answers: Sequence[Labelled], accuracy: float) -> tup
     Returns:
         The temperature, above 0, and the threshold, in [0, 1].
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax, softmax
+    from scipy.special import softmax
 
     judge = HFJudge(str(folder))
     names = list(judge.labels.values())
     kept = [entry for entry in answers if entry.label in names]
     logits = np.log(judge.class_probabilities([entry.answer for entry in kept]) + 1e-12)
     truth = np.array([names.index(entry.label) for entry in kept])
+    temperature = temperature_for(logits, truth)
+    probabilities = softmax(logits / temperature, axis=1)
+    threshold = threshold_for(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, accuracy)
+    _write_rule(folder, temperature, threshold)
+    return temperature, threshold
+
+
+def temperature_for(logits: Floats, truth: NDArray[np.int64]) -> float:
+    """The temperature from 1 to 20 with the smallest log loss (Guo et al. 2017, section 4.2).
+
+    One under 1 would make a classifier surer than it was trained to be, on text that it has never seen.
+
+    Args:
+        logits: shape (n, labels), up to a constant for each row.
+        truth: shape (n,), the place of the right label.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     rows = np.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, truth].mean())
 
-    # A temperature under 1 would make a classifier surer than it was trained to be on text that it has never seen.
-    temperature = float(np.exp(minimize_scalar(loss, bounds=(0.0, np.log(20.0)), method="bounded").x))
-    probabilities = softmax(logits / temperature, axis=1)
-    threshold = threshold_for(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, accuracy)
-    _write_rule(folder, temperature, threshold)
-    return temperature, threshold
+    return float(np.exp(minimize_scalar(loss, bounds=(0.0, np.log(20.0)), method="bounded").x))
 
 
 def threshold_for(confidence: Floats, right: NDArray[np.bool_], accuracy: float) -> float:

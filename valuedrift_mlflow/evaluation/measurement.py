@@ -67,7 +67,7 @@ class Measurement:
             if vector is not None:
                 sums[index[judged.item.item_id]] += vector
                 counts[index[judged.item.item_id]] += 1
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN we want
             means: NDArray[np.float64] = sums / counts[:, None]
         return means
 

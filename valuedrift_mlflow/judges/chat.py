@@ -184,7 +184,7 @@ class ChatJudge:
 
     def _ask(self, answer: Answer, number: int) -> Completion:
         reading = self.reading
-        request: dict[str, object] = {"max_tokens": 8}
+        request: dict[str, object] = {"max_tokens": 8}  # enough for a label of several tokens, in quotes
         if reading.answer == "logprobs" and number == 0:
             request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         elif reading.answer == "structured":
@@ -196,7 +196,7 @@ class ChatJudge:
         )
         return self._client.complete(
             [{"role": "system", "content": reading.system}, {"role": "user", "content": case}],
-            temperature=1.0 if reading.votes > 1 else 0.0,
+            temperature=1.0 if reading.votes > 1 else 0.0,  # at 0 all votes would be the same
             seed=seed_of(case, number),
             **request,
         )
@@ -261,6 +261,7 @@ def label_mass(tokens: Sequence[TokenLogprobs], labels: Sequence[str]) -> dict[s
     for candidate in first.top_logprobs if first else ():
         start = _bare(candidate.token)
         begun = [label for label in labels if start and label.startswith(start)]
+        # A log-probability above 0 is none: a server that sends one is not believed.
         if len(begun) == 1 and candidate.logprob <= 0:
             weights[begun[0]] += math.exp(candidate.logprob)
     return weights

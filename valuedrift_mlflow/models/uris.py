@@ -55,7 +55,7 @@ def check_model(uri: str, field: str = "model") -> None:
 
 
 def check_trainable(uri: str, field: str) -> None:
-    """As ``check``, for a model that is to be trained.
+    """As ``check_model``, for a model that is to be trained.
 
     Raises:
         InputError: as ``check_model``, and for a model on a server or of a user's own.
