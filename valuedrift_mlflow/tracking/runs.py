@@ -19,7 +19,7 @@ def work_offline() -> None:
     """Keep MLflow and the hub libraries from calling home. What the user has set stays."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # or MLflow fetches a list of models and prices
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # or MLflow fetches a list of models
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warn whenever a process is forked
 
