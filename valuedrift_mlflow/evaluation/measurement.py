@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,6 @@ from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalR
 from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.suite import Item, Suite
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 EMPTY = replace(UNSCORED, reason="empty response")
 

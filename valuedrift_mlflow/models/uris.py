@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import own
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
-
-if TYPE_CHECKING:
-    pass
-
 
 EMBEDDED = ("embedded:base", "embedded:random")
 SERVER_PREFIX = "openai:/"

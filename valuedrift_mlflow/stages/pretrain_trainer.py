@@ -31,4 +31,7 @@ class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable ty
         targets = inputs["labels"][:, 1:]
         answered = targets != -100
         loss = cross_entropy(model.lm_head(hidden[:, :-1][answered]), targets[answered])
+        if self.args.gradient_accumulation_steps > 1 and num_items_in_batch is not None:
+            # The Trainer adds the losses of a step's batches: each must be its tokens' share of those of all.
+            loss = loss * answered.sum() / num_items_in_batch
         return (loss, {}) if return_outputs else loss

@@ -153,7 +153,13 @@ def _children(parent: str, role: str, *conditions: str) -> list[Run]:
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     nested = (f"tags.`mlflow.parentRunId` = '{parent}'", f"tags.`valuedrift.role` = '{role}'", *conditions)
-    return list(client.search_runs([experiment], " and ".join(nested)))
+    runs: list[Run] = []
+    token: str | None = ""
+    while token is not None:  # the store gives a thousand at a time; a large ablation has more
+        page = client.search_runs([experiment], " and ".join(nested), page_token=token or None)
+        runs += page
+        token = page.token or None
+    return runs
 
 
 def last_child(parent: str) -> str:
