@@ -8,12 +8,22 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
+    from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
     from valuedrift_mlflow.value_gap.audit import audit
     from valuedrift_mlflow.value_gap.synthesis import synthesize
 
-__all__ = ["ValueDriftCallback", "ValueStance", "audit", "check_judge", "evaluate", "run_pipeline", "synthesize"]
+__all__ = [
+    "ValueDriftCallback",
+    "ValueStance",
+    "audit",
+    "check_judge",
+    "evaluate",
+    "review",
+    "run_pipeline",
+    "synthesize",
+]
 
 _HOMES = {
     "ValueDriftCallback": "evaluation.callback",
@@ -21,6 +31,7 @@ _HOMES = {
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
     "evaluate": "evaluation.evaluate",
+    "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",
 }

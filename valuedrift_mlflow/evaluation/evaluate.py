@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation import metrics, recorded
 from valuedrift_mlflow.evaluation import responses as existing_responses
+from valuedrift_mlflow.evaluation.labels import HumanLabels, Told, matched_labels
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
+from valuedrift_mlflow.evaluation.powered import powered_evaluation
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring
@@ -21,7 +23,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.generation import Generator
-from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.models.generation import Progress
@@ -73,6 +75,7 @@ class Opened:
     suite: Suite
     subject: Asked | Responses
     baseline: Asked | Responses | None
+    labels: HumanLabels | None = None
 
 
 def opened(
@@ -81,12 +84,14 @@ def opened(
     *,
     suite: str | Suite = "",
     responses: str | Responses | None = None,
+    labels: str | None = None,
 ) -> Opened:
-    """What the URIs of an evaluation name: its judge, its suite, the model or the table of responses, the baseline.
+    """What the URIs of an evaluation name: judge, suite, model or table of responses, baseline, people's labels.
 
     Raises:
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
-            responses to another suite, the judge ``likelihood`` without a model's own weights.
+            responses to another suite, the judge ``likelihood`` without a model's own weights, labels of other
+            responses than those.
     """
     judge = judges.load(config.judge)
     baseline = None if config.baseline is None else _side(config.baseline)
@@ -109,7 +114,26 @@ def opened(
     for side in (subject, baseline):
         if side and side.uri and (isinstance(side, Responses) or side.uri.startswith(models.SERVER_PREFIX)):
             reader(judge, f"{side.uri} has no weights to ask")
-    return Opened(config, judge, asked, subject, baseline)
+    ready = Opened(config, judge, asked, subject, baseline)
+    return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def _matched(labels: str, ready: Opened) -> HumanLabels:
+    if not isinstance(ready.subject, Responses):
+        mend = "give the responses that were labelled: responses=runs:/RUN_ID/responses.json"
+        raise InputError(problem("labels", labels, "no labels where a model is asked for new responses", mend))
+    told = []
+    for side in (ready.baseline, ready.subject):
+        if isinstance(side, Responses):
+            told += [Told(side.uri, step, said) for step, said in _measured_steps(side, ready)]
+        elif side is not None:
+            told.append(Told(side.uri, 0, ()))  # its responses are new: nobody has labelled them
+    return matched_labels(labels, told, ready.suite)
+
+
+def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tuple[Item, int, str]]]]:
+    """Of a baseline, and of what is compared with one, only the end counts."""
+    return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
 def _side(baseline: str) -> Asked | Responses:
@@ -131,9 +155,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     config, measurements = ready.config, list[Measurement]()
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
         if isinstance(side, Responses):
-            # Of a baseline, and of what is compared with one, only the end counts.
-            steps = list(side.by_step.items())[-1 if ready.baseline else 0 :]
-            for step, said in steps:
+            for step, said in _measured_steps(side, ready):
                 at = 0 if side is ready.baseline else step
                 measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
         elif side is not None:
@@ -152,16 +174,23 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     numbers = metrics.of(measurements[-1], drift, compared=compared)
     if compared:
         numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
+    tables = {
+        "value_drift_table": metrics.drift_table(drift, measurements),
+        "responses": metrics.responses_table(measurements[-1:]),
+    }
+    powered = None
+    if ready.labels:
+        powered = powered_evaluation(ready.labels, measurements, config.seed)
+        numbers |= powered.metrics()
+        tables["value_drift_labels"] = powered.table()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
         measurements=measurements,
         drift=drift,
         metrics=numbers,
-        tables={
-            "value_drift_table": metrics.drift_table(drift, measurements),
-            "responses": metrics.responses_table(measurements[-1:]),
-        },
+        tables=tables,
+        powered=powered,
     )
 
 
@@ -180,6 +209,8 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     """Measure and log what has been opened, in a run of its own (nested where one is active)."""
     subject, config = ready.subject, ready.config
     parameters = {key: str(value) for key, value in config.model_dump(exclude_none=True).items()}
+    if ready.labels:
+        parameters["labels"] = ready.labels.uri
     name = f"evaluate · {models.short_name(subject.uri)}"
     with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
         dataset = recorded.log_suite(active, ready.suite)
@@ -195,6 +226,7 @@ def evaluate(
     *,
     suite: str | Suite = "",
     responses: str | None = None,
+    labels: str | None = None,
     progress: Progress = no_progress,
     **settings: Any,
 ) -> EvaluationResult:
@@ -206,17 +238,19 @@ def evaluate(
         suite: a suite or its URI; ``vaes``, or what a table of responses names, where it is not given.
         responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
             of asking a model.
+        labels: people's labels of some of the responses: files, comma separated, as ``review`` writes them, or
+            ``runs:/RUN_ID`` of a reviewed run.
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
             ``seed``.
 
     Returns:
-        The metrics of the README's table (drift only with a baseline) and the tables ``responses`` and
-        ``value_drift_table``.
+        The metrics of the README's table (drift only with a baseline) and the tables ``responses``,
+        ``value_drift_table`` and, with labels, ``value_drift_labels``.
 
     Raises:
         InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite
-            than the baseline's.
+            than the baseline's; for labels of other responses.
     """
     config = Config.checked({**settings, "baseline": baseline})
-    return run_evaluation(opened(config, model, suite=suite, responses=responses), progress)[0]
+    return run_evaluation(opened(config, model, suite=suite, responses=responses, labels=labels), progress)[0]

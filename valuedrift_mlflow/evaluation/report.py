@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from valuedrift_mlflow.evaluation.measurement import Measurement
+    from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
@@ -37,6 +38,46 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
             row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
         rows.append(row)
     return columns + (["drift"] if compared else []), rows
+
+
+def powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the table with people's labels: of the last measurement, topics and all together."""
+    stances, drift = powered.stances[-1], powered.drift[-1]
+    columns = ["topic", "labels", *(stance.value for stance in STANCES), *(f"{s.value}, judge alone" for s in STANCES)]
+    rows = []
+    for row, topic in enumerate((*powered.topics, "overall")):
+        if stances is None or not np.isfinite(stances.value[row]).all():
+            continue
+        cells = [readable(topic), str(stances.labels[row])]
+        cells += [with_interval(stances.value[row, s], stances.interval[row, s]) for s in range(len(STANCES))]
+        cells += [f"{stances.judge_alone[row, s]:.3f}" for s in range(len(STANCES))]
+        if drift is not None and drift.total_variation is not None and drift.total_variation_interval is not None:
+            shown = with_interval(drift.total_variation[row], drift.total_variation_interval[row])
+            cells.append(shown if np.isfinite(drift.total_variation[row]) else "")
+        rows.append(cells)
+    return columns + (["drift"] if drift is not None else []), rows
+
+
+def powered_line(powered: PoweredEvaluation) -> str:
+    """How far people's labels moved the estimate, and how much the judge adds to them."""
+    stances, count = powered.stances[-1], powered.labels.count
+    if stances is None:
+        return f"{count} labels, but none of the last step: its stances are the judge's alone."
+    defined = int(np.isfinite(stances.value[:-1]).all(axis=1).sum())
+    unlabelled = f" {powered.labels.empty} rows of the sheet have no label." if powered.labels.empty else ""
+    missing = ""
+    if defined < len(powered.topics):
+        missing = (
+            f" Overall means {defined} of {len(powered.topics)} topics: the others lack labels of two propositions."
+        )
+    drift = (
+        "" if powered.drift[-1] is not None or len(powered.steps) < 2 else " No drift: the first step has no labels."
+    )
+    return (
+        f"{count} labels moved the overall stances by {stances.moved[-1]:.3f} (total variation). With the judge the "
+        f"intervals are {stances.width_ratio[-1].mean():.2f} times as wide as by the labels alone."
+        f"{unlabelled}{missing}{drift}"
+    )
 
 
 def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> str:
@@ -63,6 +104,8 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         name="",
         panel=measurement.panel,
         disputed=disputed(measurement),
+        powered=None if evaluation.powered is None else powered_rows(evaluation.powered),
+        powered_line=None if evaluation.powered is None else powered_line(evaluation.powered),
         examples=examples(measurement),
     )
 

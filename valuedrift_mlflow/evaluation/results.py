@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
+from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Verdict
 from valuedrift_mlflow.statistics.agreement import JudgeQuality
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Evaluation:
     """What an evaluation came to; ``drift`` is from the baseline where there is one.
 
-    ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names.
+    ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
+    ``powered`` is what it comes to with people's labels, where there are any.
     """
 
     subject: str
@@ -31,6 +33,7 @@ class Evaluation:
     drift: Drift
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
+    powered: PoweredEvaluation | None = None
 
     @property
     def measurement(self) -> Measurement:

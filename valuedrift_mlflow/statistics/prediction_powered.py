@@ -6,13 +6,15 @@ share lambda of the judge, the one that makes the interval shortest: 0 is the la
 error taken off. A judge that knows nothing gets a lambda near 0.
 
 **The estimate.** In one topic of one measurement, response i has the share ``a_i`` (every prompt counts alike), the
-label ``Y_i``, the verdict ``f_i``, and the weight ``w_i``, its share by the inverse of the probability with which it was
-drawn for labelling; the weights of the labelled sum to 1. ``d_i`` says whether people could place it, ``g_i`` whether
-the judge could. The stance ``theta`` solves equation (4) of PPI++ for a mean over the responses that can be placed::
+label ``Y_i``, the verdict ``f_i``, and the weight ``w_i``: its share by the inverse of the probability with which it
+was drawn for labelling. The weights of the labelled sum to 1. ``d_i`` says whether people could place it, ``g_i``
+whether the judge could. The stance ``theta`` is a mean over the responses that can be placed, the solution of PPI++'s
+estimating equation::
 
     sum_labelled w_i [d_i (Y_i - theta) - lambda g_i (f_i - theta)] + lambda sum_all a_i g_i (f_i - theta) = 0
 
-So a response that the judge leaves unscored is no evidence for anything, and one that people cannot place is in no mean.
+So a response that the judge leaves unscored is no evidence for anything, and one that people cannot place is in no
+mean.
 
 **Intervals** are those of Student's t with a variance over clusters (propositions; Liang and Zeger 1986): the answers
 to one proposition are alike. Each cluster's part of the error is its sum of the terms above over the sum that belongs

@@ -31,6 +31,7 @@ from valuedrift_mlflow.tracking.models import (
     model_folder,
     model_name,
 )
+from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed
 from valuedrift_mlflow.tracking.runs import (
     address,
     adopt,
@@ -71,6 +72,7 @@ __all__ = [
     "audits_of",
     "check_data",
     "check_model",
+    "check_run",
     "checkpoint_folder",
     "checkpoint_path",
     "config_folder",
@@ -92,6 +94,7 @@ __all__ = [
     "log_folder",
     "log_metrics",
     "log_parameters",
+    "log_review",
     "log_table",
     "log_tags",
     "log_text",
@@ -100,6 +103,7 @@ __all__ = [
     "model_folder",
     "model_name",
     "package_version",
+    "reviewed",
     "run",
     "share",
     "stages_of",
