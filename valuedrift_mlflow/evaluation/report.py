@@ -43,14 +43,14 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
 def powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the table with people's labels: of the last measurement, topics and all together."""
     stances, drift = powered.stances[-1], powered.drift[-1]
-    columns = ["topic", "labels", *(stance.value for stance in STANCES), *(f"{s.value}, judge alone" for s in STANCES)]
+    columns = ["topic", "labels", *(stance.value for stance in STANCES), "moved"]
     rows = []
     for row, topic in enumerate((*powered.topics, "overall")):
         if stances is None or not np.isfinite(stances.value[row]).all():
             continue
         cells = [readable(topic), str(stances.labels[row])]
         cells += [with_interval(stances.value[row, s], stances.interval[row, s]) for s in range(len(STANCES))]
-        cells += [f"{stances.judge_alone[row, s]:.3f}" for s in range(len(STANCES))]
+        cells.append(f"{stances.moved[row]:.3f}")
         if drift is not None and drift.total_variation is not None and drift.total_variation_interval is not None:
             shown = with_interval(drift.total_variation[row], drift.total_variation_interval[row])
             cells.append(shown if np.isfinite(drift.total_variation[row]) else "")

@@ -48,23 +48,22 @@ def log_review(run_id: str, name: str, rows: Sequence[Mapping[str, str]]) -> str
 
     experiment = MlflowClient().get_run(run_id).info.experiment_id
     try:
-        schema = _question(experiment)
+        queue = review_queues.create_review_queue(
+            name, queue_type="custom", schema_ids=[_question(experiment)], experiment_id=experiment
+        )
         traces = []
         for row in rows:
-            hidden = {f"{_PREFIX}{key}": value for key, value in row.items() if key not in (*_SHOWN, "response")}
+            hidden = {key: value for key, value in row.items() if key not in (*_SHOWN, "response")}
             span = mlflow.start_span_no_context(
                 "response",
                 inputs={key: row[key] for key in _SHOWN},
-                tags=hidden,
+                tags={f"{_PREFIX}{key}": value for key, value in {**hidden, "queue": name}.items()},
                 metadata={"mlflow.sourceRun": run_id},
                 experiment_id=experiment,
             )
             span.end(outputs={"response": row["response"]})
             traces.append(span.trace_id)
         mlflow.flush_trace_async_logging()
-        queue = review_queues.create_review_queue(
-            name, queue_type="custom", schema_ids=[schema], experiment_id=experiment
-        )
         review_queues.add_items_to_review_queue(queue.queue_id, item_ids=traces)
     except (MlflowException, NotImplementedError) as error:
         return one_line(error) or type(error).__name__
@@ -91,9 +90,10 @@ def _question(experiment: str) -> str:
 
 
 def reviewed(run_id: str, field: str) -> list[dict[str, str]]:
-    """The traces that reviews of a run have left, with what people answered; ``label`` is empty where nobody has.
+    """The traces that a review of a run has left, with what people answered; ``label`` is empty where nobody has.
 
-    Where several people answered, the latest answer counts.
+    Of several reviews it is the latest that anybody has answered: each was drawn with probabilities of its own. Where
+    several people answered, the latest answer counts.
 
     Raises:
         InputError: no such run, or no such traces; ``field`` names the parameter.
@@ -106,7 +106,7 @@ def reviewed(run_id: str, field: str) -> list[dict[str, str]]:
     traces = mlflow.search_traces(
         locations=[experiment], run_id=run_id, return_type="list", max_results=100_000, include_spans=True
     )
-    rows = []
+    reviews: dict[str, list[dict[str, str]]] = {}  # the newest first, as the traces come
     for trace in traces:
         hidden = {key.removeprefix(_PREFIX): tag for key, tag in trace.info.tags.items() if key.startswith(_PREFIX)}
         if not hidden:
@@ -118,8 +118,10 @@ def reviewed(run_id: str, field: str) -> list[dict[str, str]]:
         ]
         latest = max(answers, key=lambda entry: entry.last_update_time_ms or 0, default=None)
         response = (trace.data.spans[0].outputs or {}).get("response", "")
-        rows.append({**hidden, "response": response, "label": "" if latest is None else str(latest.value)})
-    if not rows:
+        label = "" if latest is None else str(latest.value)
+        reviews.setdefault(hidden["queue"], []).append({**hidden, "response": response, "label": label})
+    if not reviews:
         allowed = "a run with reviewed responses"
         raise InputError(problem(field, f"runs:/{run_id}", allowed, f"run valuedrift review {run_id}"))
-    return rows
+    answered = [rows for rows in reviews.values() if any(row["label"] for row in rows)]
+    return (answered or list(reviews.values()))[0]
