@@ -7,14 +7,14 @@ error taken off. A judge that knows nothing gets a lambda near 0.
 
 **The estimate.** In one topic of one measurement, response i has the share ``a_i`` (every prompt counts alike), the
 label ``Y_i``, the verdict ``f_i``, and the weight ``w_i``: its share by the inverse of the probability with which it
-was drawn for labelling. The weights of the labelled sum to 1. ``d_i`` says whether people could place it, ``g_i``
-whether the judge could. The stance ``theta`` is a mean over the responses that can be placed, the solution of PPI++'s
-estimating equation::
+was drawn for labelling. The weights of the labelled sum to 1. ``d_i`` says whether people could place it. The stance is
+a mean over the responses that people can place::
 
-    sum_labelled w_i [d_i (Y_i - theta) - lambda g_i (f_i - theta)] + lambda sum_all a_i g_i (f_i - theta) = 0
+    theta = (sum_labelled w_i d_i Y_i + lambda (sum_all a_i f_i - sum_labelled w_i f_i)) / sum_labelled w_i d_i
 
-So a response that the judge leaves unscored is no evidence for anything, and one that people cannot place is in no
-mean.
+A response that the judge leaves unscored has the mean verdict of the others for its ``f_i``: so it is no evidence for
+any stance. Whatever ``f`` is, its two sums have the same expectation, and the estimate does not depend on it but for
+the length of its interval.
 
 **Intervals** are those of Student's t with a variance over clusters (propositions; Liang and Zeger 1986): the answers
 to one proposition are alike. Each cluster's part of the error is its sum of the terms above over the sum that belongs
@@ -167,8 +167,9 @@ def powered_drift(before: Sample, after: Sample, topics: int, *, power: float | 
 class _Cell:
     """One topic of one measurement. ``sign`` is -1 for the measurement that a change starts from.
 
-    Of the n responses: shares and weights (n,), judge and people (n, 3) with zeros where there is nothing, read and
-    placed (n, 1) as 0 and 1, clusters (n,). ``number`` is that of all clusters, C.
+    Of the n responses: shares and weights (n,), judge (n, 3) with its mean where it has read nothing, people (n, 3)
+    with zeros where they have placed nothing, placed (n, 1) as 0 and 1, clusters (n,). ``judge_alone`` (3,) is NaN
+    where the judge has read nothing of the topic. ``number`` is that of all clusters, C.
     """
 
     sign: float
@@ -176,9 +177,9 @@ class _Cell:
     weights: Floats
     judge: Floats
     people: Floats
-    read: Floats
     placed: Floats
     clusters: Integers
+    judge_alone: Floats
     number: int
 
     @classmethod
@@ -190,16 +191,19 @@ class _Cell:
         weights = shares * sample.weights[own]
         verdicts, labels = sample.verdicts[own], sample.labels[own]
         placed = np.isfinite(labels).all(axis=1, keepdims=True)
+        read = np.isfinite(verdicts).all(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            judge_alone = shares[read] @ verdicts[read] / shares[read].sum()
         total = weights.sum() if (weights[placed[:, 0]] > 0).any() else math.inf
         return cls(
             sign=sign,
             shares=shares / max(shares.sum(), 1e-300),
             weights=weights / total,
-            judge=np.nan_to_num(verdicts),
+            judge=np.where(read[:, None], verdicts, np.nan_to_num(judge_alone)),
             people=np.nan_to_num(labels),
-            read=np.isfinite(verdicts).all(axis=1, keepdims=True).astype(float),
             placed=placed.astype(float),
             clusters=sample.clusters[own],
+            judge_alone=judge_alone,
             number=number,
         )
 
@@ -213,38 +217,29 @@ class _Cell:
         """G, the clusters with labels."""
         return len(np.unique(self.clusters[self.weights > 0]))
 
-    def _sums(self, power: Floats) -> tuple[Floats, Floats]:
-        """(3,), (3,): what belongs to theta on either side of the equation."""
-        lead = power * (self.shares - self.weights)[:, None] * self.read
-        follow = self.weights[:, None] * self.placed
-        return (lead * self.judge + follow * self.people).sum(axis=0), (lead + follow).sum(axis=0)
+    @cached_property
+    def placed_weight(self) -> float:
+        """The weight of the labelled responses that people could place, in [0, 1]."""
+        return float(self.weights @ self.placed[:, 0])
 
     def theta(self, power: Floats) -> Floats:
-        """(3,) -> (3,): the solution of the equation."""
-        above, below = self._sums(power)
-        solution: Floats = above / below
-        return solution
+        """(3,) -> (3,): the estimate."""
+        judged = (self.shares - self.weights) @ self.judge
+        estimate: Floats = ((self.weights[:, None] * self.placed * self.people).sum(axis=0) + power * judged) / (
+            self.placed_weight
+        )
+        return estimate
 
-    @cached_property
-    def judge_alone(self) -> Floats:
-        """(3,): the judge's mean over the responses it has read."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = self.shares[:, None] * self.read
-            mean: Floats = (share * self.judge).sum(axis=0) / share.sum()
-        return mean
-
-    def errors(self, power: Floats, theta: Floats) -> tuple[Floats, Floats]:
+    def errors(self, theta: Floats) -> tuple[Floats, Floats]:
         """(C, 3) each cluster's part of the error of the labels alone, and of what lambda times is added to it.
 
         Both hold the factor of G / (G - 1), so that the sum of squares is the variance. They are what the estimate
         changes by when a cluster gets a little more weight: the shares and weights of a topic still sum to 1.
         """
-        share, weight = self.shares[:, None], self.weights[:, None]
-        said, found = self.read * (self.judge - theta), self.placed * (self.people - theta)
-        mean_said, mean_checked = (share * said).sum(axis=0), (weight * said).sum(axis=0)
-        of_labels = weight * (found - (weight * found).sum(axis=0))
-        of_judge = share * (said - mean_said) - weight * (said - mean_checked)
-        scale = self.sign * math.sqrt(self.label_clusters / (self.label_clusters - 1)) / self._sums(power)[1]
+        share, weight, found = self.shares[:, None], self.weights[:, None], self.placed * (self.people - theta)
+        of_labels = weight * (found - self.weights @ found)
+        of_judge = share * (self.judge - self.shares @ self.judge) - weight * (self.judge - self.weights @ self.judge)
+        scale = self.sign * math.sqrt(self.label_clusters / (self.label_clusters - 1)) / self.placed_weight
         return self._by_cluster(of_labels) * scale, self._by_cluster(of_judge) * scale
 
     def _by_cluster(self, terms: Floats) -> Floats:
@@ -285,7 +280,7 @@ def _figure(cells: Sequence[_Cell], power: Floats) -> _Figure:
     value, errors, parts = np.zeros(3), np.zeros((cells[0].number, 3)), []
     for cell in cells:
         theta = cell.theta(power)
-        of_labels, of_judge = cell.errors(power, theta)
+        of_labels, of_judge = cell.errors(theta)
         own = of_labels + power * of_judge
         value, errors = value + cell.sign * theta, errors + own
         parts.append(((own**2).sum(axis=0), cell.label_clusters - 1))
@@ -315,7 +310,7 @@ def _slopes(cells: Sequence[_Cell]) -> tuple[Floats, Floats]:
     number = cells[0].number
     labels, judge, none = np.zeros((number, 3)), np.zeros((number, 3)), np.zeros(3)
     for cell in cells:
-        of_labels, of_judge = cell.errors(none, cell.theta(none))
+        of_labels, of_judge = cell.errors(cell.theta(none))
         labels, judge = labels + of_labels, judge + of_judge
     return -(labels * judge).sum(axis=0), (judge**2).sum(axis=0)
 
@@ -361,7 +356,7 @@ def _powered(
         power = common if given is not None else _never_worse(cells[t], common)
         table.fill(t, _figure(cells[t], power), alone[t], power, ends, min(c.label_clusters for c in cells[t]))
     parts = [
-        ((cell.errors(nothing, cell.theta(nothing))[0] ** 2).sum(axis=0), cell.label_clusters - 1)
+        ((cell.errors(cell.theta(nothing))[0] ** 2).sum(axis=0), cell.label_clusters - 1)
         for t in usable
         for cell in cells[t]
     ]
