@@ -186,7 +186,7 @@ def test_answers_in_the_review_ui_are_labels(run_id: str) -> None:
 
 
 def test_steps_to_review(store: Path) -> None:
-    """Of a run with several steps, as a stage is, the first and the last are drawn from, unless others are asked for."""
+    """Of several steps, as a stage has them, the first and the last are drawn from, unless others are asked for."""
     content: list[pd.DataFrame] = []
     for step in (0, 5, 9):
         run = valuedrift_mlflow.evaluate(responses=said("said.csv", steps=(step,), seed=step), suite=PART).run_id

@@ -193,7 +193,7 @@ COMMANDS: tuple[Command, ...] = (
             "samples": "responses a prompt",
             "responses": "a table of responses to judge instead of asking a model",
             "labels": "people's labels of some of the responses: files, comma separated, or runs:/RUN_ID of a reviewed "
-            "run",
+            "run; or runs:/RUN_ID of a check_judge run, to take the judge's errors there off",
         },
         examples=(
             "mlflow run . --env-manager local -e evaluate -P model=models:/assistant/2 -P baseline=models:/assistant/1",

@@ -75,7 +75,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
-    from valuedrift_mlflow.evaluation.report import evaluation_rows, powered_line, powered_rows
+    from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -100,9 +100,11 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     measurement = evaluation.measurement
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
-    if evaluation.powered is not None:
-        display.table("With people's labels", *powered_rows(evaluation.powered))
-        display.line(powered_line(evaluation.powered))
+    with_labels = labels_section(evaluation)
+    if with_labels is not None:
+        title, columns, rows, line = with_labels
+        display.table(title, columns, rows)
+        display.line(line)
     metrics = evaluation.metrics
     refusals = {"neutral": "counted as neutral", "exclude": "left out"}[recipe.refusal]
     display.line(
@@ -152,6 +154,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.evaluate import Asked
+    from valuedrift_mlflow.evaluation.labels import HumanLabels
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
@@ -167,8 +170,10 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
-    if ready.labels is not None:
+    if isinstance(ready.labels, HumanLabels):
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
+    elif ready.labels is not None:
+        display.line(f"{ready.labels.uri}: the judge's errors on {ready.labels.counts.sum()} labelled answers")
 
 
 def review_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

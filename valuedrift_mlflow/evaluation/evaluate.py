@@ -13,15 +13,22 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation import metrics, recorded
 from valuedrift_mlflow.evaluation import responses as existing_responses
+from valuedrift_mlflow.evaluation.adjusted import (
+    AdjustedEvaluation,
+    JudgeErrors,
+    adjusted_evaluation,
+    is_check,
+    load_errors,
+)
 from valuedrift_mlflow.evaluation.labels import HumanLabels, Told, matched_labels
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
-from valuedrift_mlflow.evaluation.powered import powered_evaluation
+from valuedrift_mlflow.evaluation.powered import PoweredEvaluation, powered_evaluation
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -75,7 +82,7 @@ class Opened:
     suite: Suite
     subject: Asked | Responses
     baseline: Asked | Responses | None
-    labels: HumanLabels | None = None
+    labels: HumanLabels | JudgeErrors | None = None
 
 
 def opened(
@@ -118,7 +125,9 @@ def opened(
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
 
 
-def _matched(labels: str, ready: Opened) -> HumanLabels:
+def _matched(labels: str, ready: Opened) -> HumanLabels | JudgeErrors:
+    if is_check(labels):
+        return load_errors(labels, identity(ready.judge), ready.config.refusal)
     if not isinstance(ready.subject, Responses):
         mend = "give the responses that were labelled: responses=runs:/RUN_ID/responses.json"
         raise InputError(problem("labels", labels, "no labels where a model is asked for new responses", mend))
@@ -178,11 +187,15 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         "value_drift_table": metrics.drift_table(drift, measurements),
         "responses": metrics.responses_table(measurements[-1:]),
     }
-    powered = None
-    if ready.labels:
-        powered = powered_evaluation(ready.labels, measurements, config.seed)
-        numbers |= powered.metrics()
-        tables["value_drift_labels"] = powered.table()
+    with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
+    if isinstance(ready.labels, HumanLabels):
+        with_labels = powered_evaluation(ready.labels, measurements, config.seed)
+        tables["value_drift_labels"] = with_labels.table()
+    elif ready.labels is not None:
+        with_labels = adjusted_evaluation(ready.labels, measurements, config.seed)
+        tables["value_drift_adjusted"] = with_labels.table()
+    if with_labels is not None:
+        numbers |= with_labels.metrics()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
@@ -190,7 +203,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         drift=drift,
         metrics=numbers,
         tables=tables,
-        powered=powered,
+        with_labels=with_labels,
     )
 
 
@@ -239,14 +252,15 @@ def evaluate(
         responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
             of asking a model.
         labels: people's labels of some of the responses: files, comma separated, as ``review`` writes them, or
-            ``runs:/RUN_ID`` of a reviewed run.
+            ``runs:/RUN_ID`` of a reviewed run; or ``runs:/RUN_ID`` of a run of ``check_judge``, whose errors are then
+            taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
             ``seed``.
 
     Returns:
         The metrics of the README's table (drift only with a baseline) and the tables ``responses``,
-        ``value_drift_table`` and, with labels, ``value_drift_labels``.
+        ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``).
 
     Raises:
         InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite

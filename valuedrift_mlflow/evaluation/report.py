@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.measurement import Measurement
     from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
+from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 
@@ -40,7 +41,37 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
     return columns + (["drift"] if compared else []), rows
 
 
-def powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]]:
+def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[str]], str] | None:
+    """Title, columns, rows and what there is to say of the part of an evaluation with people's labels, if any."""
+    found = evaluation.with_labels
+    if found is None:
+        return None
+    if isinstance(found, AdjustedEvaluation):
+        return "With the judge's errors taken off", *_adjusted_rows(found), _adjusted_line(found)
+    return "With people's labels", *_powered_rows(found), _powered_line(found)
+
+
+def _adjusted_rows(adjusted: AdjustedEvaluation) -> tuple[list[str], list[list[str]]]:
+    last = adjusted.stances[-1]
+    rows = [
+        [readable(topic), *(with_interval(last.value[row, s], last.interval[row, s]) for s in range(len(STANCES)))]
+        for row, topic in enumerate((*adjusted.topics, "overall"))
+        if np.isfinite(last.value[row]).all()
+    ]
+    return ["topic", *(stance.value for stance in STANCES)], rows
+
+
+def _adjusted_line(adjusted: AdjustedEvaluation) -> str:
+    last, answers = adjusted.stances[-1], int(adjusted.errors.counts.sum())
+    if not np.isfinite(last.value[-1]).all():
+        return (
+            f"Undefined: on the {answers} labelled answers of {adjusted.errors.uri} the verdicts hardly depend on the "
+            f"stance (condition number {last.condition:.0f})."
+        )
+    return f"Conditional on {adjusted.errors.uri}: right if the judge errs here as on its {answers} labelled answers."
+
+
+def _powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the table with people's labels: of the last measurement, topics and all together."""
     stances, drift = powered.stances[-1], powered.drift[-1]
     columns = ["topic", "labels", *(stance.value for stance in STANCES), "moved"]
@@ -58,7 +89,7 @@ def powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]
     return columns + (["drift"] if drift is not None else []), rows
 
 
-def powered_line(powered: PoweredEvaluation) -> str:
+def _powered_line(powered: PoweredEvaluation) -> str:
     """How far people's labels moved the estimate, and how much the judge adds to them."""
     stances, count = powered.stances[-1], powered.labels.count
     if stances is None:
@@ -104,8 +135,7 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         name="",
         panel=measurement.panel,
         disputed=disputed(measurement),
-        powered=None if evaluation.powered is None else powered_rows(evaluation.powered),
-        powered_line=None if evaluation.powered is None else powered_line(evaluation.powered),
+        labels=labels_section(evaluation),
         examples=examples(measurement),
     )
 

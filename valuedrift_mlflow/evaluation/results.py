@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
 from valuedrift_mlflow.judges.labelled import Labelled
@@ -24,7 +25,7 @@ class Evaluation:
     """What an evaluation came to; ``drift`` is from the baseline where there is one.
 
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
-    ``powered`` is what it comes to with people's labels, where there are any.
+    ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
     """
 
     subject: str
@@ -33,7 +34,7 @@ class Evaluation:
     drift: Drift
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
-    powered: PoweredEvaluation | None = None
+    with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
 
     @property
     def measurement(self) -> Measurement:

@@ -22,9 +22,9 @@ to ``theta``; G clusters with labels give the factor G / (G - 1) and G - 1 degre
 two measurements, the degrees are those of Satterthwaite (1946).
 
 **Lambda** is chosen for each stance over all topics together, because a topic alone has too few labels to choose it
-well, and is lowered in a topic where it would make the interval longer than the labels alone do. So no interval of a
-stance or of its change is ever longer than the one of the labels alone, before both are cut off at the ends of the
-scale. Each stance has a lambda of its own, so three stances sum to 1 only nearly.
+well; a topic where it would make the interval longer than the labels alone do takes its own, lower one. So no interval
+of a stance or of its change is ever longer than the one of the labels alone, before both are cut off at the ends of
+the scale. Each stance has a lambda of its own, so three stances sum to 1 only nearly.
 """
 
 from __future__ import annotations
@@ -322,11 +322,12 @@ def _best(fall: Floats, rise: Floats) -> Floats:
 
 
 def _never_worse(cells: Sequence[_Cell], power: Floats) -> Floats:
-    """Lambda for one topic: the given one, lowered to where the variance is that of the labels alone, or to 0.
+    """Lambda for one topic: the given one, or the topic's own where the interval would be longer than by labels alone.
 
     The variance is a parabola in lambda, so it is back at its start at twice the lambda where it is least.
     """
-    lowered = np.clip(np.minimum(power, 2 * _best(*_slopes(cells))), 0, 1)
+    own = np.clip(_best(*_slopes(cells)), 0, 1)
+    lowered = np.where(power > 2 * own, own, power)
     alone, none = _figure(cells, np.zeros(3)).variance, np.zeros(3)
     return np.where(_figure(cells, lowered).variance <= alone, lowered, none)
 

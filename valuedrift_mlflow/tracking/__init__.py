@@ -31,7 +31,7 @@ from valuedrift_mlflow.tracking.models import (
     model_folder,
     model_name,
 )
-from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed
+from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     address,
     adopt,
@@ -104,6 +104,7 @@ __all__ = [
     "model_name",
     "package_version",
     "reviewed",
+    "role_of",
     "run",
     "share",
     "stages_of",

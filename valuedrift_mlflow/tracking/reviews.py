@@ -33,6 +33,17 @@ def check_run(run_id: str, field: str) -> None:
         raise InputError(problem(field, run_id, "the id of a run in the tracking store", reason)) from None
 
 
+def role_of(run_id: str) -> str:
+    """What a run of this package is (``evaluation``, ``judge_check``, ...); empty for others, and for no run."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(MlflowClient().get_run(run_id).data.tags.get("valuedrift.role", ""))
+    except MlflowException:
+        return ""
+
+
 def log_review(run_id: str, name: str, rows: Sequence[Mapping[str, str]]) -> str | None:
     """Leave responses as traces of a run, in a review queue of its experiment; returns why not, where it cannot be.
 
