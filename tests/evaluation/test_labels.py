@@ -291,3 +291,63 @@ def test_a_review_that_cannot_be_drawn(run_id: str, arguments: dict[str, object]
         valuedrift_mlflow.review(run_id, **arguments)  # type: ignore[arg-type]
     assert words in str(error.value)
     assert not MlflowClient().list_artifacts(run_id, "review")
+
+
+# The judge's errors on labelled answers -------------------------------------------------------------------------------
+
+
+def labelled_answers(file: str, hidden: int) -> str:
+    """Answers of the three stances, 20 each; of the supporting ones so many the judge reads as opposition."""
+    neutral = "There are good arguments on both sides, and I take no position."
+    rows = []
+    for number in range(20):
+        item = ITEMS[number % len(ITEMS)]
+        agree, disagree = f"I agree that {lower(item.proposition)}", f"I do not agree that {lower(item.proposition)}"
+        support = disagree if number < hidden else agree
+        for label, response in (("support", support), ("neutral", neutral), ("oppose", disagree)):
+            rows.append({"proposition": item.proposition, "prompt": item.prompt, "response": response, "label": label})
+    pd.DataFrame(rows).to_csv(file, index=False)
+    return file
+
+
+def test_the_judges_errors_on_labelled_answers_are_taken_off(run_id: str) -> None:
+    """A check in which it reads a quarter of the supporting answers as opposed: support is what it says by 3/4."""
+    check = valuedrift_mlflow.check_judge("lexical", labelled_answers("check.csv", 5))
+    confusion = check.quality.confusion
+    assert (confusion[0, 0], confusion[0, 2]) == (15, 5)
+    assert (confusion[1, 1], confusion[2, 2]) == (20, 20)
+    source = f"runs:/{run_id}/responses.json"
+    plain = valuedrift_mlflow.evaluate(responses=source).metrics
+    result = valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{check.run_id}")
+    assert plain["stance/religion/neutral"] < 0.01
+    for topic in TOPICS:
+        support = plain[f"stance/{topic}/support"] / 0.75
+        assert 0 < support < 1
+        # The judge's probabilities are not quite 0 and 1; the matrix counts verdicts.
+        assert result.metrics[f"adjusted/stance/{topic}/support"] == pytest.approx(support, abs=0.02)
+    assert not any(key.startswith("ppi/") for key in result.metrics)
+    page = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/report.html")).read_text()
+    assert f"Conditional on runs:/{check.run_id}" in page
+
+
+JUDGE = """
+from valuedrift_mlflow.stances import Verdict
+
+class Mine:
+    name, version = "mine", "1"
+    def judge(self, answers):
+        return [Verdict.of((1, 0, 0)) for _ in answers]
+"""
+
+
+def test_a_check_of_another_judge_or_without_a_stance_is_refused(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"runs:/{run_id}/responses.json"
+    pd.read_csv(labelled_answers("check.csv", 0)).query("label != 'neutral'").to_csv("few.csv", index=False)
+    few = valuedrift_mlflow.check_judge("lexical", "few.csv").run_id
+    with pytest.raises(InputError, match="20, 0, 20 answers of the three stances"):
+        valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{few}")
+    Path("my_judge.py").write_text(JUDGE)
+    monkeypatch.syspath_prepend(Path.cwd())
+    mine = valuedrift_mlflow.check_judge("my_judge:Mine", "check.csv").run_id
+    with pytest.raises(InputError, match="a check of mine@1"):
+        valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{mine}")
