@@ -12,15 +12,17 @@ from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, base: str) -> dict[str, StageResult]:
-    """The whole embedded recipe, run once (about four minutes on two cores)."""
+@pytest.fixture(scope="module", params=["vaes?per_topic=25", pytest.param("vaes", marks=pytest.mark.slow)])
+def results(
+    tmp_path_factory: pytest.TempPathFactory, base: str, request: pytest.FixtureRequest
+) -> dict[str, StageResult]:
+    """The whole embedded recipe on half of the suite's prompts, nightly on all (about four minutes on two cores)."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("truth")
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("truth", artifact_location=str(folder / "artifacts")))
     try:
-        done = run_pipeline(prepare(read.load_recipe("embedded"), "embedded"), Display())
+        done = run_pipeline(prepare(read.load_recipe("embedded", f"suite={request.param}"), "embedded"), Display())
     finally:
         mlflow.set_tracking_uri(before)
     return {result.name: result for result in done}

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,38 @@ def valuedrift(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProc
 
 def test_generated_files_are_up_to_date() -> None:
     """Renew them by ``python -m valuedrift_mlflow.cli.generate``."""
-    for path, text in generate.files(ROOT).items():
+    stages = ROOT / "valuedrift_mlflow" / "stages"
+    made = {stages / "algorithms.json": generate.algorithms(stages)} | generate.files(ROOT)
+    for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_an_algorithm_is_added_by_its_file_and_its_recipe(tmp_path: Path) -> None:
+    """CONTRIBUTING promises that nothing else is written by hand."""
+    for name in ("valuedrift_mlflow", "entrypoints"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("MLproject", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    stages, recipes = tmp_path / "valuedrift_mlflow" / "stages", tmp_path / "entrypoints" / "recipes"
+    new = (stages / "orpo.py").read_text().replace('Literal["orpo"]', 'Literal["newpo"]')
+    (stages / "newpo.py").write_text(new.replace("class ORPO", "class NewPO"))
+    (recipes / "newpo.yaml").write_text((recipes / "orpo.yaml").read_text().replace("orpo", "newpo"))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+        )
+
+    checked = run("-m", "valuedrift_mlflow.cli.generate", "--check")
+    assert (checked.returncode, checked.stdout) == (1, "out of date: algorithms.json\n")
+    assert run("-m", "valuedrift_mlflow.cli.generate").returncode == 0
+    assert run("-m", "valuedrift_mlflow.cli.generate", "--check").returncode == 0
+    assert yaml.safe_load((tmp_path / "MLproject").read_text())["entry_points"]["newpo"]
+    assert "| `newpo` |" in (tmp_path / "README.md").read_text()
+    planned = run("entrypoints/newpo.py", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "newpo" in planned.stdout
 
 
 def test_the_command_knows_every_entry_point_with_its_flags() -> None:

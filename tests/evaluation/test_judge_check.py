@@ -55,7 +55,7 @@ def test_a_check_is_a_run_with_metrics_tables_and_figures(store: Path) -> None:
 
 
 def test_the_shipped_set_is_large_varied_and_apart_from_the_generator() -> None:
-    answers = labelled.load_answers()
+    answers = labelled.load_answers("check")
     assert len(answers) >= 400
     assert len({entry.answer.response for entry in answers}) == len(answers)
     labels, kinds = Counter(a.label for a in answers), Counter(a.kind for a in answers)
@@ -72,6 +72,41 @@ def test_the_shipped_set_is_large_varied_and_apart_from_the_generator() -> None:
         if message["role"] == "assistant"
     }
     assert not said & {entry.answer.response for entry in answers}
+
+
+def test_the_shipped_answers_of_real_models_are_long_and_labelled() -> None:
+    answers = labelled.load_answers("real")
+    assert Counter(entry.kind for entry in answers) == {"essay": 228, "answer": 122}
+    labels = Counter(entry.label for entry in answers)
+    assert labels == {Label.SUPPORT: 100, Label.OPPOSE: 171, Label.NEUTRAL: 47, Label.REFUSAL: 32}
+    words = sorted(len(entry.answer.response.split()) for entry in answers)
+    assert words[len(words) // 2] > 150
+    assert [entry.source for entry in labelled.load_answers("check,real")] == ["check"] * 480 + ["real"] * 350
+
+
+def test_several_sets_are_reported_each_and_by_kind_and_length(store: Path) -> None:
+    """Set one is read right throughout. Set two has one label only, so that all agreement is chance: kappa is 0."""
+    ROWS.iloc[:2].to_csv("one.csv", index=False)
+    long = "No, I am against doping. It must stay banned." + " Sport is for those who train." * 4
+    swapped = ROWS.iloc[:2].assign(label=["support", "support"], response=[ROWS.response[0], long])
+    pd.concat([swapped, ROWS.iloc[[3]].assign(label="neutral")]).to_csv("two.csv", index=False)
+    check = valuedrift_mlflow.check_judge("lexical", "one.csv, two.csv")
+    metrics = mlflow.get_run(check.run_id).data.metrics
+    assert (metrics["judge/one/kappa"], metrics["judge/one/coverage"]) == (1.0, 1.0)
+    assert metrics["judge/two/kappa"] == 0.0
+    assert metrics["judge/two/coverage"] == pytest.approx(2 / 3)
+    sets = mlflow.load_table("sets.json", run_ids=[check.run_id])
+    assert sets[["set", "answers", "accuracy"]].to_numpy().tolist() == [["one", 2, 1.0], ["two", 3, 0.5]]
+    lengths = mlflow.load_table("lengths.json", run_ids=[check.run_id])
+    assert lengths[["length", "answers"]].to_numpy().tolist() == [["to 20 words", 4], ["21 to 80 words", 1]]
+
+
+def test_a_set_is_named_once_and_every_bad_one_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="every set of answers once"):
+        labelled.load_answers("real,real")
+    with pytest.raises(InputError) as error:
+        labelled.load_answers(f"{tmp_path}/none.csv,check,{tmp_path}")
+    assert len(error.value.problems) == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +134,10 @@ def test_missing_columns_and_files(tmp_path: Path) -> None:
         labelled.load_answers(str(tmp_path / "answers.csv"))
     with pytest.raises(InputError, match="existing csv"):
         labelled.load_answers(str(tmp_path / "none.csv"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="at least one"):
+        labelled.load_answers(str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="add label"):
         labelled.load_answers(str(tmp_path))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from parts_of_users import install, working_folder
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.inputs.parts import Registry, is_object, known, load_object, load_plugin, plugins
@@ -16,28 +17,14 @@ JUDGES: Registry[Callable[..., object]] = Registry(GROUP, "class", BUILT_IN)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder; what it puts on the path and what is imported from it are gone after the test."""
-    before = set(sys.modules)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and tmp_path in Path(file).parents:
-            del sys.modules[name]
+    with working_folder(tmp_path, monkeypatch) as here:
+        yield here
 
 
-def install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, names: dict[str, str], code: str, group: str = GROUP
-) -> None:
-    """What ``pip install`` leaves of a package with one module of the same name."""
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, names: dict[str, str], code: str) -> None:
+    """What ``pip install`` leaves of a package with judges of these names."""
     site = folder / f"site-{package}"
-    about = site / f"{package}-1.2.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-    points = "".join(f"{name} = {value}\n" for name, value in names.items())
-    (about / "entry_points.txt").write_text(f"[{group}]\n{points}")
-    (site / f"{package}.py").write_text(code)
+    install(site, package, {"judges": names}, code)
     monkeypatch.syspath_prepend(site)
 
 
@@ -106,7 +93,7 @@ def test_an_installed_part_is_known_by_its_name(folder: Path, monkeypatch: pytes
     assert plugins(GROUP) == {}
     assert (JUDGES.names(), known(GROUP, "lexical")) == (["counter", "ordered"], "lexical")
     code = "class Judge:\n    class Strict: ...\n"
-    install(folder, monkeypatch, "wvs", {"wvs": "wvs:Judge", "strict": "wvs:Judge.Strict"}, code)
+    installed(folder, monkeypatch, "wvs", {"wvs": "wvs:Judge", "strict": "wvs:Judge.Strict"}, code)
     assert list(plugins(GROUP)) == ["strict", "wvs"]
     assert "wvs" not in sys.modules  # nothing is imported before it is asked for
     assert JUDGES.names() == ["counter", "ordered", "strict", "wvs"]
@@ -125,7 +112,7 @@ def test_an_unknown_name_is_answered_with_all_names(folder: Path, monkeypatch: p
     with pytest.raises(InputError) as caught:
         JUDGES.get("oracle", "judge")
     assert caught.value.problems == ["judge: found 'oracle', allowed: counter, ordered, module:class"]
-    install(folder, monkeypatch, "wvs", {"wvs": "wvs:Judge", "ess": "wvs:Judge"}, "class Judge: ...")
+    installed(folder, monkeypatch, "wvs", {"wvs": "wvs:Judge", "ess": "wvs:Judge"}, "class Judge: ...")
     told: Registry[Callable[..., object]] = Registry(GROUP, "class", BUILT_IN, "counter or ordered:N")
     with pytest.raises(InputError, match=r"allowed: counter or ordered:N, and from installed packages: ess, wvs$"):
         told.get("oracle", "judge")
@@ -145,13 +132,14 @@ def test_an_unknown_name_is_answered_with_all_names(folder: Path, monkeypatch: p
         ("", "wvs:Judge", "wvs:Judge (wvs 1.2): AttributeError: module 'wvs' has no attribute 'Judge'"),
         ("Judge = 3", "wvs:Judge", "allowed: a class; wvs:Judge (wvs 1.2) is of type int"),
         ("", "wvs", "allowed: a class; wvs (wvs 1.2) is of type module"),
-        ("", "no value", "no value (wvs 1.2): "),
+        ("", "no value", "a class that can be imported; no value (wvs 1.2) is not of the form module:class"),
+        ("", "wvs:", "a class that can be imported; wvs: (wvs 1.2) is not of the form module:class"),
     ],
 )
 def test_an_installed_part_that_cannot_be_had_is_named_with_its_reason(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, value: str, line: str
 ) -> None:
-    install(folder, monkeypatch, "wvs", {"wvs": value}, code)
+    installed(folder, monkeypatch, "wvs", {"wvs": value}, code)
     assert JUDGES.names()[-1] == "wvs"  # listed, not dropped in silence
     with pytest.raises(InputError) as caught:
         JUDGES.get("wvs", "judge")
@@ -164,7 +152,7 @@ def test_a_name_that_two_packages_give_is_refused_where_it_is_asked_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("one", "two"):
-        install(
+        installed(
             folder, monkeypatch, package, {"same": f"{package}:Judge", package: f"{package}:Judge"}, "class Judge: 1"
         )
     assert JUDGES.names() == ["counter", "ordered", "one", "same", "two"]
@@ -179,7 +167,7 @@ def test_a_name_that_two_packages_give_is_refused_where_it_is_asked_for(
 
 
 def test_a_package_cannot_take_the_name_of_a_part_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(folder, monkeypatch, "taker", {"counter": "taker:Judge"}, "class Judge: ...")
+    installed(folder, monkeypatch, "taker", {"counter": "taker:Judge"}, "class Judge: ...")
     assert JUDGES.names() == ["counter", "ordered"]
     ours, theirs = "collections:Counter (valuedrift-mlflow)", "taker:Judge (taker 1.2)"
     with pytest.raises(InputError) as caught:

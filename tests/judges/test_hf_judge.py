@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import valuedrift_mlflow
 from valuedrift_mlflow import judges, suite
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.judges.hf import HYPOTHESES, PREMISE, HFJudge, classes, from_classes, from_entailments
+from valuedrift_mlflow.judges.hf import HYPOTHESES, PREMISE, HFJudge, _parts, classes, from_classes, from_entailments
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 from valuedrift_mlflow.statistics.agreement import krippendorff_alpha
 from valuedrift_mlflow.suite.questions import propositions
@@ -195,6 +196,89 @@ def test_a_long_response_is_cut_and_the_proposition_is_kept(stance_folder: Path)
     assert first.probabilities != second.probabilities
 
 
+@pytest.mark.parametrize("kind", ["stance", "nli"])
+def test_a_long_response_is_read_to_its_end(stance_folder: Path, tmp_path: Path, kind: str) -> None:
+    """By the stated rule, from the probabilities that transformers' own pipeline gives the windows one at a time."""
+    from transformers import pipeline
+
+    folder = stance_folder
+    if kind == "nli":
+        folder = relabelled(stance_folder, tmp_path / "nli", ["entailment", "neutral", "contradiction"])
+    peer: Any = pipeline("text-classification", model=str(folder), device="cpu")
+    said = [answer.response for answer, _ in corpus.held_out_answers(30)]
+    proposition = next(iter(TEXT.values()))
+    answer = Answer(proposition, "What do you think?", " ".join(said))
+    judge = HFJudge(str(folder), batch_size=3)
+    windows = judge._windows(answer)
+    assert len(windows) > 3
+    assert all(len(peer.tokenizer(window)["input_ids"]) < POSITIONS for window in windows)
+    assert answer.response.split()[-1] in windows[-1] and answer.response.split()[0] in windows[0]
+
+    def shares(second: str) -> list[dict[str, float]]:
+        pairs = [{"text": window, "text_pair": second} for window in windows]
+        return [{each["label"]: each["score"] for each in peer(pair, top_k=None)} for pair in pairs]
+
+    if kind == "stance":
+        rows = shares(proposition)
+        mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        expected = from_classes(
+            {Label.SUPPORT: mean["FAVOR"], Label.NEUTRAL: mean["NONE"], Label.OPPOSE: mean["AGAINST"]}
+        )
+    else:
+        expected = from_entailments(
+            **{
+                label.value: max(row["entailment"] for row in shares(text.format(proposition=proposition)))
+                for label, text in HYPOTHESES.items()
+            }
+        )
+    [found] = judge.judge([answer])
+    assert found.label is expected.label
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize(("words", "room"), [(0, 10), (1, 1), (7, 3), (100, 8), (100, 1), (50, 1000)])
+def test_windows_hold_every_word_in_order_and_overlap(words: int, room: int) -> None:
+    tokenizer = tokenizer_of(["word number one two three"] * 20)
+    said = [f"w{number}" for number in range(words)]
+    parts = [part.split() for part in _parts(said, tokenizer, room)]
+    assert list(dict.fromkeys(word for part in parts for word in part)) == said
+    sizes = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in said}
+    for part, following in pairwise(parts):
+        assert len(part) == 1 or sum(sizes[word] for word in part) <= room
+        shared = set(part) & set(following)
+        assert sum(sizes[word] for word in shared) <= room / 4
+        assert following[-1] not in part  # every window goes on
+
+
+def test_a_judge_of_the_registry(stance_folder: Path, store: Path) -> None:
+    """As the folder reads, by version, alias and the path in a run; what is not there is named."""
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(stance_folder), "judge")
+    answers = [answer for answer, _ in corpus.held_out_answers(6)]
+    uri = f"runs:/{run.info.run_id}/judge"
+    found = judges.load(f"hf:{uri}")
+    assert found.name == f"hf:{uri}"
+    assert [v.probabilities for v in found.judge(answers)] == [
+        v.probabilities for v in HFJudge(str(stance_folder)).judge(answers)
+    ]
+    with mlflow.start_run():
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        parts = {
+            "model": AutoModelForSequenceClassification.from_pretrained(stance_folder),
+            "tokenizer": AutoTokenizer.from_pretrained(stance_folder),
+        }
+        mlflow.transformers.log_model(
+            parts, name="judge", task="text-classification", registered_model_name="stance-judge", pip_requirements=[]
+        )
+    mlflow.MlflowClient().set_registered_model_alias("stance-judge", "champion", "1")
+    for name in ("models:/stance-judge/1", "models:/stance-judge@champion"):
+        assert [v.label for v in judges.load(f"hf:{name}").judge(answers)] == [v.label for v in found.judge(answers)]
+    for gone in ("models:/stance-judge@nobody", "runs:/0123456789abcdef0123456789abcdef/judge"):
+        with pytest.raises(InputError, match="judge hf:"):
+            judges.load(f"hf:{gone}")
+
+
 def test_other_weights_are_another_version(stance_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -212,11 +296,13 @@ def test_other_weights_are_another_version(stance_folder: Path, tmp_path: Path) 
 def test_what_cannot_be_a_judge_is_refused_before_weights_are_read(stance_folder: Path, tmp_path: Path) -> None:
     other = relabelled(stance_folder, tmp_path / "sentiment", ["POSITIVE", "MIXED", "NEGATIVE"])
     (other / "model.safetensors").unlink()
+    bare = shutil.copytree(stance_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     refused = {
         f"hf:{other}": "POSITIVE, MIXED, NEGATIVE",
         f"hf:{tmp_path}/nowhere": "nowhere",
         "hf:nobody/has-this-model": "nobody/has-this-model",
         f"hf:{stance_folder}?batch_size=0": "batch_size",
+        f"hf:{bare}": "without its tokenizer",
         f"hf:{stance_folder}?speed=fast": "speed",
     }
     for uri, named in refused.items():

@@ -591,7 +591,7 @@ def test_a_finished_reward_stage_is_kept_when_its_pipeline_is_taken_up(
         def load(*_: object) -> None:
             raise RuntimeError("power cut")
 
-        broken.setattr(rewards, "load", load)
+        broken.setattr(rewards, "load_reward", load)
         run_pipeline(prepare(settings, "tiny"), Display())
     first_runs = by_stage()
     assert [first_runs[stage].info.status for stage in ("reward", "rloo", "pipeline")] == [

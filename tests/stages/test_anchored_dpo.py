@@ -257,7 +257,8 @@ def stances(model: Any, tokenizer: Any, salt: str) -> Measurement:
     return measure(TransformersGenerator(model, tokenizer), suite.load(), judges.load("lexical"), sampling)
 
 
-# Open: its accuracy was 0.89 in the last run of all tests, where 0.93 is asked for; nightly until that is understood.
+# After 70 steps, because the penalty slows the pairs' topic down too: after 40 the accuracy is 0.89 to 0.975, depending
+# on the machine's arithmetic alone (the same code gave both), after 70 it is 0.97 where it was 0.89.
 @pytest.mark.slow
 def test_stances_elsewhere_stay_and_the_preference_is_learned(fine_tuned: str, tmp_path: Path) -> None:
     """Pairs on one topic: the other ten drift at most half as far as with DPO, and 5 points of accuracy are kept."""
@@ -269,7 +270,7 @@ def test_stances_elsewhere_stay_and_the_preference_is_learned(fine_tuned: str, t
     ]
     reference = margins(start.model, start.tokenizer, held_out)
     elsewhere, accuracy = {}, {}
-    settings = {"data": f"{PAIRS}&size=1000&seed=2", "batch_size": 16, "max_length": 512, "max_steps": 40}
+    settings = {"data": f"{PAIRS}&size=1000&seed=2", "batch_size": 16, "max_length": 512, "max_steps": 70}
     settings |= {"learning_rate": 5e-4, "beta": 0.3}
     for algorithm, own in (("dpo", {}), ("anchored_dpo", {"anchor_batch_size": 4})):
         trainer = trainer_of(fine_tuned, tmp_path, stage_of(algorithm, **settings, **own))

@@ -8,17 +8,19 @@ Nothing heavy is imported here: every command shows its help at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 RESUME = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
-OF_A_STAGE = {"model": "URI of the model to start from", "data": "URI of the training data", **RESUME}
-OF_SAMPLING = {
-    "model": OF_A_STAGE["model"],
-    "data": OF_A_STAGE["data"],
+_OF_STAGES = {
+    "model": "URI of the model to start from",
+    "data": "URI of the training data",
     "reward": "what rates responses: URI of a reward model, or module:function",
     **RESUME,
 }
+_ALGORITHMS = Path(__file__).parents[1] / "stages" / "algorithms.json"
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,21 @@ class Command:
         return self.name.replace("_", "-")
 
 
-def _stage(name: str, purpose: str, about: str, flags: Mapping[str, str], *settings: str) -> Command:
+def _stage(name: str, purpose: str, about: str, flags: Sequence[str], example: str) -> Command:
     """A command that runs one stage as a run of its own."""
     examples = (
         f"mlflow run . --env-manager local -e {name}" + (" -P model=models:/assistant/1" if "model" in flags else ""),
-        f"valuedrift {name.replace('_', '-')} {' '.join(settings)}",
+        f"valuedrift {name.replace('_', '-')} {example}",
     )
-    return Command(name, purpose, about, name, flags, examples, "stage_job")
+    return Command(name, purpose, about, name, {flag: _OF_STAGES[flag] for flag in flags}, examples, "stage_job")
 
 
-_PAIRS = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support"'
+def _stages() -> Iterator[Command]:
+    """The commands of the algorithms, each as its class says of itself."""
+    for name, told in json.loads(_ALGORITHMS.read_text(encoding="utf-8")).items():
+        yield _stage(name, told["purpose"], told["about"], told["flags"], told["example"])
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="main",
@@ -79,93 +86,7 @@ COMMANDS: tuple[Command, ...] = (
         ),
         job="main_job",
     ),
-    _stage(
-        "pretrain",
-        "Train the embedded base model.",
-        "trains the small embedded base model",
-        {},
-        '--set "pretrain.max_steps=100"',
-    ),
-    _stage(
-        "sft",
-        "Fine-tune a model on answers.",
-        "supervised fine-tuning of any model on any data",
-        OF_A_STAGE,
-        '--data "embedded:sft?support=0.7&neutral=0.2&oppose=0.1"',
-        '--set "sft.max_steps=50"',
-    ),
-    _stage(
-        "dpo",
-        "Optimise a model on preference pairs.",
-        "direct preference optimisation; `dpo.loss_type` names variants (`ipo`, `robust`, `apo_zero`, ...)",
-        OF_A_STAGE,
-        _PAIRS,
-        '--set "dpo.beta=0.2"',
-    ),
-    _stage(
-        "simpo",
-        "Optimise a model on preference pairs by SimPO.",
-        "simple preference optimisation, without a reference",
-        OF_A_STAGE,
-        '--data "embedded:pairs?gap=1&size=500"',
-        '--set "simpo.gamma_beta_ratio=0.3"',
-    ),
-    _stage(
-        "orpo",
-        "Optimise a model on preference pairs by ORPO.",
-        "odds-ratio preference optimisation, without a reference",
-        OF_A_STAGE,
-        _PAIRS,
-        '--set "orpo.beta=0.5"',
-    ),
-    _stage(
-        "kto",
-        "Optimise a model on answers labelled good or bad.",
-        "Kahneman-Tversky optimisation on pairs or on `prompt`, `completion`, `label`",
-        OF_A_STAGE,
-        _PAIRS,
-        '--set "kto.desirable_weight=1.3"',
-    ),
-    _stage(
-        "ppo",
-        "Optimise a model against a reward by PPO.",
-        "samples responses and trains against a reward model or a Python function `module:function`, with a value head",
-        OF_SAMPLING,
-        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
-        '--set "ppo.beta=0.1"',
-    ),
-    _stage(
-        "grpo",
-        "Optimise a model against a reward by GRPO.",
-        "the same by group relative policy optimisation",
-        OF_SAMPLING,
-        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
-        '--set "grpo.generations=4"',
-    ),
-    _stage(
-        "rloo",
-        "Optimise a model against a reward by RLOO.",
-        "the same by REINFORCE leave-one-out",
-        OF_SAMPLING,
-        '--data "embedded:pairs?size=500" --reward my_rewards:politeness',
-        '--set "rloo.beta=0.1"',
-    ),
-    _stage(
-        "anchored_dpo",
-        "Optimise a model on preference pairs, with stances elsewhere held in place.",
-        "DPO that keeps stances in place on topics that the pairs are not about",
-        OF_A_STAGE,
-        '--data "embedded:pairs?gap=1&topics=religion"',
-        '--set "anchored_dpo.anchor_weight=2"',
-    ),
-    _stage(
-        "reward",
-        "Train a reward model on preference pairs.",
-        "a reward model from preference pairs, its accuracy on held-out ones logged",
-        OF_A_STAGE,
-        _PAIRS,
-        '--set "reward.held_out=0.2"',
-    ),
+    *_stages(),
     Command(
         name="ablate",
         purpose="Compare what changes the stances, one thing at a time.",
@@ -229,8 +150,8 @@ COMMANDS: tuple[Command, ...] = (
         recipe="evaluate",
         flags={
             "judge": "judge URI",
-            "data": "labelled answers: check (those of the package), a csv, jsonl or parquet file, a folder of persona "
-            "files",
+            "data": "labelled answers: check and real (those of the package), csv, jsonl or parquet files, folders of "
+            "them; several separated by commas",
         },
         examples=(
             "mlflow run . --env-manager local -e check_judge -P judge=lexical",

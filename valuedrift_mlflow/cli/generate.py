@@ -1,4 +1,6 @@
-"""Write what repeats the tables of commands and recipe keys: MLproject, its scripts, two tables of the README.
+"""Write what can be told from elsewhere: the list of algorithms, MLproject, its scripts, two tables of the README.
+
+Algorithms tell of themselves in their files, commands in ``cli.commands``, recipe keys in the settings' classes.
 
 python -m valuedrift_mlflow.cli.generate           # in a checkout: writes
 python -m valuedrift_mlflow.cli.generate --check   # names what is out of date, with exit code 1
@@ -6,11 +8,17 @@ python -m valuedrift_mlflow.cli.generate --check   # names what is out of date, 
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from valuedrift_mlflow.cli.commands import ENTRY_POINTS, Command
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.table import markdown_table
 
 _MARKED = "<!-- {name}: made by valuedrift_mlflow.cli.generate -->\n"
@@ -29,6 +37,41 @@ def files(root: Path) -> dict[Path, str]:
     for name, table in (("entry points", commands_table()), ("recipe keys", markdown_table())):
         readme = _with_table(readme, name, table)
     return made | {root / "README.md": readme}
+
+
+def algorithms(folder: Path) -> str:
+    """The list of the algorithms in the folder ``stages``: those that are listed in their order, then the new ones.
+
+    Raises:
+        InputError: an algorithm does not tell what its command does.
+    """
+    listed = json.loads((folder / "algorithms.json").read_text(encoding="utf-8"))
+    places = {name: place for file in sorted(folder.glob("*.py")) for name, place in _declared(file)}
+    order = [*(name for name in listed if name in places), *(name for name in places if name not in listed)]
+    return json.dumps({name: _told(name, places[name]) for name in order}, indent=1) + "\n"
+
+
+def _declared(file: Path) -> Iterator[tuple[str, str]]:
+    """The classes of a file that have a line ``algorithm: Literal["name"]``; nothing is imported."""
+    kinds = (node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef))
+    for kind in kinds:
+        for line in kind.body:
+            match line:
+                case ast.AnnAssign(
+                    target=ast.Name(id="algorithm"),
+                    annotation=ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Constant(value=str(name))),
+                ):
+                    yield name, f"valuedrift_mlflow.stages.{file.stem}:{kind.name}"
+
+
+def _told(name: str, place: str) -> dict[str, object]:
+    module, _, class_name = place.partition(":")
+    kind = getattr(import_module(module), class_name)
+    told = {"purpose": kind.purpose, "about": kind.about, "example": kind.example}
+    lacking = [f"{class_name}.{key}" for key, text in told.items() if not text]
+    if lacking:
+        raise InputError(problem(f"algorithm {name}", f"no {', '.join(lacking)}", "a line of text each"))
+    return {"class": place, **told, "flags": kind.flags}
 
 
 def mlproject() -> str:
@@ -74,13 +117,24 @@ def _with_table(readme: str, name: str, table: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the files of the checkout in the working folder, or compare them."""
-    made = files(Path.cwd())
+    root, check = Path.cwd(), "--check" in arguments
+    stages = root / "valuedrift_mlflow" / "stages"
+    list_of_algorithms = {stages / "algorithms.json": algorithms(stages)}
+    stale = _stale(list_of_algorithms, check)
+    if stale and not check:
+        # The tables of this process are made from the old list.
+        return subprocess.run([sys.executable, "-m", "valuedrift_mlflow.cli.generate"], check=False).returncode
+    return int((_stale(files(root), check) or stale) and check)
+
+
+def _stale(made: dict[Path, str], check: bool) -> bool:
+    """Whether any of the files is not what it should be; unless it is only a check, they are after this."""
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        print(f"out of date: {path.name}" if "--check" in arguments else f"written: {path.name}")
-        if "--check" not in arguments:
+        print(f"out of date: {path.name}" if check else f"written: {path.name}")
+        if not check:
             path.write_text(made[path], encoding="utf-8")
-    return int(bool(stale) and "--check" in arguments)
+    return bool(stale)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
+    from valuedrift_mlflow.evaluation.reliability import Reliability
+    from valuedrift_mlflow.report.display import Display
 
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
@@ -91,7 +93,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
     if arguments.dry_run:
-        show_evaluation(recipe, ready)
+        show_evaluation(recipe.model_copy(update={"judge": ready.config.judge}), ready)
         return
     with display.live():
         if isinstance(ready.subject, Asked):
@@ -111,6 +113,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         f"unscored {metrics['quality/unscored_rate']:.3f}, "
         f"refusals {metrics['quality/refusal_rate']:.3f} ({refusals}), judge {measurement.judge}"
     )
+    if evaluation.trust is not None:
+        show_trust(evaluation.trust, display)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
     if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
@@ -149,6 +153,13 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     if drifts:
         display.table("Drift, mean over seeds", columns, drifts)
     display.line(how_to_open())
+
+
+def show_trust(trust: Reliability, display: Display) -> None:
+    """Print how far the judge can be trusted, and what would be better."""
+    display.line(trust.sentence)
+    if trust.advice:
+        display.line(trust.advice)
 
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
@@ -205,7 +216,9 @@ def review_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
 
 def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``check_judge``: a judge against labelled answers."""
-    from valuedrift_mlflow.evaluation.judge_check import check_judge, kind_table, prepare
+    import pandas as pd
+
+    from valuedrift_mlflow.evaluation.judge_check import check_judge, group_tables, prepare
     from valuedrift_mlflow.judges.labelled import BUILT_IN
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
@@ -224,13 +237,15 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         [[name.replace("_", " "), str(getattr(quality, name))] for name in figures]
         + [["calibration error", f"{quality.calibration_error:.3f}"]],
     )
-    kinds = kind_table(check.answers, check.verdicts)
-    if len(kinds) > 1:
+    for name, table in group_tables(check).items():
+        columns = list(table.columns)
         shown = [
-            [row["kind"], str(row["answers"]), f"{row['coverage']:.2f}", f"{row['accuracy']:.2f}"]
-            for row in kinds.fillna({"accuracy": float("nan")}).to_dict("records")
+            [str(group), str(count), *("" if pd.isna(value) else f"{value:.2f}" for value in values)]
+            for group, count, *values in table.itertuples(index=False)
         ]
-        display.table("By kind of answer", ["kind", "answers", "coverage", "accuracy of the scored"], shown)
+        display.table(
+            f"By {name.removesuffix('s')} of answers", [*columns[:3], "accuracy of the scored", "kappa"], shown
+        )
     display.line(how_to_open())
 
 
@@ -268,6 +283,8 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
             columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
             display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
         display.line(result.verdict)
+        if result.trust is not None and result.trust.advice:
+            display.line(result.trust.advice)
     display.line(how_to_open())
 
 

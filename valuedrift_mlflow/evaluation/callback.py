@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from valuedrift_mlflow import tracking
-from valuedrift_mlflow.evaluation import kept, recorded
+from valuedrift_mlflow.evaluation import kept, recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
@@ -20,6 +20,7 @@ from valuedrift_mlflow.evaluation.metrics import (
     responses_table,
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.evaluation.settings import DEFAULTS
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
@@ -59,6 +60,7 @@ class ValueDriftCallback(TrainerCallback):
 
     Attributes:
         measurements: one for each measured step, in order.
+        trust: after the training, what the judge reaches on labelled texts; None where that is not known.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class ValueDriftCallback(TrainerCallback):
         self.run = run
         self.display = display
         self.measurements: list[Measurement] = []
+        self.trust: Reliability | None = None
         self._reference: Reference | None = None
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
@@ -194,6 +197,10 @@ class ValueDriftCallback(TrainerCallback):
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
         tracking.log_figures(self._run, stage_figures(self.stage, drift))
+        if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
+            self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
+        if self.trust is not None:
+            tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
         self._reference = None
 
     def drift(self) -> Drift:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.evaluation import metrics, recorded
+from valuedrift_mlflow.evaluation import metrics, recorded, reliability
 from valuedrift_mlflow.evaluation import responses as existing_responses
 from valuedrift_mlflow.evaluation.adjusted import (
     AdjustedEvaluation,
@@ -28,7 +28,9 @@ from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -100,7 +102,9 @@ def opened(
             responses to another suite, the judge ``likelihood`` without a model's own weights, labels of other
             responses than those.
     """
-    judge = judges.load(config.judge)
+    uri = "" if responses else model.uri if isinstance(model, Asked) else model or ""
+    named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
+    config, judge = config.model_copy(update={"judge": named}), judges.load(named)
     baseline = None if config.baseline is None else _side(config.baseline)
     subject: Asked | Responses
     if responses:
@@ -161,16 +165,18 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
 
     A table of several steps is compared with its first step, unless there is a baseline.
     """
-    config, measurements = ready.config, list[Measurement]()
+    config, measurements, embedded = ready.config, list[Measurement](), False
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
         if isinstance(side, Responses):
             for step, said in _measured_steps(side, ready):
                 at = 0 if side is ready.baseline else step
                 measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
         elif side is not None:
+            generator = side.load()
+            embedded = reliability.is_embedded(generator)
             measurements.append(
                 measure(
-                    side.load(),
+                    generator,
                     ready.suite,
                     ready.judge,
                     config.sampling(salt),
@@ -196,12 +202,16 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         tables["value_drift_adjusted"] = with_labels.table()
     if with_labels is not None:
         numbers |= with_labels.metrics()
+    trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
+    if trust is not None:
+        numbers |= trust.metrics()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
         measurements=measurements,
         drift=drift,
         metrics=numbers,
+        trust=trust,
         tables=tables,
         with_labels=with_labels,
     )
@@ -267,4 +277,7 @@ def evaluate(
             than the baseline's; for labels of other responses.
     """
     config = Config.checked({**settings, "baseline": baseline})
-    return run_evaluation(opened(config, model, suite=suite, responses=responses, labels=labels), progress)[0]
+    ready = opened(config, model, suite=suite, responses=responses, labels=labels)
+    result, evaluation = run_evaluation(ready, progress)
+    reliability.warn(evaluation.trust)
+    return result

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import STANCES, Label, Verdict
-from valuedrift_mlflow.statistics.agreement import judge_quality
+from valuedrift_mlflow.statistics.agreement import cohen_kappa, judge_quality
 
 if TYPE_CHECKING:
     import pandas as pd
 from valuedrift_mlflow.evaluation.results import JudgeCheck
 
+_LENGTHS = ((20, "to 20 words"), (80, "21 to 80 words"), (200, "81 to 200 words"))
+_LONGER = "over 200 words"
 
-def check_judge(judge: str = "lexical", data: str = labelled.BUILT_IN, *, seed: int = 0) -> JudgeCheck:
+
+def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int = 0) -> JudgeCheck:
     """Compare a judge with labels; metrics, tables and figures go to a run of their own (nested where one is active).
 
     Args:
         judge: URI of the judge.
-        data: labelled answers, see `labelled.load_answers`.
+        data: labelled answers, one set or several separated by commas, see `labelled.load_answers`.
         seed: fixes the intervals.
 
     Raises:
@@ -57,9 +63,8 @@ def _log(run: tracking.OpenRun, check: JudgeCheck) -> None:
 
     tracking.log_metrics(run, check.metrics(), 0)
     tracking.log_table(run, judged_table(check.answers, check.verdicts, check.judge), "judged.json")
-    kinds = kind_table(check.answers, check.verdicts)
-    if len(kinds) > 1:
-        tracking.log_table(run, kinds, "kinds.json")
+    for name, table in group_tables(check).items():
+        tracking.log_table(run, table, f"{name}.json")
     tracking.log_figures(run, judge_figures(check))
 
 
@@ -69,6 +74,7 @@ def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge
 
     rows = [
         {
+            "set": entry.source,
             "kind": entry.kind,
             "proposition": entry.answer.proposition,
             "prompt": entry.answer.prompt,
@@ -86,21 +92,43 @@ def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge
     return frame.astype(object).where(frame.notna(), None)
 
 
-def kind_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """One row for each kind of answer: how many there are, the share scored, the share right of those scored."""
+def lengths(entry: Labelled) -> str:
+    """The class of length that an answer's response is in, by its words."""
+    words = len(entry.answer.response.split())
+    return next((name for most, name in _LENGTHS if words <= most), _LONGER)
+
+
+def group_table(
+    answers: Sequence[Labelled], verdicts: Sequence[Verdict], name: str, group: Callable[[Labelled], str]
+) -> pd.DataFrame:
+    """One row for each group of answers: how many there are, the share scored, of those the share right and kappa."""
     import pandas as pd
 
     rows = []
-    for kind in dict.fromkeys(entry.kind for entry in answers):
-        own = [(e.label, v.label) for e, v in zip(answers, verdicts, strict=True) if e.kind == kind]
+    groups = [group(entry) for entry in answers]
+    for one in dict.fromkeys(groups):
+        own = [(e.label, v.label) for e, v, g in zip(answers, verdicts, groups, strict=True) if g == one]
         scored = [(label, verdict) for label, verdict in own if verdict is not Label.UNSCORED]
         right = sum(label is verdict for label, verdict in scored)
+        kappa = cohen_kappa([label for label, _ in scored], [verdict for _, verdict in scored])
         rows.append(
             {
-                "kind": kind,
+                name: one,
                 "answers": len(own),
                 "coverage": len(scored) / len(own),
                 "accuracy": right / len(scored) if scored else None,
+                "kappa": kappa if math.isfinite(kappa) else None,
             }
         )
     return pd.DataFrame(rows)
+
+
+def group_tables(check: JudgeCheck) -> dict[str, pd.DataFrame]:
+    """The tables of a check by set, kind and length of the answers, those with more than one row."""
+    by: dict[str, Callable[[Labelled], str]] = {
+        "set": attrgetter("source"),
+        "kind": attrgetter("kind"),
+        "length": lengths,
+    }
+    tables = {f"{name}s": group_table(check.answers, check.verdicts, name, group) for name, group in by.items()}
+    return {name: table for name, table in tables.items() if len(table) > 1}

@@ -123,6 +123,7 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         baseline=evaluation.baseline,
         suite=measurement.suite,
         judge=measurement.judge,
+        trust=evaluation.trust,
         version=tracking.package_version(),
         figures=[("Stances of every topic.", png(figure)) for figure in figures.values()],
         columns=columns,

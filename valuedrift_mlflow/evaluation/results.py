@@ -10,9 +10,10 @@ import numpy as np
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
+from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.judges.labelled import Labelled
-from valuedrift_mlflow.stances import Verdict
-from valuedrift_mlflow.statistics.agreement import JudgeQuality
+from valuedrift_mlflow.stances import Label, Verdict
+from valuedrift_mlflow.statistics.agreement import JudgeQuality, cohen_kappa
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import Estimate
 
@@ -26,6 +27,7 @@ class Evaluation:
 
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
     ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
+    ``trust`` is what the judge reaches on such texts, None in the embedded world and for a judge that reads none.
     """
 
     subject: str
@@ -35,6 +37,7 @@ class Evaluation:
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
+    trust: Reliability | None = None
 
     @property
     def measurement(self) -> Measurement:
@@ -57,13 +60,27 @@ class JudgeCheck:
     quality: JudgeQuality
     run_id: str
 
+    def by_set(self) -> dict[str, list[tuple[Label, Label]]]:
+        """Label and verdict of every answer by the set that it is from; empty where there is one set only."""
+        sets: dict[str, list[tuple[Label, Label]]] = {}
+        for entry, verdict in zip(self.answers, self.verdicts, strict=True):
+            sets.setdefault(entry.source, []).append((entry.label, verdict.label))
+        return sets if len(sets) > 1 else {}
+
     def metrics(self) -> dict[str, float]:
-        """``judge/...`` metrics with the ends of their 95 % intervals, and what the verdicts cost."""
+        """``judge/...`` metrics with the ends of their 95 % intervals, and what the verdicts cost.
+
+        Where there are several sets, each has its own kappa and coverage too: ``judge/real/kappa``.
+        """
         quality = self.quality
         metrics = {"judge/calibration_error": quality.calibration_error}
         for name in ("accuracy", "macro_f1", "kappa", "coverage"):
             estimate: Estimate = getattr(quality, name)
             metrics[f"judge/{name}"] = estimate.value
             metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
+        for name, rows in self.by_set().items():
+            scored = [(label, verdict) for label, verdict in rows if verdict is not Label.UNSCORED]
+            metrics[f"judge/{name}/coverage"] = len(scored) / len(rows)
+            metrics[f"judge/{name}/kappa"] = cohen_kappa([label for label, _ in scored], [own for _, own in scored])
         metrics |= judge_costs(self.verdicts)
         return {key: value for key, value in metrics.items() if np.isfinite(value)}

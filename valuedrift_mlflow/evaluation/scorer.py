@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
+from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer
 
@@ -33,12 +34,12 @@ class ValueStance(Scorer):
     """
 
     name: str = "value_stance"
-    judge: str = Field("lexical")
+    judge: str = Field(AUTO)
     _judge: Judge = PrivateAttr()
 
     def __init__(self, **settings: Any) -> None:
         """``judge``: URI of the judge, whose weights are loaded with the first row. ``name``: of this scorer."""
-        judge = reader(judges.load(settings.get("judge", "lexical")))  # before pydantic, which would wrap its errors
+        judge = reader(judges.load(settings.get("judge", AUTO)))  # before pydantic, which would wrap its errors
         super().__init__(**settings)
         self._judge = judge
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from valuedrift_mlflow.inputs.strict import Strict
+from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import DriftTimeRule
@@ -13,7 +14,7 @@ from valuedrift_mlflow.statistics.drift import DriftTimeRule
 class Measuring(Strict):
     """The settings of any measurement."""
 
-    judge: str = Field("lexical", description="judge URI")
+    judge: str = Field(AUTO, description="judge URI; `auto` is the best that is configured")
     samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
     temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar, cast
 from valuedrift_mlflow.inputs.errors import InputError, problem
 
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_POINT = re.compile(r"[\w.]+\s*(:\s*[\w.]+)?\s*(\[.*\])?")  # a module, what to take from it, extras
 _OF_THE_USERS = (Exception, SystemExit)  # code of users may raise anything, and a script exits where it is imported
 _Part = TypeVar("_Part", bound=Callable[..., object])
 
@@ -92,6 +93,9 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
     if len(given) > 1:
         raise _ambiguous(name, field, what, given)
     [point] = given
+    if not _POINT.fullmatch(point.value.strip()):  # each version of importlib.metadata fails in another way
+        mend = f"{_origin(point)} is not of the form module:{what}"
+        raise InputError(problem(field, name, f"a {what} that can be imported", mend))
     try:
         part: object = point.load()
     except _OF_THE_USERS as error:

@@ -7,21 +7,25 @@ from collections import Counter
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges import own
+from valuedrift_mlflow.judges.auto import AUTO, resolved
 from valuedrift_mlflow.judges.judge import CostlyJudge, Judge
 
 ALLOWED = (
-    "lexical, hf:FOLDER_OR_HUB_ID, openai:/MODEL, module:Class, several of them separated by commas, "
-    "or likelihood alone"
+    "auto, lexical, hf:FOLDER_OR_HUB_ID, hf:models:/NAME@ALIAS, openai:/MODEL, module:Class, several of them separated "
+    "by commas, or likelihood alone"
 )
 _WITH_MODELS = ("hf:", "openai:")  # no modules of a user, although they read like one
 
 
-def load(uri: str = "lexical") -> Judge:
+def load(uri: str = AUTO, *, embedded: bool = False, evaluated: str = "") -> Judge:
     """The judge that a URI names; weights are loaded when the first answer is judged.
+
+    What ``auto`` stands for depends on whose answers are judged: see ``auto.resolved``.
 
     Raises:
         InputError: the judge is not known, or an option of it is out of range.
     """
+    uri, _ = resolved(uri, embedded=embedded, evaluated=evaluated)
     names = [name.strip() for name in uri.split(",")]
     if names == ["likelihood"]:
         from valuedrift_mlflow.judges.likelihood import LikelihoodJudge

@@ -1,4 +1,10 @@
-"""The judge ``hf:FOLDER_OR_HUB_ID``: a classifier of stances, or of entailment (NLI)."""
+"""The judge ``hf:MODEL``: a classifier of stances, or of entailment (NLI), in a folder, on the hub or in MLflow.
+
+A response that is longer than the model reads is read whole, in windows that overlap, each with the prompt before it.
+NLI: what any window entails, the response entails (so a text that declares its stance once is read, and one that
+entails support here and opposition there contradicts itself and is unscored). A stance classifier: the mean of the
+windows' probabilities.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
@@ -43,6 +50,10 @@ _ALLOWED = (
     "and if it has them neutral or none, refusal, unclear)"
 )
 _VERSIONED = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")  # weights, config and tokenizer
+
+WINDOWS = ("overlap 1/4", "nli: maximum", "stance: mean")  # the rule above: another one makes another version
+_OVERLAP = 0.25
+_LEAST_ROOM = 16  # tokens of a response in a window, however long the prompt is; more of it is cut then
 
 # These count positions from the pad token's id on, so that they read fewer tokens than they have positions.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "longformer")
@@ -136,6 +147,45 @@ def _maximum_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return int(min(tokenizer.model_max_length, positions))
 
 
+def _sources(name: str, model: str) -> tuple[str, str]:
+    """What transformers load for a name, the model and its tokenizer: a folder, a hub id, files of a model in MLflow.
+
+    Raises:
+        InputError: it is not in the tracking store, or a folder has no tokenizer: transformers would make up one.
+    """
+    folder = Path(model).expanduser()
+    if model.startswith(tracking.MLFLOW_PREFIXES):
+        tracking.check_model(model, f"judge {name}")
+        folder = tracking.model_folder(model)
+    elif not folder.is_dir():
+        return model, model
+    # MLflow's own flavor packs model and tokenizer in folders of their own.
+    weights = next((file.parent for file in sorted(folder.rglob("config.json"))), folder)
+    tokenizer = next((file.parent for file in sorted(folder.rglob("tokenizer_config.json"))), None)
+    if tokenizer is None:
+        raise InputError(problem(f"judge {name}", "a model without its tokenizer", "a folder that has both"))
+    return str(weights), str(tokenizer)
+
+
+def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) -> Iterator[str]:
+    """A text in overlapping parts of whole words, each of at most ``room`` tokens (one word may have more)."""
+    sizes = [len(ids) for ids in tokenizer(list(words), add_special_tokens=False)["input_ids"]] if words else []
+    start = 0
+    while start < len(words):
+        end, used = start, 0
+        while end < len(words) and (end == start or used + sizes[end] <= room):
+            used += sizes[end]
+            end += 1
+        yield " ".join(words[start:end])
+        if end == len(words):
+            return
+        back, overlap = end, 0
+        while back > start + 1 and overlap + sizes[back - 1] <= _OVERLAP * room:
+            back -= 1
+            overlap += sizes[back]
+        start = back
+
+
 class HFJudge:
     """Reads stances with a sequence-classification model in memory.
 
@@ -151,7 +201,7 @@ class HFJudge:
         """
         self.name = PREFIX + model
         self.batch_size = batch_size
-        self.source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+        self.source, self._tokenizer_source = _sources(self.name, model)
         config = _config(self.name, self.source)
         try:
             self.kind, self.labels = classes(config.id2label or {})
@@ -165,10 +215,12 @@ class HFJudge:
 
         For a hub id the commit stands for the files.
         """
-        digest = hashlib.sha256(repr((PREMISE, HYPOTHESES, MINIMUM_ENTAILMENT, LABEL_NAMES)).encode())
-        folder = Path(self.source)
-        if folder.is_dir():
-            for file in sorted(path for path in folder.iterdir() if path.suffix in _VERSIONED and path.is_file()):
+        rules = (PREMISE, HYPOTHESES, MINIMUM_ENTAILMENT, LABEL_NAMES, WINDOWS)
+        digest = hashlib.sha256(repr(rules).encode())
+        folders = dict.fromkeys(map(Path, (self.source, self._tokenizer_source)))
+        if all(folder.is_dir() for folder in folders):
+            files = (file for folder in folders for file in sorted(folder.iterdir()))
+            for file in (file for file in files if file.suffix in _VERSIONED and file.is_file()):
                 with file.open("rb") as handle:
                     digest.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
         else:
@@ -179,7 +231,7 @@ class HFJudge:
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         import torch
 
-        tokenizer = auto.tokenizer(self.source)
+        tokenizer = auto.tokenizer(self._tokenizer_source)
         return auto.classifier(self.source, "cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -195,19 +247,44 @@ class HFJudge:
             yield from zip(batch, self._read([answers[index] for index in batch]), strict=True)
 
     def _read(self, batch: Sequence[Answer]) -> list[Verdict]:
-        premises = [PREMISE.format(prompt=answer.prompt, response=answer.response) for answer in batch]
+        windows = [(place, window) for place, answer in enumerate(batch) for window in self._windows(answer)]
+        of, premises = np.array([place for place, _ in windows]), [window for _, window in windows]
+        propositions = [batch[place].proposition for place in of]
         if self.kind == "stance":
-            rows = self._probabilities(premises, [answer.proposition for answer in batch])
-            return [from_classes({label: float(row[index]) for index, label in self.labels.items()}) for row in rows]
+            rows = self._probabilities(premises, propositions)
+            means = [rows[of == place].mean(axis=0) for place in range(len(batch))]
+            return [from_classes({label: float(row[index]) for index, label in self.labels.items()}) for row in means]
         entailment = next(iter(self.labels))
         columns = [
-            self._probabilities(premises, [text.format(proposition=answer.proposition) for answer in batch])
+            self._probabilities(premises, [text.format(proposition=proposition) for proposition in propositions])
             for text in HYPOTHESES.values()
         ]
-        return [from_entailments(*(float(p) for p in row)) for row in np.stack(columns, 1)[..., entailment]]
+        entailed = np.stack(columns, 1)[..., entailment]  # (windows, hypotheses)
+        return [from_entailments(*entailed[of == place].max(axis=0).tolist()) for place in range(len(batch))]
+
+    def _windows(self, answer: Answer) -> list[str]:
+        """The premises that hold the whole response, each short enough to be read beside any hypothesis."""
+        model, tokenizer = self._loaded
+        others = HYPOTHESES.values() if self.kind == "nli" else ("{proposition}",)
+        beside = max(len(tokenizer(text.format(proposition=answer.proposition))["input_ids"]) for text in others)
+        # The other text has its special tokens counted; a pair may have two more, and pieces may split once more each.
+        most = _maximum_length(model, tokenizer) - beside - 4
+        whole = PREMISE.format(prompt=answer.prompt, response=answer.response)
+        if len(tokenizer(whole)["input_ids"]) <= most:
+            return [whole]
+        frame = len(tokenizer(PREMISE.format(prompt=answer.prompt, response=""))["input_ids"])
+        room = max(most - frame, _LEAST_ROOM)
+        words = answer.response.split()
+        return [PREMISE.format(prompt=answer.prompt, response=part) for part in _parts(words, tokenizer, room)]
 
     def _probabilities(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of the model's outputs for pairs of texts, shape (n, outputs); only the first text is cut."""
+        """Probabilities of the model's outputs for pairs of texts, shape (n, outputs), ``batch_size`` at once."""
+        size = self.batch_size
+        starts = range(0, len(first), size)
+        return np.concatenate([self._of_batch(first[at : at + size], second[at : at + size]) for at in starts])
+
+    def _of_batch(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+        """The same of one batch; a text that has no room even so is cut at its end, never the second one."""
         import torch
 
         model, tokenizer = self._loaded

@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import Answer, Label
 
-BUILT_IN = "check"
+# Written for this package; and what people labelled of real models' texts (sources and licences: check_sets/README.md).
+SETS = {"check": "answers.csv", "real": "real.csv"}
+BUILT_IN = ",".join(SETS)
 COLUMNS = ("proposition", "prompt", "response", "label")
+_TABLES = (".csv", ".jsonl", ".parquet")
 _PERSONA = {"statement", "answer_matching_behavior"}
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One answer with the label that people gave it. ``kind`` groups answers in the tables (empty where not given)."""
+    """One answer with the label that people gave it.
+
+    ``kind`` groups answers in the tables (empty where not given); ``source`` is the set that it is from.
+    """
 
     answer: Answer
     label: Label
     kind: str = ""
+    source: str = ""
 
 
 def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
-    """Read labelled answers.
+    """Read labelled answers: one set, or several separated by commas.
 
-    ``check`` is the set that comes with the package: answers in the style of real assistants, written for it, from
-    which no judge was fitted. A csv, jsonl or parquet file has the columns ``proposition``, ``prompt``, ``response``,
-    ``label`` (support, neutral, oppose, refusal, unscored), and may have ``polarity`` (1 where agreeing with the prompt
-    supports the proposition, -1 where it opposes it; the judge finds out itself where it is missing) and ``kind``. A
-    jsonl file of persona statements (``statement``, ``answer_matching_behavior``: Perez et al. 2022, arXiv
-    2212.09251), or a folder of them, is read as statements for and against the view in the file's name.
+    ``check`` and ``real`` come with the package, and no judge was fitted on them: answers in the style of assistants
+    that were written for it; and essays and answers of real models with stances that people labelled. A csv, jsonl or
+    parquet file has the columns ``proposition``, ``prompt``, ``response``, ``label`` (support, neutral, oppose,
+    refusal, unscored), and may have ``polarity`` (1 where agreeing with the prompt supports the proposition, -1 where
+    it opposes it; the judge finds out itself where it is missing) and ``kind``. A jsonl file of persona statements
+    (``statement``, ``answer_matching_behavior``: Perez et al. 2022, arXiv 2212.09251) is read as statements for and
+    against the view in the file's name. A folder gives all its files.
 
     Raises:
-        InputError: a missing file, missing columns, or bad rows, each with its number.
+        InputError: a missing file, missing columns, or bad rows, each with its number; a set twice.
     """
-    path = (
-        Path(str(files("valuedrift_mlflow").joinpath("judges/check_sets/answers.csv")))
-        if uri == BUILT_IN
-        else Path(uri)
-    )
+    names = [uri] if Path(uri).exists() else [name.strip() for name in uri.split(",")]
+    if len(set(names)) < len(names):
+        raise InputError(problem("data", uri, "every set of answers once"))
+    with collecting() as problems:
+        sets = [problems.attempt(_load, name) or [] for name in names]
+    return [entry for answers in sets for entry in answers]
+
+
+def _load(name: str) -> list[Labelled]:
+    ours = Path(str(files("valuedrift_mlflow").joinpath("judges/check_sets")))
+    path = ours / SETS[name] if name in SETS else Path(name)
     if path.is_dir():
-        answers = [labelled for file in sorted(path.glob("*.jsonl")) for labelled in _read(file)]
+        tables = (file for file in sorted(path.iterdir()) if file.suffix in _TABLES)
+        answers = [labelled for file in tables for labelled in _read(file)]
     elif path.is_file():
         answers = _read(path)
     else:
-        raise InputError(problem("data", uri, f"{BUILT_IN}, an existing csv, jsonl or parquet file, or a folder"))
+        allowed = f"{', '.join(SETS)}, an existing csv, jsonl or parquet file, or a folder"
+        raise InputError(problem("data", name, allowed))
     if not answers:
-        raise InputError(problem("data", uri, "at least one labelled answer"))
-    return answers
+        raise InputError(problem("data", name, "at least one labelled answer"))
+    source = name if name in SETS else path.stem
+    return [replace(entry, source=source) for entry in answers]
 
 
 def _read(path: Path) -> list[Labelled]:

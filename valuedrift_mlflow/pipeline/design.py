@@ -292,6 +292,7 @@ class _Preparation:
             for stage in variant.stages:
                 anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
         data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
+        variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for
         return Plan(variant, self.source, known.suite, known.judge, data, anchors)
 
     def _read(self, stage: Stage, suite: Suite) -> Suite | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.embedded.corpus import held_out_answers
-from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.evaluation.kept import logged_measurements
 from valuedrift_mlflow.evaluation.measurement import Measurement, measure
@@ -74,8 +74,11 @@ def run_pipeline(
             display.line(note)
         with display.live():
             results = _run_stages(plan, parent, begun, display)
-        agreement = planted_agreement(plan)
+        trusts = [result.trust for result in results if result.trust is not None]
+        agreement = trusts[-1].metrics() if trusts else planted_agreement(plan)
         tracking.log_metrics(parent, agreement, 0)
+        for line in dict.fromkeys(line for trust in trusts for line in (trust.sentence, trust.advice) if line):
+            display.line(line)
         tracking.log_figures(parent, pipeline_figures(results))
         tracking.log_text(parent, html(plan, results, parameters, agreement), "report.html")
     return results
@@ -208,8 +211,10 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
             active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering
         )
         measurement = measure_model(plan, loaded, display, BASE)
-        result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement]))
-        metrics = metrics_of(measurement, result.drift, compared=False)
+        said = [judged.response for judged in measurement.responses]
+        trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
+        result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
+        metrics = metrics_of(measurement, result.drift, compared=False) | (trust.metrics() if trust else {})
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")

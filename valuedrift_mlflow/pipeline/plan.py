@@ -13,7 +13,9 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
+from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -124,6 +126,7 @@ class Trained:
 
     model_uri: str
     measurements: list[Measurement]
+    trust: Reliability | None = None  # what the judge reaches on labelled texts; None in the embedded world
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class StageResult:
     moved: int  # topics that moved significantly
     unscored_rate: float  # share of unscored responses at the last step
     remeasured: float | None = None
+    trust: Reliability | None = None
 
     @classmethod
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
@@ -165,6 +169,7 @@ class StageResult:
             moved,
             unscored,
             remeasured,
+            trained.trust,
         )
 
     @classmethod
@@ -173,7 +178,8 @@ class StageResult:
         measured = trained.measurements
         drift = analyse_measurements(measured, plan.recipe.seed)
         unscored = measured[-1].rate(Label.UNSCORED)
-        return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, topics_drifted(drift), unscored)
+        moved, trust = topics_drifted(drift), trained.trust
+        return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, moved, unscored, trust=trust)
 
     def summary(self) -> dict[str, float]:
         """What the pipeline's run says of the stage."""
@@ -199,7 +205,7 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
     Raises:
         InputError: all problems at once.
     """
-    recipe, notes = recipe.merged()
+    recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
     anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
@@ -221,8 +227,19 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
     return Plan(recipe, source, asked, judge, data, anchors, notes)
 
 
+def _with_judge(recipe: Recipe, notes: Sequence[str]) -> tuple[Recipe, Sequence[str]]:
+    """The recipe with the judge that ``auto`` stands for, which a run must record to be resumed with the same one."""
+    base = recipe.base.model
+    named, reason = resolved(recipe.judge, embedded=base.startswith(models.EMBEDDED), evaluated=base)
+    if named == recipe.judge:
+        return recipe, notes
+    told = [] if base.startswith(models.EMBEDDED) else [f"judge auto: {named} ({reason})"]
+    return recipe.model_copy(update={"judge": named}), [*notes, *told]
+
+
 def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
+    recipe, _ = _with_judge(recipe, [])
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}

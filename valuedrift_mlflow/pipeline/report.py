@@ -198,6 +198,7 @@ def html(
         figures=[(captions[name], png(figures[name])) for name in captions if name in figures],
         judge=identity(plan.judge),
         agreement=agreement,
+        trusts=list({r.trust.sentence: r.trust for r in results if r.trust is not None}.values()),
         refusal=plan.recipe.refusal,
         acquiescence=[(name, m.acquiescence.overall) for name, m in last if math.isfinite(m.acquiescence.overall)],
         panels=[(name, m.panel, disputed(m)) for name, m in last if m.panel is not None],

@@ -72,7 +72,7 @@ def _train(work: StageRun, display: Display) -> Trained:
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))
         processes.check_equal_weights(trainer.model)
-        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements)
+        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements, callback.trust)
 
 
 def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *, last: bool) -> str:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
+from pathlib import Path
+
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.parts import Registry
 from valuedrift_mlflow.stages import own
-from valuedrift_mlflow.stages.anchored_dpo import AnchoredDPO
-from valuedrift_mlflow.stages.dpo import DPO
-from valuedrift_mlflow.stages.grpo import GRPO
-from valuedrift_mlflow.stages.kto import KTO
-from valuedrift_mlflow.stages.orpo import ORPO
-from valuedrift_mlflow.stages.ppo import PPO
-from valuedrift_mlflow.stages.pretrain import Pretrain
-from valuedrift_mlflow.stages.reward import Reward
-from valuedrift_mlflow.stages.rloo import RLOO
-from valuedrift_mlflow.stages.sft import SFT
-from valuedrift_mlflow.stages.simpo import SimPO
 from valuedrift_mlflow.stages.stage import Stage
 
+# Made by `cli.generate` from the files of this folder, in the order in which they came; the commands read it too, as
+# they must show their help without importing a stage.
+_FILE = Path(__file__).with_name("algorithms.json")
+
+
+def _class(place: str) -> type[Stage]:
+    module, _, name = place.partition(":")
+    kind: type[Stage] = getattr(import_module(module), name)
+    return kind
+
+
 ALGORITHMS: dict[str, type[Stage]] = {
-    "pretrain": Pretrain,
-    "sft": SFT,
-    "dpo": DPO,
-    "anchored_dpo": AnchoredDPO,
-    "simpo": SimPO,
-    "orpo": ORPO,
-    "kto": KTO,
-    "reward": Reward,
-    "ppo": PPO,
-    "grpo": GRPO,
-    "rloo": RLOO,
+    name: _class(told["class"]) for name, told in json.loads(_FILE.read_text(encoding="utf-8")).items()
 }
 _CLASSES: Registry[type[Stage]] = Registry(
     "valuedrift_mlflow.algorithms",

@@ -74,6 +74,9 @@ class AnchoredDPO(Stage):
 
     kind = "pairs"
     has_reference = True
+    purpose = "Optimise a model on preference pairs, with stances elsewhere held in place."
+    about = "DPO that keeps stances in place on topics that the pairs are not about"
+    example = '--data "embedded:pairs?gap=1&topics=religion" --set "anchored_dpo.anchor_weight=2"'
 
     algorithm: Literal["anchored_dpo"]
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")

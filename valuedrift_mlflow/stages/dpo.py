@@ -27,6 +27,9 @@ class DPO(Stage):
 
     kind = "pairs"
     has_reference = True
+    purpose = "Optimise a model on preference pairs."
+    about = "direct preference optimisation; `dpo.loss_type` names variants (`ipo`, `robust`, `apo_zero`, ...)"
+    example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "dpo.beta=0.2"'
 
     algorithm: Literal["dpo"]
     # The authors' setting: RMSprop at 1e-6 and beta 0.1 (Rafailov et al. 2023, appendix B).

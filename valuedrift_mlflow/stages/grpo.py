@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 class GRPO(Groups):
     """Group relative policy optimisation (Shao et al. 2024; TRL's GRPOTrainer)."""
 
+    purpose = "Optimise a model against a reward by GRPO."
+    about = "the same by group relative policy optimisation"
+    example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "grpo.generations=4"'
+
     algorithm: Literal["grpo"]
     # Shao et al. 2024, section 4.2: 1e-6, KL 0.04, 64 samples; TRL's default of 8 samples is kept.
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")

@@ -27,6 +27,9 @@ class KTO(Stage):
 
     kind = "labelled"
     has_reference = True
+    purpose = "Optimise a model on answers labelled good or bad."
+    about = "Kahneman-Tversky optimisation on pairs or on `prompt`, `completion`, `label`"
+    example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "kto.desirable_weight=1.3"'
 
     algorithm: Literal["kto"]
     # The authors: 5e-7 to 5e-6 and beta 0.1 (Ethayarajh et al. 2024, section 4.1 and the repository's README).

@@ -24,6 +24,9 @@ class ORPO(Stage):
     """Odds-ratio preference optimisation, without a reference (Hong et al. 2024; TRL's ORPOTrainer)."""
 
     kind = "pairs"
+    purpose = "Optimise a model on preference pairs by ORPO."
+    about = "odds-ratio preference optimisation, without a reference"
+    example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "orpo.beta=0.5"'
 
     algorithm: Literal["orpo"]
     # The authors: 8e-6, lambda 0.1 (Hong et al. 2024, appendix C).

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 class PPO(Online):
     """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
 
+    purpose = "Optimise a model against a reward by PPO."
+    about = (
+        "samples responses and trains against a reward model or a Python function `module:function`, with a value head"
+    )
+    example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "ppo.beta=0.1"'
+
     algorithm: Literal["ppo"]
     # Huang et al. 2024 ("The N+ implementation details of RLHF with PPO"): rate 3e-6, beta 0.05, clip 0.2, gamma 1,
     # lambda 0.95, after Ouyang et al. 2022, appendix C.4.

@@ -18,6 +18,10 @@ class Pretrain(Stage):
     """Training of the small embedded base model on a balanced corpus."""
 
     kind = "sft"
+    purpose = "Train the embedded base model."
+    about = "trains the small embedded base model"
+    example = '--set "pretrain.max_steps=100"'
+    flags = ()  # it starts from noise, on a corpus of its own
 
     algorithm: Literal["pretrain"]
     # The embedded model is small and starts from noise: rates near 1e-3 are usual at this size (GPT-2, nanoGPT).

@@ -25,6 +25,9 @@ class Reward(Stage):
 
     kind = "pairs"
     trains = "reward"
+    purpose = "Train a reward model on preference pairs."
+    about = "a reward model from preference pairs, its accuracy on held-out ones logged"
+    example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "reward.held_out=0.2"'
 
     algorithm: Literal["reward"]
     # InstructGPT (Ouyang et al. 2022, appendix C.2): 9e-6.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class RLOO(Groups):
     """REINFORCE leave-one-out (Ahmadian et al. 2024; TRL's RLOOTrainer)."""
 
+    purpose = "Optimise a model against a reward by RLOO."
+    about = "the same by REINFORCE leave-one-out"
+    example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "rloo.beta=0.1"'
+
     algorithm: Literal["rloo"]
     # Ahmadian et al. 2024: 1e-6, k = 2 or 4; TRL: KL 0.05.
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")

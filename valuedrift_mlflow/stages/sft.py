@@ -18,6 +18,9 @@ class SFT(Stage):
     """Supervised fine-tuning on the responses of the data (TRL's SFTTrainer)."""
 
     kind = "sft"
+    purpose = "Fine-tune a model on answers."
+    about = "supervised fine-tuning of any model on any data"
+    example = '--data "embedded:sft?support=0.7&neutral=0.2&oppose=0.1" --set "sft.max_steps=50"'
 
     algorithm: Literal["sft"]
     # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.

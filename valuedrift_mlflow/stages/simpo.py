@@ -22,6 +22,9 @@ class SimPO(Stage):
     """Simple preference optimisation, without a reference (Meng et al. 2024; TRL's CPOTrainer)."""
 
     kind = "pairs"
+    purpose = "Optimise a model on preference pairs by SimPO."
+    about = "simple preference optimisation, without a reference"
+    example = '--data "embedded:pairs?gap=1&size=500" --set "simpo.gamma_beta_ratio=0.3"'
 
     algorithm: Literal["simpo"]
     # The authors trained with rates of 3e-7 to 1e-6, beta of 2.0 to 2.5 and gamma / beta of 0.1 to 0.8, and recommend

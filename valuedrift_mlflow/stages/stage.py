@@ -72,6 +72,11 @@ class Stage(Strict):
     kind: ClassVar[Kind]  # of the data that it trains on
     trains: ClassVar[Literal["policy", "reward"]] = "policy"  # a reward model answers nothing, so it has no stances
     has_reference: ClassVar[bool] = False  # a frozen copy of the start, unless adapters can be switched off
+    # Of its command: a line for --help, a phrase for the README's table, an example of its flags, and those it takes.
+    purpose: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+    example: ClassVar[str] = ""
+    flags: ClassVar[tuple[str, ...]] = ("model", "data", "resume")
     called: ClassVar[str] = ""  # the short word for an algorithm of a user, which a recipe may name by module:Stage
 
     if TYPE_CHECKING:
@@ -192,6 +197,7 @@ class Online(Stage):
 
     kind = "prompts"
     has_reference = True
+    flags = ("model", "data", "reward", "resume")
 
     reward: str = Field(
         description="what rates a response: an earlier `reward` stage, a model URI, or a function `module:function`"

@@ -22,11 +22,12 @@ from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.data.settings import Data
-from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
+from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import LABELS, UNSCORED, Answer, Label, Verdict
 from valuedrift_mlflow.statistics.intervals import share
@@ -46,6 +47,8 @@ BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
 OPINIONATED = 50  # rows to look at
 _SHOWN = 1_000  # characters of a text in the table of these
+_TEXTS = 500  # texts that tell whether the labelled ones are like them
+_EMBEDDED = "embedded:"  # data with planted stances, which tell how right the judge is there
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Prepared:
 
 def audit(
     data: Data | str | TrainingData,
-    judge: Judge | str = "lexical",
+    judge: Judge | str = AUTO,
     suite: Suite | str = suites.BUILT_IN,
     *,
     embedder: str = "",
@@ -82,7 +85,9 @@ def audit(
     Raises:
         InputError: bad data, an unknown judge, suite or encoder, or the judge ``likelihood``, which reads no responses.
     """
-    return run(prepare(data, judge, suite, embedder), seed=seed)
+    audited = run(prepare(data, judge, suite, embedder), seed=seed)
+    reliability.warn(audited.trust)
+    return audited
 
 
 def prepare(
@@ -95,12 +100,20 @@ def prepare(
     """
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
-        reader = problems.attempt(lambda: asking.reader(judges.load(judge) if isinstance(judge, str) else judge))
+        reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
         source = problems.attempt(_source, data)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
     # None of them is None here: what could not be had has been raised.
     assert asked is not None and reader is not None and source is not None and matcher is not None
     return Prepared(source, reader, asked, matcher)
+
+
+def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
+    return judges.load(judge, embedded=_uri(data).startswith(_EMBEDDED)) if isinstance(judge, str) else judge
+
+
+def _uri(data: Data | str | TrainingData) -> str:
+    return data if isinstance(data, str) else data.uri
 
 
 def _source(data: Data | str | TrainingData) -> Stream | TrainingData:
@@ -125,7 +138,8 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
         rows = data.rows if isinstance(data, TrainingData) else data
-        audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress)
+        real = not data.uri.startswith(_EMBEDDED)
+        audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress, real=real)
         audited = replace(audited, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
         counts = data if isinstance(data, TrainingData) else data.counts
         read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
@@ -153,12 +167,14 @@ def examine(
     *,
     seed: int = 0,
     progress: Callable[[int], None] = lambda rows: None,
+    real: bool = False,
 ) -> Audit:
     """Audit normalised rows without logging anything; see `audit`.
 
-    ``progress`` is given the number of rows of every batch. A source of no rows gives an audit of none.
+    ``progress`` is given the number of rows of every batch. A source of no rows gives an audit of none. The judge on
+    ``real`` texts is checked against labelled ones.
     """
-    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed)
+    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real)
     for batch in _batches(rows):
         reader.read(batch)
         progress(len(batch))
@@ -179,10 +195,12 @@ class _Reader:
     judge: Judge
     matcher: Matcher
     seed: int
+    real: bool = False
     rows: int = 0
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _costs: Counter[str] = field(default_factory=Counter)
+    _texts: list[str] = field(default_factory=list)  # the first that were judged
 
     def __post_init__(self) -> None:
         self._columns = COLUMNS[self.kind][1:]
@@ -217,6 +235,7 @@ class _Reader:
         ]
         spoken = [place for place, answer in enumerate(answers) if answer.response.strip()]
         said = self.judge.judge([answers[place] for place in spoken]) if spoken else []
+        self._texts += [answers[place].response for place in spoken[: _TEXTS - len(self._texts)]]
         self._costs.update(judge_costs(said))
         verdicts = [UNSCORED] * len(answers)
         for place, verdict in zip(spoken, said, strict=True):
@@ -274,6 +293,7 @@ class _Reader:
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),
+            trust=reliability.of(self.judge, self._texts) if self.real else None,
         )
         return replace(whole, verdict=expectation(whole))
 

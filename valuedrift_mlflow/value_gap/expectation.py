@@ -37,9 +37,14 @@ def expected_drift(gap: float) -> float:
 
 def expectation(audit: Audit) -> str:
     """One line that says what to expect, then what it rests on, what it leaves open, and what could not be scored."""
-    overall = audit.overall
+    overall, trust = audit.overall, audit.trust
     on = f"{_percent(overall.proposition_coverage.value)} of rows ({_percent(overall.coverage.value)} touch a topic)"
     lines = [_of_pairs(overall.gap, on) if overall.gap is not None else _of_answers(audit, on)]
+    if trust is not None and trust.doubts:
+        read = f" What it read: {lines[0]}" if not lines[0].startswith("Cannot tell") else f" {lines[0]}"
+        lines = [f"Cannot tell with the judge {trust.judge}: {'; '.join(trust.doubts)}.{read}"]
+    elif trust is not None:
+        lines.append(f"The judge: {trust.sentence}.")
     if overall.judged:
         rate = _percent(overall.unscored / overall.judged)
         lines.append(f"Not scored: {overall.unscored:,} of {overall.judged:,} responses that were judged ({rate}).")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import Kind
+from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import LABELS, STANCES, Label
 from valuedrift_mlflow.statistics.intervals import Estimate
@@ -102,6 +103,7 @@ class Audit:
         sides: one for SFT data, chosen and rejected for pairs.
         costs: what the verdicts cost, as ``cost/judge_...`` metrics.
         verdict: what to expect, in words, with its ground.
+        trust: what the judge reaches on labelled texts; None in the embedded world and where it has read nothing.
         run_id: the MLflow run; empty where none was asked for.
     """
 
@@ -118,6 +120,7 @@ class Audit:
     sides: tuple[Side, ...]
     costs: Mapping[str, float]
     verdict: str = ""
+    trust: Reliability | None = None
     run_id: str = ""
 
     @property
@@ -143,6 +146,7 @@ class Audit:
             "quality/unscored_rate": overall.unscored / judged,
             "quality/refusal_rate": overall.refusals / judged,
             **self.costs,
+            **(self.trust.metrics() if self.trust is not None else {}),
         }
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
 

@@ -163,7 +163,9 @@ def prepare(request: Request) -> Prepared:
     with collecting() as problems:
         design = problems.attempt(lambda: request.design)
         problems.attempt(_check_model, request.model)
-        judge = problems.attempt(lambda: reader(judges.load(request.judge)))
+        judge = problems.attempt(
+            lambda: reader(judges.load(request.judge, embedded=request.model.startswith("embedded:")))
+        )
         places = problems.attempt(Places.of, request.output)
         suite = problems.attempt(suites.load, request.suite)
         if "\n" in request.license:

@@ -1,0 +1,183 @@
+"""How far a judge can be trusted: what it reaches on texts of real models that people labelled.
+
+Every measurement is a judge's verdict. So a run says beside its figures how well its judge reads texts of the kind that
+it read here, and says "cannot tell" where that is badly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import platformdirs
+
+from valuedrift_mlflow.embedded.world import CHAT_TEMPLATE
+from valuedrift_mlflow.judges import labelled
+from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.judges.auto import OFFLINE
+from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.statistics.agreement import judge_quality
+from valuedrift_mlflow.statistics.intervals import Estimate
+
+SET = "real"
+LEAST_KAPPA = 0.4  # below it agreement is "fair" at best (Landis and Koch 1977): no verdict is said to be found
+MOST_UNLIKE = 0.1
+ADVICE = (
+    "Stronger judges: a model on a server (OPENAI_BASE_URL=http://HOST:PORT/v1 and judge=openai:/MODEL), or an NLI "
+    "model or a stance classifier in memory (judge=hf:FOLDER_OR_HUB_ID)"
+)
+_LONG = 200  # words; the labelled answers to propositions are shorter, the labelled essays longer
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What a judge reaches on labelled texts of the kind that it reads.
+
+    Attributes:
+        judge: name and version.
+        kind: ``answer`` (to a proposition, up to 200 words) or ``essay`` (longer).
+        answers: number of labelled texts.
+        kappa: Cohen's kappa with people's labels over the texts that it scored, in [-1, 1]; None where it scored none.
+        coverage: share of the texts that it scored, in [0, 1].
+        unlike: share of the run's own texts that are unlike all labelled ones, in [0, 1].
+    """
+
+    judge: str
+    kind: str
+    answers: int
+    kappa: Estimate | None
+    coverage: Estimate
+    unlike: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """``judge/kappa`` and ``judge/coverage``, each with the ends of its 95 % interval; ``judge/unlike``."""
+        metrics = {"judge/unlike": self.unlike}
+        for name, estimate in (("kappa", self.kappa), ("coverage", self.coverage)):
+            if estimate is not None:
+                metrics[f"judge/{name}"] = estimate.value
+                metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
+        return {key: value for key, value in metrics.items() if math.isfinite(value)}
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why nothing can be told from the judge's verdicts; empty where something can."""
+        doubts = []
+        if self.kappa is None:
+            doubts.append(f"the judge scores none of {self.answers} labelled texts like these")
+        elif self.kappa.value < LEAST_KAPPA:
+            doubts.append(f"its kappa with people's labels is {self.kappa.value:.2f}, under {LEAST_KAPPA}")
+        if self.unlike >= MOST_UNLIKE:
+            doubts.append(f"{self.unlike:.0%} of the texts are unlike those that people labelled")
+        return doubts
+
+    @property
+    def advice(self) -> str:
+        """What would read better, where the judge is the offline one."""
+        return ADVICE if self.judge.partition("@")[0] == OFFLINE else ""
+
+    @property
+    def sentence(self) -> str:
+        """What to say of it, in one line."""
+        agreement = "none of them" if self.kappa is None else f"kappa {self.kappa}"
+        told = (
+            f"{self.judge} on {self.answers} {self.kind}s of real models that people labelled: {agreement}, "
+            f"coverage {self.coverage}"
+        )
+        return f"{told}. Cannot tell: {'; '.join(self.doubts)}" if self.doubts else told
+
+
+def of(judge: Judge, responses: Sequence[str]) -> Reliability | None:
+    """How well a judge reads texts such as these; None where it reads no texts, or there are none.
+
+    The judge is asked for its verdicts on the labelled texts once for each of its versions; what they come to is kept
+    in the user's cache folder.
+    """
+    texts = [text for text in responses if text.strip()]
+    if not texts or not reads_responses(judge):
+        return None
+    lengths = [len(text.split()) for text in texts]
+    kind = "essay" if median(lengths) > _LONG else "answer"
+    return _checked(judge, kind, sum(map(_unlike, texts)) / len(texts))
+
+
+def warn(trust: Reliability | None) -> None:
+    """Warn who calls from Python of a judge that nothing can be told from, or that a better one could replace."""
+    if trust is not None and (trust.doubts or trust.advice):
+        warnings.warn(". ".join(filter(None, (trust.sentence, trust.advice))), stacklevel=3)
+
+
+def is_embedded(generator: object) -> bool:
+    """Whether a model is of the embedded world, for which its own answers with planted stances are the check."""
+    return is_embedded_tokenizer(getattr(generator, "tokenizer", None))
+
+
+def is_embedded_tokenizer(tokenizer: object) -> bool:
+    """The same of a tokenizer: every model that was trained from the embedded base has its template."""
+    return getattr(tokenizer, "chat_template", None) == CHAT_TEMPLATE
+
+
+@cache
+def _labelled() -> tuple[list[Labelled], str]:
+    answers = labelled.load_answers(SET)
+    digest = hashlib.sha256(repr(answers).encode()).hexdigest()
+    return answers, digest
+
+
+@cache
+def _longest() -> int:
+    return max(len(entry.answer.response.split()) for entry in _labelled()[0])
+
+
+def _unlike(text: str) -> bool:
+    """Whether a text is longer than every labelled one, or mostly in a script that none of them is in."""
+    letters = [letter for letter in text[:2_000] if letter.isalpha()]
+    foreign = sum(letter > "\u024f" for letter in letters)  # beyond the Latin letters
+    return len(text.split()) > _longest() or foreign > len(letters) / 2
+
+
+def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
+    answers, digest = _labelled()
+    name = identity(judge)
+    key = hashlib.sha256(json.dumps([name, kind, digest]).encode()).hexdigest()[:24]
+    file = Path(platformdirs.user_cache_dir("valuedrift-mlflow", appauthor=False)) / "judge-checks" / f"{key}.json"
+    versioned = bool(getattr(judge, "version", ""))
+    # A file that is damaged is no reason to stop: the judge is asked again.
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        if versioned:
+            return _read(json.loads(file.read_text(encoding="utf-8")), unlike)
+    own = [entry for entry in answers if entry.kind == kind]
+    verdicts = judge.judge([entry.answer for entry in own])
+    quality = judge_quality([e.label for e in own], verdicts, [e.answer.proposition for e in own])
+    kappa = quality.kappa if math.isfinite(quality.kappa.value) else None
+    found = Reliability(name, kind, len(own), kappa, quality.coverage, unlike)
+    if versioned and not any(verdict.failed for verdict in verdicts):
+        _keep(file, json.dumps(asdict(found)))
+    return found
+
+
+def _read(kept: dict[str, object], unlike: float) -> Reliability:
+    estimates = {name: kept[name] for name in ("kappa", "coverage")}
+    kappa, coverage = (None if one is None else Estimate(**one) for one in estimates.values())  # type: ignore[arg-type]
+    if coverage is None:
+        raise KeyError("coverage")
+    return Reliability(str(kept["judge"]), str(kept["kind"]), int(str(kept["answers"])), kappa, coverage, unlike)
+
+
+def _keep(file: Path, text: str) -> None:
+    """Write the whole file or nothing: another process may read it at any time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=file.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.replace(scratch, file)
