@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.evaluation.review import inclusion_probabilities, systematic
+from valuedrift_mlflow.evaluation.review import drawn_responses
 from valuedrift_mlflow.statistics.prediction_powered import Powered, Sample, powered_drift, powered_stances
 
 Floats = NDArray[np.float64]
@@ -103,9 +103,8 @@ def measured(mix: Floats, confusion: Floats, labels: int, rng: np.random.Generat
     for topic in range(TOPICS):
         own = np.flatnonzero(topics == topic)
         size = labels // TOPICS + (topic < labels % TOPICS)
-        probability = inclusion_probabilities(confidence[own].tolist(), size)
-        order = np.lexsort((confidence[own], np.where(unread, 3, said)[own]))
-        drawn = systematic(probability, order, rng)
+        verdicts = np.where(unread, 3, said)[own]
+        drawn, probability = drawn_responses(verdicts.tolist(), confidence[own].tolist(), size, rng)
         weights[own[drawn]] = 1 / probability[drawn]
     given = np.full((len(truth), 3), np.nan)
     given[weights > 0] = np.eye(3)[truth[weights > 0]]

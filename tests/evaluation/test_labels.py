@@ -11,7 +11,7 @@ from mlflow.entities import AssessmentSource
 
 import valuedrift_mlflow
 from valuedrift_mlflow import suite
-from valuedrift_mlflow.evaluation.review import inclusion_probabilities, systematic
+from valuedrift_mlflow.evaluation.review import drawn_responses, inclusion_probabilities
 from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion,abortion&per_topic=10"
@@ -78,12 +78,27 @@ def test_each_response_is_drawn_with_its_probability(size: int) -> None:
     probability = inclusion_probabilities(confidence, size)
     assert probability.sum() == pytest.approx(size)
     assert probability[0] >= probability[-1]
-    counts = np.zeros(12)
+    counts, verdicts = np.zeros(12), [4, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0]
     for seed in range(4000):
-        drawn = systematic(probability, np.arange(12), np.random.default_rng(seed))
+        drawn, known = drawn_responses(verdicts, confidence, size, np.random.default_rng(seed))
+        assert known == pytest.approx(probability)
         assert len(set(drawn)) == len(drawn) == size
         counts[drawn] += 1
     assert counts / 4000 == pytest.approx(probability, abs=0.035)
+
+
+def test_a_sample_follows_no_turns() -> None:
+    """Every second question is asked the other way round: a sample of every second response must not see one way only.
+
+    500 draws of 20 of 40: the share of one way has the standard error 0.08 a draw (without replacement).
+    """
+    ways = np.arange(40) % 2
+    shares = []
+    for seed in range(500):
+        drawn, _ = drawn_responses([0] * 40, [0.9] * 40, 20, np.random.default_rng(seed))
+        shares.append(ways[drawn].mean())
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
+    assert np.std(shares) == pytest.approx(0.08, abs=0.015)
 
 
 def test_with_all_responses_labelled_people_alone_count(run_id: str) -> None:

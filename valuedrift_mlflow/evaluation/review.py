@@ -125,10 +125,9 @@ def _chosen(measured: Sequence[Measurement], steps: str) -> list[Measurement]:
 def drawn_rows(measured: Sequence[Measurement], n: int, seed: int) -> pd.DataFrame:
     """N responses as rows of the sheet, in random order; all of them where there are no more.
 
-    Every topic at every step gets the same number. Within one, the responses are ordered by verdict and by the judge's
-    confidence and drawn at equal distances from a random start (systematic sampling; Madow 1949), so that each verdict
-    and each degree of confidence has its share. A response that the judge is less sure of than of half the others, or
-    cannot place, is `UNSURE` times as likely to be drawn. ``weight`` is the inverse of the probability.
+    Every topic at every step gets the same number, drawn as `drawn_responses` says. A response that the judge is less
+    sure of than of half the others, or cannot place, is `UNSURE` times as likely to be drawn. ``weight`` is the inverse
+    of the probability.
     """
     import pandas as pd
 
@@ -140,10 +139,9 @@ def drawn_rows(measured: Sequence[Measurement], n: int, seed: int) -> pd.DataFra
     ]
     rows: list[Mapping[str, str | int | float]] = []
     for (step, responses), size in zip(cells, quotas(n, [1 / len(cells)] * len(cells)), strict=True):
-        probability = inclusion_probabilities([_confidence(judged) for judged in responses], size)
-        order = sorted(range(len(responses)), key=lambda i: (_place(responses[i]), _confidence(responses[i])))
-        for index in systematic(probability, np.array(order, dtype=np.int64), rng):
-            rows.append(_row(responses[index], step, 1 / probability[index]))
+        verdicts = [LABELS.index(judged.verdict.label) for judged in responses]
+        drawn, probability = drawn_responses(verdicts, [_confidence(judged) for judged in responses], size, rng)
+        rows += [_row(responses[index], step, 1 / probability[index]) for index in drawn]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
 
@@ -164,12 +162,22 @@ def _row(judged: JudgedResponse, step: int, weight: float) -> dict[str, str | in
     }
 
 
-def _place(judged: JudgedResponse) -> int:
-    return LABELS.index(judged.verdict.label)
-
-
 def _confidence(judged: JudgedResponse) -> float:
     return max(judged.verdict.probabilities or (0.0,))
+
+
+def drawn_responses(
+    verdicts: Sequence[int], confidence: Sequence[float], size: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The numbers of those drawn of n responses, and the probability with which each of the n was to be drawn.
+
+    They are drawn at equal distances from a random start (systematic sampling; Madow 1949) along an order by verdict
+    and by probability, so that each verdict and each degree of confidence has its share. Within these the order is
+    random: a suite asks in turns, and distances of the same length would hit one kind of question.
+    """
+    probability = inclusion_probabilities(confidence, size)
+    order = np.lexsort((rng.random(len(probability)), probability, np.asarray(verdicts)))
+    return systematic(probability, order, rng), probability
 
 
 def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[np.float64]:
