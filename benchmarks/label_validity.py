@@ -103,8 +103,8 @@ def measured(mix: Floats, confusion: Floats, labels: int, rng: np.random.Generat
     for topic in range(TOPICS):
         own = np.flatnonzero(topics == topic)
         size = labels // TOPICS + (topic < labels % TOPICS)
-        verdicts = np.where(unread, 3, said)[own]
-        drawn, probability = drawn_responses(verdicts.tolist(), confidence[own].tolist(), size, rng)
+        read_as = np.where(unread, 3, said)[own]
+        drawn, probability = drawn_responses(read_as.tolist(), confidence[own].tolist(), size, rng)
         weights[own[drawn]] = 1 / probability[drawn]
     given = np.full((len(truth), 3), np.nan)
     given[weights > 0] = np.eye(3)[truth[weights > 0]]
