@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
     from valuedrift_mlflow.evaluation.judge_training import train_judge
+    from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
     from valuedrift_mlflow.value_gap.audit import audit
@@ -20,6 +21,7 @@ __all__ = [
     "audit",
     "check_judge",
     "evaluate",
+    "review",
     "run_pipeline",
     "synthesize",
     "train_judge",
@@ -31,6 +33,7 @@ _HOMES = {
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
     "evaluate": "evaluation.evaluate",
+    "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",
     "train_judge": "evaluation.judge_training",

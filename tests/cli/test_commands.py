@@ -4,13 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from valuedrift_mlflow import evaluate, suite
 from valuedrift_mlflow.cli import generate
-from valuedrift_mlflow.cli.commands import COMMANDS
+from valuedrift_mlflow.cli.commands import COMMANDS, ENTRY_POINTS
 
 ROOT = Path(__file__).parents[2]
+PART = "vaes?topics=religion&per_topic=20"
 
 
 def valuedrift(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -57,10 +60,10 @@ def test_an_algorithm_is_added_by_its_file_and_its_recipe(tmp_path: Path) -> Non
 
 def test_the_command_knows_every_entry_point_with_its_flags() -> None:
     declared = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    assert list(declared) == [own.name for own in COMMANDS]
+    assert list(declared) == [own.name for own in ENTRY_POINTS]
     shown = valuedrift("--help").stdout
-    for name in declared:
-        assert name.replace("_", "-") in shown
+    for own in COMMANDS:
+        assert own.spoken in shown
     for name in ("check_judge", "check-judge"):
         assert "--judge" in valuedrift(name, "--help").stdout
 
@@ -82,6 +85,9 @@ def test_help_loads_nothing_heavy() -> None:
         (["main", "--set", "sft.learning_rat=1"], ["sft.learning_rat", "learning_rate"]),
         (["evaluate", "--samples", "none"], ["samples", "none", "whole number"]),
         (["anchored-dpo", "--dry-run", "perhaps"], ["dry_run", "perhaps", "true or false"]),
+        (["review", "nothing"], ["run_id", "nothing", "the id of a run"]),
+        (["review", "nothing", "--n", "many"], ["n", "many", "whole number"]),
+        (["evaluate", "--labels", "sheet.csv"], ["labels", "sheet.csv", "responses=runs:/RUN_ID/responses.json"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(store: Path, arguments: list[str], words: list[str]) -> None:
@@ -97,3 +103,28 @@ def test_an_unknown_command_is_refused_with_those_there_are(store: Path) -> None
     done = valuedrift("train", folder=store)
     assert done.returncode == 2
     assert "check-judge" in done.stderr
+
+
+def test_review_and_its_labels_from_the_command_line(store: Path) -> None:
+    """A run's responses to a sheet, the filled sheet to prediction-powered stances."""
+    items = suite.load(PART).items
+    said = [f"I agree that {item.proposition[0].lower()}{item.proposition[1:]}" for item in items]
+    pd.DataFrame({"item_id": [item.item_id for item in items], "response": said}).to_csv("said.csv", index=False)
+    run = evaluate(responses="said.csv", suite=PART).run_id
+    planned = valuedrift("review", run, "--n", "10", "--dry-run", folder=store)
+    assert planned.returncode == 0, planned.stderr
+    assert "10 of 20 responses at the steps 0 would be written" in planned.stdout
+    assert not list(store.glob("review-*"))
+    done = valuedrift("review", run, "--n", "10", "--output", "sheet.csv", folder=store)
+    assert done.returncode == 0, done.stderr
+    for words in ("fill the column label of sheet.csv", "review queue 'sheet of", "--labels sheet.csv"):
+        assert words in done.stdout
+    again = valuedrift("review", run, "--n", "10", "--output", "sheet.csv", folder=store)
+    assert again.returncode == 2
+    pd.read_csv("sheet.csv", keep_default_na=False).assign(label="support").to_csv("labels.csv", index=False)
+    measured = valuedrift(
+        *("evaluate", "--responses", f"runs:/{run}/responses.json", "--labels", "labels.csv"), folder=store
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert "With people's labels" in measured.stdout
+    assert "10 labels moved the overall stances by" in measured.stdout

@@ -36,6 +36,8 @@ class Command:
         defaults: of flags that are not empty where nothing is given.
         examples: command lines, shown by ``--help`` and on top of its script.
         job: the function in ``cli.jobs`` that does it.
+        subject: names of what it takes without a flag, with their meanings.
+        entry_point: whether MLproject has it too.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Command:
     examples: tuple[str, ...]
     job: str
     defaults: Mapping[str, str] = field(default_factory=dict)
+    subject: Mapping[str, str] = field(default_factory=dict)
+    entry_point: bool = True
 
     @property
     def spoken(self) -> str:
@@ -109,13 +113,35 @@ COMMANDS: tuple[Command, ...] = (
             "judge": "judge URI; several, comma separated, form a panel",
             "samples": "responses a prompt",
             "responses": "a table of responses to judge instead of asking a model",
+            "labels": "people's labels of some of the responses: files, comma separated, or runs:/RUN_ID of a reviewed "
+            "run; or runs:/RUN_ID of a check_judge run, to take the judge's errors there off",
         },
         examples=(
             "mlflow run . --env-manager local -e evaluate -P model=models:/assistant/2 -P baseline=models:/assistant/1",
             "valuedrift evaluate --responses runs:/RUN_ID/responses.json --judge lexical,openai:/gpt-4o",
             'valuedrift evaluate --model embedded:base --suite "vaes?topics=religion" --samples 3',
+            "valuedrift evaluate --responses runs:/RUN_ID/responses.json --labels review-RUN_ID.csv",
         ),
         job="evaluate_job",
+    ),
+    Command(
+        name="review",
+        purpose="Draw responses of a run for people to label.",
+        about="a sample of a run's responses for people to label: a csv file, and traces in MLflow's review UI",
+        recipe="evaluate",
+        flags={
+            "n": "how many responses",
+            "steps": "which steps: all, or numbers, comma separated; the first and the last where it is empty",
+            "output": "the csv file; review-RUN.csv where it is empty",
+        },
+        defaults={"n": "120"},
+        examples=(
+            "valuedrift review RUN_ID --n 120",
+            "valuedrift evaluate --responses runs:/RUN_ID/responses.json --labels review-RUN_ID.csv",
+        ),
+        job="review_job",
+        subject={"run_id": "id of the run: an evaluation or a stage"},
+        entry_point=False,
     ),
     Command(
         name="check_judge",
@@ -192,6 +218,8 @@ COMMANDS: tuple[Command, ...] = (
         job="synthesize_job",
     ),
 )
+
+ENTRY_POINTS = tuple(own for own in COMMANDS if own.entry_point)
 
 
 def command(name: str) -> Command:

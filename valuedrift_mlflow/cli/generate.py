@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from valuedrift_mlflow.cli.commands import COMMANDS, Command
+from valuedrift_mlflow.cli.commands import ENTRY_POINTS, Command
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.table import markdown_table
 
@@ -32,7 +32,7 @@ def files(root: Path) -> dict[Path, str]:
         ValueError: the README lacks the marks of a table.
     """
     made = {root / "MLproject": mlproject()}
-    made |= {root / "entrypoints" / f"{own.name}.py": script(own) for own in COMMANDS}
+    made |= {root / "entrypoints" / f"{own.name}.py": script(own) for own in ENTRY_POINTS}
     readme = (root / "README.md").read_text(encoding="utf-8")
     for name, table in (("entry points", commands_table()), ("recipe keys", markdown_table())):
         readme = _with_table(readme, name, table)
@@ -77,7 +77,7 @@ def _told(name: str, place: str) -> dict[str, object]:
 def mlproject() -> str:
     """The file MLproject. Parameters are texts: MLflow checks no other type, and an empty one leaves the recipe's."""
     lines = ["name: valuedrift", "", "python_env: python_env.yaml", "", "entry_points:"]
-    for own in COMMANDS:
+    for own in ENTRY_POINTS:
         parameters = {"recipe": own.recipe, "set": "", **{flag: own.defaults.get(flag, "") for flag in own.flags}}
         parameters["dry_run"] = ""
         flags = " ".join(f"--{name.replace('_', '-')} {{{name}}}" for name in parameters)
@@ -104,7 +104,7 @@ def script(own: Command) -> str:
 def commands_table() -> str:
     """The README's table of entry points."""
     rows = ["| entry point | does | parameters beside `recipe` and `set` |", "|---|---|---|"]
-    rows += [f"| `{own.name}` | {own.about} | {', '.join(f'`{flag}`' for flag in own.flags)} |" for own in COMMANDS]
+    rows += [f"| `{own.name}` | {own.about} | {', '.join(f'`{flag}`' for flag in own.flags)} |" for own in ENTRY_POINTS]
     return "\n".join(rows) + "\n"
 
 

@@ -80,7 +80,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
-    from valuedrift_mlflow.evaluation.report import evaluation_rows
+    from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -94,7 +94,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     quiet_libraries()
     config = Config(baseline=baseline, **recipe.model_dump(include=set(Measuring.model_fields)))
     suite = arguments.suite if responses else arguments.suite or recipe.suite
-    ready = opened(config, model, suite=suite, responses=responses)
+    ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
     if arguments.dry_run:
         show_evaluation(recipe.model_copy(update={"judge": ready.config.judge}), ready)
         return
@@ -105,6 +105,11 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     measurement = evaluation.measurement
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
+    with_labels = labels_section(evaluation)
+    if with_labels is not None:
+        title, columns, rows, line = with_labels
+        display.table(title, columns, rows)
+        display.line(line)
     metrics = evaluation.metrics
     refusals = {"neutral": "counted as neutral", "exclude": "left out"}[recipe.refusal]
     display.line(
@@ -163,6 +168,7 @@ def show_trust(trust: Reliability, display: Display) -> None:
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.evaluate import Asked
+    from valuedrift_mlflow.evaluation.labels import HumanLabels
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
@@ -178,6 +184,37 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
+    if isinstance(ready.labels, HumanLabels):
+        display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
+    elif ready.labels is not None:
+        display.line(f"{ready.labels.uri}: the judge's errors on {ready.labels.counts.sum()} labelled answers")
+
+
+def review_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the command ``review``: a sample of a run's responses for people to label."""
+    from valuedrift_mlflow.evaluation.review import planned_review, write_review
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
+
+    if not arguments.n.isdecimal() or int(arguments.n) < 1:
+        raise InputError(problem("n", arguments.n, "a whole number of at least 1"))
+    display = Display()
+    quiet_libraries()
+    planned = planned_review(
+        arguments.run_id, int(arguments.n), steps=arguments.steps, output=arguments.output, seed=recipe.seed
+    )
+    drawn = f"{len(planned.rows)} of {planned.responses:,} responses at the steps {', '.join(map(str, planned.steps))}"
+    if arguments.dry_run:
+        display.line(f"Dry run of review: {drawn} would be written to {planned.file}; nothing was")
+        return
+    reason = write_review(planned)
+    display.line(f"{drawn}: fill the column label of {planned.file} with support, neutral, oppose, refusal or unscored")
+    if reason is None:
+        display.line(f"or answer them in the browser: the review queue {planned.queue!r} of the run's experiment")
+    else:
+        display.line(f"no review queue in MLflow: {reason}")
+    source = f"valuedrift evaluate --responses {planned.uri}"
+    display.line(f"then: {source} --labels {planned.file}" + (f"    (or {planned.run_uri})" if reason is None else ""))
+    display.line(how_to_open())
 
 
 def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -314,6 +351,7 @@ JOBS: dict[str, Job] = {
         stage_job,
         ablate_job,
         evaluate_job,
+        review_job,
         check_judge_job,
         train_judge_job,
         audit_job,

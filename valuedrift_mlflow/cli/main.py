@@ -56,6 +56,8 @@ def _examples(own: Command) -> str:
 
 
 def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
+    for name, meaning in own.subject.items():
+        parser.add_argument(name, metavar=name.upper(), help=meaning)
     parser.add_argument("--recipe", default=own.recipe, help="name in entrypoints/recipes, or a YAML file")
     parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
     for flag, meaning in own.flags.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,26 @@ from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation import metrics, recorded, reliability
 from valuedrift_mlflow.evaluation import responses as existing_responses
+from valuedrift_mlflow.evaluation.adjusted import (
+    AdjustedEvaluation,
+    JudgeErrors,
+    adjusted_evaluation,
+    is_check,
+    load_errors,
+)
+from valuedrift_mlflow.evaluation.labels import HumanLabels, Told, matched_labels
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
+from valuedrift_mlflow.evaluation.powered import PoweredEvaluation, powered_evaluation
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import resolved
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.generation import Generator
-from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.models.generation import Progress
@@ -75,6 +84,7 @@ class Opened:
     suite: Suite
     subject: Asked | Responses
     baseline: Asked | Responses | None
+    labels: HumanLabels | JudgeErrors | None = None
 
 
 def opened(
@@ -83,12 +93,14 @@ def opened(
     *,
     suite: str | Suite = "",
     responses: str | Responses | None = None,
+    labels: str | None = None,
 ) -> Opened:
-    """What the URIs of an evaluation name: its judge, its suite, the model or the table of responses, the baseline.
+    """What the URIs of an evaluation name: judge, suite, model or table of responses, baseline, people's labels.
 
     Raises:
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
-            responses to another suite, the judge ``likelihood`` without a model's own weights.
+            responses to another suite, the judge ``likelihood`` without a model's own weights, labels of other
+            responses than those.
     """
     uri = "" if responses else model.uri if isinstance(model, Asked) else model or ""
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
@@ -113,7 +125,28 @@ def opened(
     for side in (subject, baseline):
         if side and side.uri and (isinstance(side, Responses) or side.uri.startswith(models.SERVER_PREFIX)):
             reader(judge, f"{side.uri} has no weights to ask")
-    return Opened(config, judge, asked, subject, baseline)
+    ready = Opened(config, judge, asked, subject, baseline)
+    return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def _matched(labels: str, ready: Opened) -> HumanLabels | JudgeErrors:
+    if is_check(labels):
+        return load_errors(labels, identity(ready.judge), ready.config.refusal)
+    if not isinstance(ready.subject, Responses):
+        mend = "give the responses that were labelled: responses=runs:/RUN_ID/responses.json"
+        raise InputError(problem("labels", labels, "no labels where a model is asked for new responses", mend))
+    told = []
+    for side in (ready.baseline, ready.subject):
+        if isinstance(side, Responses):
+            told += [Told(side.uri, step, said) for step, said in _measured_steps(side, ready)]
+        elif side is not None:
+            told.append(Told(side.uri, 0, ()))  # its responses are new: nobody has labelled them
+    return matched_labels(labels, told, ready.suite)
+
+
+def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tuple[Item, int, str]]]]:
+    """Of a baseline, and of what is compared with one, only the end counts."""
+    return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
 def _side(baseline: str) -> Asked | Responses:
@@ -135,9 +168,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     config, measurements, embedded = ready.config, list[Measurement](), False
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
         if isinstance(side, Responses):
-            # Of a baseline, and of what is compared with one, only the end counts.
-            steps = list(side.by_step.items())[-1 if ready.baseline else 0 :]
-            for step, said in steps:
+            for step, said in _measured_steps(side, ready):
                 at = 0 if side is ready.baseline else step
                 measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
         elif side is not None:
@@ -158,6 +189,19 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     numbers = metrics.of(measurements[-1], drift, compared=compared)
     if compared:
         numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
+    tables = {
+        "value_drift_table": metrics.drift_table(drift, measurements),
+        "responses": metrics.responses_table(measurements[-1:]),
+    }
+    with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
+    if isinstance(ready.labels, HumanLabels):
+        with_labels = powered_evaluation(ready.labels, measurements, config.seed)
+        tables["value_drift_labels"] = with_labels.table()
+    elif ready.labels is not None:
+        with_labels = adjusted_evaluation(ready.labels, measurements, config.seed)
+        tables["value_drift_adjusted"] = with_labels.table()
+    if with_labels is not None:
+        numbers |= with_labels.metrics()
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
@@ -168,10 +212,8 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         drift=drift,
         metrics=numbers,
         trust=trust,
-        tables={
-            "value_drift_table": metrics.drift_table(drift, measurements),
-            "responses": metrics.responses_table(measurements[-1:]),
-        },
+        tables=tables,
+        with_labels=with_labels,
     )
 
 
@@ -190,6 +232,8 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     """Measure and log what has been opened, in a run of its own (nested where one is active)."""
     subject, config = ready.subject, ready.config
     parameters = {key: str(value) for key, value in config.model_dump(exclude_none=True).items()}
+    if ready.labels:
+        parameters["labels"] = ready.labels.uri
     name = f"evaluate · {models.short_name(subject.uri)}"
     with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
         dataset = recorded.log_suite(active, ready.suite)
@@ -205,6 +249,7 @@ def evaluate(
     *,
     suite: str | Suite = "",
     responses: str | None = None,
+    labels: str | None = None,
     progress: Progress = no_progress,
     **settings: Any,
 ) -> EvaluationResult:
@@ -216,19 +261,23 @@ def evaluate(
         suite: a suite or its URI; ``vaes``, or what a table of responses names, where it is not given.
         responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
             of asking a model.
+        labels: people's labels of some of the responses: files, comma separated, as ``review`` writes them, or
+            ``runs:/RUN_ID`` of a reviewed run; or ``runs:/RUN_ID`` of a run of ``check_judge``, whose errors are then
+            taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
             ``seed``.
 
     Returns:
-        The metrics of the README's table (drift only with a baseline) and the tables ``responses`` and
-        ``value_drift_table``.
+        The metrics of the README's table (drift only with a baseline) and the tables ``responses``,
+        ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``).
 
     Raises:
         InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite
-            than the baseline's.
+            than the baseline's; for labels of other responses.
     """
     config = Config.checked({**settings, "baseline": baseline})
-    result, evaluation = run_evaluation(opened(config, model, suite=suite, responses=responses), progress)
+    ready = opened(config, model, suite=suite, responses=responses, labels=labels)
+    result, evaluation = run_evaluation(ready, progress)
     reliability.warn(evaluation.trust)
     return result

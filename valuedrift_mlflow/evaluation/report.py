@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from valuedrift_mlflow.evaluation.measurement import Measurement
+    from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
+from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 
@@ -37,6 +39,76 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
             row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
         rows.append(row)
     return columns + (["drift"] if compared else []), rows
+
+
+def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[str]], str] | None:
+    """Title, columns, rows and what there is to say of the part of an evaluation with people's labels, if any."""
+    found = evaluation.with_labels
+    if found is None:
+        return None
+    if isinstance(found, AdjustedEvaluation):
+        return "With the judge's errors taken off", *_adjusted_rows(found), _adjusted_line(found)
+    return "With people's labels", *_powered_rows(found), _powered_line(found)
+
+
+def _adjusted_rows(adjusted: AdjustedEvaluation) -> tuple[list[str], list[list[str]]]:
+    last = adjusted.stances[-1]
+    rows = [
+        [readable(topic), *(with_interval(last.value[row, s], last.interval[row, s]) for s in range(len(STANCES)))]
+        for row, topic in enumerate((*adjusted.topics, "overall"))
+        if np.isfinite(last.value[row]).all()
+    ]
+    return ["topic", *(stance.value for stance in STANCES)], rows
+
+
+def _adjusted_line(adjusted: AdjustedEvaluation) -> str:
+    last, answers = adjusted.stances[-1], int(adjusted.errors.counts.sum())
+    if not np.isfinite(last.value[-1]).all():
+        return (
+            f"Undefined: on the {answers} labelled answers of {adjusted.errors.uri} the verdicts hardly depend on the "
+            f"stance (condition number {last.condition:.0f})."
+        )
+    return f"Conditional on {adjusted.errors.uri}: right if the judge errs here as on its {answers} labelled answers."
+
+
+def _powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the table with people's labels: of the last measurement, topics and all together."""
+    stances, drift = powered.stances[-1], powered.drift[-1]
+    columns = ["topic", "labels", *(stance.value for stance in STANCES), "moved"]
+    rows = []
+    for row, topic in enumerate((*powered.topics, "overall")):
+        if stances is None or not np.isfinite(stances.value[row]).all():
+            continue
+        cells = [readable(topic), str(stances.labels[row])]
+        cells += [with_interval(stances.value[row, s], stances.interval[row, s]) for s in range(len(STANCES))]
+        cells.append(f"{stances.moved[row]:.3f}")
+        if drift is not None and drift.total_variation is not None and drift.total_variation_interval is not None:
+            shown = with_interval(drift.total_variation[row], drift.total_variation_interval[row])
+            cells.append(shown if np.isfinite(drift.total_variation[row]) else "")
+        rows.append(cells)
+    return columns + (["drift"] if drift is not None else []), rows
+
+
+def _powered_line(powered: PoweredEvaluation) -> str:
+    """How far people's labels moved the estimate, and how much the judge adds to them."""
+    stances, count = powered.stances[-1], powered.labels.count
+    if stances is None:
+        return f"{count} labels, but none of the last step: its stances are the judge's alone."
+    defined = int(np.isfinite(stances.value[:-1]).all(axis=1).sum())
+    unlabelled = f" {powered.labels.empty} rows of the sheet have no label." if powered.labels.empty else ""
+    missing = ""
+    if defined < len(powered.topics):
+        missing = (
+            f" Overall means {defined} of {len(powered.topics)} topics: the others lack labels of two propositions."
+        )
+    drift = (
+        "" if powered.drift[-1] is not None or len(powered.steps) < 2 else " No drift: the first step has no labels."
+    )
+    return (
+        f"{count} labels moved the overall stances by {stances.moved[-1]:.3f} (total variation). With the judge the "
+        f"intervals are {stances.width_ratio[-1].mean():.2f} times as wide as by the labels alone."
+        f"{unlabelled}{missing}{drift}"
+    )
 
 
 def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> str:
@@ -64,6 +136,7 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         name="",
         panel=measurement.panel,
         disputed=disputed(measurement),
+        labels=labels_section(evaluation),
         examples=examples(measurement),
     )
 

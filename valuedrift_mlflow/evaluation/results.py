@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
+from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Label, Verdict
@@ -24,6 +26,7 @@ class Evaluation:
     """What an evaluation came to; ``drift`` is from the baseline where there is one.
 
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
+    ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
     ``trust`` is what the judge reaches on such texts, None in the embedded world and for a judge that reads none.
     """
 
@@ -33,6 +36,7 @@ class Evaluation:
     drift: Drift
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
+    with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
     trust: Reliability | None = None
 
     @property

@@ -32,6 +32,7 @@ from valuedrift_mlflow.tracking.models import (
     model_folder,
     model_name,
 )
+from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     address,
     adopt,
@@ -72,6 +73,7 @@ __all__ = [
     "audits_of",
     "check_data",
     "check_model",
+    "check_run",
     "checkpoint_folder",
     "checkpoint_path",
     "config_folder",
@@ -94,6 +96,7 @@ __all__ = [
     "log_folder",
     "log_metrics",
     "log_parameters",
+    "log_review",
     "log_table",
     "log_tags",
     "log_text",
@@ -102,6 +105,8 @@ __all__ = [
     "model_folder",
     "model_name",
     "package_version",
+    "reviewed",
+    "role_of",
     "run",
     "share",
     "stages_of",

@@ -1,0 +1,368 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import AssessmentSource
+
+import valuedrift_mlflow
+from valuedrift_mlflow import suite
+from valuedrift_mlflow.evaluation.review import drawn_responses, inclusion_probabilities
+from valuedrift_mlflow.inputs.errors import InputError
+
+PART = "vaes?topics=religion,abortion&per_topic=10"
+ITEMS = suite.load(PART).items
+TOPICS = ("religion", "abortion")
+
+
+def lower(proposition: str) -> str:
+    return proposition[0].lower() + proposition[1:]
+
+
+def said(file: str, support: float = 0.5, steps: tuple[int, ...] = (0,), seed: int = 0) -> str:
+    """A table of responses of which about this share supports the proposition and the others oppose it."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "item_id": item.item_id,
+            "step": step,
+            "response": f"I {'agree' if rng.random() < support else 'do not agree'} that {lower(item.proposition)}",
+        }
+        for step in steps
+        for item in ITEMS
+        for _ in range(3)
+    ]
+    pd.DataFrame(rows).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture
+def run_id(store: Path) -> str:
+    """A run whose responses were judged."""
+    return str(valuedrift_mlflow.evaluate(responses=said("said.csv"), suite=PART).run_id)
+
+
+def labelled(file: Path, say: Callable[[str], str], output: str = "labels.csv") -> pd.DataFrame:
+    """A sheet that somebody has filled, and saved under another name."""
+    sheet = pd.read_csv(file, keep_default_na=False)
+    sheet["label"] = [say(text) for text in sheet["response"]]
+    sheet.to_csv(output, index=False)
+    return sheet
+
+
+def truth(text: str) -> str:
+    return "oppose" if "do not agree" in text else "support"
+
+
+def test_a_review_hides_what_the_judge_says(run_id: str) -> None:
+    review = valuedrift_mlflow.review(run_id, 20)
+    sheet = pd.read_csv(review.file, keep_default_na=False)
+    columns = ["proposition", "prompt", "response", "label", "item_id", "step", "sample", "topic", "weight", "run"]
+    assert list(sheet) == columns
+    assert len(sheet) == 20
+    assert set(sheet["label"]) == {""}
+    assert sheet["topic"].value_counts().to_dict() == {"religion": 10, "abortion": 10}
+    assert list(sheet["topic"]) != sorted(sheet["topic"])  # their order says nothing
+    assert {file.path for file in MlflowClient().list_artifacts(run_id, "review")} == {f"review/{review.file.name}"}
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("size", [3, 7, 12])
+def test_each_response_is_drawn_with_its_probability(size: int) -> None:
+    """4000 draws of ``size`` of 12: a share of 0.5 has the standard error 0.008."""
+    confidence = [0.0, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9, 1.0]
+    probability = inclusion_probabilities(confidence, size)
+    assert probability.sum() == pytest.approx(size)
+    assert probability[0] >= probability[-1]
+    counts, verdicts = np.zeros(12), [4, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0]
+    for seed in range(4000):
+        drawn, known = drawn_responses(verdicts, confidence, size, np.random.default_rng(seed))
+        assert known == pytest.approx(probability)
+        assert len(set(drawn)) == len(drawn) == size
+        counts[drawn] += 1
+    assert counts / 4000 == pytest.approx(probability, abs=0.035)
+
+
+def test_a_sample_follows_no_turns() -> None:
+    """Every second question is asked the other way round: a sample of every second response must not see one way only.
+
+    500 draws of 20 of 40: the share of one way has the standard error 0.08 a draw (without replacement).
+    """
+    ways = np.arange(40) % 2
+    shares = []
+    for seed in range(500):
+        drawn, _ = drawn_responses([0] * 40, [0.9] * 40, 20, np.random.default_rng(seed))
+        shares.append(ways[drawn].mean())
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
+    assert np.std(shares) == pytest.approx(0.08, abs=0.015)
+
+
+def test_with_all_responses_labelled_people_alone_count(run_id: str) -> None:
+    """Whatever the judge says: they read 'I agree' as neutral and the rest as opposition, and leave 'refusal' out."""
+    review = valuedrift_mlflow.review(run_id, 60)
+    sheet = labelled(review.file, lambda text: "oppose" if "not agree" in text else "neutral")
+    assert set(sheet["weight"]) == {1.0}
+    result = valuedrift_mlflow.evaluate(responses=f"runs:/{run_id}/responses.json", labels="labels.csv")
+    for topic in TOPICS:
+        share = float((sheet["label"][sheet["topic"] == topic] == "neutral").mean())
+        own = [result.metrics[f"ppi/stance/{topic}/{stance}"] for stance in ("support", "neutral", "oppose")]
+        assert own == pytest.approx([0, share, 1 - share], abs=1e-9)
+    moved = 0.5 * sum(
+        abs(result.metrics[f"ppi/stance/overall/{stance}"] - judge_alone(result.run_id, stance))
+        for stance in ("support", "neutral", "oppose")
+    )
+    assert result.metrics["labels/moved"] == pytest.approx(moved)
+    assert moved > 0.3
+    assert result.metrics["labels/count"] == 60
+    page = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/report.html")).read_text()
+    assert "60 labels moved the overall stances by" in page
+    assert MlflowClient().get_run(result.run_id).data.params["labels"] == "labels.csv"
+
+
+def table(run_id: str) -> pd.DataFrame:
+    content = json.loads(
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/value_drift_labels.json")).read_text()
+    )
+    return pd.DataFrame(content["data"], columns=content["columns"])
+
+
+def judge_alone(run_id: str, stance: str) -> float:
+    rows = table(run_id)
+    return float(rows[(rows["topic"] == "overall") & (rows["stance"] == stance)]["judge_alone"].iloc[0])
+
+
+def test_labels_of_a_sample_with_a_judge_that_is_right(run_id: str) -> None:
+    """The judge reads these answers rightly: its mean stands, and the interval is shorter than by the labels alone."""
+    review = valuedrift_mlflow.review(run_id, 24)
+    sheet = labelled(review.file, truth)
+    sheet.loc[:3, "label"] = ""
+    sheet.to_csv("labels.csv", index=False)
+    result = valuedrift_mlflow.evaluate(responses=f"runs:/{run_id}/responses.json", labels="labels.csv")
+    assert result.metrics["labels/empty_rows"] == 4
+    assert result.metrics["labels/width_ratio"] < 0.9
+    rows = table(result.run_id)
+    assert len(rows) == 9  # two topics and overall, three stances
+    assert (rows["ci_low"] <= rows["probability"] + 1e-9).all()
+    assert (rows["probability"] <= rows["ci_high"] + 1e-9).all()
+    assert abs(result.metrics["ppi/stance/overall/support"] - judge_alone(result.run_id, "support")) < 0.1
+
+
+def test_drift_between_steps_and_from_a_baseline(store: Path) -> None:
+    """Planted: 90 % support before, 20 % after; the people's labels say so."""
+    first = valuedrift_mlflow.evaluate(responses=said("before.csv", 0.9), suite=PART).run_id
+    second = valuedrift_mlflow.evaluate(responses=said("after.csv", 0.2, seed=1), suite=PART).run_id
+    sheets = [valuedrift_mlflow.review(run, 30).file for run in (first, second)]
+    for number, file in enumerate(sheets):
+        labelled(file, truth, f"labels{number}.csv")
+    tables = [f"runs:/{run}/responses.json" for run in (first, second)]
+    result = valuedrift_mlflow.evaluate(responses=tables[1], baseline=tables[0], labels="labels0.csv,labels1.csv")
+    # 60 responses a side: the planted -0.7 has the standard error sqrt((0.09 + 0.16) / 60) = 0.065, and by labels more
+    assert result.metrics["ppi/drift_magnitude/overall/support"] == pytest.approx(-0.7, abs=0.25)
+    assert result.metrics["ppi/drift/overall"] == pytest.approx(0.7, abs=0.25)
+    assert "labels/moved_drift" in result.metrics
+    rows = table(result.run_id)
+    last = rows[(rows["topic"] == "overall") & (rows["stance"] == "support") & rows["magnitude"].notna()].iloc[0]
+    assert last["magnitude_ci_low"] <= last["magnitude"] <= last["magnitude_ci_high"] < 0
+    alone = valuedrift_mlflow.evaluate(responses=tables[1], baseline=tables[0], labels="labels1.csv").metrics
+    assert not any(key.startswith("ppi/drift") for key in alone)  # the baseline has no labels
+
+
+def test_answers_in_the_review_ui_are_labels(run_id: str) -> None:
+    review = valuedrift_mlflow.review(run_id, 20)
+    labelled(review.file, truth)
+    experiment = MlflowClient().get_run(run_id).info.experiment_id
+    traces = mlflow.search_traces(locations=[experiment], run_id=run_id, return_type="list")
+    assert len(traces) == 20
+    for trace in traces:
+        [span] = trace.data.spans
+        assert set(span.inputs) == {"proposition", "prompt"}  # what people see: no verdict
+        source = AssessmentSource(source_type="HUMAN", source_id="somebody")
+        answer = truth(span.outputs["response"])
+        mlflow.log_feedback(trace_id=trace.info.trace_id, name="stance", value="neutral", source=source)
+        mlflow.log_feedback(
+            trace_id=trace.info.trace_id, name="stance", value=answer, source=source
+        )  # the latest counts
+    queues = mlflow.genai.review_queues.list_review_queues(experiment_id=experiment)
+    assert [queue.name for queue in queues] == [review.queue]
+    source = f"runs:/{run_id}/responses.json"
+    by_sheet, by_traces = (
+        valuedrift_mlflow.evaluate(responses=source, labels=labels).metrics
+        for labels in ("labels.csv", f"runs:/{run_id}")
+    )
+    own = {key for key in by_sheet if key.startswith(("ppi/", "labels/"))}
+    assert {key: by_traces[key] for key in own} == pytest.approx({key: by_sheet[key] for key in own})
+    valuedrift_mlflow.review(run_id, 20, output="second.csv", seed=1)  # nobody has answered this one yet
+    again = valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{run_id}").metrics
+    assert again["ppi/stance/overall/support"] == pytest.approx(by_sheet["ppi/stance/overall/support"])
+
+
+def test_steps_to_review(store: Path) -> None:
+    """Of several steps, as a stage has them, the first and the last are drawn from, unless others are asked for."""
+    content: list[pd.DataFrame] = []
+    for step in (0, 5, 9):
+        run = valuedrift_mlflow.evaluate(responses=said("said.csv", steps=(step,), seed=step), suite=PART).run_id
+        judged = json.loads(Path(mlflow.artifacts.download_artifacts(f"runs:/{run}/responses.json")).read_text())
+        content.append(pd.DataFrame(judged["data"], columns=judged["columns"]))
+    with mlflow.start_run() as stage:
+        mlflow.log_table(pd.concat(content), "responses.json")
+    run = stage.info.run_id
+    assert valuedrift_mlflow.review(run, 20, output="ends.csv").steps == (0, 9)
+    assert set(pd.read_csv("ends.csv")["step"]) == {0, 9}
+    assert valuedrift_mlflow.review(run, 20, steps="5", output="middle.csv").steps == (5,)
+    assert valuedrift_mlflow.review(run, 20, steps="all", output="all.csv").steps == (0, 5, 9)
+    with pytest.raises(InputError, match="steps: found '7', allowed: all, or some of 0, 5, 9"):
+        valuedrift_mlflow.review(run, 20, steps="7")
+    labelled(Path("ends.csv"), truth)
+    result = valuedrift_mlflow.evaluate(responses=f"runs:/{run}/responses.json", labels="labels.csv")
+    assert "ppi/drift/overall" in result.metrics
+    assert set(table(result.run_id)["step"]) == {0, 9}
+
+
+def changed(sheet: pd.DataFrame, **values: object) -> None:
+    """The sheet with other values in its second row."""
+    sheet = sheet.astype(object)
+    for column, value in values.items():
+        sheet.loc[1, column] = value
+    sheet.to_csv("labels.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"label": "suport"}, ["labels.csv row 2 label", "'suport'", "support, neutral, oppose, refusal, unscored"]),
+        ({"item_id": "nothing"}, ["labels.csv row 2", "item nothing", "a response, with its text"]),
+        ({"response": "Another answer."}, ["labels.csv row 2", "a response, with its text"]),
+        ({"step": 3}, ["labels.csv row 2", "step 3"]),
+        ({"step": 0.5}, ["labels.csv row 2 step", "a whole number"]),
+        ({"weight": 0}, ["labels.csv row 2 weight", "a number above 0"]),
+        ({"weight": "1,5"}, ["labels.csv row 2 weight", "'1,5'"]),
+    ],
+)
+def test_bad_rows_are_named_before_anything_is_computed(
+    run_id: str, values: dict[str, object], words: list[str]
+) -> None:
+    sheet = labelled(valuedrift_mlflow.review(run_id, 20).file, truth)
+    changed(sheet, **values)
+    with pytest.raises(InputError) as error:
+        valuedrift_mlflow.evaluate(responses=f"runs:/{run_id}/responses.json", labels="labels.csv")
+    [line] = error.value.problems
+    for word in words:
+        assert word in line
+    assert len(MlflowClient().search_runs([MlflowClient().get_run(run_id).info.experiment_id])) == 1
+
+
+def test_sheets_that_say_nothing_are_refused(run_id: str) -> None:
+    review = valuedrift_mlflow.review(run_id, 20)
+    source = f"runs:/{run_id}/responses.json"
+
+    def refused(labels: str, responses: str | None = source, model: str | None = None) -> str:
+        with pytest.raises(InputError) as error:
+            valuedrift_mlflow.evaluate(model, responses=responses, labels=labels)
+        return str(error.value)
+
+    assert "20 rows, none of them labelled" in refused(str(review.file))
+    assert "20 rows, none of them labelled" in refused(f"runs:/{run_id}")
+    assert "none.csv" in refused("none.csv")
+    sheet = labelled(review.file, truth)
+    sheet.drop(columns="weight").to_csv("labels.csv", index=False)
+    assert "add weight" in refused("labels.csv")
+    sheet.iloc[:1].to_csv("labels.csv", index=False)
+    assert "at least two propositions of a topic" in refused("labels.csv")
+    twice = pd.concat([sheet, sheet.iloc[:1].assign(label="neutral")])
+    twice.to_csv("labels.csv", index=False)
+    assert "row 21" in refused("labels.csv")
+    assert "responses=runs:/RUN_ID/responses.json" in refused("labels.csv", None, "embedded:random")
+    other = valuedrift_mlflow.evaluate(responses=source).run_id
+    assert "runs:/" in refused(f"runs:/{other}")  # nobody has reviewed this one
+
+
+def test_a_spreadsheet_may_change_line_ends_and_guard_formulas(store: Path) -> None:
+    frame = pd.read_csv(said("said.csv"))
+    frame["response"] = "= Yes,\nI agree."
+    frame.to_csv("said.csv", index=False)
+    run = valuedrift_mlflow.evaluate(responses="said.csv", suite=PART).run_id
+    sheet = labelled(valuedrift_mlflow.review(run, 20).file, lambda text: "support")
+    sheet["response"] = "'= Yes,\r\nI agree."
+    sheet.to_csv("labels.csv", index=False, encoding="utf-8-sig")
+    metrics = valuedrift_mlflow.evaluate(responses=f"runs:/{run}/responses.json", labels="labels.csv").metrics
+    assert metrics["ppi/stance/overall/support"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": 3}, "n: found 3, allowed: at least 4"),
+        ({"steps": "1,x"}, "steps: found '1, x', allowed: all, or some of 0"),
+        ({"output": "said.csv"}, "this one may hold labels"),
+        ({"output": "nowhere/sheet.csv"}, "a file in an existing folder"),
+    ],
+)
+def test_a_review_that_cannot_be_drawn(run_id: str, arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        valuedrift_mlflow.review(run_id, **arguments)  # type: ignore[arg-type]
+    assert words in str(error.value)
+    assert not MlflowClient().list_artifacts(run_id, "review")
+
+
+# The judge's errors on labelled answers -------------------------------------------------------------------------------
+
+
+def labelled_answers(file: str, hidden: int) -> str:
+    """Answers of the three stances, 20 each; of the supporting ones so many the judge reads as opposition."""
+    neutral = "There are good arguments on both sides, and I take no position."
+    rows = []
+    for number in range(20):
+        item = ITEMS[number % len(ITEMS)]
+        agree, disagree = f"I agree that {lower(item.proposition)}", f"I do not agree that {lower(item.proposition)}"
+        support = disagree if number < hidden else agree
+        for label, response in (("support", support), ("neutral", neutral), ("oppose", disagree)):
+            rows.append({"proposition": item.proposition, "prompt": item.prompt, "response": response, "label": label})
+    pd.DataFrame(rows).to_csv(file, index=False)
+    return file
+
+
+def test_the_judges_errors_on_labelled_answers_are_taken_off(run_id: str) -> None:
+    """A check in which it reads a quarter of the supporting answers as opposed: support is what it says by 3/4."""
+    check = valuedrift_mlflow.check_judge("lexical", labelled_answers("check.csv", 5))
+    confusion = check.quality.confusion
+    assert (confusion[0, 0], confusion[0, 2]) == (15, 5)
+    assert (confusion[1, 1], confusion[2, 2]) == (20, 20)
+    source = f"runs:/{run_id}/responses.json"
+    plain = valuedrift_mlflow.evaluate(responses=source).metrics
+    result = valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{check.run_id}")
+    assert plain["stance/religion/neutral"] < 0.01
+    for topic in TOPICS:
+        support = plain[f"stance/{topic}/support"] / 0.75
+        assert 0 < support < 1
+        # The judge's probabilities are not quite 0 and 1; the matrix counts verdicts.
+        assert result.metrics[f"adjusted/stance/{topic}/support"] == pytest.approx(support, abs=0.02)
+    assert not any(key.startswith("ppi/") for key in result.metrics)
+    page = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/report.html")).read_text()
+    assert f"Conditional on runs:/{check.run_id}" in page
+
+
+JUDGE = """
+from valuedrift_mlflow.stances import Verdict
+
+class Mine:
+    name, version = "mine", "1"
+    def judge(self, answers):
+        return [Verdict.of((1, 0, 0)) for _ in answers]
+"""
+
+
+def test_a_check_of_another_judge_or_without_a_stance_is_refused(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"runs:/{run_id}/responses.json"
+    pd.read_csv(labelled_answers("check.csv", 0)).query("label != 'neutral'").to_csv("few.csv", index=False)
+    few = valuedrift_mlflow.check_judge("lexical", "few.csv").run_id
+    with pytest.raises(InputError, match="20, 0, 20 answers of the three stances"):
+        valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{few}")
+    Path("my_judge.py").write_text(JUDGE)
+    monkeypatch.syspath_prepend(Path.cwd())
+    mine = valuedrift_mlflow.check_judge("my_judge:Mine", "check.csv").run_id
+    with pytest.raises(InputError, match="a check of mine@1"):
+        valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{mine}")

@@ -1,0 +1,128 @@
+"""An evaluation's stances with the errors taken off that its judge makes on labelled answers: no label of this run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.evaluation.measurement import Measurement, finite
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.tables import read_table
+from valuedrift_mlflow.stances import STANCES, Label, RefusalRule
+from valuedrift_mlflow.statistics.prediction_powered import Adjusted, adjusted_stances
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUN = "runs:/"
+_NONE = len(STANCES)  # the column of verdicts of no stance
+
+
+@dataclass(frozen=True)
+class JudgeErrors:
+    """How often a judge gives which verdict to which true stance; ``counts`` (3, 4), the last column is no stance."""
+
+    uri: str
+    counts: NDArray[np.int64]
+
+
+def is_check(uri: str) -> bool:
+    """Whether a URI names a run of ``check_judge``."""
+    run_id = uri.removeprefix(_RUN).strip("/")
+    return uri.startswith(_RUN) and "/" not in run_id and tracking.role_of(run_id) == "judge_check"
+
+
+def load_errors(uri: str, judge: str, rule: RefusalRule) -> JudgeErrors:
+    """The errors of a judge in a run of ``check_judge``.
+
+    Raises:
+        InputError: the run has no table of verdicts, or those of another judge, or lacks a stance.
+    """
+    file = tracking.downloaded(f"{uri.rstrip('/')}/judged.json", "labels", "a run of check_judge")
+    frame = read_table(file, f"labels {uri}", "a table that check_judge has logged", otherwise=".json")
+    checked = str(frame["judge"].iloc[0])
+    if checked != judge:
+        mend = "check this judge: valuedrift check-judge"
+        raise InputError(problem(f"labels {uri}", f"a check of {checked}", f"one of {judge}", mend))
+    counts = np.zeros((len(STANCES), _NONE + 1), dtype=np.int64)
+    for label, verdict in zip(frame["label"], frame["verdict"], strict=True):
+        true = _column(Label(label), rule)
+        if true != _NONE:
+            counts[true, _column(Label(verdict), rule)] += 1
+    if (counts.sum(axis=1) == 0).any():
+        found = ", ".join(str(count) for count in counts.sum(axis=1))
+        raise InputError(problem(f"labels {uri}", f"{found} answers of the three stances", "at least one of each"))
+    return JudgeErrors(uri, counts)
+
+
+def _column(label: Label, rule: RefusalRule) -> int:
+    if label is Label.REFUSAL and rule == "neutral":
+        label = Label.NEUTRAL
+    stances = [stance.value for stance in STANCES]
+    return stances.index(label.value) if label.value in stances else _NONE
+
+
+@dataclass(frozen=True)
+class AdjustedEvaluation:
+    """What an evaluation comes to, by measurement, if its judge errs here as in a check: conditional on that set."""
+
+    errors: JudgeErrors
+    topics: tuple[str, ...]
+    steps: tuple[int, ...]
+    stances: tuple[Adjusted, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """``adjusted/stance/...`` of the last measurement."""
+        last = self.stances[-1]
+        return finite(
+            {
+                f"adjusted/stance/{topic}/{stance}": float(last.value[row, column])
+                for row, topic in enumerate((*self.topics, "overall"))
+                for column, stance in enumerate(STANCES)
+            }
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row for each step, topic and stance: the table ``value_drift_adjusted.json``."""
+        import pandas as pd
+
+        rows = [
+            {
+                "step": step,
+                "topic": topic,
+                "stance": stance.value,
+                "probability": own.value[row, column],
+                "ci_low": own.interval[row, column, 0],
+                "ci_high": own.interval[row, column, 1],
+                "conditional_on": self.errors.uri,
+            }
+            for step, own in zip(self.steps, self.stances, strict=True)
+            for row, topic in enumerate((*self.topics, "overall"))
+            for column, stance in enumerate(STANCES)
+        ]
+        frame = pd.DataFrame(rows)
+        return frame.astype(object).where(frame.notna(), None)
+
+
+def adjusted_evaluation(errors: JudgeErrors, measurements: Sequence[Measurement], seed: int) -> AdjustedEvaluation:
+    """The stances of every measurement with the judge's errors taken off."""
+    suite = measurements[0].suite
+    topics = {name: number for number, name in enumerate(suite.topics)}
+    propositions = {name: i for i, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
+    found = [
+        adjusted_stances(
+            np.array([_column(judged.verdict.label, one.refusal) for judged in one.responses]),
+            np.array([topics[judged.item.topic] for judged in one.responses]),
+            np.array([propositions[judged.item.proposition_id] for judged in one.responses]),
+            errors.counts,
+            len(topics),
+            seed=seed,
+        )
+        for one in measurements
+    ]
+    return AdjustedEvaluation(errors, suite.topics, tuple(one.step for one in measurements), tuple(found))
