@@ -54,5 +54,5 @@ def test_answers_in_the_style_of_real_assistants() -> None:
     print(f"check set: kappa {quality.kappa}, coverage {quality.coverage}, accuracy {quality.accuracy}")
     for row in kind_table(answers, verdicts).itertuples():
         print(f"  {row.kind}: {row.answers} answers, coverage {row.coverage:.2f}, accuracy {row.accuracy or 0:.2f}")
-    assert quality.kappa.value >= 0.6
-    assert quality.coverage.value >= 0.8
+    assert quality.kappa.value >= 0.65
+    assert quality.coverage.value >= 0.75
