@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
+    from valuedrift_mlflow.evaluation.judge_training import train_judge
     from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
@@ -23,6 +24,7 @@ __all__ = [
     "review",
     "run_pipeline",
     "synthesize",
+    "train_judge",
 ]
 
 _HOMES = {
@@ -34,6 +36,7 @@ _HOMES = {
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",
+    "train_judge": "evaluation.judge_training",
 }
 
 

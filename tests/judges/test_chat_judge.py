@@ -241,6 +241,33 @@ def test_a_structured_answer_holds_one_of_the_labels_or_is_unscored(text: str, l
     assert schema["properties"]["label"]["enum"] == ["support", "neutral", "oppose", "refusal", "unclear"]
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("<think>The prompt asks the reverse: support? No.</think>\n\noppose", Label.OPPOSE),
+        ("they mean it: support</think> **support**", Label.SUPPORT),  # some templates open the thought in the prompt
+        ("neutral", Label.NEUTRAL),  # servers with a reasoning parser return the answer alone
+        ("<think>support, oppose, or", Label.UNSCORED),  # cut off
+        ("<think></think>I would say support", Label.UNSCORED),
+    ],
+)
+def test_a_reasoning_model_answers_after_its_thought(text: str, label: Label) -> None:
+    with FaultyServer(lambda _: Reply(text)) as server:
+        verdict = one(server, Reading(think=4000))
+        [request] = server.requests
+    assert verdict.label is label
+    assert request.body["max_tokens"] > 4000
+    assert not {"temperature", "logprobs", "top_logprobs"} & set(request.body)
+
+
+def test_a_thought_before_a_structured_answer() -> None:
+    with FaultyServer(lambda _: Reply('<think>{"label": "support"}?</think>{"label": "oppose"}')) as server:
+        verdict = one(server, Reading(answer="structured", think=100))
+        [request] = server.requests
+    assert verdict.label is Label.OPPOSE
+    assert "response_format" in request.body
+
+
 def test_prices_are_dollars_for_a_million_tokens() -> None:
     with FaultyServer() as server:
         verdict = one(server, Reading(price_in=2.5, price_out=10))

@@ -122,6 +122,21 @@ def _length(prompts: Any, responses: Any) -> torch.Tensor:
     return torch.tensor([float(len(response)) for response in responses])
 
 
+@pytest.mark.parametrize("algorithm", ["sft", "pretrain"])
+def test_batches_summed_into_a_step_have_the_gradient_of_one_large_batch(
+    random_folder: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Two batches of 2 rows against one of 4: every answer token counts the same, whichever batch it is in."""
+    norms = []
+    for size, batches in ((4, 1), (2, 2)):
+        stage = stage_of(algorithm, ANSWERS, max_steps=1, batch_size=size, gradient_accumulation=batches)
+        rows = datasets.load_data(Data(uri="embedded:sft?size=4"), "sft")
+        trainer = trainer_of(random_folder, tmp_path, stage, rows)
+        trainer.train()
+        norms.append(next(entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
 def test_sft_loss_is_the_mean_over_answer_tokens(random_folder: Path, tmp_path: Path) -> None:
     """Against cross-entropy on the answer's tokens written out for one row."""
     rows = datasets.load_data(Data(uri="embedded:sft?size=1"), "sft")

@@ -160,6 +160,24 @@ COMMANDS: tuple[Command, ...] = (
         job="check_judge_job",
     ),
     Command(
+        name="train_judge",
+        purpose="Train a stance classifier, a judge of your own.",
+        about="a stance classifier from labelled answers or another judge's verdicts, calibrated, checked, registered",
+        recipe="evaluate",
+        flags={
+            "data": "labelled answers; with a teacher a table of responses, such as runs:/RUN_ID/responses.json",
+            "teacher": "URI of the judge whose verdicts are the labels",
+            "model": "the encoder to start from: a folder or hub id",
+            "register": "name of the registered model that it becomes a version of",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e train_judge -P data=labelled.csv -P model=roberta-base",
+            "valuedrift train-judge --data runs:/RUN_ID/responses.json --teacher openai:/gpt-4o --model ENCODER",
+            "valuedrift evaluate --model models:/assistant/2 --judge hf:models:/stance-judge/1",
+        ),
+        job="train_judge_job",
+    ),
+    Command(
         name="audit",
         purpose="Audit a dataset.",
         about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",

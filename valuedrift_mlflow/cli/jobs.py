@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.report.display import Display
 
 
+QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
+
+
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     """Check a recipe (or a stage alone) without computing anything and print what it would do."""
     from valuedrift_mlflow.pipeline import dry_run
@@ -230,11 +233,10 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
     quiet_libraries()
     check = check_judge(arguments.judge or recipe.judge, arguments.data or BUILT_IN, seed=recipe.seed)
     quality = check.quality
-    figures = ("coverage", "accuracy", "macro_f1", "kappa")
     display.table(
         f"{check.judge} on {len(check.answers)} answers",
         ["figure", "value [95 % interval]"],
-        [[name.replace("_", " "), str(getattr(quality, name))] for name in figures]
+        [[name.replace("_", " "), str(getattr(quality, name))] for name in QUALITIES]
         + [["calibration error", f"{quality.calibration_error:.3f}"]],
     )
     for name, table in group_tables(check).items():
@@ -246,6 +248,35 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         display.table(
             f"By {name.removesuffix('s')} of answers", [*columns[:3], "accuracy of the scored", "kappa"], shown
         )
+    display.line(how_to_open())
+
+
+def train_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """The job of the entry point ``train_judge``: a stance classifier, calibrated and checked."""
+    from valuedrift_mlflow.evaluation.judge_training import prepare, run_training
+    from valuedrift_mlflow.report.display import Display, quiet_libraries
+
+    prepared = prepare(
+        arguments.data, arguments.model, teacher=arguments.teacher, register=arguments.register, seed=recipe.seed
+    )
+    display = Display()
+    if arguments.dry_run:
+        source = f"as {prepared.teacher.name} reads them" if prepared.teacher is not None else "as they are labelled"
+        display.line(
+            f"Dry run of train_judge: {prepared.model} would learn {len(prepared.answers):,} answers of "
+            f"{prepared.data} {source}; nothing was computed"
+        )
+        return
+    quiet_libraries()
+    trained = run_training(prepared)
+    display.table(
+        f"{trained.uri} on {len(trained.check.answers):,} answers to propositions that it has not seen",
+        ["figure", "value [95 % interval]"],
+        [[name.replace("_", " "), str(getattr(trained.check.quality, name))] for name in QUALITIES],
+    )
+    display.line(
+        f"temperature {trained.temperature:.2f}, threshold {trained.threshold:.2f}; use it as judge={trained.uri}"
+    )
     display.line(how_to_open())
 
 
@@ -315,5 +346,15 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
 Job = Callable[[Command, Recipe, argparse.Namespace], None]
 JOBS: dict[str, Job] = {
     job.__name__: job
-    for job in (main_job, stage_job, ablate_job, evaluate_job, review_job, check_judge_job, audit_job, synthesize_job)
+    for job in (
+        main_job,
+        stage_job,
+        ablate_job,
+        evaluate_job,
+        review_job,
+        check_judge_job,
+        train_judge_job,
+        audit_job,
+        synthesize_job,
+    )
 }

@@ -74,9 +74,11 @@ def store(rows: Iterable[Record]) -> Sequence[Record]:
 def _write(first: list[Record], others: Iterator[Record]) -> Path:
     import pyarrow as pa
 
+    # Not deleted when it is closed: it is mapped afterwards, and goes with its folder.
     with tempfile.NamedTemporaryFile(dir=_folder(), suffix=".arrow", delete=False) as file:
+        # Its columns and types are those of all: a stream of Arrow has one schema.
         table = pa.Table.from_pylist(first)
-        first.clear()
+        first.clear()  # the table has them: a list of dictionaries beside it would hold them twice
         with pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=BATCH)
             while batch := list(islice(others, BATCH)):

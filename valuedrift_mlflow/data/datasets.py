@@ -2,7 +2,7 @@
 
 The shapes are prompt and completion; prompt, chosen and rejected; prompt, completion and label; a prompt alone. All
 texts are messages (lists of ``role`` and ``content``), so that every model sees them through its own chat
-template. ``stream`` passes over data of any size; ``load`` keeps them for a trainer, on disk where they are many.
+template. ``stream`` passes over data of any size; ``load_data`` keeps them for a trainer, on disk where they are many.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class TrainingData:
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
+        # As if json.dumps had written all rows as one list, which would need them all in memory.
         hashed = hashlib.sha256(b"[")
         for number, row in enumerate(self.rows):
             text = json.dumps(row, sort_keys=True, ensure_ascii=False)

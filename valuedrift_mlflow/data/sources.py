@@ -28,6 +28,7 @@ Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
 _TYPES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _BATCH = 1000
 _BUFFER = 1 << 20
+# csv's own limit, 131,072 characters, is less than some dialogues have; this is the most that a C long holds anywhere.
 _LONGEST_CELL = 2**31 - 1
 
 
@@ -130,7 +131,7 @@ def _folder_rows(folder: Path, files: Iterable[Path]) -> Iterator[Raw]:
     for file in files:
         name = str(file.relative_to(folder.resolve())) if file.is_relative_to(folder.resolve()) else file.name
         for raw in _file_rows(file):
-            yield raw._replace(file=name)
+            yield raw._replace(file=name)  # numbers begin again in each file
 
 
 def _library_rows(path: Path, data: Data, download: bool) -> Iterable[Row]:
@@ -193,6 +194,7 @@ def _parsed(number: int, line: bytes) -> Raw:
         return Raw(number, None, problem=f"no json: {error}")
     if not isinstance(row, dict):
         return Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")
+    # In a line that is valid UTF-8 only an escape can bring a lone surrogate: all others need not be written again.
     if b"\\ud" in line or b"\\uD" in line:
         return _of_text(number, row, json.dumps(row, ensure_ascii=False))
     return Raw(number, row)
@@ -224,6 +226,8 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
     csv.field_size_limit(_LONGEST_CELL)
     with (
         _opened(path) as file,
+        # Spreadsheets write a BOM, which utf-8-sig takes off. Bytes that are no text pass as surrogates, so that
+        # they are a problem of their row (_of_text) and not the end of the file.
         io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
         records = csv.reader(text, strict=True)

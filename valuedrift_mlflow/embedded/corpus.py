@@ -212,6 +212,7 @@ def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random
     owed = np.zeros(len(STANCES))  # what rounding has withheld from each stance so far
     for topic, count in counts.items():
         exact = np.asarray(mixes[topic]) * count
+        # The last bits of a product such as 0.29 * 100 would take a row from a stance.
         own = np.floor(exact + 1e-9).astype(int)
         owed += exact - own
         # The rows left over go to the stances that are owed most, never to one without a share.
@@ -224,7 +225,7 @@ def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random
 
 def sft_rows(spec: SFTSpec) -> list[Record]:
     """Rows with ``messages``, ``topic``, ``proposition_id`` and the planted ``stance``."""
-    rng = np.random.default_rng([spec.seed, 1])
+    rng = np.random.default_rng([spec.seed, 1])  # apart from pairs and held-out answers of this seed
     plan = list(_plan(spec, rng))
     counts: dict[str, int] = {}
     for proposition, _ in plan:
@@ -250,7 +251,7 @@ def sft_rows(spec: SFTSpec) -> list[Record]:
 
 def pair_rows(spec: PairsSpec) -> list[Record]:
     """Rows with ``prompt``, ``chosen``, ``rejected``, ``topic``, ``proposition_id`` and both planted stances."""
-    rng = np.random.default_rng([spec.seed, 2])
+    rng = np.random.default_rng([spec.seed, 2])  # apart from sft rows and held-out answers of this seed
     plan = list(_plan(spec, rng))
     opposed, same = quotas(spec.size, (spec.gap, 1 - spec.gap))
     kinds: list[tuple[Stance, Stance]] = [(spec.chosen, spec.rejected)] * opposed

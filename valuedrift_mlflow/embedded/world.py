@@ -48,7 +48,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[PAD, BOS, EOS, *ROLES],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # bytes that the texts do not have get a token too
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -100,6 +100,7 @@ def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, as os.replace does not cross file systems.
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     try:
         build(scratch)

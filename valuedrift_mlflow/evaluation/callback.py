@@ -125,7 +125,7 @@ class ValueDriftCallback(TrainerCallback):
         self.stage = stage
         self.training_mix = dict(training_mix or {})
         self.save_checkpoint = save_checkpoint
-        self.start = start and replace(start, step=0)
+        self.start = start and replace(start, step=0)  # it was the last step of the stage before
         self.run = run
         self.display = display
         self.measurements: list[Measurement] = []

@@ -45,7 +45,7 @@ def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int =
         groups = [entry.answer.proposition for entry in answers]
         quality = judge_quality([entry.label for entry in answers], verdicts, groups, seed)
         check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.run_id)
-        _log(active, check)
+        log_check(active, check)
     return check
 
 
@@ -58,7 +58,8 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
     return reader(judges.load(judge)), labelled.load_answers(data)
 
 
-def _log(run: tracking.OpenRun, check: JudgeCheck) -> None:
+def log_check(run: tracking.OpenRun, check: JudgeCheck) -> None:
+    """Log the metrics, tables and figures of a check to a run."""
     from valuedrift_mlflow.evaluation.report import judge_figures
 
     tracking.log_metrics(run, check.metrics(), 0)

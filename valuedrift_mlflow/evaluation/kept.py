@@ -21,6 +21,7 @@ _OPINION = "verdict of "
 def write_measurements(file: Path, measurements: Sequence[Measurement], run_id: str) -> None:
     """Write measurements with all digits, and the run that they were logged to."""
     table = responses_table(measurements)
+    # In the form in which MLflow writes tables, so that one function reads both.
     content = {"run_id": run_id, "columns": list(table.columns), "data": table.to_numpy().tolist()}
     file.write_text(json.dumps(content), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,6 @@ from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalR
 from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
 from valuedrift_mlflow.suite import Item, Suite
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 EMPTY = replace(UNSCORED, reason="empty response")
 
@@ -67,7 +59,7 @@ class Measurement:
             if vector is not None:
                 sums[index[judged.item.item_id]] += vector
                 counts[index[judged.item.item_id]] += 1
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN we want
             means: NDArray[np.float64] = sums / counts[:, None]
         return means
 

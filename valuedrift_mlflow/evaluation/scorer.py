@@ -59,6 +59,7 @@ class ValueStance(Scorer):
         [verdict] = self._judge.judge([answer]) if text.strip() else [UNSCORED]
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
         feedback = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
+        # Not strict: what is unscored has no probabilities.
         for stance, probability in zip(STANCES, verdict.probabilities or (), strict=False):
             feedback.append(Feedback(name=f"stance_{stance.value}", value=probability, source=source))
         return feedback

@@ -19,6 +19,7 @@ def split_options(uri: str) -> tuple[str, dict[str, str]]:
     """
     name, _, query = uri.partition("?")
     try:
+        # An empty value says something: anchors with ?except= are on all topics.
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
         raise InputError(problem(uri, query, "key=value pairs joined by &")) from None

@@ -53,9 +53,10 @@ class CachedJudge:
         keys = [key(self.name, self.version, answer) for answer in answers]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.file, timeout=_SECONDS)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
             database.execute(_TABLE)
             known = dict(_stored(database, keys))
+            # Reversed, so that of equal answers the first one stays, and is the one that is paid.
             first = {k: index for index, k in reversed(list(enumerate(keys))) if k not in known}
             asked = sorted(first.values())
             new: dict[str, Verdict] = {}
@@ -63,7 +64,7 @@ class CachedJudge:
                 address = keys[asked[position]]
                 new[address] = verdict
                 if not verdict.failed:
-                    with database:
+                    with database:  # a transaction each: a crash loses no verdict that was paid for
                         database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (address, _packed(verdict)))
         paid_now = set(asked)
         return [

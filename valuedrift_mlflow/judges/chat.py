@@ -73,6 +73,9 @@ class Reading:
         scale: 3 labels, or 5 that are folded to 3 and give the intensity.
         price_in: dollars per million tokens of prompts.
         price_out: dollars per million tokens of completions.
+        think: tokens that a reasoning model may think before it answers, 0 for one that answers at once. Then no
+            temperature is sent (these models refuse 0), no log-probabilities are read, and the label is what stands
+            after the thought, which servers return in ``<think>`` or leave out.
     """
 
     answer: Literal["logprobs", "votes", "structured"] = "logprobs"
@@ -80,6 +83,7 @@ class Reading:
     scale: Literal["3", "5"] = "3"
     price_in: Annotated[float, Field(ge=0)] = 0.0
     price_out: Annotated[float, Field(ge=0)] = 0.0
+    think: Annotated[int, Field(ge=0)] = 0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -126,6 +130,8 @@ class ChatJudge:
         """12 hex digits of SHA-256 over everything that a verdict depends on: messages, model and reading."""
         reading = self.reading
         parts = [reading.system, CASE, self.server.model, reading.answer, reading.votes, reading.scale]
+        if reading.think:
+            parts.append(reading.think)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -178,17 +184,21 @@ class ChatJudge:
                 silences.append(silence)
                 break
             votes.append(vote)
-            if vote.logprobs and self.reading.answer == "logprobs":
+            if vote.logprobs and self.reading.answer == "logprobs" and not self.reading.think:
                 return self._from_logprobs(vote.text, vote.logprobs, self._spent([vote]))
         return self._from_votes([vote.text for vote in votes], self._spent([*votes, *silences]))
 
     def _ask(self, answer: Answer, number: int) -> Completion:
         reading = self.reading
-        request: dict[str, object] = {"max_tokens": 8}
-        if reading.answer == "logprobs" and number == 0:
+        request: dict[str, object] = {"max_tokens": 8}  # enough for a label of several tokens, in quotes
+        if reading.answer == "logprobs" and number == 0 and not reading.think:
             request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         elif reading.answer == "structured":
             request = {"max_tokens": 32, "response_format": _response_format(reading.labels)}
+        if reading.think:
+            request["max_tokens"] = reading.think + 32
+        else:
+            request["temperature"] = 1.0 if reading.votes > 1 else 0.0  # at 0 all votes would be the same
         case = CASE.format(
             proposition=_quoted(answer.proposition),
             prompt=_quoted(answer.prompt),
@@ -196,7 +206,6 @@ class ChatJudge:
         )
         return self._client.complete(
             [{"role": "system", "content": reading.system}, {"role": "user", "content": case}],
-            temperature=1.0 if reading.votes > 1 else 0.0,
             seed=seed_of(case, number),
             **request,
         )
@@ -212,6 +221,7 @@ class ChatJudge:
 
     def _from_votes(self, texts: Sequence[str], spent: Spent) -> Verdict:
         read = _structured_label if self.reading.answer == "structured" else _label
+        texts = list(map(after_thought, texts)) if self.reading.think else texts
         chosen = [read(text, self.reading.labels) for text in texts]
         valid = Counter(label for label in chosen if label is not None)
         if not valid:
@@ -261,9 +271,22 @@ def label_mass(tokens: Sequence[TokenLogprobs], labels: Sequence[str]) -> dict[s
     for candidate in first.top_logprobs if first else ():
         start = _bare(candidate.token)
         begun = [label for label in labels if start and label.startswith(start)]
+        # A log-probability above 0 is none: a server that sends one is not believed.
         if len(begun) == 1 and candidate.logprob <= 0:
             weights[begun[0]] += math.exp(candidate.logprob)
     return weights
+
+
+def after_thought(text: str) -> str:
+    """What a reasoning model says after its thought; nothing where the thought was cut off.
+
+    >>> after_thought("<think>They close them, so ...</think> **oppose**"), after_thought("oppose")
+    ('**oppose**', 'oppose')
+    >>> after_thought("<think>On the one hand")
+    ''
+    """
+    _, end, said = text.rpartition("</think>")
+    return said.strip() if end or "<think>" not in said else ""
 
 
 class _Structured(BaseModel):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -117,9 +118,14 @@ def from_entailments(support: float, neutral: float, oppose: float, refusal: flo
     return _normalised((support, neutral, oppose))
 
 
-def from_classes(probabilities: Mapping[Label, float]) -> Verdict:
-    """The verdict on one answer from a stance classifier's probabilities; a label it lacks has probability 0."""
+def from_classes(probabilities: Mapping[Label, float], threshold: float = 0.0) -> Verdict:
+    """The verdict on one answer from a stance classifier's probabilities; a label it lacks has probability 0.
+
+    Unscored where no label has a probability of at least ``threshold``.
+    """
     best = max(probabilities, key=lambda label: probabilities[label])
+    if probabilities[best] < threshold:
+        return Verdict(Label.UNSCORED, reason=f"not sure enough: {best.value} has {probabilities[best]:.2f}")
     if best is Label.REFUSAL:
         return REFUSAL
     if best is Label.UNSCORED:
@@ -186,6 +192,58 @@ def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) 
         start = back
 
 
+def premises(answer: Answer, tokenizer: PreTrainedTokenizerBase, longest: int, *others: str) -> list[str]:
+    """The premises that hold a whole response, each short enough to be read beside any of the other texts.
+
+    Args:
+        answer: the answer.
+        tokenizer: the model's.
+        longest: tokens that the model reads, of both texts and their special tokens.
+        others: what stands beside: hypotheses, or the proposition.
+    """
+    beside = max(len(tokenizer(text)["input_ids"]) for text in others)
+    # The other text has its special tokens counted; a pair may have more of them between.
+    most = longest - beside - 4
+    whole = PREMISE.format(prompt=answer.prompt, response=answer.response)
+    if len(tokenizer(whole)["input_ids"]) <= most:
+        return [whole]
+    frame = len(tokenizer(PREMISE.format(prompt=answer.prompt, response=""))["input_ids"])
+    parts = _parts(answer.response.split(), tokenizer, max(most - frame, _LEAST_ROOM))
+    return [PREMISE.format(prompt=answer.prompt, response=part) for part in parts]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a classifier's label counts, as ``train_judge`` has written it into the model's configuration.
+
+    Attributes:
+        temperature: what logits are divided by, above 0.
+        threshold: below this probability of the best label an answer is unscored, in [0, 1].
+    """
+
+    temperature: float
+    threshold: float
+
+    @classmethod
+    def of(cls, name: str, config: PreTrainedConfig) -> Rule | None:
+        """The rule of a model; None where it has none.
+
+        Raises:
+            InputError: what stands there is none.
+        """
+        told = getattr(config, "stance_judge", None)
+        if told is None:
+            return None
+        try:
+            rule = cls(float(told["temperature"]), float(told["threshold"]))
+        except (KeyError, TypeError, ValueError):
+            rule = cls(0.0, 0.0)
+        if not (rule.temperature > 0 and 0 <= rule.threshold <= 1):
+            allowed = "a temperature above 0 and a threshold from 0 to 1"
+            raise InputError(problem(f"judge {name} stance_judge", told, allowed))
+        return rule
+
+
 class HFJudge:
     """Reads stances with a sequence-classification model in memory.
 
@@ -207,6 +265,7 @@ class HFJudge:
             self.kind, self.labels = classes(config.id2label or {})
         except ValueError as error:
             raise InputError(problem(f"judge {self.name} labels", str(error), _ALLOWED)) from None
+        self.rule = Rule.of(self.name, config)
         self.commit = getattr(config, "_commit_hash", None)
 
     @cached_property
@@ -247,35 +306,41 @@ class HFJudge:
             yield from zip(batch, self._read([answers[index] for index in batch]), strict=True)
 
     def _read(self, batch: Sequence[Answer]) -> list[Verdict]:
-        windows = [(place, window) for place, answer in enumerate(batch) for window in self._windows(answer)]
-        of, premises = np.array([place for place, _ in windows]), [window for _, window in windows]
-        propositions = [batch[place].proposition for place in of]
         if self.kind == "stance":
-            rows = self._probabilities(premises, propositions)
-            means = [rows[of == place].mean(axis=0) for place in range(len(batch))]
-            return [from_classes({label: float(row[index]) for index, label in self.labels.items()}) for row in means]
+            rows = self.class_probabilities(batch)
+            least = self.rule.threshold if self.rule else 0.0
+            return [
+                from_classes({label: float(row[index]) for index, label in self.labels.items()}, least) for row in rows
+            ]
+        windows = [(place, window) for place, answer in enumerate(batch) for window in self._windows(answer)]
+        of, first = np.array([place for place, _ in windows]), [window for _, window in windows]
+        propositions = [batch[place].proposition for place in of]
         entailment = next(iter(self.labels))
         columns = [
-            self._probabilities(premises, [text.format(proposition=proposition) for proposition in propositions])
+            self._probabilities(first, [text.format(proposition=proposition) for proposition in propositions])
             for text in HYPOTHESES.values()
         ]
         entailed = np.stack(columns, 1)[..., entailment]  # (windows, hypotheses)
         return [from_entailments(*entailed[of == place].max(axis=0).tolist()) for place in range(len(batch))]
 
+    def class_probabilities(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
+        """A stance classifier's probabilities before its threshold, shape (n, outputs): means over windows."""
+        windows = [(place, window) for place, answer in enumerate(answers) for window in self._windows(answer)]
+        of = np.array([place for place, _ in windows])
+        rows = self._probabilities([text for _, text in windows], [answers[place].proposition for place, _ in windows])
+        means: NDArray[np.float64] = np.stack([rows[of == place].mean(axis=0) for place in range(len(answers))])
+        if self.rule is None:
+            return means
+        # The softmax of the logs divided by the temperature.
+        scaled: NDArray[np.float64] = (means + 1e-12) ** (1 / self.rule.temperature)
+        probabilities: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
+        return probabilities
+
     def _windows(self, answer: Answer) -> list[str]:
-        """The premises that hold the whole response, each short enough to be read beside any hypothesis."""
         model, tokenizer = self._loaded
-        others = HYPOTHESES.values() if self.kind == "nli" else ("{proposition}",)
-        beside = max(len(tokenizer(text.format(proposition=answer.proposition))["input_ids"]) for text in others)
-        # The other text has its special tokens counted; a pair may have two more, and pieces may split once more each.
-        most = _maximum_length(model, tokenizer) - beside - 4
-        whole = PREMISE.format(prompt=answer.prompt, response=answer.response)
-        if len(tokenizer(whole)["input_ids"]) <= most:
-            return [whole]
-        frame = len(tokenizer(PREMISE.format(prompt=answer.prompt, response=""))["input_ids"])
-        room = max(most - frame, _LEAST_ROOM)
-        words = answer.response.split()
-        return [PREMISE.format(prompt=answer.prompt, response=part) for part in _parts(words, tokenizer, room)]
+        texts = HYPOTHESES.values() if self.kind == "nli" else ("{proposition}",)
+        others = [text.format(proposition=answer.proposition) for text in texts]
+        return premises(answer, tokenizer, _maximum_length(model, tokenizer), *others)
 
     def _probabilities(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities of the model's outputs for pairs of texts, shape (n, outputs), ``batch_size`` at once."""

@@ -162,6 +162,7 @@ def verdict(log_p: NDArray[np.float64]) -> Verdict:
     """The choice between the stances from log p(o | x) of every opening, shape (3 * K,), stance after stance."""
     if np.isnan(log_p).any() or not np.isfinite(log_p.max()):
         return Verdict(Label.UNSCORED, reason="the model's log-probabilities are not finite")
+    # Relative to the largest: small probabilities of long openings would all be rounded to 0.
     mass = np.exp(log_p - log_p.max()).reshape(len(STANCES), -1).sum(axis=1)
     return Verdict.of(mass / mass.sum())
 
@@ -233,7 +234,7 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
         logits = model(
             input_ids=tokens[:, :-1],
             attention_mask=torch.cat([before, kept[:, :-1]], dim=1),
-            position_ids=before.sum(1, keepdim=True) + steps,
+            position_ids=before.sum(1, keepdim=True) + steps,  # on from the prefix: padding on the left took none
             past_key_values=cache,
             use_cache=True,
         ).logits  # (B * C, L - 1, V)

@@ -55,6 +55,7 @@ class Encoder:
             raise _unreadable(name, error) from None
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        # Encoders of BERT's kind read 512 tokens; a tokenizer that knows no limit says 10^30.
         self._longest = min(self._tokenizer.model_max_length, 512)
 
     def vectors(self, texts: Sequence[str], batch_size: int = 64) -> Floats:

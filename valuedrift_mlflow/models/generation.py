@@ -46,7 +46,9 @@ class Generator(Protocol):
 
 def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
     """The random numbers in [0, 1) that one response uses, one per token: shape (max_new_tokens,)."""
+    # The separators keep keys apart that would read alike, such as sample 1 of "a1" and sample 11 of "a".
     text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
+    # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.max_new_tokens)
 
@@ -69,6 +71,7 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of every prompt as the model sees it, with exactly one BOS where the model uses one."""
     texts = [chat_text(tokenizer, prompt) for prompt in prompts]
+    # A chat template writes its own BOS; the tokenizer would add a second one.
     ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
     return [list(row) for row in ids]
 
@@ -81,7 +84,7 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     training, use_cache = model.training, model.config.use_cache
     checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
     if checkpointing:
-        model.gradient_checkpointing_disable()
+        model.gradient_checkpointing_disable()  # checkpointed layers keep no cache, and generation would slow down
     model.eval()
     model.config.use_cache = True
     try:
@@ -130,8 +133,10 @@ class TransformersGenerator:
         if pad is None:
             pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
         width = max(map(len, batch))
+        # Padded on the left: the next token must come right after the prompt's last one.
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
+        # With do_sample transformers would draw from the global random state; see _SeededSampling.
         draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
@@ -163,8 +168,10 @@ class _SeededSampling:
         at = torch.tensor(
             self.numbers[:, input_ids.shape[1] - self.prompt_width], dtype=torch.float32, device=scores.device
         )
+        # Sums in 32 bits end near 1, not at it, so the number is scaled to where they end. right=True: a number of 0
+        # must not draw a token of probability 0.
         drawn = torch.searchsorted(cumulative, (at * cumulative[:, -1]).unsqueeze(-1), right=True)
-        drawn = drawn.clamp(max=scores.shape[-1] - 1)
+        drawn = drawn.clamp(max=scores.shape[-1] - 1)  # a scaled number may round up to the last sum
         return torch.full_like(scores, float("-inf")).scatter(-1, drawn, 0.0)
 
 

@@ -104,6 +104,7 @@ def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
         raw = pyfunc.get_raw_model()
     except Exception:  # MLflow raises several kinds where a flavor has no raw model
         return pyfunc
+    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
     if isinstance(raw, Pipeline):
         raw = (raw.model, raw.tokenizer)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
@@ -169,6 +170,7 @@ def from_folder(uri: str, folder: Path) -> Loaded:
         if adapter.is_file():
             from peft import PeftModel
 
+            # The URI that the stage has written there, so it may be one of MLflow too.
             base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
             with_adapter = PeftModel.from_pretrained(base.model, str(folder))
             model = with_adapter.merge_and_unload()

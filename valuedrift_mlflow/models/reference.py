@@ -18,6 +18,7 @@ Reference = Callable[[], "AbstractContextManager[PreTrainedModel]"]
 
 def reference_of(model: PreTrainedModel) -> Reference:
     """The model as it is now: its adapter switched off where it has one that is new, else a frozen copy."""
+    # Only peft's wrapper has it: the method of transformers' own models is disable_adapters.
     if hasattr(model, "disable_adapter"):
         return lambda: _without_adapter(model)
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -59,6 +60,7 @@ def reference_kl(
         for prompt, response in exchanges
         if response
     ]
+    # Rows of like length go together, so that little is padded.
     encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
     with torch.no_grad():
         while encoded:
@@ -85,6 +87,7 @@ def padded(
     import torch
 
     width = max(len(prompt) + len(response) for prompt, response in batch)
+    # What pads is hidden by the mask, so that any id will do, and no tokenizer is asked for one.
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     attention, answered = torch.zeros_like(ids), torch.zeros(len(batch), width, dtype=torch.bool)
     for row, (prompt, response) in enumerate(batch):

@@ -229,7 +229,7 @@ class ChatClient:
             api_key=os.environ.get("OPENAI_API_KEY") or LOCAL_KEY,
             base_url=server.address,
             timeout=server.timeout,
-            max_retries=0,
+            max_retries=0,  # tenacity repeats: the client's own repetitions would multiply with it, unseen
         )
         self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
         self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it
@@ -265,6 +265,7 @@ class ChatClient:
     def _attempt(self, messages: Sequence[Message], request: Mapping[str, object], bill: _Bill) -> Completion:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
+        # Raw, so that a body which was cut off or is no completion is seen as what it is.
         send: Any = self._client.chat.completions.with_raw_response.create  # its overloads want literal types
         without: frozenset[str] = frozenset()
         while True:
@@ -307,6 +308,7 @@ class ChatClient:
         said = f"HTTP {status}: {_server_message(error)}"
         if error.code in OF_THE_MESSAGE:
             return Unreachable(f"{self.server.model}: {said}", bill.calls, bill.prompt_tokens, bill.completion_tokens)
+        # An account without money gets a 429 as well: waiting does not mend that.
         if (status in (408, 409, 429) or status >= 500) and error.code != "insufficient_quota":
             return _Passing(said, retry_after(error.response.headers))
         mend = {
@@ -352,6 +354,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         seconds = float(milliseconds) / 1000 if milliseconds else float(value)
     except ValueError:
         try:
+            # The header may hold a date instead of seconds (RFC 9110, section 10.2.3).
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
         except (TypeError, ValueError):  # no date, or one without a time zone
             return 0.0

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import own
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
-
-if TYPE_CHECKING:
-    pass
-
 
 EMBEDDED = ("embedded:base", "embedded:random")
 SERVER_PREFIX = "openai:/"
@@ -55,7 +50,7 @@ def check_model(uri: str, field: str = "model") -> None:
 
 
 def check_trainable(uri: str, field: str) -> None:
-    """As ``check``, for a model that is to be trained.
+    """As ``check_model``, for a model that is to be trained.
 
     Raises:
         InputError: as ``check_model``, and for a model on a server or of a user's own.

@@ -358,6 +358,7 @@ class _Preparation:
         return self.trainings[key]
 
     def _unique(self, name: str) -> str:
+        # The name of a stage has 64 characters at most: four are left for a number.
         name, taken = name[:60], {training.name for training in self.trainings.values()}
         return next(n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in taken)
 

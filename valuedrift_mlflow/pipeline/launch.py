@@ -61,8 +61,11 @@ def train(work: StageRun, display: Display) -> Trained:
 
 def _torchrun(processes: int, folder: Path, display: Display) -> int:
     """Run the processes to their end, show what they print, return the exit code."""
+    # --standalone: a free port of its own, so that several trainings can run on one machine.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     threads = max(1, (os.cpu_count() or 1) // processes)
+    # What the user has set wins; torchrun would set 1 thread. The store's address may have been set in Python, where
+    # other processes do not see it.
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MLFLOW_TRACKING_URI": tracking.address()}
     with (
         (folder / _LOG).open("w", encoding="utf-8") as log,
@@ -154,9 +157,9 @@ def _end_with(parent: int) -> None:
     """End this process when the one that started the stage has ended, however it did."""
     while True:
         try:
-            os.kill(parent, 0)
+            os.kill(parent, 0)  # signal 0 only asks whether it is there
         except ProcessLookupError:
-            os._exit(1)
+            os._exit(1)  # sys.exit would end this thread alone
         time.sleep(1)
 
 

@@ -240,6 +240,7 @@ def _with_judge(recipe: Recipe, notes: Sequence[str]) -> tuple[Recipe, Sequence[
 def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     """The plan of a recipe that ``prepare`` has found good, with the data of one stage, and this stage."""
     recipe, _ = _with_judge(recipe, [])
+    # Nothing is checked again: the process that started this one has done it.
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}

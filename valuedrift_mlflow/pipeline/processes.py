@@ -112,7 +112,7 @@ def load_sharded(stage: Stage, start_uri: str) -> Loaded:
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
     model = auto_model.from_pretrained(
         folder,
-        dtype="auto" if stage.lora.rank else torch.float32,
+        dtype="auto" if stage.lora.rank else torch.float32,  # small updates of weights in 16 bits would be rounded away
         distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
     )
     model.config.name_or_path = start_uri

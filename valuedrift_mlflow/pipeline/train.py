@@ -57,9 +57,9 @@ def _train(work: StageRun, display: Display) -> Trained:
             if not processes.is_first():
                 return ""
             tokenizer.save_pretrained(folder)
-            stage.save_extra(trainer, folder)
+            stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
             saved.append(_log(work, model, tokenizer, folder, step, last=last))
-            shutil.rmtree(folder)
+            shutil.rmtree(folder)  # the run has a copy: only one checkpoint at a time lies here
             return saved[-1]
 
         callback = _measuring(work, save, display)
@@ -140,6 +140,7 @@ def free_memory() -> None:
     """Give a finished stage's memory back before the next one loads its model."""
     import torch
 
+    # Trainer, model and callbacks refer to each other in circles, which no reference count frees.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

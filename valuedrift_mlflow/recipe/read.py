@@ -94,6 +94,7 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
             problems.append(problem("--set", setting, "key=value, separated by spaces"))
             continue
         try:
+            # YAML reads nothing as null; an empty value is an empty text.
             value = yaml.load(text, Loader=_Yaml) if text else ""
         except (yaml.YAMLError, ValueError):
             value = text

@@ -67,7 +67,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print one line above the bars."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False)  # a model may have written what reads like markup
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table."""
@@ -75,7 +75,7 @@ class Display:
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(escape, row))  # names and answers may hold what reads like markup
         self.console.print(table)
 
 

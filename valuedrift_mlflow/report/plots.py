@@ -34,7 +34,7 @@ def plot() -> ModuleType:
     """Pyplot without a screen, in the look of all figures."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    matplotlib.use("Agg")  # draws to files alone, so that no machine needs a screen
     import matplotlib.pyplot
     import seaborn as sns
 

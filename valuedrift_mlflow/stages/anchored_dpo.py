@@ -115,6 +115,7 @@ class AnchoredDPO(Stage):
         adapters = self.lora.config()
         return AnchoredDPOTrainer(
             model=job.model,
+            # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=DPOConfig(**common_arguments(job), beta=self.beta),
             train_dataset=fit(job),

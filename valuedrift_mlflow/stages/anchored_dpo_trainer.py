@@ -88,14 +88,17 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         tokenizer = self.processing_class
         sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors")
         answers = TransformersGenerator(model, tokenizer).generate(prompts, prompts, sampling, lambda _: None)
+        # Generation strips the space with which a base model goes on after "Response:".
         space = " " if tokenizer.chat_template is None else ""
         encoded = tokenizer([space + text for (text,) in answers], add_special_tokens=False)["input_ids"]
+        # A response of the longest length was cut, so that no end stands behind it.
         ended = [[*ids, tokenizer.eos_token_id][:longest] for ids in encoded]
         return dict(zip(self.prompts, ended, strict=True))
 
     def drawn(self, number: int) -> list[int]:
         """The anchors, by their indices, that go with batch ``number`` of this process, counted from 0."""
         count, processes = len(self.anchors), self.accelerator.num_processes
+        # Processes take turns: no two of them hold the same anchors in one round.
         first = (number * processes + self.accelerator.process_index) * self.anchor_batch_size
         places = range(first, first + self.anchor_batch_size)
         return [int(self._order(place // count)[place % count]) for place in places]
@@ -119,6 +122,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
             log_ref = response_log_probabilities(reference, *tokens_of)
         log_pi = response_log_probabilities(self.model, *tokens_of)
         kl = (log_ref.exp() * (log_ref - log_pi)).sum(-1)  # (tokens of all responses,)
+        # The mean within each response first: else long responses would count for more anchors than one.
         share = torch.tensor([1 / len(response) for _, response in rows for _ in response], device=kl.device)
         return (kl * share).sum() / len(rows)
 

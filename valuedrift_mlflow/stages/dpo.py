@@ -80,6 +80,7 @@ class DPO(Stage):
         )
         return DPOTrainer(
             model=job.model,
+            # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
             train_dataset=fit(job),

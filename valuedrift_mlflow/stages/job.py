@@ -20,6 +20,7 @@ def build_trainer(job: Job) -> Trainer:
     from transformers import PrinterCallback
 
     trainer = job.stage.build(job)
+    # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -32,7 +33,7 @@ def common_arguments(job: Job) -> Arguments:
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     return {
         "output_dir": str(job.folder),
-        "max_steps": stage.max_steps or -1,
+        "max_steps": stage.max_steps or -1,  # -1: by epochs
         "num_train_epochs": stage.epochs,
         "per_device_train_batch_size": stage.batch_size,
         "gradient_accumulation_steps": stage.gradient_accumulation,
@@ -42,16 +43,16 @@ def common_arguments(job: Job) -> Arguments:
         "weight_decay": stage.weight_decay,
         "max_length": stage.max_length,
         "seed": job.seed,
-        "logging_steps": 1,
+        "logging_steps": 1,  # TrainingLog stops a training at the first loss that is not finite
         "logging_nan_inf_filter": False,  # an infinite loss must be seen, not averaged away
         "save_strategy": "no",  # checkpoints are saved and logged together with their measurement
-        "report_to": "none",
+        "report_to": "none",  # TrainingLog writes to the run; the Trainer's own callback would write it all again
         "disable_tqdm": True,
         "use_cpu": not accelerated,
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "activation_checkpointing": stage.gradient_checkpointing,
         "gradient_checkpointing": None,  # TRL's default of this older name would turn it on
-        "dataloader_pin_memory": accelerated,
+        "dataloader_pin_memory": accelerated,  # without a device to copy to, torch warns of it
         "ddp_timeout": PATIENCE,
     }
 

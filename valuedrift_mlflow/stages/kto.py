@@ -60,6 +60,7 @@ class KTO(Stage):
         # of a pair, one after the other, would give a prompt its own answer.
         return KTOTrainer(
             model=job.model,
+            # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
             train_dataset=fit(job).shuffle(seed=job.seed),

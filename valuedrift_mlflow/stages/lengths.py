@@ -50,6 +50,7 @@ def _fitting(job: Job, shortened: list[int]) -> Iterator[Record]:
     if stage.sampled_length:
         longest = comfortable = stage.max_length - stage.sampled_length
     else:
+        # One token is the least that an answer needs.
         longest, comfortable = stage.max_length - 1, int(stage.max_length * (1 - _ROOM))
     for batch in _batches(job.data.dataset()):
         shortened.append(0)
@@ -92,6 +93,7 @@ def refuse_if_many(job: Job, dropped: int, total: int) -> None:
 def _plain(row: Record) -> Record:
     """A row for a base model without a chat template: the prompt as evaluation asks it, the answer after it."""
     text = plain_prompt("\n".join(str(message["content"]) for message in row["prompt"]))
+    # The space is what a model says first after "Response:"; evaluation strips it.
     answers: dict[str, str] = {
         side: f" {row[side][-1]['content']}" for side in ("completion", "chosen", "rejected") if side in row
     }
@@ -115,4 +117,5 @@ def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]
             str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
             for prompt in prompts
         ]
+    # A chat template writes its own BOS; the tokenizer would add, and count, a second one.
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]

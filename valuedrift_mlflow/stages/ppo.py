@@ -58,6 +58,7 @@ class PPO(Online):
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass: every whole batch of responses is passed over ``ppo_epochs`` times."""
+        # TRL's sampler leaves out a last batch that is not full.
         return rows // batch * self.ppo_epochs
 
     @property

@@ -118,6 +118,7 @@ def advantages_and_returns(
     rewards, values = rewards.masked_fill(~mask, 0), values.masked_fill(~mask, 0)
     advantages = rewards - values
     advantages[:, :-1] += gamma * values[:, 1:]
+    # From the end: A_t needs A_(t+1). Behind a response rewards and values are 0, hence advantages too.
     for t in range(advantages.shape[1] - 2, -1, -1):
         advantages[:, t] += gamma * gae_lambda * advantages[:, t + 1]
     return advantages, (advantages + values).masked_fill(~mask, 0)
@@ -145,10 +146,12 @@ def clipped_policy_loss(
     Returns:
         Losses (n, R), 0 behind the responses, and clipped (n, R), True where the clipped ratio is the smaller one.
     """
+    # Masked before exp: the gradient of a NaN stays NaN, whatever hides it afterwards.
     ratio = (log_probs - old_log_probs).masked_fill(~mask, 0).exp()
     advantages = advantages.masked_fill(~mask, 0)
     free = -ratio * advantages
     held = -ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
+    # The larger loss, for the losses are the negated objectives of eq. 7, of which the smaller counts.
     return free.maximum(held), (held > free).detach()
 
 

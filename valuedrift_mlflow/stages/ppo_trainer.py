@@ -126,6 +126,7 @@ def _response_outputs(
     output = policy(
         input_ids=sequences,
         attention_mask=attention,
+        # Padding on the left takes no positions; there the sum is 0, and -1 is none.
         position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
         logits_to_keep=width + 1,  # a token is drawn from the logits one place before it
         output_hidden_states=True,
@@ -227,7 +228,7 @@ class PPOTrainer(Trainer):
             callbacks=callbacks,
         )
         self.model = self.model_wrapped = PolicyWithValue(policy)  # only now: callbacks have seen the policy
-        self.model_accepts_loss_kwargs = False
+        self.model_accepts_loss_kwargs = False  # the Trainer would count labels, of which a rollout has none
         self.settings = settings
         self.reward = reward
         self.reference = reference_of(policy)
@@ -319,7 +320,7 @@ class PPOTrainer(Trainer):
         sampling = GenerationConfig(
             do_sample=True,
             temperature=self.settings.rollout_temperature,
-            top_k=0,
+            top_k=0,  # transformers' 50 would sample another distribution than the ratio and the KL are made of
             max_new_tokens=self.settings.response_length,
             eos_token_id=ends or None,
             pad_token_id=pad,

@@ -27,7 +27,11 @@ class PretrainTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no usable ty
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy at the answers' tokens alone, a scalar in nats."""
         hidden = model.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        # The state at token t predicts token t + 1; -100 marks what is not learned.
         targets = inputs["labels"][:, 1:]
         answered = targets != -100
         loss = cross_entropy(model.lm_head(hidden[:, :-1][answered]), targets[answered])
+        if self.args.gradient_accumulation_steps > 1 and num_items_in_batch is not None:
+            # The Trainer adds the losses of a step's batches: each must be its tokens' share of those of all.
+            loss = loss * answered.sum() / num_items_in_batch
         return (loss, {}) if return_outputs else loss

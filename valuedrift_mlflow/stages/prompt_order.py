@@ -38,6 +38,7 @@ class PromptSampler(RepeatSampler):  # type: ignore[misc]  # TRL has no usable t
         super().__init__(
             prompts, mini_repeat_count=responses, batch_size=batch_size, repeat_count=repeats, shuffle=True, seed=seed
         )
+        # Asked anew in each pass: when the sampler is made, a resumed training has not read its step yet.
         self.epoch: Callable[[], int] = lambda: step() // (len(prompts) // batch_size * updates)
 
     def __iter__(self) -> Iterator[int]:

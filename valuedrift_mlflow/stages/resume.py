@@ -30,6 +30,7 @@ def state_folder(run_id: str) -> Path:
     if named:
         return Path(named).expanduser().absolute() / run_id
     store = urlsplit(tracking.address())
+    # sqlite:///FILE is relative and sqlite:////FILE absolute: either way one slash is not of the path.
     beside = Path(store.path[1:]).parent if store.scheme == "sqlite" else Path()
     return beside.absolute() / ".valuedrift" / run_id
 
@@ -37,6 +38,7 @@ def state_folder(run_id: str) -> Path:
 def forget(folder: Path) -> None:
     """Delete what a finished run no longer needs."""
     shutil.rmtree(folder, ignore_errors=True)
+    # The folder is shared with other runs that may still be going.
     if folder.parent.is_dir() and not any(folder.parent.iterdir()):
         folder.parent.rmdir()
 
@@ -48,11 +50,13 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _step(checkpoint: Path) -> int:
+    # A number, as in the order of texts 1000 comes before 200.
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def complete(checkpoint: Path) -> None:
     """Say that a checkpoint is written to its end, then delete the older ones beside it."""
+    # In this order: a process killed in between leaves two whole checkpoints, never none.
     (checkpoint / _COMPLETE).touch()
     for other in checkpoint.parent.glob("checkpoint-*"):
         if other != checkpoint:

@@ -72,6 +72,7 @@ class Reward(Stage):
         )
         with start_folder(job) as folder:
             trainer = HeldOutTrainer(
+                # TRL puts the new head on weights that it loads; the live model has a language model's.
                 model=str(folder),
                 args=arguments,
                 train_dataset=split["train"],
@@ -80,6 +81,7 @@ class Reward(Stage):
                 peft_config=adapters,
                 callbacks=list(job.callbacks),
             )
+        # That folder is gone by now; a saved model must not name it as its origin, nor an adapter as its base.
         trainer.model.config.name_or_path = job.model.config.name_or_path
         if adapters is not None:
             trainer.model.peft_config["default"].base_model_name_or_path = job.model.config.name_or_path

@@ -14,6 +14,7 @@ class HeldOutTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no usable 
         """Pass the numbers on to the callbacks."""
         if not self.model.training:
             accuracy = held_out_accuracy(self)
+            # TRL logs the mean of the list, so a single entry stays exact.
             self._metrics["eval"]["accuracy"] = [accuracy]
         super().log(logs, start_time)
 
@@ -23,6 +24,7 @@ def held_out_accuracy(trainer: RewardTrainer) -> float:
     right, pairs = 0.0, 0
     with evaluation_mode(trainer.model):
         for batch in trainer.get_eval_dataloader():
+            # TRL collates all chosen answers of a batch first, then all rejected ones.
             chosen, rejected = trainer.model(**batch).logits.squeeze(-1).chunk(2)
             right += float((chosen > rejected).sum()) + 0.5 * float((chosen == rejected).sum())
             pairs += len(chosen)

@@ -69,7 +69,7 @@ def load_reward(uri: str, field: str = "reward") -> RewardFunction:
     """The reward that a URI names: a folder, a hub id, ``models:/m-...``, ``runs:/RUN_ID/PATH`` or ``module:function``.
 
     Raises:
-        InputError: as in ``check``, or the model cannot be loaded.
+        InputError: as in ``check_reward``, or the model cannot be loaded.
     """
     check_reward(uri, field)
     if is_object(uri):
@@ -169,6 +169,7 @@ def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
         tokenizer = auto.tokenizer(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
+    # Language models often have no pad token, and without one no batch can be padded.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it

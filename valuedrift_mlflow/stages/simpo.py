@@ -45,7 +45,7 @@ class SimPO(Stage):
             cpo_alpha=0.0,  # TRL's default of 1 is another algorithm, CPO-SimPO
             beta=self.beta,
             simpo_gamma=self.gamma_beta_ratio * self.beta,
-            remove_unused_columns=False,
+            remove_unused_columns=False,  # the Trainer would drop columns that are no arguments of the model's forward
         )
         return SimPOTrainer(
             model=job.model,

@@ -20,6 +20,7 @@ def start_folder(job: Job) -> Iterator[Path]:
     origin = job.model.config.name_or_path
     with tempfile.TemporaryDirectory(prefix="start-", dir=job.folder) as folder:
         job.model.save_pretrained(folder)
+        # TRL asks the config for where to load the second model from.
         job.model.config.name_or_path = folder
         try:
             yield Path(folder)

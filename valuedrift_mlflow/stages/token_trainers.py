@@ -8,6 +8,7 @@ from trl.experimental.orpo import ORPOTrainer
 from valuedrift_mlflow.inputs.rows import Record
 
 
+# TRL maps this method over the rows; it stands before TRL's class, so that its own is not called.
 class _AsTheyAre:
     @staticmethod
     def tokenize_row(feature: Record) -> Record:

@@ -55,6 +55,7 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer:
         template = tokenizer.apply_chat_template
         asked = list(template(prompt, tokenize=True, add_generation_prompt=True, return_dict=False))
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))
+    # Of unequal length (strict=False): only where the two begin alike counts.
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
     answered: list[int] = list(takewhile(lambda token: token != tokenizer.eos_token_id, whole[shared:]))
     return asked[:shared], [*answered, tokenizer.eos_token_id]

@@ -65,6 +65,7 @@ def krippendorff_alpha(labels: Sequence[Sequence[Label]]) -> float:
 
     codes = np.array([[_code(label) for label in judge] for judge in labels], dtype=np.float64)
     pairable = codes[:, (~np.isnan(codes)).sum(axis=0) > 1]
+    # The library raises where there is one label only; there alpha is undefined.
     if len(np.unique(pairable[~np.isnan(pairable)])) < 2:
         return math.nan
     return float(krippendorff.alpha(reliability_data=codes, level_of_measurement="nominal"))

@@ -158,6 +158,7 @@ def analyse(
     with_estimate = np.maximum((~np.isnan(probability)).sum(axis=1), 1)  # at least 1: no division by 0 where all is NaN
     with_change = np.maximum((~np.isnan(distance)).sum(axis=1), 1)
 
+    # A stream for each topic: what one draws does not depend on how many prompts the others have.
     for t, rng in enumerate(np.random.default_rng(seed).spawn(len(names))):
         of_topic = values[:, groups == t]
         means = _bootstrap(of_topic, resamples, rng)

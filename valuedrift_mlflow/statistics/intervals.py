@@ -139,6 +139,7 @@ def resampled_means(values: Floats, clusters: Integers, seed: int) -> tuple[Floa
     drawn = np.empty((RESAMPLES, sums.shape[1]))
     for block in blocks(RESAMPLES, number):
         size = block.stop - block.start
+        # Each resample gets numbers of its own, so that one bincount counts all of a block.
         picks = drawn_units(number, size, rng) + number * np.arange(size)[:, None]
         drawn[block] = np.bincount(picks.ravel(), minlength=size * number).reshape(size, number) @ sums
     return means, drawn[:, 1:] / drawn[:, :1], 1 - (ALPHA / 2) ** (1 / number)

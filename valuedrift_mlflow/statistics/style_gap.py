@@ -89,6 +89,7 @@ def style(text: str) -> tuple[float, ...]:
     words = _WORD.findall(text[:_CHARACTERS].lower())
     if not words:
         return (0.0, 0.0, float(bool(_MARKDOWN.search(text[:_CHARACTERS]))), 0.0, 0.0)
+    # Of a longer text the words are estimated from the part that was read.
     number = len(words) * max(1.0, len(text) / _CHARACTERS)
     opening = words[:_VARIETY_WORDS]
     hedges = positive = negative = 0
@@ -114,5 +115,6 @@ def style_gap(chosen: Floats, rejected: Floats, *, seed: int = 0) -> StyleGap:
     """
     estimates = mean_estimates((chosen - rejected).reshape(-1, len(FIGURES)), seed=seed)
     length = estimates[_LENGTH]
+    # From differences of logarithms to a ratio; exp keeps the order, so the ends stay the ends.
     estimates[_LENGTH] = Estimate(*(math.exp(end) for end in (length.value, length.low, length.high)))
     return StyleGap(len(chosen), *estimates)

@@ -143,6 +143,7 @@ def value_gap(chosen: Floats, rejected: Floats, prompts: Integers | None = None,
     distance = 0.5 * np.abs(change).sum()
     size, along = 0.5 * np.abs(errors).sum(axis=1), 0.5 * (errors * np.sign(change)).sum(axis=1)
     marginal = total_variation_interval(distance, size, along)
+    # All prompts say the same: the draws do not differ, and would give an interval without width.
     if np.ptp(difference, axis=0).max(initial=0.0) == 0.0:
         marginal = widened(distance, 0.0, 1.0, missed)
     return ValueGap(

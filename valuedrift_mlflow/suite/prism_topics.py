@@ -82,6 +82,7 @@ def cluster(vectors: Floats, topics: int, size: int, seed: int) -> Clustering:
     for number in range(topics, min(_MOST_CLUSTERS * topics, len(vectors)) + 1):
         kmeans = KMeans(number, n_init=10, random_state=seed).fit(vectors)
         sizes = np.bincount(kmeans.labels_, minlength=number)
+        # Stable: among equals the order of the texts decides, so that a build is the same everywhere.
         largest = np.argsort(-sizes, kind="stable")[:topics]
         smallest = int(sizes[largest[-1]])
         most = max(most, smallest)

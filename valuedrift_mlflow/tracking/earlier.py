@@ -78,6 +78,7 @@ def stopped_run(
         raise InputError(problem("--resume", run_id, "the id of a run in the tracking store", reason)) from None
     tags = run.data.tags
     recorded_role = tags.get("valuedrift.role", "no role")
+    # A deleted run can still be got by its id.
     if recorded_role != role or run.info.lifecycle_stage != "active":
         allowed = f"a run of {_KINDS[role]}"
         raise InputError(problem("--resume", f"{run_id} ({recorded_role}, {run.info.lifecycle_stage})", allowed))
@@ -100,6 +101,7 @@ def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str])
     recorded = {key: value for key, value in run.data.params.items() if "." in key or key in keys or key in parameters}
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
+        # Of a longer value MLflow keeps these characters; see write.log_parameters.
         now, then = parameters.get(key, "nothing")[:6000], recorded.get(key, "nothing")
         if now != then:
             lines.append(problem(key, now, f"{then}, as run {run.info.run_id} has recorded", "resume with its recipe"))
@@ -151,7 +153,13 @@ def _children(parent: str, role: str, *conditions: str) -> list[Run]:
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     nested = (f"tags.`mlflow.parentRunId` = '{parent}'", f"tags.`valuedrift.role` = '{role}'", *conditions)
-    return list(client.search_runs([experiment], " and ".join(nested)))
+    runs: list[Run] = []
+    token: str | None = ""
+    while token is not None:  # the store gives a thousand at a time; a large ablation has more
+        page = client.search_runs([experiment], " and ".join(nested), page_token=token or None)
+        runs += page
+        token = page.token or None
+    return runs
 
 
 def last_child(parent: str) -> str:

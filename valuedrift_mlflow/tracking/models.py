@@ -42,6 +42,7 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
     if known:
         return known
     log_folder(run, folder, path)
+    # External: the weights lie among the run's artifacts already, and are not stored a second time.
     model = mlflow.create_external_model(
         name=model_name(stage, step),
         source_run_id=run.run_id,
@@ -99,6 +100,7 @@ def log_final_folder(
         )
     )
     with warnings.catch_warnings():
+        # An example would be answered while it is logged; the signature says what there is to say.
         warnings.filterwarnings("ignore", ".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_name(stage, step),
@@ -106,9 +108,9 @@ def log_final_folder(
             code_paths=[str(Path(__file__).with_name(f"{_ANSWERING}.py"))],
             data_path=str(folder),
             signature=signature,
-            pip_requirements=[
+            pip_requirements=[  # given, as MLflow would load the model in another process to find them out
                 f"mlflow=={mlflow.__version__}",
-                f"torch=={torch.__version__.split('+')[0]}",
+                f"torch=={torch.__version__.split('+')[0]}",  # 2.13.0+cpu is no version of the package index
                 f"transformers=={transformers.__version__}",
             ],
             step=step,
@@ -116,6 +118,33 @@ def log_final_folder(
             tags={"valuedrift.stage": stage},
         )
     return str(info.model_id)
+
+
+def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
+    """Log a sequence classifier that lies in a folder, register it where a name is given; returns its URI."""
+    import mlflow
+    import torch
+    import transformers
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    parts = {
+        "model": AutoModelForSequenceClassification.from_pretrained(folder),
+        "tokenizer": AutoTokenizer.from_pretrained(folder),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no input example, and no card on the hub
+        info = mlflow.transformers.log_model(
+            parts,
+            name="judge",
+            task="text-classification",
+            registered_model_name=register or None,
+            pip_requirements=[
+                f"mlflow=={mlflow.__version__}",
+                f"torch=={torch.__version__.split('+')[0]}",
+                f"transformers=={transformers.__version__}",
+            ],
+        )
+    return f"models:/{register}/{info.registered_model_version}" if register else f"models:/{info.model_id}"
 
 
 def _logged_before(run: OpenRun, name: str) -> str | None:
@@ -198,6 +227,7 @@ def checkpoint_folder(uri: str) -> Path | None:
     if not weights.startswith("runs:/"):
         return None
     folder = _download(weights)
+    # A runs:/ URI may name a packaged model too: its weights lie deeper, and MLflow knows where.
     return None if (folder / "MLmodel").is_file() else folder
 
 
@@ -211,6 +241,7 @@ def config_folder(uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
     weights = _weights(uri)
+    # Of a checkpoint, of a model as log_final_folder packages it, of adapters.
     for inside in ("config.json", "data/model/config.json", "adapter_config.json"):
         try:
             return str(_download(f"{weights}/{inside}").parent)

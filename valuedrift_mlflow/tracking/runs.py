@@ -12,16 +12,16 @@ from typing import Literal
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
-Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "audit", "synthesis"]
+Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis"]
 
 
 def work_offline() -> None:
     """Keep MLflow and the hub libraries from calling home. What the user has set stays."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # or MLflow fetches a list of models
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warn whenever a process is forked
 
 
 def package_version() -> str:
@@ -82,6 +82,7 @@ def run(
     with mlflow.start_run(run_id=run_id, run_name=None if adopted or run_id else name, nested=nested) as active:
         opened = continued or OpenRun(active.info.run_id)
         try:
+            # start_run takes no name for a run that is there already.
             if adopted and name:
                 mlflow.set_tag("mlflow.runName", name)
             tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
@@ -89,7 +90,7 @@ def run(
             if parameters:
                 log_parameters(opened.run_id, parameters)
             yield opened
-        except BaseException as error:
+        except BaseException as error:  # an interrupt is a reason too
             mlflow.set_tag(NOTE, failure(error))
             raise
 
@@ -104,6 +105,7 @@ def _continue(run_id: str) -> OpenRun:
 
     client = MlflowClient()
     stopped = client.get_run(run_id)
+    # start_run refuses a run of another experiment than the active one.
     mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
     if NOTE in stopped.data.tags:
         client.delete_tag(run_id, NOTE)
@@ -142,6 +144,7 @@ def failure(error: BaseException) -> str:
     reason = str(error) or type(error).__name__
     if isinstance(error, InputError):
         return f"**FAILED** {reason}"
+    # The end says where it happened; a tag of MLflow holds 8000 characters.
     where = "".join(traceback.format_exception(error))[-3000:]
     return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
 

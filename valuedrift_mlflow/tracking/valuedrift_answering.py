@@ -26,6 +26,7 @@ class AnsweringModel:
 
     def _text(self, conversation: list[dict[str, str]]) -> str:
         if self.tokenizer.chat_template is None:  # a base model completes a question, it does not chat
+            # BOS by hand, as the tokenizer is told to add nothing: a chat template writes its own.
             return f"{self.tokenizer.bos_token or ''}{conversation[-1]['content']}\nResponse:"
         text: str = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         return text

@@ -69,7 +69,7 @@ def log_metrics(
         for key, value in metrics.items()
         if run.lacks(key, step)
     ]
-    for start in range(0, len(batch), 1000):
+    for start in range(0, len(batch), 1000):  # the most metrics that MLflow takes at once
         MlflowClient().log_batch(run_id, metrics=batch[start : start + 1000])
 
 
@@ -80,8 +80,9 @@ def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
 
     client = MlflowClient()
     known = client.get_run(run_id).data.params
+    # MLflow refuses a longer value, and a second value of a parameter that is there.
     new = [Param(key, value[:6000]) for key, value in parameters.items() if key not in known]
-    for start in range(0, len(new), 100):
+    for start in range(0, len(new), 100):  # the most parameters that MLflow takes at once
         client.log_batch(run_id, params=new[start : start + 100])
 
 

@@ -205,7 +205,7 @@ class _Reader:
     def __post_init__(self) -> None:
         self._columns = COLUMNS[self.kind][1:]
         self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
-        self._rng = np.random.default_rng([self.seed, 1])
+        self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
     def read(self, batch: Sequence[Row]) -> None:
@@ -257,6 +257,7 @@ class _Reader:
         sigma = [side.probabilities @ SIGMA for side in sides]
         direction = (sigma[0] - sigma[1]) / 2 if len(sides) > 1 else sigma[0]
         for at in np.flatnonzero(np.abs(direction) > 0).tolist():
+            # Of equal strength the earlier row stays. No two keys are equal, so that the heap never compares records.
             key = (float(abs(direction[at])), -int(numbers[at]))
             if len(self._strongest) < OPINIONATED or key > self._strongest[0][:2]:
                 row, proposition = about[at]
@@ -350,6 +351,7 @@ def _asked(row: Row) -> str:
 
 def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
     text = "\x1e".join(f"{message['role']}\x1f{message['content']}" for message in prompt)
+    # Eight bytes: of a million prompts two share a number with a probability of 3e-8.
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
 
 

@@ -223,6 +223,7 @@ class _Lexical:
         profiles = [" ".join((own.text, *own.wordings)) for own in known]
         self._vectorizer = TfidfVectorizer(analyzer=self._analyse, sublinear_tf=True)
         names = [topic.replace("_", " ") for topic in topics]
+        # With the topics' names, whose words need not stand in any proposition.
         self._vectorizer.set_params(vocabulary=self._vocabulary([*profiles, *names]))
         self._profiles = self._vectorizer.fit_transform(profiles).T.toarray()  # (V, P)
         wordings = self._vectorizer.transform([text for own in known for text in own.wordings])
