@@ -230,28 +230,26 @@ def changed(sheet: pd.DataFrame, **values: object) -> None:
     sheet.to_csv("labels.csv", index=False)
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"label": "suport"}, ["labels.csv row 2 label", "'suport'", "support, neutral, oppose, refusal, unscored"]),
-        ({"item_id": "nothing"}, ["labels.csv row 2", "item nothing", "a response, with its text"]),
-        ({"response": "Another answer."}, ["labels.csv row 2", "a response, with its text"]),
-        ({"step": 3}, ["labels.csv row 2", "step 3"]),
-        ({"step": 0.5}, ["labels.csv row 2 step", "a whole number"]),
-        ({"weight": 0}, ["labels.csv row 2 weight", "a number above 0"]),
-        ({"weight": "1,5"}, ["labels.csv row 2 weight", "'1,5'"]),
-    ],
-)
-def test_bad_rows_are_named_before_anything_is_computed(
-    run_id: str, values: dict[str, object], words: list[str]
-) -> None:
+BAD_ROWS: list[tuple[dict[str, object], list[str]]] = [
+    ({"label": "suport"}, ["labels.csv row 2 label", "'suport'", "support, neutral, oppose, refusal, unscored"]),
+    ({"item_id": "nothing"}, ["labels.csv row 2", "item nothing", "a response, with its text"]),
+    ({"response": "Another answer."}, ["labels.csv row 2", "a response, with its text"]),
+    ({"step": 3}, ["labels.csv row 2", "step 3"]),
+    ({"step": 0.5}, ["labels.csv row 2 step", "a whole number"]),
+    ({"weight": 0}, ["labels.csv row 2 weight", "a number above 0"]),
+    ({"weight": "1,5"}, ["labels.csv row 2 weight", "'1,5'"]),
+]
+
+
+def test_bad_rows_are_named_before_anything_is_computed(run_id: str) -> None:
     sheet = labelled(valuedrift_mlflow.review(run_id, 20).file, truth)
-    changed(sheet, **values)
-    with pytest.raises(InputError) as error:
-        valuedrift_mlflow.evaluate(responses=f"runs:/{run_id}/responses.json", labels="labels.csv")
-    [line] = error.value.problems
-    for word in words:
-        assert word in line
+    for values, words in BAD_ROWS:
+        changed(sheet, **values)
+        with pytest.raises(InputError) as error:
+            valuedrift_mlflow.evaluate(responses=f"runs:/{run_id}/responses.json", labels="labels.csv")
+        [line] = error.value.problems
+        for word in words:
+            assert word in line
     assert len(MlflowClient().search_runs([MlflowClient().get_run(run_id).info.experiment_id])) == 1
 
 
@@ -292,19 +290,17 @@ def test_a_spreadsheet_may_change_line_ends_and_guard_formulas(store: Path) -> N
     assert metrics["ppi/stance/overall/support"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"n": 3}, "n: found 3, allowed: at least 4"),
-        ({"steps": "1,x"}, "steps: found '1, x', allowed: all, or some of 0"),
-        ({"output": "said.csv"}, "this one may hold labels"),
-        ({"output": "nowhere/sheet.csv"}, "a file in an existing folder"),
-    ],
-)
-def test_a_review_that_cannot_be_drawn(run_id: str, arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError) as error:
-        valuedrift_mlflow.review(run_id, **arguments)  # type: ignore[arg-type]
-    assert words in str(error.value)
+def test_a_review_that_cannot_be_drawn(run_id: str) -> None:
+    asked: list[tuple[dict[str, str], int, str]] = [
+        ({}, 3, "n: found 3, allowed: at least 4"),
+        ({"steps": "1,x"}, 20, "steps: found '1, x', allowed: all, or some of 0"),
+        ({"output": "said.csv"}, 20, "this one may hold labels"),
+        ({"output": "nowhere/sheet.csv"}, 20, "a file in an existing folder"),
+    ]
+    for arguments, n, words in asked:
+        with pytest.raises(InputError) as error:
+            valuedrift_mlflow.review(run_id, n, **arguments)  # type: ignore[arg-type]
+        assert words in str(error.value)
     assert not MlflowClient().list_artifacts(run_id, "review")
 
 
