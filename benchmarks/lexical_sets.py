@@ -59,7 +59,7 @@ def refusals(name: str, gold: Sequence[str], found: Sequence[str]) -> str:
 
 def table(judge: Judge, folder: Path, pattern: str, rows: int) -> None:
     """Print a line for each set, the check set of the package first."""
-    own = labelled.load()
+    own = labelled.load_answers("check")
     sets = [("check set", [row.answer for row in own], [row.label.value for row in own])]
     sets += [(path.stem, *read(path, rows)) for path in sorted(folder.glob(pattern))]
     for name, answers, gold in sets:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.evaluation.judge_check import kind_table
+from valuedrift_mlflow.evaluation.judge_check import group_table
 from valuedrift_mlflow.judges import labelled as labelled_answers
 from valuedrift_mlflow.judges import load
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
@@ -48,11 +48,11 @@ def test_forms_that_the_judge_was_not_made_with() -> None:
 
 def test_answers_in_the_style_of_real_assistants() -> None:
     """The check set that comes with the package: nothing in it was used to fit or to improve the judge."""
-    answers = labelled_answers.load_answers()
+    answers = labelled_answers.load_answers("check")
     verdicts = load("lexical").judge([entry.answer for entry in answers])
     quality = judge_quality([entry.label for entry in answers], verdicts, [e.answer.proposition for e in answers])
     print(f"check set: kappa {quality.kappa}, coverage {quality.coverage}, accuracy {quality.accuracy}")
-    for row in kind_table(answers, verdicts).itertuples():
+    for row in group_table(answers, verdicts, "kind", lambda entry: entry.kind).itertuples():
         print(f"  {row.kind}: {row.answers} answers, coverage {row.coverage:.2f}, accuracy {row.accuracy or 0:.2f}")
     assert quality.kappa.value >= 0.65
     assert quality.coverage.value >= 0.75

@@ -101,7 +101,7 @@ def _fitted() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floa
     rows = np.array([shape(row.answer).style for row in written_answers() if row.label is not Label.UNSCORED])
     mean, spread = rows.mean(axis=0), rows.std(axis=0) + _SPREAD
     scaled = (rows - mean) / spread
-    inverse: NDArray[np.float64] = np.linalg.inv(np.cov(scaled.T) + _RIDGE * np.eye(rows.shape[1]))
+    inverse = np.linalg.inv(np.cov(scaled.T) + _RIDGE * np.eye(rows.shape[1])).astype(np.float64)
     distances = np.einsum("ij,jk,ik->i", scaled, inverse, scaled)
     furthest = (float(np.quantile(distances, _NEAR_OTHERS)), float(np.quantile(distances, _NEAR)))
     return mean, spread, inverse, furthest
