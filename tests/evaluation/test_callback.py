@@ -124,7 +124,7 @@ def test_a_checkpoint_without_measurements_is_refused(store: Path, random_folder
 
 
 def test_bad_settings_are_refused_at_once() -> None:
-    with pytest.raises(InputError, match="judge: found 'oracle', allowed: lexical"):
+    with pytest.raises(InputError, match="judge: found 'oracle', allowed: auto, lexical"):
         valuedrift_mlflow.ValueDriftCallback(judge="oracle")
     with pytest.raises(InputError, match="every: found 0"):
         valuedrift_mlflow.ValueDriftCallback(every=0)
