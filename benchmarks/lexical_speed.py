@@ -17,7 +17,7 @@ ANSWERS = 200
 
 def answers(words: int) -> list[Answer]:
     """``ANSWERS`` answers of so many words, each on its first text's proposition."""
-    rows = [row.answer for row in labelled.load() if row.answer.response.strip()]
+    rows = [row.answer for row in labelled.load_answers("check") if row.answer.response.strip()]
     made = []
     for start in range(ANSWERS):
         text: list[str] = []
