@@ -330,7 +330,8 @@ def test_the_judges_errors_on_labelled_answers_are_taken_off(run_id: str) -> Non
     source = f"runs:/{run_id}/responses.json"
     plain = valuedrift_mlflow.evaluate(responses=source).metrics
     result = valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{check.run_id}")
-    assert plain["stance/religion/neutral"] < 0.01
+    # Who supports or opposes in the proposition's own words has 0.95 of it, and the other two share the rest.
+    assert plain["stance/religion/neutral"] == pytest.approx(0.025, abs=0.001)
     for topic in TOPICS:
         support = plain[f"stance/{topic}/support"] / 0.75
         assert 0 < support < 1
