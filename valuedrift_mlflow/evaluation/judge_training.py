@@ -32,6 +32,7 @@ from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.hf import PREFIX, HFJudge, premises
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.stances import LABELS, Answer, Label
 from valuedrift_mlflow.statistics.agreement import judge_quality
 
@@ -148,12 +149,10 @@ def _answers(data: str, to_be_judged: bool) -> list[Labelled]:
 
 
 def _check_encoder(model: str) -> None:
-    from valuedrift_mlflow.models import auto
-
     if not model:
         raise InputError(problem("model", model, "a folder or hub id of an encoder, such as roberta-base"))
     try:
-        auto.config(str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model)
+        auto.config(auto.source(model))
     except (OSError, ValueError) as error:
         raise InputError(problem("model", model, "a folder or hub id of an encoder", one_line(error))) from None
 
@@ -260,7 +259,7 @@ def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: Trainin
 def _encoder(model: str, names: Sequence[Label]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    source = auto.source(model)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         source,

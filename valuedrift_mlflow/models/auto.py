@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def source(name: str) -> str:
+    """What the Auto classes load for a name: the folder that it names, else a hub id."""
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
 
 
 def causal_lm(source: str) -> PreTrainedModel:

@@ -33,6 +33,7 @@ from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, prepare
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
@@ -178,7 +179,7 @@ def _configuration(uri: str) -> PretrainedConfig | None:
 def _config_folder(uri: str) -> str:
     """Where ``config.json`` of a model lies; of a model in the tracking store nothing else is fetched."""
     if not uri.startswith(tracking.MLFLOW_PREFIXES):
-        return str(Path(uri).expanduser()) if Path(uri).expanduser().is_dir() else uri
+        return auto.source(uri)
     return tracking.config_folder(uri)
 
 
