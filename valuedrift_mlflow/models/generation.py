@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.thoughts import opened
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class TransformersGenerator:
     ) -> list[list[str]]:
         """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
         encoded = encode(self.tokenizer, prompts)
+        # A template that begins the thought leaves its mark out of the response, which would read like an answer.
+        opens = [opened(chat_text(self.tokenizer, prompt)) for prompt in prompts]
         self._ends = end_tokens(self.model, self.tokenizer)
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
         rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
@@ -127,7 +130,7 @@ class TransformersGenerator:
                 numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
                 texts = self._generate([encoded[index] for index, _ in batch], numbers, sampling)
                 for (index, sample), text in zip(batch, texts, strict=True):
-                    responses[index][sample] = text
+                    responses[index][sample] = opens[index] + text
                 progress(len(batch))
         return responses
 
