@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
-from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, MAX_DROPPED, Format, as_kind, dialogue, recognise, serves
+from valuedrift_mlflow.data.formats import (
+    COLUMNS,
+    FORMATS,
+    MAX_DROPPED,
+    Format,
+    as_kind,
+    dialogue,
+    recognise,
+    says_the_same,
+    serves,
+)
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -92,6 +102,7 @@ class TrainingData:
 class ReadCounts:
     """What a pass over data has read: raw rows, those that were bad, those that teach nothing.
 
+    ``labelled_bad`` are answers that the data call bad, where good ones are learnt from.
     In PRISM's utterances the rows of a turn without a pair count as dropped. ``problems`` has a line for each of the
     first 20 bad rows, with its number and the reason.
     """
@@ -99,6 +110,7 @@ class ReadCounts:
     read: int = 0
     bad: int = 0
     dropped: int = 0
+    labelled_bad: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -134,9 +146,13 @@ class Stream:
             if counts.bad and not self._skips:
                 continue
             for row in outcome.rows:
-                for made in as_kind(self.kind, row):
-                    given += 1
-                    yield made
+                if says_the_same(row):
+                    counts.dropped += 1
+                    continue
+                made = as_kind(self.kind, row)
+                counts.labelled_bad += not made
+                given += len(made)
+                yield from made
         self._finish(counts, given)
 
     def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
@@ -165,6 +181,11 @@ class Stream:
                 counts.read,
                 "\n".join(one_line(line, most=None) for line in counts.problems),
             )
+        if counts.labelled_bad:
+            logger.warning("data %s: %d answers labelled bad left out", self.uri, counts.labelled_bad)
+            if not given:
+                found = f"{counts.labelled_bad} answers labelled bad"
+                raise InputError(problem(f"data {self.uri}", found, "at least one answer labelled good"))
         most = 1.0 if self._skips else self._form.max_dropped
         if counts.dropped > most * counts.read or not given:
             allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"

@@ -30,6 +30,7 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
     "labelled": ("prompt", "completion", "label"),
     "prompts": ("prompt",),
 }
+SIDES = ("chosen", "rejected")
 NAMED = ("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance")  # what some sources say of a row
 MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
 
@@ -234,8 +235,11 @@ def serves(have: Kind, need: Kind) -> bool:
 def as_kind(kind: Kind, row: Record) -> list[Record]:
     """The rows of ``kind`` that one row gives: a pair is two labelled answers, a row of any kind has a prompt.
 
-    What the source names of it (``NAMED``, and a ``label`` that is true or false) stays beside the columns of the kind.
+    An answer that is labelled bad is none to learn from, so it gives no row of kind ``sft``. What the source names of
+    a row (``NAMED``) stays beside the columns of the kind. A ``label`` beside a pair says nothing of its sides.
     """
+    if kind == "sft" and row.get("label") is False:
+        return []
     if kind == "labelled" and "chosen" in row:
         named: Record = {column: row[column] for column in ("topic", "proposition_id") if column in row}
         return [
@@ -248,8 +252,14 @@ def as_kind(kind: Kind, row: Record) -> list[Record]:
             }
             for side in ("chosen", "rejected")
         ]
-    kept = {*COLUMNS[kind], *NAMED, "label"}
+    kept = {*COLUMNS[kind], *NAMED}
     return [{column: value for column, value in row.items() if column in kept}]
+
+
+def says_the_same(row: Record) -> bool:
+    """Whether the two sides of a pair differ in white space alone: there is no preference in it."""
+    sides = [[" ".join(message["content"].split()) for message in row[side]] for side in SIDES if side in row]
+    return len(sides) == len(SIDES) and sides[0] == sides[1]
 
 
 def recognise(columns: Sequence[str], kind: Kind | None) -> str | None:
