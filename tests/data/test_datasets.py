@@ -278,15 +278,12 @@ def test_bad_rows_are_all_listed_with_their_numbers(tmp_path: Path) -> None:
         tmp_path,
         {"messages": [user("Hi"), assistant("Hello")]},
         {"messages": [user("Hi")]},
-        {"messages": [user("Hi"), assistant("Hello"), user("Why?")]},
+        {"messages": [user("Hi"), assistant("Hello"), user("Why?")]},  # what a user says last got no answer
         {"messages": [{"role": "tool", "content": "42"}, assistant("Hello")]},
         {"messages": []},
     )
     lines = problems(file)
-    assert len(lines) == 4
-    for number, (line, reason) in enumerate(
-        zip(lines, ["does not end", "does not end", "tool", "messages"], strict=True), start=2
-    ):
+    for line, (number, reason) in zip(lines, [(2, "does not end"), (4, "tool"), (5, "messages")], strict=True):
         assert f"{file} row {number}:" in line
         assert reason in line
 
@@ -329,8 +326,8 @@ def test_unknown_columns_name_the_known_formats(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
-    [line] = problems(jsonl(tmp_path, {"prompt": "Hi", "completion": "Hello"}), format="sharegpt")
-    assert "'sharegpt'" in line and "wildchat" in line
+    [line] = problems(jsonl(tmp_path, {"prompt": "Hi", "completion": "Hello"}), format="anthropic")
+    assert "'anthropic'" in line and "wildchat" in line
 
 
 @pytest.mark.parametrize(
@@ -406,7 +403,7 @@ def test_up_to_one_in_a_hundred_empty_answers_are_dropped_and_counted(
         ),
         ({"prompt": "a", "chosen": [user("Yes")], "rejected": [user("No")]}, "pairs", "assistant"),
         ({"messages": [assistant("Hi"), assistant("Hello")]}, "sft", "after a user's"),
-        ({"chosen": "Yes", "rejected": "No"}, "pairs", "shared dialogue"),
+        ({"chosen": "Yes", "rejected": "No"}, "pairs", "there is no prompt"),
     ],
 )
 def test_a_row_nobody_should_train_on_is_bad(tmp_path: Path, bad: dict[str, Any], kind: Kind, reason: str) -> None:
@@ -466,9 +463,9 @@ def test_labelled_answers_from_pairs(tmp_path: Path) -> None:
 
 
 def test_a_label_must_be_true_or_false(tmp_path: Path) -> None:
-    rows = [{"prompt": "Tea?", "completion": "Yes", "label": label} for label in ("good", "true")]
+    rows = [{"prompt": "Tea?", "completion": "Yes", "label": label} for label in ("politics", "true")]
     [line] = problems(jsonl(tmp_path, *rows), "labelled")
-    assert "row 1" in line and "label is 'good'" in line
+    assert "row 1" in line and "label is 'politics'" in line
 
 
 @pytest.mark.parametrize(

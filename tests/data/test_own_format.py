@@ -91,7 +91,7 @@ def test_what_the_function_says_of_stances_is_kept(folder: Path) -> None:
         ("mine_f:nothing", "sft", r"row 1: found 'the function returned None, expected a row \(a dict\)'"),
         ("mine_f:strange", "sft", "row 2: found 'the function returned question, expected prompt, chosen, rejected;"),
         ("mine_f:mixed", "pairs", "row 2: found 'the function returned prompt, completion, topic, stance, of other "),
-        ("sharegpt", "sft", "wildchat.*, module:function$"),
+        ("anthropic", "sft", "wildchat.*, module:function$"),
     ],
 )
 def test_what_is_no_format_is_named(folder: Path, format: str, kind: Kind, words: str) -> None:
@@ -115,4 +115,4 @@ def test_a_format_of_an_installed_package(folder: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match=r"found 'broken'.*wvs_f:gone \(wvs_f 1.2\): AttributeError"):
         datasets.check_data(data("broken"))
     with pytest.raises(InputError, match=r"module:function, and from installed packages: broken, wvs$"):
-        datasets.check_data(data("sharegpt"))
+        datasets.check_data(data("anthropic"))

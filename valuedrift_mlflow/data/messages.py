@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,12 +12,20 @@ Message = dict[str, str]
 _ROLES = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
     "system": "system",
+    "developer": "system",  # what OpenAI's newer models call it
 }
+_ROLE_KEYS = ("role", "from")
+_TEXT_KEYS = ("content", "value", "parts")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
 
 
 class BadRow(ValueError):
@@ -60,8 +69,8 @@ def text_of(row: Row, column: str) -> str:
 def truth(value: object) -> bool | None:
     """True or false as data files write them, None for anything else.
 
-    >>> truth("True"), truth(0), truth("good")
-    (True, False, None)
+    >>> truth("True"), truth(0), truth("undesirable"), truth("politics")
+    (True, False, False, None)
     """
     return _TRUTH.get(str(value).strip().lower())
 
@@ -69,21 +78,59 @@ def truth(value: object) -> bool | None:
 def messages_of(value: object, column: str) -> list[Message]:
     """Messages under the roles user, assistant and system, without what else their source says of them.
 
+    Roles go by the names of the field (``human``, ``gpt``, ``model``, ``developer``, in any case), texts under
+    ``content``, ``value`` or ``parts``, whole or as parts; a list of texts alone is a dialogue that a user begins; one
+    message may stand without a list. What is written as JSON is read.
+
     Raises:
         BadRow: the value is no list of messages, or one has an unknown role or no text.
     """
     if isinstance(value, str):
-        raise BadRow(f"{column} is a text, expected messages")
+        value = written_messages(value)
+        if value is None:
+            raise BadRow(f"{column} is a text, expected messages")
+    if isinstance(value, Mapping):
+        value = [value]
     if not isinstance(value, Sequence) or not value:
         raise BadRow(f"{column} is {value!r}, expected messages")
+    if all(isinstance(message, str) for message in value):
+        return [user(text) if turn % 2 == 0 else assistant(text) for turn, text in enumerate(map(str, value))]
     messages: list[Message] = []
     for message in value:
-        role = _ROLES.get(str(message.get("role", message.get("from", "")))) if isinstance(message, Mapping) else None
-        content = message.get("content", message.get("value")) if isinstance(message, Mapping) else None
-        if role is None or not isinstance(content, str):
+        role = content = None
+        if isinstance(message, Mapping):
+            role = _ROLES.get(str(_first(message, _ROLE_KEYS)).lower())
+            content = _content(_first(message, _TEXT_KEYS))
+        if role is None or content is None:
             raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system) and content")
         messages.append({"role": role, "content": content})
     return messages
+
+
+def _first(message: Row, keys: Sequence[str]) -> object:
+    return next((message[key] for key in keys if message.get(key) is not None), None)
+
+
+def _content(value: object) -> str | None:
+    """A text, or the texts of its parts one after the other; None where a part is none (an image)."""
+    if isinstance(value, Mapping):
+        return value["text"] if isinstance(value.get("text"), str) else None
+    if isinstance(value, str) or value is None:
+        return value
+    texts = [_content(part) for part in value] if isinstance(value, Sequence) else [None]
+    return None if not texts or None in texts else "".join(map(str, texts))
+
+
+def written_messages(text: str) -> list[object] | None:
+    """The list of messages that a text holds as JSON; None where it is a text like any other."""
+    if not text.lstrip().startswith("[{"):
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    holds = isinstance(found, list) and all(isinstance(one, dict) and set(_ROLE_KEYS) & set(one) for one in found)
+    return found if holds else None
 
 
 def user(text: str) -> Message:
