@@ -398,7 +398,7 @@ def test_mlflows_evaluate_takes_labels_as_ours_does(store: Path) -> None:
 
 def test_labels_of_responses_that_are_not_there_are_refused_by_mlflows_evaluate_too(store: Path) -> None:
     pd.DataFrame({"item_id": ["none"], "response": ["x"], "label": ["support"], "weight": [1]}).to_csv("l.csv")
-    with pytest.raises(InputError, match="labels l.csv row 1"):
+    with pytest.raises(InputError, match=r"labels l\.csv row 1"):
         judged_by_mlflow("l.csv")
 
 

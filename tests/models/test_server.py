@@ -283,3 +283,14 @@ def test_a_server_that_answers_nothing_is_an_error_soon() -> None:
                 [str(i) for i in range(500)], [str(i) for i in range(500)], Sampling(1, 0.7, 256), ignore
             )
     assert len(server.requests) <= 2 * (2 + 16 + 2 * 2)
+
+
+def test_a_server_of_ones_own_is_named_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    assert Server.from_uri("openai:/qwen3:8b?server=ollama").address == "http://127.0.0.1:11434/v1"
+    assert Server.from_uri("openai:/m?server=transformers").in_flight == 1
+    own = Server.from_uri("openai:/m?server=vllm&base_url=http://other:9/v1&in_flight=32")
+    assert (own.address, own.in_flight) == ("http://other:9/v1", 32)
+    with pytest.raises(InputError, match="'llamafile', allowed: vllm, transformers, ollama"):
+        Server.from_uri("openai:/m?server=llamafile")

@@ -38,6 +38,12 @@ LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again all the same
 HOPELESS = 16  # this many requests in a row without an answer: the server is given up on
 LOCAL_KEY = "none"  # servers of one's own need no key, but the client wants one
+# Where a server of one's own listens when it is started without flags. `transformers serve` answers one at a time.
+LOCAL_SERVERS: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"base_url": "http://127.0.0.1:8000/v1"},
+    "transformers": {"base_url": "http://127.0.0.1:8000/v1", "in_flight": "1"},
+    "ollama": {"base_url": "http://127.0.0.1:11434/v1"},
+}
 OF_THE_MESSAGE = ("context_length_exceeded", "content_filter")  # error codes that say nothing of other messages
 # What a `transformers serve` needs to draw from the whole distribution; by itself it decodes greedily wherever the
 # model's own generation settings say nothing of sampling, whatever temperature is asked for.
@@ -83,6 +89,8 @@ class Server:
     def from_options(cls, name: str, options: Mapping[str, str], also_allowed: Sequence[str] = ()) -> Server:
         """The same from a URI that was split; options in ``also_allowed`` are left to the caller.
 
+        The option ``server`` (``vllm``, ``transformers`` or ``ollama``) stands for the address of one that runs here.
+
         Raises:
             InputError: every unknown option and value out of range at once; no key and no address.
         """
@@ -90,13 +98,17 @@ class Server:
         if model == name or not model.strip("/"):
             raise InputError(problem("model", name, f"{PREFIX}MODEL"))
         allowed = [field.name for field in fields(cls) if field.name != "model"]
+        local = options.get("server", "")
+        if local and local not in LOCAL_SERVERS:
+            raise InputError(problem(f"{name} server", local, ", ".join(LOCAL_SERVERS), "or give base_url"))
+        options = {**LOCAL_SERVERS.get(local, {}), **{key: options[key] for key in options if key != "server"}}
         given = "base_url" in options
         where = f"{name} base_url" if given else "OPENAI_BASE_URL"
         address = options.get("base_url", os.environ.get("OPENAI_BASE_URL", ""))
         with collecting() as problems:
             for option in options:
                 if option not in allowed and option not in also_allowed:
-                    known = ", ".join((*allowed, *also_allowed))
+                    known = ", ".join((*allowed, "server", *also_allowed))
                     problems.add(problem(f"{name} option", option, known, "unknown option"))
             if not re.match(r"https?://\S+$", address) and (given or address):
                 problems.add(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
