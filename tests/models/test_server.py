@@ -319,8 +319,10 @@ def test_a_server_that_declines_many_messages_is_still_there() -> None:
         generator = ChatGenerator(client(server, attempts=1, in_flight=1))
         prompts = [f"p{i}" for i in range(31)]
         responses = generator.generate(prompts, prompts, Sampling(1, 0.7, 9), ignore)
-    assert responses == [[""]] * 30 + [["answer to p30"]]
-    assert generator.failures == 30
+        assert responses == [[""]] * 30 + [["answer to p30"]]
+        assert generator.failures == 30
+    with FaultyServer(lambda _: refused(400, code="content_filter")) as server:
+        assert ChatGenerator(client(server)).generate(["p"], ["p"], Sampling(1, 0.7, 9), ignore) == [[""]]
 
 
 def test_a_server_of_ones_own_is_named_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:

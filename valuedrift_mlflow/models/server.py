@@ -482,7 +482,8 @@ class ChatGenerator:
         it differs; `transformers serve` honours it with one request in flight only.
 
         Raises:
-            Unreachable: not one request was answered, or 16 in a row were not; it holds the responses that came.
+            Unreachable: not one request was answered, or 16 in a row were not; it holds the responses that came. A
+                server that declines a message is there all the same.
             InputError: the server refuses for a reason that lies in the key, the model's name or the request.
         """
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
@@ -512,7 +513,7 @@ class ChatGenerator:
             raise
         with self._counting:
             self.failures += len(silences)
-        if silences and len(silences) == len(rows):
+        if silences and len(silences) == len(rows) and not silences[-1].declined:
             raise silences[-1]
         return responses
 
