@@ -79,7 +79,8 @@ def test_the_pipeline_moves_it_towards_what_the_data_say(store: Path, instruct: 
     assert all(one.response.strip() for one in (*before.responses, *after.responses))
     assert [one.response for one in before.responses] != [one.response for one in after.responses]
     assert np.isfinite(trained.drift.overall[-1])
-    assert loss(trained.model_uri) < 0.8 * loss(str(instruct))
+    # In nats a token: far more than arithmetic does, far less than a longer training.
+    assert loss(trained.model_uri) < loss(str(instruct)) - 0.3
 
 
 def loss(uri: str) -> float:
@@ -87,6 +88,10 @@ def loss(uri: str) -> float:
     loaded = models.load_model(uri)
     losses = []
     for row in corpus.rows("embedded:sft?support=1&neutral=0&oppose=0&size=8&seed=9"):
-        encoded = loaded.tokenizer.apply_chat_template(row["messages"], return_tensors="pt", return_dict=True)
-        losses.append(float(loaded.model(**encoded, labels=encoded["input_ids"]).loss))
+        template = loaded.tokenizer.apply_chat_template
+        prompt = template(row["messages"][:1], add_generation_prompt=True, return_dict=True)["input_ids"]
+        encoded = template(row["messages"], return_tensors="pt", return_dict=True)
+        labels = encoded["input_ids"].clone()
+        labels[:, : len(prompt)] = -100  # the answer alone counts
+        losses.append(float(loaded.model(**encoded, labels=labels).loss))
     return float(np.mean(losses))
