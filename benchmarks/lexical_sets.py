@@ -46,7 +46,7 @@ def report(name: str, gold: Sequence[str], found: Sequence[str]) -> str:
     sizes = Counter(g for g, _ in known)
     hits = Counter(g for g, f in known if g == f)
     recall = " ".join(f"{label} {hits[label] / sizes[label]:.2f}" for label in LABELS if sizes[label])
-    return f"{name:24} {len(known):5} coverage {len(scored) / len(known):.2f} kappa {kappa:5.2f}  recall {recall}"
+    return f"{name:24} {len(known):5} coverage {len(scored) / len(known):.3f} kappa {kappa:5.2f}  recall {recall}"
 
 
 def refusals(name: str, gold: Sequence[str], found: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaForSequenceClassification
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, LlamaForSequenceClassification
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.inputs.errors import InputError
@@ -115,6 +115,23 @@ def test_batches_give_the_same_ratings(classifier_folder: Path) -> None:
     together = reward([QUESTION] * 7, responses)
     reward.batch_size = 2
     torch.testing.assert_close(reward([QUESTION] * 7, responses), together, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_with_learned_positions_rates_a_text_alike_in_any_batch(random_folder: Path, tmp_path: Path) -> None:
+    """GPT-2's kind: absolute positions, no pad token, and a tokenizer that pads on the left."""
+    tokenizer = AutoTokenizer.from_pretrained(random_folder, padding_side="left")
+    tokenizer.pad_token = None
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "initializer_range": 0.5}
+    config = GPT2Config(vocab_size=len(tokenizer), num_labels=1, **sizes)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward: Any = rewards.load_reward(str(tmp_path))
+    responses = ["No.", "Yes, for it keeps homes within reach of those who work here.", "Perhaps so, as it is " * 9]
+    together = reward([QUESTION] * 3, responses)
+    alone = torch.cat([reward([QUESTION], [response]) for response in responses])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    assert together.std() > 0.1
 
 
 def test_without_a_chat_template_the_text_is_that_of_evaluation(classifier_folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import Reply, ask, reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
@@ -21,6 +22,7 @@ from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreeme
 from valuedrift_mlflow.suite import Item, Suite
 
 EMPTY = replace(UNSCORED, reason="empty response")
+UNFINISHED_THOUGHT = replace(UNSCORED, reason=UNFINISHED)
 
 
 def no_progress(_: int) -> None:
@@ -101,6 +103,9 @@ class Measurement:
             "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
             "quality/acquiescence": self.acquiescence.overall,
         }
+        thoughts = [spoken(judged.response) for judged in self.responses]
+        if any(text.thought for text in thoughts):
+            qualities["quality/unfinished_thought_rate"] = float(np.mean([not text.finished for text in thoughts]))
         if self.panel is not None:
             qualities["quality/judge_agreement"] = self.panel.alpha
         return finite(qualities | self.intensities())
@@ -237,14 +242,17 @@ def judge_existing(
 def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> tuple[JudgedResponse, ...]:
     """Verdicts on (item, sample, reply) triples, in order.
 
-    The judge reads what has no verdict yet; an empty response is unscored without asking it.
+    The judge reads what has no verdict yet, without what a reasoning model thought before it; an empty response, and
+    one that ends in its thought, is unscored without asking it.
     """
-    unread = [index for index, (_, _, reply) in enumerate(replies) if reply.verdict is None and reply.text.strip()]
+    said = {index: spoken(reply.text) for index, (_, _, reply) in enumerate(replies) if reply.verdict is None}
+    unread = [index for index, text in said.items() if text.finished and text.answer.strip()]
     answers = [
-        Answer(item.proposition, item.prompt, reply.text, item.polarity)
-        for item, _, reply in (replies[index] for index in unread)
+        Answer(item.proposition, item.prompt, said[index].answer, item.polarity)
+        for index, item in ((index, replies[index][0]) for index in unread)
     ]
     read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
+    read |= {index: UNFINISHED_THOUGHT for index, text in said.items() if not text.finished}
     return tuple(
         JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
         for index, (item, sample, reply) in enumerate(replies)

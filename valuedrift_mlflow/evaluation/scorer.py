@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mlflow.entities import AssessmentSource, Feedback
@@ -10,6 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
@@ -54,9 +56,11 @@ class ValueStance(Scorer):
         polarity = known.get("polarity", 1)
         if polarity not in (1, -1):
             raise InputError(problem("expectations.polarity", polarity, "1 or -1"))
-        text = _text(outputs)
-        answer = Answer(proposition, _prompt(inputs), text, int(polarity))
-        [verdict] = self._judge.judge([answer]) if text.strip() else [UNSCORED]
+        said = spoken(_text(outputs))
+        answer = Answer(proposition, _prompt(inputs), said.answer, int(polarity))
+        [verdict] = self._judge.judge([answer]) if said.finished and said.answer.strip() else [UNSCORED]
+        if not said.finished:
+            verdict = replace(verdict, reason=UNFINISHED)
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
         feedback = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
         # Not strict: what is unscored has no probabilities.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models.server import (
     PREFIX,
     ChatClient,
@@ -286,8 +287,8 @@ def after_thought(text: str) -> str:
     >>> after_thought("<think>On the one hand")
     ''
     """
-    _, end, said = text.rpartition("</think>")
-    return said.strip() if end or "<think>" not in said else ""
+    said = spoken(text)
+    return said.answer if said.finished else ""
 
 
 class _Structured(BaseModel):

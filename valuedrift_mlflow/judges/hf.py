@@ -291,7 +291,10 @@ class HFJudge:
         import torch
 
         tokenizer = auto.tokenizer(self._tokenizer_source)
-        return auto.classifier(self.source, "cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        model = auto.classifier(self.source, "cuda" if torch.cuda.is_available() else "cpu")
+        if getattr(model.config, "pad_token_id", None) is None:
+            model.config.pad_token_id = tokenizer.pad_token_id  # a decoder finds the last token of a text by it
+        return model, tokenizer
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order."""

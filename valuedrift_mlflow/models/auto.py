@@ -39,10 +39,16 @@ def encoder(source: str, device: str) -> PreTrainedModel:
 
 
 def tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder or of a hub id, with its own settings."""
+    """The tokenizer in a folder or of a hub id, for models that read and do not write: it pads on the right.
+
+    Padding on the left, which many language models' tokenizers ask for, would shift the positions of every token by
+    how long the others of a batch are: a decoder with learned positions would rate a text by its neighbours.
+    """
     from transformers import AutoTokenizer
 
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right")
+    if loaded.pad_token is None:  # language models often have none, and without one no batch can be padded
+        loaded.pad_token = loaded.eos_token
     return loaded
 
 

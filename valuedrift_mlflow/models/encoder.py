@@ -53,8 +53,6 @@ class Encoder:
             self._model = auto.encoder(_source(name), self._device)
         except (OSError, ValueError) as error:
             raise _unreadable(name, error) from None
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         # Encoders of BERT's kind read 512 tokens; a tokenizer that knows no limit says 10^30.
         self._longest = min(self._tokenizer.model_max_length, 512)
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.thoughts import opened
+from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,10 +84,13 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """Dropout off, cache on, no gradients; everything as it was afterwards, in the middle of a training step too."""
     import torch
 
-    training, use_cache = model.training, model.config.use_cache
-    checkpointing = bool(getattr(model, "is_gradient_checkpointing", False))
-    if checkpointing:
-        model.gradient_checkpointing_disable()  # checkpointed layers keep no cache, and generation would slow down
+    use_cache = model.config.use_cache
+    training = [(module, module.training) for module in model.modules()]
+    # Checkpointed layers keep no cache, and generation would slow down. The flags alone are turned: to disable and
+    # enable it again would lose which layers, and how (re-entrant or not, offloaded).
+    checkpointing = [(module, True) for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for module, _ in checkpointing:
+        module.gradient_checkpointing = False  # type: ignore[assignment]
     model.eval()
     model.config.use_cache = True
     try:
@@ -92,9 +98,10 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.config.use_cache = use_cache
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-        model.train(training)
+        for module, flag in checkpointing:
+            module.gradient_checkpointing = flag  # type: ignore[assignment]
+        for module, flag in training:  # one by one: what was frozen in evaluation mode stays there
+            module.training = flag
 
 
 class TransformersGenerator:
@@ -104,12 +111,16 @@ class TransformersGenerator:
         """Keep the model and its tokenizer; neither is changed."""
         self.model = model
         self.tokenizer = tokenizer
+        self._ends: list[int] = []
 
     def generate(
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
         """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
         encoded = encode(self.tokenizer, prompts)
+        # A template that begins the thought leaves its mark out of the response, which would read like an answer.
+        opens = [opened(chat_text(self.tokenizer, prompt)) for prompt in prompts]
+        self._ends = end_tokens(self.model, self.tokenizer)
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
         rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
         responses: list[list[str]] = [[""] * sampling.samples for _ in prompts]
@@ -119,7 +130,7 @@ class TransformersGenerator:
                 numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
                 texts = self._generate([encoded[index] for index, _ in batch], numbers, sampling)
                 for (index, sample), text in zip(batch, texts, strict=True):
-                    responses[index][sample] = text
+                    responses[index][sample] = opens[index] + text
                 progress(len(batch))
         return responses
 
@@ -127,25 +138,21 @@ class TransformersGenerator:
         import torch
         from transformers import GenerationConfig, LogitsProcessorList
 
-        tokenizer, config = self.tokenizer, self.model.generation_config
-        eos = config.eos_token_id if config is not None and config.eos_token_id is not None else tokenizer.eos_token_id
-        pad = tokenizer.pad_token_id
-        if pad is None:
-            pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+        tokenizer = self.tokenizer
+        pad = pad_token(tokenizer, self._ends)
         width = max(map(len, batch))
         # Padded on the left: the next token must come right after the prompt's last one.
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
         # With do_sample transformers would draw from the global random state; see _SeededSampling.
         draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
-        output = self.model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=GenerationConfig(
-                do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=eos, pad_token_id=pad
-            ),
-            logits_processor=LogitsProcessorList(draw),
+        settings = GenerationConfig(
+            do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=self._ends or None, pad_token_id=pad
         )
+        with only_these_settings(self.model, settings):
+            output = self.model.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList(draw)
+            )
         return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
 
 

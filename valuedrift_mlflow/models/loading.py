@@ -174,6 +174,8 @@ def from_folder(uri: str, folder: Path) -> Loaded:
             base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
             with_adapter = PeftModel.from_pretrained(base.model, str(folder))
             model = with_adapter.merge_and_unload()
+            # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
+            model.requires_grad_(True)
         else:
             model = auto.causal_lm(str(folder))
         tokenizer = load_tokenizer(str(folder))

@@ -22,6 +22,7 @@ from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
+from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import launch
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, prepare
 from valuedrift_mlflow.pipeline.report import html, pipeline_figures
@@ -207,6 +208,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         if recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
         loaded = models.load_model(recipe.base.model)
+        align(loaded.model, loaded.tokenizer)
         model_id = tracking.log_final_model(
             active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering
         )

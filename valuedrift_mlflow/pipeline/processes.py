@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import Loaded, load_tokenizer, whole_folder
+from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.stages.job import PATIENCE, merged
 from valuedrift_mlflow.stages.stage import Stage
 
@@ -115,8 +116,10 @@ def load_sharded(stage: Stage, start_uri: str) -> Loaded:
         dtype="auto" if stage.lora.rank else torch.float32,  # small updates of weights in 16 bits would be rounded away
         distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
     )
-    model.config.name_or_path = start_uri
-    return Loaded(start_uri, model, load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    align(model, tokenizer)
+    model.name_or_path = model.config.name_or_path = start_uri
+    return Loaded(start_uri, model, tokenizer)
 
 
 def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
@@ -134,4 +137,5 @@ def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
     for file in folder.glob("adapter_*"):
         file.unlink()
+    align(whole, load_tokenizer(str(folder)))
     whole.save_pretrained(folder)

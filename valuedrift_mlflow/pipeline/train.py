@@ -11,6 +11,7 @@ from typing import Any
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.models import Loaded
+from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -27,7 +28,10 @@ def load_start(work: StageRun) -> Loaded:
     if work.stage.launch.sharded:
         return processes.load_sharded(work.stage, work.start_uri)
     loaded = models.load_model(work.start_uri)
-    loaded.model.config.name_or_path = work.start_uri  # what an adapter's config names as its base
+    align(loaded.model, loaded.tokenizer)
+    # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
+    # its adapter; the config's is what TRL reads.
+    loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
     if not work.stage.lora.rank:
         loaded.model.float()  # small updates of weights in 16 bits would be rounded away
     return loaded

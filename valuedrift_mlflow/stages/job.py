@@ -19,7 +19,10 @@ def build_trainer(job: Job) -> Trainer:
     """The trainer of a stage, ready to ``train()``."""
     from transformers import PrinterCallback
 
+    from valuedrift_mlflow.stages.moved import MustMove
+
     trainer = job.stage.build(job)
+    trainer.add_callback(MustMove(job.stage.name))
     # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -27,6 +27,7 @@ from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, sel
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
 from valuedrift_mlflow.models.generation import evaluation_mode
 from valuedrift_mlflow.models.reference import reference_of
 from valuedrift_mlflow.stages.ppo_math import (
@@ -314,7 +315,8 @@ class PPOTrainer(Trainer):
         """
         policy, device = self.model.policy, self.args.device
         longest = max(map(len, prompts))
-        ends, pad = _end_tokens(policy, self.processing_class)
+        ends = end_tokens(policy, self.processing_class)
+        pad = pad_token(self.processing_class, ends)
         ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)
         known = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
         sampling = GenerationConfig(
@@ -327,7 +329,7 @@ class PPOTrainer(Trainer):
         )
         seed = np.random.SeedSequence([self.args.seed, self.state.global_step, self.accelerator.process_index])
         gpus = [device] if device.type == "cuda" else []
-        with evaluation_mode(policy), _only_these_settings(policy, sampling), torch.random.fork_rng(gpus):
+        with evaluation_mode(policy), only_these_settings(policy, sampling), torch.random.fork_rng(gpus):
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sequences = policy.generate(input_ids=ids, attention_mask=known)
         end = torch.isin(sequences[:, longest:], torch.tensor(ends, dtype=torch.long, device=device))
@@ -460,26 +462,3 @@ def save_value_head(model: PolicyWithValue, folder: Path) -> None:
 def _as_they_are(rows: list[Record]) -> Any:
     """Rows of the data, not collated: prompts are padded where they are answered."""
     return rows
-
-
-@contextmanager
-def _only_these_settings(policy: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Generate by these settings alone: a model's own (top_k, a repetition penalty) would change what is sampled."""
-    from peft import PeftModel
-
-    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
-    own, model.generation_config = model.generation_config, settings
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-def _end_tokens(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
-    """The ids that end a response, by the model's settings or else the tokenizer, and the id that pads."""
-    ends = policy.generation_config.eos_token_id if policy.generation_config is not None else None
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    listed = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [int(ends)]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (listed or [0])[0]
-    return listed, int(pad)

@@ -169,8 +169,5 @@ def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
         tokenizer = auto.tokenizer(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error
-    # Language models often have no pad token, and without one no batch can be padded.
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # the classifier finds the last token by it
     return ClassifierReward(model, tokenizer)

@@ -11,7 +11,7 @@ class AnsweringModel:
 
     def __init__(self, folder: str) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
         auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
@@ -19,6 +19,10 @@ class AnsweringModel:
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        # Where an answer ends was worked out when the model was logged. Nothing else of the model's own settings
+        # counts: it answers as it was measured, without a repetition penalty or beams that its files may ask for.
+        ends = self.model.generation_config.eos_token_id
+        self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=self.tokenizer.pad_token_id)
 
     def get_raw_model(self) -> tuple[Any, Any]:
         """The model and its tokenizer, for batched generation outside ``predict``."""
@@ -40,12 +44,14 @@ class AnsweringModel:
 
         settings = dict(params or {})
         temperature = settings.pop("temperature", 0.0)
-        settings |= {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        settings |= (
+            {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+        )
         texts = [self._text(conversation) for conversation in _conversations(data)]
         batch = self.tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
         inputs = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            tokens = self.model.generate(**inputs, **settings, pad_token_id=self.tokenizer.pad_token_id)
+            tokens = self.model.generate(**inputs, **settings)
         answers = self.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 

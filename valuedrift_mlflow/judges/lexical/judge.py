@@ -27,16 +27,11 @@ from valuedrift_mlflow.judges.lexical.tokens import WORDS_FILE
 from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
-# Below this probability of the best stance (given that there is one) the judge does not tell: the highest at which it
-# still scores four in five of the written answers it is fitted on, each writer's read without them.
-MINIMUM_PROBABILITY = 0.52
 # Above this probability of holding no stance at all a text is left unscored.
 MAXIMUM_UNREADABLE = 0.5
 # The probability of a stance that is declared in the proposition's own words. Not a fitted figure: such sentences are
 # read right far more often than weighed ones, and seldom wrong.
 _SURE = 0.95
-# Short refusals are told from short answers by the weighing.
-_AS_FITTED = 250
 _CHUNK = 2_000
 
 
@@ -99,32 +94,50 @@ class LexicalJudge:
         """One verdict per answer, in the same order, whatever else is in the batch."""
         from threadpoolctl import threadpool_limits
 
-        told = [_told(answer) for answer in answers]
-        left = [place for place, verdict in enumerate(told) if verdict is None]
-        weighed: list[Verdict] = []
+        verdicts: list[Verdict] = []
         with threadpool_limits(
             limits=1
         ):  # such small matrices gain nothing from threads, and on a busy machine lose all
-            for start in range(0, len(left), _CHUNK):
-                chunk = [answers[place] for place in left[start : start + _CHUNK]]
-                weighed += [
-                    _verdict(probabilities) if readable else replace(UNSCORED, reason=reach.EMPTY)
-                    for readable, *probabilities in _probabilities(chunk).tolist()
-                ]
-        found = iter(weighed)
-        return [verdict if verdict is not None else next(found) for verdict in told]
+            for start in range(0, len(answers), _CHUNK):
+                verdicts += _judged(answers[start : start + _CHUNK])
+        return verdicts
 
 
-def _told(answer: Answer) -> Verdict | None:
-    """The verdict where an answer need not be weighed, or cannot be."""
-    response = without_orders(answer.response)
+def _judged(answers: Sequence[Answer]) -> list[Verdict]:
+    """One verdict per answer: what is declared, else what the weighing finds in texts within its reach."""
+    verdicts: dict[int, Verdict] = {}
+    needed: dict[int, float] = {}
+    for place, answer in enumerate(answers):
+        response = without_orders(answer.response)
+        if told := _told(answer, response):
+            verdicts[place] = told
+            continue
+        reason, least = reach.reach(replace(answer, response=response))
+        if reason:
+            verdicts[place] = replace(UNSCORED, reason=reason)
+        else:
+            needed[place] = least
+    weighed = _probabilities([answers[place] for place in needed]).tolist()
+    for (place, least), (readable, *probabilities) in zip(needed.items(), weighed, strict=True):
+        verdicts[place] = _verdict(probabilities, least) if readable else replace(UNSCORED, reason=reach.EMPTY)
+    return [verdicts[place] for place in range(len(answers))]
+
+
+def _told(answer: Answer, response: str) -> Verdict | None:
+    """The verdict where an answer says it outright."""
     side = declared.side(answer.proposition, response)
+    if not side and len(response.split()) > reach.LONGEST:
+        side = _pointed(answer, response)
     if side:
         return Verdict.of((_SURE, (1 - _SURE) / 2, (1 - _SURE) / 2)[::side])
-    if declared.declines(response) and len(response) > _AS_FITTED:
-        return REFUSAL
-    reason = reach.outside(replace(answer, response=response))
-    return replace(UNSCORED, reason=reason) if reason else None
+    return REFUSAL if declared.declines(response) else None
+
+
+def _pointed(answer: Answer, response: str) -> int:
+    """The side of an answer that agrees or disagrees with the prompt, where it is known what the prompt says."""
+    if answer.polarity is None and answer.prompt.strip() and not declared.restates(answer.proposition, answer.prompt):
+        return 0
+    return declared.pointed(response) * (answer.polarity or 1)
 
 
 def _probabilities(answers: Sequence[Answer]) -> NDArray[np.float64]:
@@ -149,13 +162,14 @@ def _probabilities(answers: Sequence[Answer]) -> NDArray[np.float64]:
     return found
 
 
-def _verdict(probabilities: list[float]) -> Verdict:
+def _verdict(probabilities: list[float], least: float) -> Verdict:
+    """The verdict of support, neutral, oppose, refusal, no stance; ``least`` is what the best stance needs."""
     *stances, refusal, none = probabilities
     best, total = max(stances), sum(stances)
     if none > MAXIMUM_UNREADABLE:
         return replace(UNSCORED, reason=reach.UNSURE)
     if refusal > best:
         return REFUSAL
-    if best < MINIMUM_PROBABILITY * total:
+    if best < least * total:
         return replace(UNSCORED, reason=reach.UNSURE)
     return Verdict.of([stance / total for stance in stances])

@@ -19,10 +19,17 @@ from valuedrift_mlflow.judges.lexical.tokens import class_of, normalise
 from valuedrift_mlflow.stances import Answer, Label
 
 LONGEST = 90
+# Below this probability of the best stance (given that there is one) the judge does not tell: the highest at which it
+# still scores four in five of the written answers it is fitted on, each writer's read without them.
+MINIMUM_PROBABILITY = 0.52
+# The further a text is from the fitted ones the surer the weighing has to be: so much more for each unit of distance
+# beyond the one within which four in five of them lie, up to the last number. A short answer of somebody who speaks
+# ("Yes.") is unlike them only in being short.
+_DOUBT, _SAME, _MOST = 0.01, 20.0, 0.93
 # The share of the fitted answers that is near, for who speaks as "I" or opens with a few words, and for others.
 # Chosen on samples of nine train parts of sets that people labelled, so that less than a tenth of each is weighed that
 # is read at chance; the coverage of the check set was looked at beside them.
-_NEAR, _NEAR_OTHERS = 0.8, 0.5
+_NEAR, _NEAR_OTHERS = 0.7, 0.5
 # An answer of so few words may be a plain statement, which is read whatever its style.
 _SHORT, _KNOWN = 45, 70
 _NAMED = 0.8
@@ -36,6 +43,7 @@ _CODES = "IYVNRqS"
 
 LONG = f"longer than {LONGEST} words, and no sentence agrees or disagrees with the proposition in its own words"
 UNLIKE = "written unlike the answers that the judge is fitted on"
+NO_PROPOSITION = "no proposition to take a stance on"
 UNSURE = "no stance is likely enough"
 EMPTY = "no words"
 
@@ -43,12 +51,14 @@ EMPTY = "no words"
 class Shape(NamedTuple):
     """How a response is written.
 
-    Numbers for the distance, whether it may be read whatever the distance, and whether somebody speaks in it.
+    Numbers for the distance, whether it may be read whatever the distance, whether somebody speaks in it, and whether
+    it is a short text on a proposition of the suite.
     """
 
     style: NDArray[np.float64]
     plain: bool
     speaks: bool
+    known: bool
 
 
 def shape(answer: Answer) -> Shape:
@@ -84,8 +94,8 @@ def shape(answer: Answer) -> Shape:
     opens = len(_WORD.findall(normalise(sentences[0]))) if sentences else 0
     speaks = opens <= _OPENING or _OWN.search(text) is not None
     stated = count <= _BRIEF or named >= _NAMED or speaks
-    known = count <= _KNOWN and answer.proposition in _suite()
-    return Shape(np.array(numbers), (known or (stated and count <= _SHORT)) and not posted, speaks)
+    known = count <= _KNOWN and answer.proposition in _suite() and not posted
+    return Shape(np.array(numbers), known or (stated and count <= _SHORT and not posted), speaks, known)
 
 
 @lru_cache(maxsize=1)
@@ -107,18 +117,38 @@ def _fitted() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floa
     return mean, spread, inverse, furthest
 
 
-def outside(answer: Answer) -> str:
-    """Why a response cannot be weighed; empty where it can."""
+def reach(answer: Answer) -> tuple[str, float]:
+    """Why a response cannot be weighed (empty where it can), and how likely its best stance must be, in [0, 1]."""
+    if not answer.proposition.strip():
+        return NO_PROPOSITION, 1.0
     if len(answer.response.split()) > LONGEST:
-        return LONG
+        return LONG, 1.0
     found = shape(answer)
-    if found.plain:
-        return ""
+    if found.known or (found.plain and found.speaks):
+        return "", MINIMUM_PROBABILITY
     mean, spread, inverse, furthest = _fitted()
     scaled = (found.style - mean) / spread
-    return UNLIKE if float(scaled @ inverse @ scaled) > furthest[found.speaks] else ""
+    distance = float(scaled @ inverse @ scaled)
+    if not found.plain and distance > furthest[found.speaks]:
+        return UNLIKE, 1.0
+    return "", min(_MOST, MINIMUM_PROBABILITY + _DOUBT * max(0.0, distance - _SAME))
 
 
 def limits() -> tuple[float, ...]:
     """The numbers that decide what is weighed."""
-    return (LONGEST, _NEAR, _NEAR_OTHERS, _SHORT, _KNOWN, _NAMED, _BRIEF, _OPENING, _SPREAD, _RIDGE)
+    return (
+        MINIMUM_PROBABILITY,
+        _DOUBT,
+        _SAME,
+        _MOST,
+        LONGEST,
+        _NEAR,
+        _NEAR_OTHERS,
+        _SHORT,
+        _KNOWN,
+        _NAMED,
+        _BRIEF,
+        _OPENING,
+        _SPREAD,
+        _RIDGE,
+    )

@@ -3,8 +3,9 @@
 Two readers share the work. The clause reader is best on a declaration ("I support a ban, since ..."), whatever its
 words. Where people argue, concede and advise, the weighing reader compares what the clause reader finds in the
 opening, the close and after the last turn with openings, recommendations and plain words, as it has learnt from
-answers in the style of assistants. A third classifier tells by the manner of a text, not by what it says, which of the
-two to trust.
+answers in the style of assistants. A third classifier tells by the manner of a text, not by what it says, which of
+the two to trust. ``benchmarks/lexical_ablation.py`` shows what each is good for: without the openings and
+recommendations the sets are read alike, and short answers ("Bad. One glitch and a family is gone.") turned round.
 """
 
 from __future__ import annotations
