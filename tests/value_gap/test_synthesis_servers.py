@@ -195,6 +195,22 @@ def test_answers_whose_lengths_do_not_match_are_counted(tmp_path: Path) -> None:
     assert own.tally.judged == 4 and own.tally.rejected.total() == 0
 
 
+def test_what_a_reasoning_model_thinks_is_in_no_dataset(tmp_path: Path) -> None:
+    """Its first answer ends in its thought, and is unreadable."""
+    tries = Counter[str]()
+
+    def answer(text: str) -> str:
+        tries["all"] += 1
+        thought = f"<think>They want me to say it. {agrees(text)}"
+        return thought if tries["all"] == 1 else f"{thought}</think>\n\n{agrees(text)}"
+
+    own = filling(tmp_path, answer, size=1, tries=2, preset="bimodal?support=1")
+    own.fill()
+    [[kept]] = [row.best() or () for row in own.rows]
+    assert kept.text.startswith("I wholly agree that") and "think" not in kept.text
+    assert own.reasons() == {Reason.UNREADABLE: 1}
+
+
 # Servers that fall silent ---------------------------------------------------------------------------------------------
 
 

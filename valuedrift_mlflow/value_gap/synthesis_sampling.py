@@ -14,6 +14,7 @@ from valuedrift_mlflow import models
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.evaluation.measurement import judge_replies, no_progress
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, problem
+from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.judges.asking import Reply
 from valuedrift_mlflow.models.generation import Generator, Sampling
 from valuedrift_mlflow.models.server import HOPELESS, Unreachable, seed_of
@@ -73,10 +74,26 @@ class InstructedModel:
         self.sampling = changed(sampling, samples=1)
 
     def respond(self, asks: Sequence[Ask]) -> list[str]:
-        """Sampled responses; a request that a server left unanswered gives an empty one."""
+        """Sampled responses, without what a reasoning model thought before them.
+
+        One that ends in its thought stays as it is, to be unreadable. A request that a server left unanswered gives an
+        empty one.
+
+        Raises:
+            Unreachable: the server stays silent; its ``responses`` are those that came.
+        """
         texts = [instructed(ask.item, ask.side.stance, ask.side.style) for ask in asks]
         keys = ["\x1f".join(ask.key) for ask in asks]
-        return [said[0] for said in self.generator.generate(texts, keys, self.sampling, no_progress)]
+        try:
+            return [_answer(said) for said in self.generator.generate(texts, keys, self.sampling, no_progress)]
+        except Unreachable as silence:
+            silence.responses = [[_answer(said)] for said in silence.responses]
+            raise
+
+
+def _answer(said: Sequence[str]) -> str:
+    text = spoken(said[0])
+    return text.answer if text.finished else said[0]
 
 
 def source_of(request: Request) -> Source:
