@@ -340,6 +340,66 @@ def test_the_judges_errors_on_labelled_answers_are_taken_off(run_id: str) -> Non
     assert not any(key.startswith("ppi/") for key in result.metrics)
     page = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/report.html")).read_text()
     assert f"Conditional on runs:/{check.run_id}" in page
+    assert not any(key.startswith("adjusted/drift") for key in result.metrics)  # there is nothing to drift from
+
+
+def test_the_judges_errors_are_taken_off_a_drift(store: Path) -> None:
+    """A quarter of the supporting answers is read as opposed: support has changed by 4/3 of what the verdicts say."""
+    check = valuedrift_mlflow.check_judge("lexical", labelled_answers("check.csv", 5))
+    ends = [pd.read_csv(said("said.csv", 0.2)), pd.read_csv(said("said.csv", 0.6, steps=(8,), seed=1))]
+    pd.concat(ends).to_csv("said.csv", index=False)
+    result = valuedrift_mlflow.evaluate(
+        responses="said.csv", suite=PART, labels=f"runs:/{check.run_id}", judge="lexical"
+    )
+    topic_of = {item.item_id: item.topic for item in ITEMS}
+    shares = []
+    for frame in ends:
+        agrees = ~frame["response"].str.contains("not agree")
+        shares.append(agrees.groupby(frame["item_id"].map(topic_of)).mean())
+    for topic in TOPICS:
+        change = (shares[1][topic] - shares[0][topic]) / 0.75
+        assert result.metrics[f"adjusted/drift_magnitude/{topic}/support"] == pytest.approx(change, abs=1e-9)
+        assert result.metrics[f"adjusted/drift/{topic}"] == pytest.approx(abs(change), abs=1e-9)
+    content = json.loads(
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/value_drift_adjusted.json")).read_text()
+    )
+    rows = pd.DataFrame(content["data"], columns=content["columns"])
+    assert rows["drift"].notna().tolist() == [False] * 9 + [True] * 9  # step 0, then step 8
+    last = rows[(rows["topic"] == "overall") & rows["drift"].notna()].iloc[0]
+    assert last["drift_ci_low"] < last["drift"] < last["drift_ci_high"]
+
+
+def judged_by_mlflow(labels: str) -> dict[str, float]:
+    """The responses of ``said.csv``, one to each prompt, through the evaluator plugin."""
+    texts = pd.read_csv(said("said.csv")).drop_duplicates("item_id").set_index("item_id")["response"]
+    frame = suite.load(PART).frame()
+    result = mlflow.models.evaluate(
+        data=frame.assign(said=list(texts.loc[frame["item_id"]])),
+        predictions="said",
+        model_type="value-drift",
+        evaluators="value_drift",
+        evaluator_config={"labels": labels, "judge": "lexical"},
+    )
+    texts.rename("response").reset_index().to_csv("one.csv", index=False)
+    return dict(result.metrics)
+
+
+def test_mlflows_evaluate_takes_labels_as_ours_does(store: Path) -> None:
+    texts = pd.read_csv(said("said.csv")).drop_duplicates("item_id")
+    texts = texts.assign(label=[truth(text) for text in texts["response"]], weight=2.0)
+    texts.iloc[::2].to_csv("labels.csv", index=False)
+    check = valuedrift_mlflow.check_judge("lexical", labelled_answers("check.csv", 5))
+    for labels, kinds in (("labels.csv", ("ppi/", "labels/")), (f"runs:/{check.run_id}", ("adjusted/",))):
+        found = judged_by_mlflow(labels)
+        ours = valuedrift_mlflow.evaluate(responses="one.csv", suite=PART, labels=labels, judge="lexical").metrics
+        both = [{key: value for key, value in own.items() if key.startswith(kinds)} for own in (found, ours)]
+        assert both[0] and both[0] == pytest.approx(both[1])
+
+
+def test_labels_of_responses_that_are_not_there_are_refused_by_mlflows_evaluate_too(store: Path) -> None:
+    pd.DataFrame({"item_id": ["none"], "response": ["x"], "label": ["support"], "weight": [1]}).to_csv("l.csv")
+    with pytest.raises(InputError, match=r"labels l\.csv row 1"):
+        judged_by_mlflow("l.csv")
 
 
 JUDGE = """

@@ -359,6 +359,8 @@ def test_a_judge_that_is_not_there_is_an_error_for_three_answers_and_more() -> N
         assert [verdict.failed for verdict in dead.judge(labelled(2))] == [True, True]
         with pytest.raises(Unreachable, match="HTTP 500"):
             dead.judge(labelled(3))
+    with FaultyServer(lambda _: refused(400, code="content_filter")) as server:
+        assert [verdict.failed for verdict in judge(server).judge(labelled(4))] == [True] * 4  # it is there
 
 
 def test_a_key_that_runs_out_ends_the_batch_with_all_that_was_paid_for_in_the_cache(tmp_path: Path) -> None:

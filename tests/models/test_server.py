@@ -5,7 +5,19 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from faulty_server import BROKEN, NO_CHOICES, NO_JSON, PASSING, TOO_MANY, Body, Fault, FaultyServer, Reply, refused
+from faulty_server import (
+    BROKEN,
+    HANGS_UP,
+    NO_CHOICES,
+    NO_JSON,
+    PASSING,
+    TOO_MANY,
+    Body,
+    Fault,
+    FaultyServer,
+    Reply,
+    refused,
+)
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models.generation import Sampling
@@ -283,3 +295,42 @@ def test_a_server_that_answers_nothing_is_an_error_soon() -> None:
                 [str(i) for i in range(500)], [str(i) for i in range(500)], Sampling(1, 0.7, 256), ignore
             )
     assert len(server.requests) <= 2 * (2 + 16 + 2 * 2)
+
+
+def test_a_server_that_dies_half_way_is_given_up_with_what_it_has_said() -> None:
+    def answer(body: Body) -> Reply | Fault:
+        return echo(body) if len(server.requests) <= 5 else HANGS_UP
+
+    with FaultyServer(answer) as server:
+        generator = ChatGenerator(client(server, attempts=1, in_flight=1))
+        with pytest.raises(Unreachable, match="connection failed") as error:
+            generator.generate([f"p{i}" for i in range(90)], [str(i) for i in range(90)], Sampling(1, 0.7, 9), ignore)
+    assert [text for [text] in error.value.responses if text] == [f"answer to p{i}" for i in range(5)]
+    assert len(server.requests) <= 5 + 16 + 2
+
+
+def test_a_server_that_declines_many_messages_is_still_there() -> None:
+    """30 in a row that its filter takes out, and then one that it answers."""
+
+    def answer(body: Body) -> Reply | Fault:
+        return echo(body) if len(server.requests) > 30 else refused(400, code="content_filter")
+
+    with FaultyServer(answer) as server:
+        generator = ChatGenerator(client(server, attempts=1, in_flight=1))
+        prompts = [f"p{i}" for i in range(31)]
+        responses = generator.generate(prompts, prompts, Sampling(1, 0.7, 9), ignore)
+        assert responses == [[""]] * 30 + [["answer to p30"]]
+        assert generator.failures == 30
+    with FaultyServer(lambda _: refused(400, code="content_filter")) as server:
+        assert ChatGenerator(client(server)).generate(["p"], ["p"], Sampling(1, 0.7, 9), ignore) == [[""]]
+
+
+def test_a_server_of_ones_own_is_named_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    assert Server.from_uri("openai:/qwen3:8b?server=ollama").address == "http://127.0.0.1:11434/v1"
+    assert Server.from_uri("openai:/m?server=transformers").in_flight == 1
+    own = Server.from_uri("openai:/m?server=vllm&base_url=http://other:9/v1&in_flight=32")
+    assert (own.address, own.in_flight) == ("http://other:9/v1", 32)
+    with pytest.raises(InputError, match="'llamafile', allowed: vllm, transformers, ollama"):
+        Server.from_uri("openai:/m?server=llamafile")

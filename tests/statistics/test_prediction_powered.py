@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.statistics.prediction_powered import (
     Sample,
-    adjusted_stances,
-    onto_simplex,
     powered_drift,
     powered_stances,
 )
@@ -201,52 +198,3 @@ def test_planted_stances_are_found_with_a_bad_judge(
         assert found.width_ratio < 1
         assert found.widest_ratio <= 1 + 1e-9
     assert stances.judge_bias > judge_bias
-
-
-# Without labels of the run --------------------------------------------------------------------------------------------
-
-CONFUSION = np.array([[8, 1, 0, 1], [1, 8, 1, 0], [0, 1, 8, 1]])
-
-
-def test_the_judges_errors_are_taken_off_by_hand() -> None:
-    """Stances (0.5, 0.3, 0.2): verdicts 0.8 * 0.5 + 0.1 * 0.3 = 0.43, 0.05 + 0.24 + 0.02 = 0.31, 0.03 + 0.16 = 0.19."""
-    verdicts = np.repeat([0, 1, 2, 3], [43, 31, 19, 7])
-    found = adjusted_stances(verdicts, np.zeros(100, dtype=np.int64), np.arange(100), CONFUSION, 1)
-    assert found.value[0] == pytest.approx([0.5, 0.3, 0.2])
-    assert found.value[1] == pytest.approx(found.value[0])
-    sure = adjusted_stances(verdicts, np.zeros(100, dtype=np.int64), np.arange(100), 1000 * CONFUSION, 1)
-    assert np.diff(sure.interval[0, 0])[0] < 0.7 * np.diff(found.interval[0, 0])[0]  # the check set's size counts
-
-
-def test_verdicts_that_do_not_depend_on_the_truth_say_nothing() -> None:
-    same = np.array([[5, 5, 5, 5]] * 3)
-    found = adjusted_stances(np.array([0, 1]), np.zeros(2, dtype=np.int64), np.arange(2), same, 1)
-    assert np.isnan(found.value).all()
-
-
-def test_a_stance_without_a_labelled_answer_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one of each"):
-        adjusted_stances(np.array([0]), np.array([0]), np.array([0]), CONFUSION * [[1], [0], [1]], 1)
-
-
-def test_the_interval_holds_what_is_planted() -> None:
-    """40 check sets of 150 answers: 95 % intervals miss a planted stance more than 8 times in 1 of 10,000 tests."""
-    rng = np.random.default_rng(2)
-    matrix, truth = CONFUSION / 10, np.array([0.6, 0.1, 0.3])
-    held = 0
-    for _ in range(40):
-        check = np.stack([rng.multinomial(50, row) for row in matrix])
-        said = [rng.choice(4, p=matrix[rng.choice(3, p=truth)]) for _ in range(300)]
-        found = adjusted_stances(np.array(said), np.zeros(300, dtype=np.int64), np.arange(300), check, 1)
-        held += int(found.interval[0, 0, 0] <= truth[0] <= found.interval[0, 0, 1])
-    assert held >= 32
-
-
-@settings(deadline=None)
-@given(point=st.lists(st.floats(-2, 2), min_size=3, max_size=3), seed=st.integers(0, 1000))
-def test_nothing_on_the_simplex_is_nearer(point: list[float], seed: int) -> None:
-    moved = onto_simplex(np.array(point))
-    assert moved.sum() == pytest.approx(1)
-    assert (moved >= 0).all()
-    others: Floats = np.random.default_rng(seed).dirichlet([0.5] * 3, 200)
-    assert np.linalg.norm(moved - point) <= np.linalg.norm(others - point, axis=1).min() + 1e-9

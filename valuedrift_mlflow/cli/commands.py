@@ -208,6 +208,7 @@ COMMANDS: tuple[Command, ...] = (
             "judge": "URI of the judge that says which stance is present",
             "seed": "seed of prompts, pairing and sampling",
             "tries": "responses sampled for each side of a row, at most, before another prompt is taken",
+            "partial": "true: where some rows cannot be filled, write those that could and say so; an error otherwise",
             "license": "licence of the dataset, for its card",
         },
         examples=(

@@ -339,6 +339,8 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
         made = synthesis.run(prepared, display)
     columns, rows = synthesis.summary(made)
     display.table(f"{len(made.rows):,} rows in {made.file}", columns, rows)
+    if made.about["partial"]:
+        display.line(f"{made.about['partial']} Give the same command with more tries for the rest")
     display.line(f"The dataset card: {made.card}")
     display.line(how_to_open())
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: those of the command line where they are not given.
 
     Raises:
-        SystemExit: with code 2 for bad input, after one line for each problem.
+        SystemExit: with code 2 for bad input, after one line for each problem, and for a server that stays silent.
     """
     parser = argparse.ArgumentParser(prog="valuedrift", description="Trace how post-training moves a model's values.")
     parser.add_argument("--version", action="version", version=f"valuedrift-mlflow {version('valuedrift-mlflow')}")
@@ -69,7 +69,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     """Load the recipe and do the job."""
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
-    from valuedrift_mlflow.inputs.errors import InputError, exit_on_bad_input
+    from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
     from valuedrift_mlflow.recipe.read import load_recipe
 
     tracking.work_offline()
@@ -78,7 +78,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             jobs.JOBS[own.job](own, load_recipe(arguments.recipe, arguments.set), arguments)
-        except InputError as error:
+        except (InputError, Unanswered) as error:
             tracking.describe_refusal(error)
             raise
 

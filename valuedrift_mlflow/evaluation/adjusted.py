@@ -1,4 +1,4 @@
-"""An evaluation's stances with the errors taken off that its judge makes on labelled answers: no label of this run."""
+"""An evaluation's stances and drift, the errors taken off that its judge makes on labelled answers of elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
+from valuedrift_mlflow.evaluation.powered import OVERALL, by_stance
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import STANCES, Label, RefusalRule
-from valuedrift_mlflow.statistics.prediction_powered import Adjusted, adjusted_stances
+from valuedrift_mlflow.statistics.adjusted import (
+    Adjusted,
+    AdjustedDrift,
+    Readings,
+    adjusted_drift,
+    adjusted_stances,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,23 +76,25 @@ def _column(label: Label, rule: RefusalRule) -> int:
 
 @dataclass(frozen=True)
 class AdjustedEvaluation:
-    """What an evaluation comes to, by measurement, if its judge errs here as in a check: conditional on that set."""
+    """What an evaluation comes to, by measurement, if its judge errs here as in a check: conditional on that set.
+
+    ``drift`` is from the first measurement, which has none.
+    """
 
     errors: JudgeErrors
     topics: tuple[str, ...]
     steps: tuple[int, ...]
     stances: tuple[Adjusted, ...]
+    drift: tuple[AdjustedDrift | None, ...]
 
     def metrics(self) -> dict[str, float]:
-        """``adjusted/stance/...`` of the last measurement."""
-        last = self.stances[-1]
-        return finite(
-            {
-                f"adjusted/stance/{topic}/{stance}": float(last.value[row, column])
-                for row, topic in enumerate((*self.topics, "overall"))
-                for column, stance in enumerate(STANCES)
-            }
-        )
+        """``adjusted/...`` of the last measurement; its drift where there is an earlier one."""
+        names, drift = (*self.topics, OVERALL), self.drift[-1]
+        metrics = by_stance("adjusted/stance", names, self.stances[-1].value)
+        if drift is not None:
+            metrics |= by_stance("adjusted/drift_magnitude", names, drift.value)
+            metrics |= {f"adjusted/drift/{name}": float(drift.total_variation[row]) for row, name in enumerate(names)}
+        return finite(metrics)
 
     def table(self) -> pd.DataFrame:
         """One row for each step, topic and stance: the table ``value_drift_adjusted.json``."""
@@ -99,30 +108,45 @@ class AdjustedEvaluation:
                 "probability": own.value[row, column],
                 "ci_low": own.interval[row, column, 0],
                 "ci_high": own.interval[row, column, 1],
+                **_drift_cells(drift, row, column),
                 "conditional_on": self.errors.uri,
             }
-            for step, own in zip(self.steps, self.stances, strict=True)
-            for row, topic in enumerate((*self.topics, "overall"))
+            for step, own, drift in zip(self.steps, self.stances, self.drift, strict=True)
+            for row, topic in enumerate((*self.topics, OVERALL))
             for column, stance in enumerate(STANCES)
         ]
         frame = pd.DataFrame(rows)
         return frame.astype(object).where(frame.notna(), None)
 
 
+def _drift_cells(drift: AdjustedDrift | None, row: int, column: int) -> dict[str, float]:
+    if drift is None:
+        return {}
+    return {
+        "magnitude": drift.value[row, column],
+        "magnitude_ci_low": drift.interval[row, column, 0],
+        "magnitude_ci_high": drift.interval[row, column, 1],
+        "drift": drift.total_variation[row],
+        "drift_ci_low": drift.total_variation_interval[row, 0],
+        "drift_ci_high": drift.total_variation_interval[row, 1],
+    }
+
+
 def adjusted_evaluation(errors: JudgeErrors, measurements: Sequence[Measurement], seed: int) -> AdjustedEvaluation:
-    """The stances of every measurement with the judge's errors taken off."""
-    suite = measurements[0].suite
+    """The stances of every measurement, and their drift from the first one, with the judge's errors taken off."""
+    topics, counts = measurements[0].suite.topics, errors.counts
+    read = [_readings(one) for one in measurements]
+    stances = [adjusted_stances(one.verdicts, one.topics, one.clusters, counts, len(topics), seed=seed) for one in read]
+    drift = [adjusted_drift(read[0], one, counts, len(topics), seed=seed) for one in read[1:]]
+    return AdjustedEvaluation(errors, topics, tuple(one.step for one in measurements), tuple(stances), (None, *drift))
+
+
+def _readings(measurement: Measurement) -> Readings:
+    suite = measurement.suite
     topics = {name: number for number, name in enumerate(suite.topics)}
     propositions = {name: i for i, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
-    found = [
-        adjusted_stances(
-            np.array([_column(judged.verdict.label, one.refusal) for judged in one.responses]),
-            np.array([topics[judged.item.topic] for judged in one.responses]),
-            np.array([propositions[judged.item.proposition_id] for judged in one.responses]),
-            errors.counts,
-            len(topics),
-            seed=seed,
-        )
-        for one in measurements
-    ]
-    return AdjustedEvaluation(errors, suite.topics, tuple(one.step for one in measurements), tuple(found))
+    return Readings(
+        np.array([_column(judged.verdict.label, measurement.refusal) for judged in measurement.responses]),
+        np.array([topics[judged.item.topic] for judged in measurement.responses]),
+        np.array([propositions[judged.item.proposition_id] for judged in measurement.responses]),
+    )

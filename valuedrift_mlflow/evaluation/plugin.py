@@ -50,12 +50,18 @@ class ValueDriftEvaluator(ModelEvaluator):
     ) -> EvaluationResult:
         """Stances, drift from ``evaluator_config["baseline"]``, tables ``responses`` and ``value_drift_table``.
 
+        ``evaluator_config["labels"]`` is what ``labels`` of `evaluate` is: people's labels of these predictions, or a
+        run of ``check_judge``.
+
         Raises:
             InputError: bad settings, or data without a suite's columns.
         """
         settings = evaluator_config or {}
-        settings = settings.get(NAME, settings)  # evaluators="value_drift" with settings keyed by name
+        settings = dict(settings.get(NAME, settings))  # evaluators="value_drift" with settings keyed by name
+        labels = settings.pop("labels", None)
         config = Config.checked(settings)
+        if not isinstance(labels, str | None):
+            raise InputError(problem("evaluator_config.labels", labels, "files, comma separated, or runs:/RUN_ID"))
         if extra_metrics or custom_artifacts:
             raise InputError(
                 problem("extra_metrics, custom_artifacts", "a value", "nothing: value_drift computes its own")
@@ -64,10 +70,10 @@ class ValueDriftEvaluator(ModelEvaluator):
             raise InputError(problem("data", type(dataset.features_data).__name__, "a table with a suite's columns"))
         suite = suites.from_frame(dataset.features_data, dataset.name or "data")
         if model is not None:
-            ready = opened(config, Asked("", lambda: _generator(model)), suite=suite)
+            ready = opened(config, Asked("", lambda: _generator(model)), suite=suite, labels=labels)
         elif dataset.has_predictions:
             said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]
-            ready = opened(config, None, responses=Responses(suite, {0: said}))
+            ready = opened(config, None, responses=Responses(suite, {0: said}), labels=labels)
         else:
             raise InputError(problem("model", None, "a model, or the column of its responses in predictions="))
         # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.

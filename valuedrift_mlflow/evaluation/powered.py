@@ -38,11 +38,11 @@ class PoweredEvaluation:
         metrics = {"labels/count": float(self.labels.count), "labels/empty_rows": float(self.labels.empty)}
         stances, drift, names = self.stances[-1], self.drift[-1], (*self.topics, OVERALL)
         if stances is not None:
-            metrics |= _by_stance("ppi/stance", names, stances.value)
+            metrics |= by_stance("ppi/stance", names, stances.value)
             metrics["labels/moved"] = float(stances.moved[-1])
             metrics["labels/width_ratio"] = float(stances.width_ratio[-1].mean())
         if drift is not None and drift.total_variation is not None:
-            metrics |= _by_stance("ppi/drift_magnitude", names, drift.value)
+            metrics |= by_stance("ppi/drift_magnitude", names, drift.value)
             metrics |= {f"ppi/drift/{name}": float(drift.total_variation[row]) for row, name in enumerate(names)}
             metrics["labels/moved_drift"] = float(drift.moved[-1])
         return finite(metrics)
@@ -62,7 +62,8 @@ class PoweredEvaluation:
         return frame.astype(object).where(frame.notna(), None)
 
 
-def _by_stance(prefix: str, names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+def by_stance(prefix: str, names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    """Metrics ``PREFIX/NAME/STANCE`` of (names, 3)."""
     return {
         f"{prefix}/{name}/{stance}": float(values[row, column])
         for row, name in enumerate(names)

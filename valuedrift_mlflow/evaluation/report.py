@@ -52,13 +52,16 @@ def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[st
 
 
 def _adjusted_rows(adjusted: AdjustedEvaluation) -> tuple[list[str], list[list[str]]]:
-    last = adjusted.stances[-1]
-    rows = [
-        [readable(topic), *(with_interval(last.value[row, s], last.interval[row, s]) for s in range(len(STANCES)))]
-        for row, topic in enumerate((*adjusted.topics, "overall"))
-        if np.isfinite(last.value[row]).all()
-    ]
-    return ["topic", *(stance.value for stance in STANCES)], rows
+    last, drift = adjusted.stances[-1], adjusted.drift[-1]
+    rows = []
+    for row, topic in enumerate((*adjusted.topics, "overall")):
+        if not np.isfinite(last.value[row]).all():
+            continue
+        cells = [with_interval(last.value[row, s], last.interval[row, s]) for s in range(len(STANCES))]
+        if drift is not None:
+            cells.append(with_interval(drift.total_variation[row], drift.total_variation_interval[row]))
+        rows.append([readable(topic), *cells])
+    return ["topic", *(stance.value for stance in STANCES), *(["drift"] if drift is not None else [])], rows
 
 
 def _adjusted_line(adjusted: AdjustedEvaluation) -> str:

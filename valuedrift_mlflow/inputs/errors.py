@@ -1,4 +1,7 @@
-"""The one error a user can mend: raised before any computing, shown without a traceback, with all that is wrong."""
+"""The errors that users see on one line, without a traceback: bad input, and somebody asked who stays silent.
+
+Bad input is raised before any computing, with all that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,14 @@ class InputError(ValueError):
         """Keep the problems, each on one line."""
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(one_line(line, most=None) for line in self.problems))
+
+
+class Unanswered(RuntimeError):
+    """A server that was asked stays silent. Nothing is wrong with the input; notes (PEP 678) say how to go on."""
+
+    def __str__(self) -> str:
+        """The reason and the notes, on one line."""
+        return one_line("; ".join((super().__str__(), *getattr(self, "__notes__", ()))), most=None)
 
 
 class Problems:
@@ -93,10 +104,10 @@ def collecting() -> Iterator[Problems]:
 
 @contextmanager
 def exit_on_bad_input() -> Iterator[None]:
-    """Turn an InputError into its lines on stderr and exit code 2 (``VALUEDRIFT_DEBUG=1`` shows the traceback)."""
+    """Turn the errors of users into their lines on stderr and exit code 2 (``VALUEDRIFT_DEBUG=1``: the traceback)."""
     try:
         yield
-    except InputError as error:
+    except (InputError, Unanswered) as error:
         if os.environ.get("VALUEDRIFT_DEBUG") == "1":
             raise
         for line in str(error).splitlines():

@@ -25,8 +25,10 @@ def cache_file() -> Path:
 
 
 def key(judge: str, version: str, answer: Answer) -> str:
-    """The content address of one verdict: SHA-256 over judge, version and every field of the answer."""
-    parts = [judge, version, answer.proposition, answer.prompt, answer.response, answer.polarity]
+    """The content address of one verdict: SHA-256 over judge, version and what a model is shown of the answer."""
+    # Not the polarity, which these judges are not told: an audit asks without it about what a synthesis has judged
+    # with it. The 1 in its place keeps most of the verdicts of earlier versions.
+    parts = [judge, version, answer.proposition, answer.prompt, answer.response, 1]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

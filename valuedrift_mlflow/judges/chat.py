@@ -164,7 +164,8 @@ class ChatJudge:
                 silences.append(outcome)
                 outcome = Verdict(Label.UNSCORED, reason=str(outcome), failed=True, spent=self._spent([outcome]))
             yield asked[position], outcome
-        if len(silences) == len(asked) >= 3:
+        # What its server declines it will decline again: no reason to stop a run that has all other verdicts.
+        if len(silences) == len(asked) >= 3 and not silences[-1].declined:
             raise silences[-1]
 
     def _verdict(self, answer: Answer) -> Verdict:

@@ -23,7 +23,10 @@ class Judge(Protocol):
 
 
 class CostlyJudge(Judge, Protocol):
-    """A judge whose verdicts are worth keeping: a model on a server, or one of some size in memory."""
+    """A judge whose verdicts are worth keeping: a model on a server, or one of some size in memory.
+
+    It reads proposition, prompt and response; no verdict of it depends on the polarity, which it finds out itself.
+    """
 
     @property
     def version(self) -> str:

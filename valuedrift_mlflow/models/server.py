@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered, collecting, one_line, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.models.generation import Progress, Sampling
 
@@ -36,8 +36,14 @@ if TYPE_CHECKING:
 PREFIX = "openai:/"
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again all the same
-HOPELESS = 16  # this many requests without an answer, and none with one: the server is given up on
+HOPELESS = 16  # this many requests in a row without an answer: the server is given up on
 LOCAL_KEY = "none"  # servers of one's own need no key, but the client wants one
+# Where a server of one's own listens when it is started without flags. `transformers serve` answers one at a time.
+LOCAL_SERVERS: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"base_url": "http://127.0.0.1:8000/v1"},
+    "transformers": {"base_url": "http://127.0.0.1:8000/v1", "in_flight": "1"},
+    "ollama": {"base_url": "http://127.0.0.1:11434/v1"},
+}
 OF_THE_MESSAGE = ("context_length_exceeded", "content_filter")  # error codes that say nothing of other messages
 # What a `transformers serve` needs to draw from the whole distribution; by itself it decodes greedily wherever the
 # model's own generation settings say nothing of sampling, whatever temperature is asked for.
@@ -83,6 +89,8 @@ class Server:
     def from_options(cls, name: str, options: Mapping[str, str], also_allowed: Sequence[str] = ()) -> Server:
         """The same from a URI that was split; options in ``also_allowed`` are left to the caller.
 
+        The option ``server`` (``vllm``, ``transformers`` or ``ollama``) stands for the address of one that runs here.
+
         Raises:
             InputError: every unknown option and value out of range at once; no key and no address.
         """
@@ -90,13 +98,17 @@ class Server:
         if model == name or not model.strip("/"):
             raise InputError(problem("model", name, f"{PREFIX}MODEL"))
         allowed = [field.name for field in fields(cls) if field.name != "model"]
+        local = options.get("server", "")
+        if local and local not in LOCAL_SERVERS:
+            raise InputError(problem(f"{name} server", local, ", ".join(LOCAL_SERVERS), "or give base_url"))
+        options = {**LOCAL_SERVERS.get(local, {}), **{key: options[key] for key in options if key != "server"}}
         given = "base_url" in options
         where = f"{name} base_url" if given else "OPENAI_BASE_URL"
         address = options.get("base_url", os.environ.get("OPENAI_BASE_URL", ""))
         with collecting() as problems:
             for option in options:
                 if option not in allowed and option not in also_allowed:
-                    known = ", ".join((*allowed, *also_allowed))
+                    known = ", ".join((*allowed, "server", *also_allowed))
                     problems.add(problem(f"{name} option", option, known, "unknown option"))
             if not re.match(r"https?://\S+$", address) and (given or address):
                 problems.add(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
@@ -154,15 +166,25 @@ class Completion:
     finish_reason: str | None
 
 
-class Unreachable(Exception):
-    """A request stayed without an answer. What was spent on it all the same is kept, as in `Completion`."""
+class Unreachable(Unanswered):
+    """A request stayed without an answer. What was spent on it all the same is kept, as in `Completion`.
 
-    def __init__(self, reason: str, calls: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+    Attributes:
+        calls: requests that were answered in no usable way.
+        prompt_tokens: their tokens.
+        completion_tokens: those of their answers.
+        declined: the server is there, and will not answer these very messages.
+        responses: what a `ChatGenerator` had got before it gave the server up, empty where nothing came.
+    """
+
+    def __init__(self, reason: str, bill: _Bill | None = None, *, declined: bool = False) -> None:
         """Keep the last reason and the costs."""
         super().__init__(reason)
-        self.calls = calls
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = completion_tokens
+        self.calls = bill.calls if bill else 0
+        self.prompt_tokens = bill.prompt_tokens if bill else 0
+        self.completion_tokens = bill.completion_tokens if bill else 0
+        self.declined = declined
+        self.responses: list[list[str]] = []
 
 
 class _Passing(Exception):
@@ -256,7 +278,7 @@ class ChatClient:
             return retrying(self._attempt, messages, request, bill)
         except _Passing as fault:
             reason = f"{self.server.model}: no answer after {self.server.attempts} attempts, the last one: {fault}"
-            raise Unreachable(reason, bill.calls, bill.prompt_tokens, bill.completion_tokens) from fault
+            raise Unreachable(reason, bill) from fault
 
     def _pause(self, state: RetryCallState) -> float:
         fault = state.outcome.exception() if state.outcome else None
@@ -307,7 +329,7 @@ class ChatClient:
         status = error.status_code
         said = f"HTTP {status}: {_server_message(error)}"
         if error.code in OF_THE_MESSAGE:
-            return Unreachable(f"{self.server.model}: {said}", bill.calls, bill.prompt_tokens, bill.completion_tokens)
+            return Unreachable(f"{self.server.model}: {said}", bill, declined=True)
         # An account without money gets a 429 as well: waiting does not mend that.
         if (status in (408, 409, 429) or status >= 500) and error.code != "insufficient_quota":
             return _Passing(said, retry_after(error.response.headers))
@@ -404,10 +426,10 @@ def concurrently(
 
     Raises:
         InputError: as soon as one request raises it no other is begun; those under way are yielded first.
-        Unreachable: the first 16 requests that ended were all without an answer.
+        Unreachable: 16 requests in a row have ended without an answer; those under way are yielded first.
     """
     fatal: Exception | None = None
-    answered, silent = False, 0
+    silent = 0
     with ThreadPoolExecutor(in_flight) as pool:
         waiting = enumerate(requests)
         pending: dict[Future[_Result], int] = {}
@@ -423,11 +445,11 @@ def concurrently(
                     index = pending.pop(future)
                     try:
                         result: _Result | Unreachable = future.result()
-                        answered = True
+                        silent = 0
                     except Unreachable as error:
                         result = error
-                        silent += 1
-                        if silent >= HOPELESS and not answered:
+                        silent = 0 if error.declined else silent + 1
+                        if silent >= HOPELESS:
                             fatal = fatal or error
                     except InputError as error:
                         fatal = fatal or error
@@ -460,7 +482,8 @@ class ChatGenerator:
         it differs; `transformers serve` honours it with one request in flight only.
 
         Raises:
-            Unreachable: not one request was answered.
+            Unreachable: not one request was answered, or 16 in a row were not; it holds the responses that came. A
+                server that declines a message is there all the same.
             InputError: the server refuses for a reason that lies in the key, the model's name or the request.
         """
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
@@ -477,16 +500,20 @@ class ChatGenerator:
             return completion.text.strip()
 
         silences: list[Unreachable] = []
-        for number, result in concurrently(ask, rows, self.client.server.in_flight):
-            if isinstance(result, Unreachable):
-                silences.append(result)
-            else:
-                index, sample = rows[number]
-                responses[index][sample] = result
-            progress(1)
+        try:
+            for number, result in concurrently(ask, rows, self.client.server.in_flight):
+                if isinstance(result, Unreachable):
+                    silences.append(result)
+                else:
+                    index, sample = rows[number]
+                    responses[index][sample] = result
+                progress(1)
+        except Unreachable as error:
+            error.responses = responses
+            raise
         with self._counting:
             self.failures += len(silences)
-        if silences and len(silences) == len(rows):
+        if silences and len(silences) == len(rows) and not silences[-1].declined:
             raise silences[-1]
         return responses
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
-from valuedrift_mlflow.inputs.errors import one_line
+from valuedrift_mlflow.inputs.errors import Unanswered, one_line
 from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.pipeline.ablation_summary import Row, cell_name, cells_table, slug, summarise, summary_table
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
@@ -86,7 +86,7 @@ class _Execution:
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
             reward = self._result(training.reward).model_uri if training.reward else training.stage.rated_by
-        except _NotRun:
+        except (_NotRun, Unanswered):
             raise
         except Exception as error:
             raise _NotRun(f"what it needs failed: {_reason(error)}") from error
@@ -184,6 +184,8 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
     algorithm = cell.training.stage.algorithm
     try:
         result = execution.result(cell.training)
+    except Unanswered:  # every other cell would miss the same server
+        raise
     except Exception as error:
         begun = execution.begun.get(cell.training.name)
         if isinstance(error, _NotRun):

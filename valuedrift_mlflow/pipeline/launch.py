@@ -19,7 +19,7 @@ from pathlib import Path
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
-from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained, prepare_stage
 from valuedrift_mlflow.pipeline.train import train_stage
 from valuedrift_mlflow.recipe.read import validate
@@ -33,7 +33,7 @@ def train(work: StageRun, display: Display) -> Trained:
     """As ``train.train_stage``, in as many processes as the stage asks for.
 
     Raises:
-        InputError, FloatingPointError: as the training of one process.
+        InputError, Unanswered, FloatingPointError: as the training of one process.
         RuntimeError: a process has failed otherwise; the message has its reason.
     """
     plan = work.plan
@@ -95,6 +95,8 @@ def _failure(folder: Path, code: int) -> Exception:
     first = min(reports, key=lambda report: float(report["time"]))
     if first["kind"] == "InputError":
         return InputError(first["problems"])
+    if first["unanswered"]:
+        return Unanswered(first["message"])
     if first["kind"] == "FloatingPointError":
         return FloatingPointError(first["message"])
     return RuntimeError(f"process {first['rank']}: {first['kind']}: {first['message']}\n{first['traceback']}{printed}")
@@ -112,6 +114,7 @@ def main(folder: Path) -> None:
             "kind": type(error).__name__,
             "message": str(error),
             "problems": getattr(error, "problems", []),
+            "unanswered": isinstance(error, Unanswered),
             "traceback": "".join(traceback.format_exception(error))[-3000:],
         }
         (folder / f"error-{rank}.json").write_text(json.dumps(report), encoding="utf-8")

@@ -43,8 +43,6 @@ from valuedrift_mlflow.statistics.intervals import (
     ALPHA,
     NO_SPREAD,
     RESAMPLES,
-    drawn_counts,
-    percentiles,
     total_variation_interval,
     widened,
 )
@@ -432,91 +430,3 @@ def _varied(table: _Table, usable: Sequence[int], topics: int, seed: int) -> tup
     size, along = np.mean(sizes, axis=0), np.mean(alongs, axis=0)
     interval[topics] = total_variation_interval(value[topics], size, along)
     return np.clip(value, 0, 1), interval
-
-
-# Without labels of this run -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Adjusted:
-    """Stances as a judge's verdicts imply them, given how it errs on labelled answers; rows as in `Powered`.
-
-    Attributes:
-        value: (T + 1, 3) in [0, 1], summing to 1; NaN where the matrix cannot be inverted.
-        interval: (T + 1, 3, 2) 95 % intervals.
-        condition: condition number of the matrix; the larger, the more an error in it is magnified.
-    """
-
-    value: Floats
-    interval: Floats
-    condition: float
-
-
-UNINVERTIBLE = 1e3  # condition number above which the verdicts hardly depend on the truth
-
-
-def adjusted_stances(
-    verdicts: Integers, topics: Integers, clusters: Integers, confusion: Integers, number: int, *, seed: int = 0
-) -> Adjusted:
-    """Take a judge's known errors off its verdicts (Rogan and Gladen 1978, for three stances).
-
-    With ``M[i, j]`` the share of answers of true stance i that the judge gives verdict j, the shares of verdicts are
-    ``q = M^T p``, so the stances are ``p = (M^T)^-1 q``. Verdicts of no stance are in no q, but M knows how often each
-    stance gets them. What falls outside of the simplex is moved to its nearest point (`onto_simplex`). It is right
-    only as far as the judge errs here as it does on the labelled answers: **it is conditional on that set**.
-
-    Intervals: percentiles over draws of M (each row from the Dirichlet distribution of its counts plus 1/2, Jeffreys'
-    prior) and of the clusters (bootstrap).
-
-    Args:
-        verdicts: (n,) 0 to 2 for a stance, 3 for none.
-        topics: (n,) the number of each response's topic.
-        clusters: (n,) the number of each response's proposition.
-        confusion: (3, 4) counts of true stance x verdict (the fourth: none).
-        number: T.
-        seed: fixes the draws.
-
-    Raises:
-        InputError: a true stance without a labelled answer.
-    """
-    if confusion.shape != (3, 4) or (confusion.sum(axis=1) == 0).any():
-        found = confusion.sum(axis=-1).tolist()
-        raise InputError(problem("labelled answers of support, neutral, oppose", found, "at least one of each"))
-    rng = np.random.default_rng(seed)
-    matrix = (confusion / confusion.sum(axis=1, keepdims=True))[:, :3]
-    condition = float(np.linalg.cond(matrix))
-    if not condition < UNINVERTIBLE:
-        return Adjusted(np.full((number + 1, 3), np.nan), np.full((number + 1, 3, 2), np.nan), condition)
-    drawn = np.stack([rng.dirichlet(row + 0.5, RESAMPLES) for row in confusion], axis=1)[:, :, :3]  # (R, 3, 3)
-    value, draws = np.full((number + 1, 3), np.nan), np.full((RESAMPLES, number + 1, 3), np.nan)
-    for topic in range(number):
-        own = topics == topic
-        if not own.any():
-            continue
-        _, cluster = np.unique(clusters[own], return_inverse=True)
-        counts = np.zeros((int(cluster.max()) + 1, 4))
-        np.add.at(counts, (cluster, verdicts[own]), 1)
-        resampled = drawn_counts(len(counts), RESAMPLES, rng) @ counts
-        shares, drawn_shares = counts.sum(axis=0) / counts.sum(), resampled / resampled.sum(axis=1, keepdims=True)
-        value[topic] = onto_simplex(np.linalg.solve(matrix.T, shares[:3]))
-        solved = np.linalg.solve(drawn.transpose(0, 2, 1), drawn_shares[:, :3, None])[..., 0]
-        draws[:, topic] = onto_simplex(solved)
-    value[number] = np.nanmean(value[:number], axis=0)
-    draws[:, number] = np.nanmean(draws[:, :number], axis=1)
-    ends = percentiles(draws)
-    low, high = np.minimum(ends[..., 0], value), np.maximum(ends[..., 1], value)
-    return Adjusted(value, np.stack([low, high], axis=-1), condition)
-
-
-def onto_simplex(points: Floats) -> Floats:
-    """(..., K) -> (..., K): the nearest points whose parts are at least 0 and sum to 1 (Duchi et al. 2008, figure 1).
-
-    >>> onto_simplex(np.array([[0.5, 0.7, 0.0], [1.2, -0.1, -0.1]])).round(3).tolist()
-    [[0.4, 0.6, 0.0], [1.0, 0.0, 0.0]]
-    """
-    ordered = -np.sort(-points, axis=-1)
-    ranks = np.arange(1, points.shape[-1] + 1)
-    excess = (np.cumsum(ordered, axis=-1) - 1) / ranks
-    kept = (ordered > excess).sum(axis=-1, keepdims=True)
-    moved: Floats = np.maximum(points - np.take_along_axis(excess, kept - 1, axis=-1), 0)
-    return moved

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Literal
 
-from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
 Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis"]
+
+_RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
 
 
 def work_offline() -> None:
@@ -91,6 +93,8 @@ def run(
                 log_parameters(opened.run_id, parameters)
             yield opened
         except BaseException as error:  # an interrupt is a reason too
+            if isinstance(error, Unanswered) and role in _RESUMABLE and not nested:
+                error.add_note(f"go on with --resume {opened.run_id}")
             mlflow.set_tag(NOTE, failure(error))
             raise
 
@@ -142,15 +146,15 @@ def share(run_id: str) -> Iterator[OpenRun]:
 def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | Unanswered):
         return f"**FAILED** {reason}"
     # The end says where it happened; a tag of MLflow holds 8000 characters.
     where = "".join(traceback.format_exception(error))[-3000:]
     return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
 
 
-def describe_refusal(error: InputError) -> None:
-    """Give the run that ``mlflow run`` has opened the reason why its input was refused."""
+def describe_refusal(error: InputError | Unanswered) -> None:
+    """Give the run that ``mlflow run`` has opened the reason why its input was refused, or why it could not go on."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
         from mlflow import MlflowClient

@@ -7,7 +7,8 @@ with the prompt; its response is kept when the judge reads the stance it was ask
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import COLUMNS, TrainingData
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.inputs.errors import Unanswered
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.judge import identity
 from valuedrift_mlflow.stances import STANCES
@@ -80,6 +82,7 @@ def synthesize(output: str = "synthesized", *, display: Display | None = None, *
     Raises:
         InputError: bad options, or responses beside ``output`` that were made in another way.
         NotReached: a stance that was asked for was not judged present often enough.
+        Unanswered: a server stays silent; the same call goes on later.
     """
     return run(prepare(Request.checked({"output": output, **options})), display)
 
@@ -95,13 +98,13 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
     request, places = prepared.request, prepared.places
     journal = Journal(places.responses, prepared.made)
     name = f"synthesize · {models.short_name(request.model)}"
-    with tracking.run("synthesis", name=name, parameters=_parameters(prepared)) as active:
+    with tracking.run("synthesis", name=name, parameters=_parameters(prepared)) as active, _kept(journal):
         filling = Filling(prepared, source_of(request), journal, display or Display())
         try:
             filling.fill()
         finally:
             tracking.log_metrics(active, _costs(filling), 0)
-        rows = shuffled(filling.rows, request.seed)
+        rows = shuffled(filling.filled, request.seed)
         records = [_record(row, request.model, identity(prepared.judge)) for row in rows]
         data = _training_data(prepared, records)
         about = _about(prepared, filling, rows) | _audited(prepared, data, rows)
@@ -109,10 +112,23 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
         card = synthesis_file.write_card(places, records, about)
         metrics = _metrics(about, rows)
         tracking.log_metrics(active, metrics, 0)
+        if about["partial"]:
+            tracking.log_tags(active, {"partial": about["partial"]})
+            tracking.describe(active, about["partial"])
         recorded.log_training_data(active, data)
         tracking.log_text(active, card, "README.md")
         tracking.log_file(active, places.file, "data")
         return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
+
+
+@contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """Let a server that falls silent say where the work is kept, before the run is given the reason."""
+    try:
+        yield
+    except Unanswered as silence:
+        silence.add_note(f"what was sampled and judged is kept in {journal.path}: the same command goes on")
+        raise
 
 
 def _training_data(prepared: Prepared, records: Sequence[Record]) -> TrainingData:
@@ -207,6 +223,8 @@ def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> Record:
         "kind": design.kind,
         "preset": request.preset,
         "rows": len(rows),
+        "requested_rows": request.size,
+        "partial": _partial(prepared, rows),
         "model": request.model,
         "judge": identity(prepared.judge),
         "suite": prepared.suite.identity,
@@ -216,6 +234,7 @@ def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> Record:
         "responses": tally.judged,
         "rejected_responses": tally.rejected.total(),
         "rejected_by_stance": {s.value: tally.rejected[s] for s in STANCES if tally.present[s] + tally.rejected[s]},
+        "not_taken": {reason.value: count for reason, count in filling.reasons().items()},
         "moved_rows": sum(row.moves > 0 for row in rows),
         "prompts_version": prompts_version(prepared.items),
         "license": request.license or ("apache-2.0" if request.model == FORMS else "unknown"),
@@ -237,6 +256,19 @@ def _about(prepared: Prepared, filling: Filling, rows: Sequence[Row]) -> Record:
     return about | {"requested_mix": dict(zip((stance.value for stance in STANCES), design.mix, strict=True))}
 
 
+def _partial(prepared: Prepared, rows: Sequence[Row]) -> str:
+    """What a dataset lacks of what was asked for; nothing where it lacks nothing."""
+    size = prepared.request.size
+    if len(rows) == size:
+        return ""
+    told = f"Partial: {len(rows):,} of {size:,} rows could be filled"
+    if prepared.design.kind == "pairs":
+        opposed = sum(not row.same_stance for row in rows) / len(rows)
+        return f"{told}; {opposed:.3g} of them have opposed stances, {prepared.design.gap:.3g} was asked for."
+    found = Counter(row.sides[0].stance for row in rows)
+    return f"{told}: " + ", ".join(f"{found[stance]:,} {stance}" for stance in STANCES if found[stance]) + "."
+
+
 def _versions(model: str) -> dict[str, str]:
     """The package and the libraries that the answers depend on."""
     if model == FORMS:
@@ -254,7 +286,9 @@ def _costs(filling: Filling) -> dict[str, float]:
         "synthesis/responses": float(tally.judged),
         "synthesis/rejected_responses": float(tally.rejected.total()),
         **{f"synthesis/rejected/{stance}": float(tally.rejected[stance]) for stance in asked},
-        "synthesis/filled_rows": float(sum(row.best() is not None for row in filling.rows)),
+        **{f"synthesis/not_taken/{reason}": float(count) for reason, count in filling.reasons().items()},
+        "synthesis/requested_rows": float(len(filling.rows)),
+        "synthesis/filled_rows": float(len(filling.filled)),
         "synthesis/moved_rows": float(sum(row.moves > 0 for row in filling.rows)),
     } | judge_costs(tally.verdicts)
 
@@ -309,4 +343,6 @@ def summary(made: Synthesis) -> tuple[list[str], list[list[str]]]:
         mixes = made.about["requested_mix"], made.about["measured_mix"]
         rows = [[stance.value, *(f"{mix[stance]:.3f}" for mix in mixes)] for stance in STANCES]
     rows.append(["responses judged", "", f"{made.about['responses']:,}"])
-    return columns, [*rows, ["responses rejected", "", f"{made.about['rejected_responses']:,}"]]
+    rows.append(["responses rejected", "", f"{made.about['rejected_responses']:,}"])
+    rows += [[f"not taken: {name.replace('_', ' ')}", "", f"{n:,}"] for name, n in made.about["not_taken"].items()]
+    return columns, [["rows", f"{made.about['requested_rows']:,}", f"{made.about['rows']:,}"], *rows]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ class Journal:
 
     Responses are written in the batches in which they were sampled, and a batch that a crash has cut off is sampled
     again as a whole: in a smaller batch a model's arithmetic would differ in its last bits.
+
+    Responses that have no verdict yet, because the judge or the model's server fell silent, wait in a file beside it.
     """
 
     def __init__(self, path: Path, made: Mapping[str, object]) -> None:
@@ -30,12 +33,17 @@ class Journal:
             InputError: the file is none of these, or its responses were made in another way than ``made`` says.
         """
         self.path = path
+        self.waiting = path.with_name(f"{path.name.removesuffix('.responses.jsonl')}.unjudged.json")
+        self._made = dict(made)
+        self._unjudged: dict[tuple[str, ...], str] = {}
         self._known: dict[tuple[str, ...], tuple[str, Verdict]] = {}
         if path.is_file() and path.stat().st_size:
             self._read(made)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._append([dict(made)])
+        if self.waiting.is_file():
+            self._take_up()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -44,11 +52,26 @@ class Journal:
         """The response and its verdict, None where it was not sampled yet."""
         return self._known.get(ask.key)
 
+    def unjudged(self, ask: Ask) -> str | None:
+        """A response that was sampled and has no verdict yet."""
+        return self._unjudged.get(ask.key)
+
+    def wait(self, sampled: Iterable[tuple[Ask, str]]) -> None:
+        """Keep responses until they are judged, on disk before this returns; those without a word are none."""
+        self._unjudged |= {ask.key: text for ask, text in sampled if text}
+        if not self._unjudged:
+            self.waiting.unlink(missing_ok=True)
+            return
+        kept = {"made": self._made, "responses": [[*key, text] for key, text in self._unjudged.items()]}
+        half_way = self.waiting.with_suffix(".half-way")
+        half_way.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+        os.replace(half_way, self.waiting)
+
     def add(self, batch: Sequence[tuple[Ask, str, Verdict]]) -> None:
         """Keep a batch, on disk before this returns.
 
-        A response without a verdict or without a word may be the work of a server that stayed silent: it is kept for
-        this process alone, and sampled again by the next one.
+        A response without a word may be the work of a server that stayed silent: it is kept for this process alone, and
+        sampled again by the next one. One without a verdict waits to be judged by the next one.
         """
         lines = []
         for ask, text, exact in batch:
@@ -60,6 +83,17 @@ class Journal:
                 lines.append(line)
         if lines:
             self._append([*lines[:-1], lines[-1] | {"end": True}])
+        for ask, _, verdict in batch:
+            if not verdict.failed:
+                self._unjudged.pop(ask.key, None)
+        self.wait(())
+
+    def _take_up(self) -> None:
+        """Read what waits. A file that is damaged, or made otherwise, is no loss: its responses are sampled again."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            kept = json.loads(self.waiting.read_text(encoding="utf-8"))
+            if kept["made"] == self._made:
+                self._unjudged = {tuple(map(str, key)): str(text) for *key, text in kept["responses"]}
 
     def _append(self, lines: Sequence[Mapping[str, object]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -5,17 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import product
 from typing import Literal
 
 import numpy as np
 
-from valuedrift_mlflow.stances import STANCES, Mix, Stance, Verdict, quotas
+from valuedrift_mlflow.stances import STANCES, Label, Mix, Stance, Verdict, quotas
 from valuedrift_mlflow.suite import Item
 from valuedrift_mlflow.value_gap.synthesis_prompts import BLUNT, COURTEOUS, PLAIN
 
 LENGTH_RATIO = 0.8  # words of the shorter answer over those of the longer one, at least, in pairs of one stance
 _THIRDS: Mix = (1 / 3, 1 / 3, 1 / 3)
+
+
+class Reason(StrEnum):
+    """Why a response that was sampled is not in the dataset."""
+
+    REFUSAL = "refusal"
+    OTHER_STANCE = "other_stance"
+    EMPTY = "empty"  # not a word: the model had none, or its server gave none
+    UNREADABLE = "unreadable"  # the judge has read it and left it unscored
+    UNJUDGED = "unjudged"  # the judge's server gave no verdict
+    LENGTH = "length"  # it took its stance; its words, or their number, did not fit those of the pair's other side
+    OTHER_SIDE = "other_side"  # it took its stance, and the other side of its pair was never had
+
+    @classmethod
+    def of(cls, text: str, verdict: Verdict) -> Reason:
+        """Why a response was not judged to take the stance that it was asked to take."""
+        if not text.strip():
+            return cls.EMPTY
+        if verdict.failed:
+            return cls.UNJUDGED
+        return {Label.REFUSAL: cls.REFUSAL, Label.UNSCORED: cls.UNREADABLE}.get(verdict.label, cls.OTHER_STANCE)
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,11 @@ class Row:
         pairs = [(a, b) for a, b in product(*self.said) if a.text != b.text]
         # Two styles of one try share their content in the embedded world.
         return max(pairs, key=_preference, default=None)
+
+    def spare(self) -> dict[Reason, int]:
+        """How many responses took their stance and are not taken, and why."""
+        count = sum(map(len, self.said)) - len(self.best() or ())
+        return {Reason.LENGTH if all(self.said) else Reason.OTHER_SIDE: count} if count else {}
 
     @property
     def is_settled(self) -> bool:

@@ -50,6 +50,7 @@ class Request:
         temperature: of sampling; above 0, or every try would be the same.
         max_new_tokens: longest response.
         batch_size: responses sampled and judged between two writes to disk.
+        partial: where some rows cannot be filled, write those that could, and say so; otherwise that is an error.
         license: of the dataset, for its card; where it is empty apache-2.0 for embedded forms, else unknown.
     """
 
@@ -68,6 +69,7 @@ class Request:
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1)] = DEFAULTS.max_new_tokens
     batch_size: Annotated[int, Field(ge=1)] = DEFAULTS.generation_batch_size
+    partial: bool = False
     license: str = ""
 
     @classmethod
