@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from faulty_server import (
 )
 
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server, Unreachable, concurrently, retry_after
 
@@ -124,6 +126,16 @@ def test_an_empty_account_is_not_asked_again_and_a_too_long_message_only_counts_
 def test_no_content_is_an_empty_text() -> None:
     with FaultyServer(lambda _: Reply(None)) as server:
         assert client(server).complete(HELLO).text == ""
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_thought_in_a_field_of_its_own_is_no_answer_and_not_forgotten(field: str) -> None:
+    said = [{"content": "I oppose it.", field: "Some support it."}, {"content": None, field: "Some support"}]
+    bodies = iter(Fault(body=json.dumps({"choices": [{"message": message}]})) for message in said)
+    with FaultyServer(lambda _: next(bodies)) as server:
+        whole, cut = (client(server).complete(HELLO).text for _ in said)
+    assert whole == "I oppose it."
+    assert not spoken(cut).finished
 
 
 def picky(*unknown: str) -> FaultyServer:

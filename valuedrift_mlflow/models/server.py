@@ -197,6 +197,14 @@ class _Passing(Exception):
 
 class _Message(BaseModel):
     content: str | None = None
+    # Where servers put a reasoning model's thought: DeepSeek's API and vLLM, OpenRouter and Ollama.
+    reasoning_content: object = None
+    reasoning: object = None
+
+    def text(self) -> str:
+        """What was said; of a message that ends in its thought the thought, marked as one that is not finished."""
+        thought = next((one for one in (self.reasoning_content, self.reasoning) if isinstance(one, str) and one), "")
+        return self.content or (f"<think>{thought}" if thought else "")
 
 
 class _Choice(BaseModel):
@@ -405,7 +413,7 @@ def _read(content: bytes, bill: _Bill) -> Completion:
     except ValidationError:
         logprobs = None
     return Completion(
-        choice.message.content or "",
+        choice.message.text(),
         logprobs,
         bill.calls,
         bill.prompt_tokens,
