@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, MixtralConfig, MixtralForCausalLM
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.models import Loaded
@@ -127,3 +127,17 @@ def test_measuring_leaves_checkpointing_modes_and_settings_as_they_were(loaded: 
         assert not model.training
         assert not model.is_gradient_checkpointing
     assert state() == before
+
+
+def test_a_mixture_of_experts_that_gives_router_logits_is_measured(loaded: Loaded) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {name: getattr(loaded.tokenizer, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    config = MixtralConfig(
+        vocab_size=len(loaded.tokenizer), num_key_value_heads=2, num_local_experts=4, **sizes, **ends
+    )
+    torch.manual_seed(0)
+    experts = Loaded("", MixtralForCausalLM(config), loaded.tokenizer)
+    plain = answers(experts)
+    experts.model.config.output_router_logits = True
+    assert answers(experts) == plain
+    assert experts.model.config.output_router_logits is True

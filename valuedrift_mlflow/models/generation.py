@@ -20,7 +20,7 @@ from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
 
@@ -79,18 +79,28 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[l
     return [list(row) for row in ids]
 
 
+def _gives_router_logits(config: PreTrainedConfig) -> bool:
+    return bool(getattr(config, "output_router_logits", False))
+
+
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Dropout off, cache on, no gradients; everything as it was afterwards, in the middle of a training step too."""
+    """Dropout off, cache on, no gradients; everything as it was afterwards, in the middle of a training step too.
+
+    A mixture of experts gives no router logits meanwhile: they are for its training loss, and none fits a cache.
+    """
     import torch
 
     use_cache = model.config.use_cache
+    routers = [config for config in (model.config, model.config.get_text_config()) if _gives_router_logits(config)]
     training = [(module, module.training) for module in model.modules()]
     # Checkpointed layers keep no cache, and generation would slow down. The flags alone are turned: to disable and
     # enable it again would lose which layers, and how (re-entrant or not, offloaded).
     checkpointing = [(module, True) for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     for module, _ in checkpointing:
         module.gradient_checkpointing = False  # type: ignore[assignment]
+    for config in routers:
+        config.output_router_logits = False
     model.eval()
     model.config.use_cache = True
     try:
@@ -98,6 +108,8 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.config.use_cache = use_cache
+        for config in routers:
+            config.output_router_logits = True
         for module, flag in checkpointing:
             module.gradient_checkpointing = flag  # type: ignore[assignment]
         for module, flag in training:  # one by one: what was frozen in evaluation mode stays there
