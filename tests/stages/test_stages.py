@@ -35,6 +35,18 @@ def first_loss(trainer: Any) -> float:
     return float(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
 
 
+@pytest.mark.parametrize("epochs", [0.07, 0.29, 1 / 3, 1.1])
+def test_the_plan_counts_as_many_steps_as_the_trainer_takes(random_folder: Path, tmp_path: Path, epochs: float) -> None:
+    """0.07 x 100 is 7.000000000000001 in floating point, which the Trainer rounds up to 8."""
+    stage = stage_of("sft", ANSWERS, batch_size=1, max_length=128, epochs=epochs, learning_rate=1e-4)
+    data = TrainingData(
+        "made", "sft", "made", datasets.load_data(Data(uri=ANSWERS.replace("40", "100")), "sft").rows[:100]
+    )
+    trainer = trainer_of(random_folder, tmp_path, stage, data)
+    trainer.train()
+    assert trainer.state.max_steps == stage.steps(100)
+
+
 @pytest.mark.parametrize("rank", [0, 8])
 def test_dpo_starts_at_ln_2(random_folder: Path, tmp_path: Path, rank: int) -> None:
     """Policy and reference are one model before the first step: -log sigmoid(0) = ln 2."""

@@ -124,7 +124,7 @@ class Stage(Strict):
         if self.max_steps is not None:
             return self.max_steps
         batch = self.batch_size * self.gradient_accumulation * self.launch.processes
-        return max(1, -(-int(self.steps_an_epoch(rows, batch) * self.epochs * 1000) // 1000))
+        return max(1, math.ceil(self.epochs * self.steps_an_epoch(rows, batch)))  # to the last bit as the Trainer does
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass over the data, in batches of all devices together."""
