@@ -36,7 +36,7 @@ from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distributio
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
-from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response
+from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response, user_turns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -345,8 +345,8 @@ def _side(verdicts: Sequence[Verdict]) -> Side:
 
 
 def _asked(row: Row) -> str:
-    """The last message of a user."""
-    return next((message["content"] for message in reversed(row["prompt"]) if message["role"] == "user"), "")
+    """The last message of a user before the last answer."""
+    return next(reversed(user_turns(row)), "")
 
 
 def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
