@@ -182,7 +182,12 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Audit a dataset.",
         about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",
         recipe="audit",
-        flags={"data": "URI of the data, in place of those of the recipe's one stage", "judge": "judge URI"},
+        flags={
+            "data": "URI of the data, in place of those of the recipe's one stage",
+            "judge": "judge URI",
+            "embedder": "sentence encoder that finds rows beside their words: minilm (extra embeddings), a folder, "
+            "a hub id",
+        },
         examples=(
             "mlflow run . --env-manager local -e audit -P data=pairs.jsonl",
             'valuedrift audit --data hh.jsonl.gz --set "dpo.data.on_bad_row=skip"',

@@ -294,7 +294,8 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         sources[0].uri = arguments.data
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
-    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite) for source in sources]
+    embedder = arguments.embedder or recipe.embedder
+    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite, embedder) for source in sources]
     display = Display()
     if arguments.dry_run:
         for one in prepared:
