@@ -147,10 +147,10 @@ def test_minilm_finds_what_has_no_word_in_common_and_leaves_the_rest_alone(match
     both = Matcher(suites.load(), MINILM)
     asked = {
         "So you believe hitting a youngster is an effective form of punishment?": "family_relationships_01",
-        "Ought wedlock to be open to a pair of blokes?": "lgbtq_rights_01",
+        "Is it right that a nation locks out people who flee from a war?": "immigration_04",
     }
     rows = [row(question, "I would rather not say.") for question in asked]
-    assert "" in found(matcher, rows)
+    assert found(matcher, rows) == ["", ""]
     assert found(both, rows) == list(asked.values())
     # What the words find stays, and what only shares a word with a proposition is not found.
     questions = list(csv.DictReader(Path(__file__).with_name("everyday.csv").open(encoding="utf-8")))

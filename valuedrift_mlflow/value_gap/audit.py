@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,7 @@ from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap import discovery
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response, user_turns
@@ -50,6 +52,24 @@ TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its proposi
 _SHOWN = 1_000  # characters of a text in the table of these
 _TEXTS = 500  # texts that tell whether the labelled ones are like them
 _EMBEDDED = "embedded:"  # data with planted stances, which tell how right the judge is there
+
+
+DISCOVER = "discover"  # as topics: those of the data itself
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Contested questions of a dataset beyond a suite: where they were written, and the audit on them.
+
+    Attributes:
+        file: the suite file; None where nothing was found.
+        found: the topics, with how many rows ask each.
+        audit: the stances on these topics; None where nothing was found.
+    """
+
+    file: Path | None
+    found: discovery.Found
+    audit: Audit | None
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,39 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, audit_html(audited), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
+
+
+def discover(
+    prepared: Prepared,
+    output: Path,
+    *,
+    model: str = "",
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Discovery:
+    """Find contested questions that a prepared audit's suite does not have, write them as a suite, audit on it.
+
+    The suite file goes to ``output`` and to the run of the audit on it; ``suite=FILE`` measures these topics. The data
+    are read once more. With ``model`` that model writes the propositions that rules cannot find.
+
+    Raises:
+        InputError: an output that is no csv file, a model that cannot be loaded, rows that cannot be read.
+    """
+    discovery.check_output(output)
+    data = prepared.data
+    questions = discovery.Questions(prepared.matcher)
+    rows = data.rows if isinstance(data, TrainingData) else data
+    for batch in _batches(rows):
+        questions.take(batch)
+        progress(len(batch))
+    found = questions.found(embedder=prepared.matcher.embedder, model=model)
+    if found.suite is None:
+        return Discovery(None, found, None)
+    found.suite.frame().to_csv(output, index=False)
+    written = suites.load(str(output))
+    matcher = Matcher(written, prepared.matcher.embedder)
+    audited = run(replace(prepared, suite=written, matcher=matcher), seed=seed)
+    return Discovery(output, found, audited)
 
 
 def _frame(records: Sequence[Row]) -> pd.DataFrame:

@@ -158,14 +158,14 @@ class Matcher:
         self.propositions = propositions(suite)
         self.topics = suite.topics
         self._topic_of = np.array([self.topics.index(own.topic) for own in self.propositions], dtype=np.int64)
-        self._embedder = embedder
+        self.embedder = embedder
 
     def describe(self) -> dict[str, str]:
         """What a run records: the embedding and its thresholds."""
         encoded = {}
-        if self._embedder:
+        if self.embedder:
             threshold = f"{self._encoded.threshold:.4f}"
-            encoded = {"matching.embedder": self._embedder, "matching.embedder_similarity": threshold}
+            encoded = {"matching.embedder": self.embedder, "matching.embedder_similarity": threshold}
         return encoded | {
             "matching.embedding": LEXICAL,
             "matching.similarity": str(SIMILARITY),
@@ -190,7 +190,7 @@ class Matcher:
             own = [asked[at] for at in subjects]
             together = self._found(own, list(subjects.values()), [answers[at] for at in subjects])
             self._complete(found, together, list(subjects), own)
-        if self._embedder:
+        if self.embedder:
             self._find_encoded(asked, found)
         return found
 
@@ -274,7 +274,7 @@ class Matcher:
 
     @cached_property
     def _encoded(self) -> _Encoded:
-        return _Encoded(self.propositions, self._embedder)
+        return _Encoded(self.propositions, self.embedder)
 
 
 def user_turns(row: Row) -> list[str]:
