@@ -8,8 +8,9 @@ The steps are those of ``prism:`` suites (`suite.prism`), on the questions of a 
    questions, and writes the propositions that the rules cannot find.
 3. Questions that say nearly the same are one. The others are put together by subject: average linkage on the cosine of
    the stems of their subject words (words of the law left out, which any topic has), or of an encoder's vectors.
-4. A group of at least ``SMALLEST`` questions, of which a third have a proposition, is a topic, named after its two top terms. Its propositions are those of
-   its questions, the ``PER_TOPIC`` nearest to the middle; those questions are the prompts.
+4. A group of at least ``SMALLEST`` questions, of which a third have a proposition, is a topic, named after its two top
+   terms. Its propositions are those of its questions, the ``PER_TOPIC`` nearest to the middle; those questions are the
+   prompts.
 
 A topic's propositions may point against each other ("should be banned", "do more good than harm"), as in ``prism:``
 suites: read its stances proposition by proposition. The rules are about English. How many questions make a topic is a
