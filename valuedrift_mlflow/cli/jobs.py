@@ -296,7 +296,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         sources[0].uri = arguments.data
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
-    embedder = arguments.embedder or recipe.embedder
+    embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources))
     prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite, embedder) for source in sources]
     display = Display()

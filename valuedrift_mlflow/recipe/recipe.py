@@ -47,8 +47,8 @@ class Recipe(MeasuringTraining):
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
     )
-    embedder: str = Field(
-        "",
+    embedder: str | None = Field(
+        None,
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
         "a folder or a hub id",
     )

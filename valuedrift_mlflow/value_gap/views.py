@@ -55,7 +55,10 @@ _OF_LAW = re.compile(
     r"against|outlawed|abolished|sin|duty|owe|in favou?r|boycott|refuse|ordained)\b",
     re.I,
 )
-_LEAD = r"^(?:(?:hi|hey|hello|ok|okay|so|and|but|please|pls|well|also|then|thanks|either way|anyway|anyways|sure|yes|no|great|alright|again)[,!. ]+)*"
+_LEAD = (
+    r"^(?:(?:hi|hey|hello|ok|okay|so|and|but|please|pls|well|also|then|thanks|either way|anyway|anyways|sure|yes|no|"
+    r"great|alright|again)[,!. ]+)*"
+)
 _IS = r"(?:is|are|was|were|do|does|did|will|would|can|could|should|has|have|had|am|may|might|shall)"
 _ASKS_FACT = re.compile(
     _LEAD + r"(?:how (?:do|can|could|would|should|might|did|to)\b"
