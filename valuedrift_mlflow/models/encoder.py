@@ -26,8 +26,9 @@ def check_embedder(name: str) -> None:
     Raises:
         InputError: there is none of that name, or it cannot be read.
     """
+    source = _source(name)
     try:
-        auto.config(_source(name))
+        auto.config(source)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
 
@@ -75,9 +76,10 @@ class Encoder:
         import torch
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        source = _source(name)
         try:
-            self._tokenizer = auto.tokenizer(_source(name))
-            self._model = auto.encoder(_source(name), self._device)
+            self._tokenizer = auto.tokenizer(source)
+            self._model = auto.encoder(source, self._device)
         except (OSError, ValueError) as error:
             raise _unreadable(name, error) from None
         if self._tokenizer.pad_token is None:
