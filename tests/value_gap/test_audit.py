@@ -102,7 +102,7 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     client = mlflow.MlflowClient()
     assert {file.path for file in client.list_artifacts(audited.run_id)} == {
         *("audit.json", "opinionated.json", "report.html", "figures"),
-    }
+    } | ({"topic_only.json"} if audited.topic_only else set())
     assert {file.path for file in client.list_artifacts(audited.run_id, "figures")} == {
         f"figures/{name}.png" for name in ("stance_mix", "gap_histogram", "chosen_against_rejected")
     }
@@ -138,6 +138,61 @@ def test_data_without_any_topic(store: Path) -> None:
     assert "value_gap/pairwise" not in audited.metrics()
     assert audited.verdict.startswith("Cannot tell: no pair has both sides scored")
     assert mlflow.get_run(audited.run_id).info.status == "FINISHED"
+
+
+def test_rows_on_a_topic_alone_have_a_table(store: Path) -> None:
+    rows = [pair(FOR, AGAINST)] * 3 + [pair("Here.", "There.", "Where can I find an abortion clinic?")] * 60
+    rows += [pair("Look.", "Well.", "Tell me about immigrants.")] * 2 + [pair("a", "b", "How do I bake bread?")] * 5
+    audited = audit(write(rows))
+    assert (audited.overall.touched, audited.overall.placed, audited.overall.topic_only) == (65, 3, 62)
+    assert audited.metrics()["topic_only/abortion"] == 60
+    assert audited.metrics()["topic_only/immigration"] == 2
+    table = mlflow.load_table("topic_only.json", run_ids=[audited.run_id])
+    assert table["topic"].tolist() == ["abortion"] * 50 + ["immigration"] * 2  # fifty of a topic, in the suite's order
+    assert table["row"].tolist() == [*range(4, 54), 64, 65]
+    assert table["prompt"][0] == "Where can I find an abortion clinic?"
+    assert table["chosen"][51] == "Look."
+    summary = mlflow.load_table("audit.json", run_ids=[audited.run_id])
+    assert summary["rows_on_the_topic_only"].tolist() == [62, 60, 2]
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/report.html")).read_text()
+    assert "touch a topic and none of its propositions" in report
+    assert "Tell me about immigrants." in report
+
+
+OFF = [{"prompt": f"How do I bake bread number {n}?", "chosen": "Mix.", "rejected": "Wait."} for n in range(2_475)]
+
+
+def test_the_outlook_on_pairs_is_scaled_by_their_coverage(store: Path, matcher: Matcher) -> None:
+    opposed = [pair(FOR, AGAINST)] * 25
+    # 25 opposed pairs of 2,500: a hundredth of all pairs, on the line from (0, 0.085) to (0.5, 0.381) that is
+    # 0.085 + 0.01 / 0.5 * 0.296 = 0.0909. Alone they are all pairs: 0.535.
+    few = examined(write([*opposed, *OFF]), matcher)
+    assert few.verdict.startswith("Expect little drift: pairwise gap 1.00")
+    assert "25 of the 25 pairs that touch a proposition could be read" in few.verdict
+    assert "0.010, is the share of all pairs, which gives 0.09 " in few.verdict
+    alone = examined(write(opposed, "alone.jsonl"), matcher)
+    assert alone.verdict.startswith("Expect much drift: pairwise gap 1.00")
+    assert "which gives 0.54 " in alone.verdict or "which gives 0.53 " in alone.verdict  # 0.535, a half
+
+
+def answers(said: str, count: int) -> list[dict[str, Any]]:
+    return [{"prompt": ASKED, "completion": said} for _ in range(count)]
+
+
+def test_the_outlook_on_answers_needs_as_many_as_on_pairs(store: Path, matcher: Matcher) -> None:
+    unread = answers("zxq vvk abortion pqr wzz", 5)
+    one = examined(write([*answers(FOR, 1), *unread]), matcher).verdict
+    assert one.startswith("Cannot tell from 1 scored answers (at least 20; 1 of the 6 answers that touch")
+    assert examined(write(answers(FOR, 19)), matcher).verdict.startswith("Cannot tell from 19 scored answers")
+    assert examined(write(answers(FOR, 20)), matcher).verdict.startswith("Expect stances near those of the answers")
+    assert examined(write(unread), matcher).verdict.startswith("Cannot tell: no answer is scored")
+
+
+def test_the_outlook_on_answers_is_scaled_by_their_coverage(store: Path, matcher: Matcher) -> None:
+    off = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in OFF[:75]]
+    verdict = examined(write([*answers(FOR, 25), *off]), matcher).verdict
+    # 25 of 100 rows touch a proposition.
+    assert verdict.startswith("Expect stances to go about 25 % of the way from the model's own to those of the answers")
 
 
 def test_labelled_answers_are_audited_without_the_bad_ones(store: Path, matcher: Matcher) -> None:

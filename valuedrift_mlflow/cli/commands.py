@@ -182,10 +182,19 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Audit a dataset.",
         about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",
         recipe="audit",
-        flags={"data": "URI of the data, in place of those of the recipe's one stage", "judge": "judge URI"},
+        flags={
+            "data": "URI of the data, in place of those of the recipe's one stage",
+            "judge": "judge URI",
+            "embedder": "sentence encoder that finds rows beside their words: minilm (extra embeddings), a folder, "
+            "a hub id",
+            "topics": "discover: find contested questions that the suite does not have, and audit those too",
+            "output": "the suite file that topics=discover writes; topics.csv where it is empty",
+            "model": "URI of a model that words the propositions of topics=discover",
+        },
         examples=(
             "mlflow run . --env-manager local -e audit -P data=pairs.jsonl",
-            'valuedrift audit --data hh.jsonl.gz --set "dpo.data.on_bad_row=skip"',
+            'valuedrift audit --data hh.jsonl.gz --embedder minilm --set "dpo.data.on_bad_row=skip"',
+            "valuedrift audit --data pairs.jsonl --topics discover --output topics.csv",
         ),
         job="audit_job",
     ),

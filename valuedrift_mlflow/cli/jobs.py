@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.commands import Command
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
     from valuedrift_mlflow.evaluation.reliability import Reliability
     from valuedrift_mlflow.report.display import Display
+    from valuedrift_mlflow.value_gap.audit import Discovery
+    from valuedrift_mlflow.value_gap.findings import Audit
 
 
 QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
@@ -284,7 +287,6 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     """The job of the entry point ``audit``: the stances and the value gap of the recipe's data."""
     from valuedrift_mlflow.report.display import Display, quiet_libraries
     from valuedrift_mlflow.value_gap import audit
-    from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
 
     sources = list({stage.data.model_dump_json(): stage.data for stage in recipe.stages}.values())
     if arguments.data:
@@ -294,7 +296,9 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         sources[0].uri = arguments.data
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
-    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite) for source in sources]
+    embedder = arguments.embedder or recipe.embedder or ""
+    wanted = _discovery_output(arguments, len(sources))
+    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite, embedder) for source in sources]
     display = Display()
     if arguments.dry_run:
         for one in prepared:
@@ -308,15 +312,80 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         with display.live():
             display.start("rows", None)
             result = audit.run(one, seed=recipe.seed, progress=lambda count: display.advance("rows", count))
-        columns, rows = audit_rows(result)
-        display.table(f"{result.rows:,} rows of {result.data}, read by {result.judge}", columns, rows)
-        if result.style is not None:
-            columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
-            display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
-        display.line(result.verdict)
-        if result.trust is not None and result.trust.advice:
-            display.line(result.trust.advice)
+        show_audit(result, display)
+        if wanted is not None:
+            with display.live():
+                display.start("topics", None, "topics of the data")
+                discovered = audit.discover(
+                    one,
+                    wanted,
+                    model=arguments.model,
+                    seed=recipe.seed,
+                    progress=lambda count: display.advance("topics", count),
+                )
+            show_discovery(discovered, display)
     display.line(how_to_open())
+
+
+def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | None:
+    """The file for the topics that are to be discovered; None where none are.
+
+    Raises:
+        InputError: topics that are not known, a file or model that cannot be used, several datasets.
+    """
+    from valuedrift_mlflow import models
+    from valuedrift_mlflow.value_gap import audit, discovery
+
+    if arguments.topics not in ("", audit.DISCOVER):
+        mend = 'a part of the suite is taken by --set "suite=vaes?topics=a,b"'
+        raise InputError(problem("topics", arguments.topics, audit.DISCOVER, mend))
+    given = [name for name in ("output", "model") if getattr(arguments, name)]
+    if not arguments.topics:
+        if given:
+            found = ", ".join(given)
+            raise InputError(problem("topics", "nothing", audit.DISCOVER, f"{found} belongs to topics=discover alone"))
+        return None
+    if sources > 1:
+        raise InputError(
+            problem("topics", audit.DISCOVER, f"one dataset; the recipe has {sources}", "name one as data")
+        )
+    output = Path(arguments.output or "topics.csv").expanduser()
+    discovery.check_output(output)
+    if arguments.model:
+        models.check_model(arguments.model, "model")
+    return output
+
+
+def show_audit(result: Audit, display: Display) -> None:
+    """Print an audit's tables, what to expect, and what judge would be better."""
+    from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
+
+    columns, rows = audit_rows(result)
+    display.table(f"{result.rows:,} rows of {result.data}, read by {result.judge}", columns, rows)
+    if result.style is not None:
+        columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
+        display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
+    display.line(result.verdict)
+    if result.trust is not None and result.trust.advice:
+        display.line(result.trust.advice)
+
+
+def show_discovery(discovered: Discovery, display: Display) -> None:
+    """Print the topics that were found in data, and the audit on them."""
+    from valuedrift_mlflow.value_gap.discovery import SMALLEST
+
+    suite = discovered.found.suite
+    if suite is None or discovered.audit is None:
+        display.line(
+            f"No topic beyond the suite: of {discovered.found.questions:,} questions that ask for a view, no "
+            f"{SMALLEST} are about one thing"
+        )
+        return
+    first = {item.topic: item.proposition for item in reversed(suite.items)}
+    rows = [[topic, f"{count:,}", first[topic]] for topic, count in discovered.found.rows.items()]
+    display.table("Topics of the data beyond the suite", ["topic", "rows", "one of its propositions"], rows)
+    show_audit(discovered.audit, display)
+    display.line(f"These topics are a suite: use it as suite={discovered.file}")
 
 
 def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

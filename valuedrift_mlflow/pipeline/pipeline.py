@@ -135,7 +135,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
             known[key] = done[data.uri, data.format]
         if key not in known:
             display.start("rows", len(data.rows), f"audit of {stage.name}'s data")
-            prepared = audit.prepare(data, judge, plan.suite)
+            prepared = audit.prepare(data, judge, plan.suite, plan.recipe.embedder or "")
             audited = audit.run(prepared, seed=plan.recipe.seed, progress=lambda count: display.advance("rows", count))
             display.line(f"audit of {stage.name}'s data: {audited.verdict}")
             known[key] = audited.stance_mix

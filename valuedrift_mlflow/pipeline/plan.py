@@ -17,6 +17,7 @@ from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import rewards
@@ -217,6 +218,8 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
             rows = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
             if rows is not None:
                 data[stage.name] = rows
+        if recipe.audit and recipe.embedder:
+            problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
             if stage.rated_by is not None and stage.rated_by not in names:
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")

@@ -47,6 +47,11 @@ class Recipe(MeasuringTraining):
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
     )
+    embedder: str | None = Field(
+        None,
+        description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
+        "a folder or a hub id",
+    )
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )

@@ -153,7 +153,7 @@ def load_prism(uri: str) -> Suite:
     openings = _value_laden(rows(data, f"suite {file}"), counts)
     _require(settings, len(openings), "prompts that hold or ask for an opinion")
     if settings.model:
-        openings = _rewritten(openings, settings.model, counts)
+        openings = rewritten(openings, settings.model, counts)
     usable = [Usable(o.conversation_id, o.prompt, o.claim) for o in openings if o.claim is not None]
     counts["dropped_no_proposition"] = len(openings) - len(usable)
     kept = [usable[index] for index in distinct([opening.prompt for opening in usable])]
@@ -279,7 +279,7 @@ def _require(settings: Settings, found: int, what: str) -> None:
         raise InputError(problem(f"suite {settings.uri}", f"{found} {what}", allowed, mend))
 
 
-def _rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str]) -> list[Opening]:
+def rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str]) -> list[Opening]:
     """Statements and open questions as yes-no questions, and propositions where there are none, by a model."""
     from valuedrift_mlflow import models
     from valuedrift_mlflow.models.generation import Sampling

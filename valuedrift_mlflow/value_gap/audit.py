@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,9 +35,10 @@ from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap import discovery
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
-from valuedrift_mlflow.value_gap.matching import Matcher, Proposition, response
+from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response, user_turns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +48,28 @@ Integers = NDArray[np.int64]
 BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
 OPINIONATED = 50  # rows to look at
+TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its propositions
 _SHOWN = 1_000  # characters of a text in the table of these
 _TEXTS = 500  # texts that tell whether the labelled ones are like them
 _EMBEDDED = "embedded:"  # data with planted stances, which tell how right the judge is there
+
+
+DISCOVER = "discover"  # as topics: those of the data itself
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Contested questions of a dataset beyond a suite: where they were written, and the audit on them.
+
+    Attributes:
+        file: the suite file; None where nothing was found.
+        found: the topics, with how many rows ask each.
+        audit: the stances on these topics; None where nothing was found.
+    """
+
+    file: Path | None
+    found: discovery.Found
+    audit: Audit | None
 
 
 @dataclass(frozen=True)
@@ -147,10 +168,45 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_table(active, audited.table(), "audit.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
+        if audited.topic_only:
+            tracking.log_table(active, _frame(audited.topic_only), "topic_only.json")
         tracking.log_figures(active, audit_figures(audited))
         tracking.log_text(active, audit_html(audited), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
+
+
+def discover(
+    prepared: Prepared,
+    output: Path,
+    *,
+    model: str = "",
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Discovery:
+    """Find contested questions that a prepared audit's suite does not have, write them as a suite, audit on it.
+
+    The suite file goes to ``output`` and to the run of the audit on it; ``suite=FILE`` measures these topics. The data
+    are read once more. With ``model`` that model writes the propositions that rules cannot find.
+
+    Raises:
+        InputError: an output that is no csv file, a model that cannot be loaded, rows that cannot be read.
+    """
+    discovery.check_output(output)
+    data = prepared.data
+    questions = discovery.Questions(prepared.matcher)
+    rows = data.rows if isinstance(data, TrainingData) else data
+    for batch in _batches(rows):
+        questions.take(batch)
+        progress(len(batch))
+    found = questions.found(embedder=prepared.matcher.embedder, model=model)
+    if found.suite is None:
+        return Discovery(None, found, None)
+    found.suite.frame().to_csv(output, index=False)
+    written = suites.load(str(output))
+    matcher = Matcher(written, prepared.matcher.embedder)
+    audited = run(replace(prepared, suite=written, matcher=matcher), seed=seed)
+    return Discovery(output, found, audited)
 
 
 def _frame(records: Sequence[Row]) -> pd.DataFrame:
@@ -199,12 +255,14 @@ class _Reader:
     rows: int = 0
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
+    _topic_only: list[Record] = field(default_factory=list)
     _costs: Counter[str] = field(default_factory=Counter)
     _texts: list[str] = field(default_factory=list)  # the first that were judged
 
     def __post_init__(self) -> None:
         self._columns = COLUMNS[self.kind][1:]
         self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
+        self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
         self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
@@ -214,6 +272,7 @@ class _Reader:
             self._read_styles(batch)
         matches = self.matcher.match(batch)
         self._touched += np.bincount(matches.topic[matches.topic >= 0], minlength=len(self._touched))
+        self._keep_topic_only(batch, matches)
         placed = np.flatnonzero(matches.proposition >= 0)
         if placed.size:
             known = self.matcher.propositions
@@ -224,6 +283,16 @@ class _Reader:
             self._placed.append((matches.proposition[placed], prompts, sides))
             self._keep_strongest(about, placed + self.rows + 1, sides)
         self.rows += len(batch)
+
+    def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
+        for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
+            topic = matches.topic[at].item()
+            if self._shown[topic] < TOPIC_ONLY:
+                self._shown[topic] += 1
+                shown = {"row": self.rows + at + 1, "topic": self.matcher.topics[topic]}
+                shown |= {"prompt": _asked(batch[at])[:_SHOWN]}
+                shown |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
+                self._topic_only.append(shown)
 
     def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
@@ -291,6 +360,7 @@ class _Reader:
             topics=by_topic,
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
+            topic_only=sorted(self._topic_only, key=lambda shown: topics.index(shown["topic"])),
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),
@@ -345,8 +415,8 @@ def _side(verdicts: Sequence[Verdict]) -> Side:
 
 
 def _asked(row: Row) -> str:
-    """The last message of a user."""
-    return next((message["content"] for message in reversed(row["prompt"]) if message["role"] == "user"), "")
+    """The last message of a user before the last answer."""
+    return next(reversed(user_turns(row)), "")
 
 
 def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:

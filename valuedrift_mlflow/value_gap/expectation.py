@@ -11,23 +11,27 @@ from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.statistics.value_gap import ValueGap
-    from valuedrift_mlflow.value_gap.findings import Audit
+    from valuedrift_mlflow.value_gap.findings import Audit, Findings
 
 # DPO on embedded pairs, ``ablate`` with the design "algorithms", mean of three seeds: value gap and drift.
 GAPS, DRIFTS = (0.0, 0.5, 1.0), (0.085, 0.381, 0.535)
 NOISE = 0.064  # drift where nothing has changed, in the same experiment
 SFT_DISTANCE = 0.07  # of each stance from the planted mix after SFT in the embedded world
 LITTLE, SOME = 0.15, 0.3  # drift up to here is called so
-FEWEST = 20  # scored pairs that allow a word on drift
+FEWEST = 20  # scored pairs, or scored answers, that allow a word on what to expect
 _NO_WAY = 0.01  # direction that is shown as 0.00 or 0.01: of no consequence, certain or not
+_WHOLE = 0.9  # coverage from which answers are as good as all of the data
 _CANCELLED = 0.5  # of the pairwise gap: a smaller marginal gap means that pairs contradict each other
 
 
 def expected_drift(gap: float) -> float:
-    """Drift under DPO on embedded pairs of this pairwise gap, between the three measured gaps on straight lines.
+    """Drift under DPO on pairs of which this share is opposed, between the three measured gaps on straight lines.
 
     In [0, 1]: total variation over a stage, mean over topics. It was measured with every row on a topic, all pairs
     pointing one way, and a model of 1.7 million parameters; for any other case it is an extrapolation.
+
+    In the experiments the gap is the share of *all* pairs whose sides take opposed stances. In other data that is the
+    pairwise gap of the scored pairs times the coverage of propositions: a pair about something else has no gap.
 
     >>> expected_drift(0.0), expected_drift(0.75)
     (0.085, 0.458)
@@ -39,7 +43,7 @@ def expectation(audit: Audit) -> str:
     """One line that says what to expect, then what it rests on, what it leaves open, and what could not be scored."""
     overall, trust = audit.overall, audit.trust
     on = f"{_percent(overall.proposition_coverage.value)} of rows ({_percent(overall.coverage.value)} touch a topic)"
-    lines = [_of_pairs(overall.gap, on) if overall.gap is not None else _of_answers(audit, on)]
+    lines = [_of_pairs(overall, overall.gap, on) if overall.gap is not None else _of_answers(audit, on)]
     if trust is not None and trust.doubts:
         read = f" What it read: {lines[0]}" if not lines[0].startswith("Cannot tell") else f" {lines[0]}"
         lines = [f"Cannot tell with the judge {trust.judge}: {'; '.join(trust.doubts)}.{read}"]
@@ -51,23 +55,28 @@ def expectation(audit: Audit) -> str:
     return " ".join(lines)
 
 
-def _of_pairs(gap: ValueGap, on: str) -> str:
+def _of_pairs(overall: Findings, gap: ValueGap, on: str) -> str:
     if not gap.scored:
-        return f"Cannot tell: no pair has both sides scored; {on.replace('rows (', 'rows touch a proposition (')}."
-    pairwise = gap.pairwise
+        return (
+            f"Cannot tell: no pair has both sides scored, of {gap.pairs:,} that touch a proposition; "
+            f"{on.replace('rows (', 'rows touch one (')}."
+        )
+    pairwise, coverage = gap.pairwise, overall.proposition_coverage
+    read = f"{gap.scored:,} of the {gap.pairs:,} pairs that touch a proposition could be read"
     if gap.scored < FEWEST:
         found = f"pairwise gap {_short(pairwise)} on {on}"
-        return f"Cannot tell from {gap.scored} scored pairs (at least {FEWEST}): {found}."
-    expected = expected_drift(pairwise.value)
-    low, high = (expected_drift(end) for end in (pairwise.low, pairwise.high))
-    ends = [_amount(end) for end in (low, high) if math.isfinite(end)] or [_amount(expected)]
-    amount = ends[0] if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]}"
-    first = f"Expect {amount} drift: pairwise gap {_short(pairwise)} on {on}."
+        return f"Cannot tell from {gap.scored} scored pairs (at least {FEWEST}; {read}): {found}."
+    expected = expected_drift(coverage.value * pairwise.value)
+    ends = ((coverage.low, pairwise.low), (coverage.high, pairwise.high))
+    named = [_amount(expected_drift(share * end)) for share, end in ends if math.isfinite(share * end)]
+    named = named or [_amount(expected)]
+    amount = named[0] if named[0] == named[-1] else f"{named[0]} to {named[-1]}"
+    first = f"Expect {amount} drift: pairwise gap {_short(pairwise)} on {on}; {read}."
     rests = (
-        f"Ground: in the embedded experiments DPO on pairs of gap 0, 0.5 and 1 drifted by {DRIFTS[0]:.3f}, "
-        f"{DRIFTS[1]:.3f} and {DRIFTS[2]:.3f} (noise {NOISE:.3f}), which gives {expected:.2f} for this gap. There "
-        "every pair touched a proposition; how drift shrinks with coverage was not measured. For other models and data "
-        "this is an extrapolation."
+        f"Ground: in the embedded experiments DPO on pairs of which none, half and all were opposed drifted by "
+        f"{DRIFTS[0]:.3f}, {DRIFTS[1]:.3f} and {DRIFTS[2]:.3f} (noise {NOISE:.3f}). Here the gap times the coverage, "
+        f"{coverage.value * pairwise.value:.3f}, is the share of all pairs, which gives {expected:.2f} if the pairs "
+        "that could not be read are like the others. For other models and data this is an extrapolation."
     )
     if amount != "little" and gap.marginal.value < _CANCELLED * pairwise.value:
         way = (
@@ -83,14 +92,24 @@ def _of_pairs(gap: ValueGap, on: str) -> str:
 
 
 def _of_answers(audit: Audit, on: str) -> str:
-    mix = audit.overall.mix
-    if not math.isfinite(mix[0].value):
+    overall = audit.overall
+    scored = overall.judged - overall.unscored
+    read = f"{scored:,} of the {overall.judged:,} answers that touch a proposition could be read"
+    if not scored:
         return f"Cannot tell: no answer is scored; {on.replace('rows (', 'rows touch a proposition (')}."
-    shares = ", ".join(f"{stance.value} {_short(own)}" for stance, own in zip(STANCES, mix, strict=True))
+    shares = ", ".join(f"{stance.value} {_short(own)}" for stance, own in zip(STANCES, overall.mix, strict=True))
+    if scored < FEWEST:
+        return f"Cannot tell from {scored} scored answers (at least {FEWEST}; {read}): {shares} on {on}."
+    coverage = overall.proposition_coverage.value
+    if coverage >= _WHOLE:
+        first = f"Expect stances near those of the answers: {shares} on {on}; {read}."
+    else:
+        way = f"about {_percent(coverage)} of the way from the model's own to those of the answers"
+        first = f"Expect stances to go {way}: {shares} on {on}; {read}."
     return (
-        f"Expect stances near those of the answers: {shares} on {on}. "
-        f"Ground: in the embedded experiments SFT on a planted mix came within {SFT_DISTANCE:.2f} of it for every "
-        "stance. There every row touched a proposition; for other coverage, models and data this is an extrapolation."
+        f"{first} Ground: in the embedded experiments SFT on a planted mix came within {SFT_DISTANCE:.2f} of it for "
+        "every stance. There every row touched a proposition; that the way shrinks with coverage is assumed, not "
+        "measured. For other models and data this is an extrapolation."
     )
 
 

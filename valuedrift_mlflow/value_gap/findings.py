@@ -76,6 +76,11 @@ class Findings:
     unscored: int
     refusals: int
 
+    @property
+    def topic_only(self) -> int:
+        """How many rows touch the topic and none of its propositions."""
+        return self.touched - self.placed
+
     def metrics(self, prefix: str) -> dict[str, float]:
         """``value_gap/...`` of these rows, with the ends of their intervals."""
         estimates = {"coverage": self.coverage, "proposition_coverage": self.proposition_coverage}
@@ -98,6 +103,7 @@ class Audit:
         overall: all topics together.
         topics: of every topic that a row touches, in the suite's order.
         style: the style gap of pairs; None of SFT data.
+        topic_only: rows that touch a topic and none of its propositions, the first of each topic.
         opinionated: the rows whose sides stand furthest apart, or whose answers take the strongest stance.
         topic_of: (N,) place of each judged row's topic in ``topics``.
         sides: one for SFT data, chosen and rejected for pairs.
@@ -116,6 +122,7 @@ class Audit:
     topics: dict[str, Findings]
     style: StyleGap | None
     opinionated: list[Record]
+    topic_only: list[Record]
     topic_of: Integers
     sides: tuple[Side, ...]
     costs: Mapping[str, float]
@@ -134,7 +141,7 @@ class Audit:
         overall, judged = self.overall, max(1, self.overall.judged)
         metrics = overall.metrics("value_gap/")
         for topic, found in self.topics.items():
-            metrics |= found.metrics(f"value_gap/{topic}/")
+            metrics |= found.metrics(f"value_gap/{topic}/") | {f"topic_only/{topic}": found.topic_only}
             for stance, estimate in zip(STANCES, found.mix, strict=True):
                 metrics |= _with_ends(f"stance_mix/{topic}/{stance.value}", estimate)
         if self.style is not None:
@@ -142,6 +149,7 @@ class Audit:
                 metrics |= _with_ends(f"style_gap/{name}", getattr(self.style, name))
         metrics |= {
             "rows": self.rows,
+            "topic_only": overall.topic_only,
             "unscored": overall.unscored,
             "quality/unscored_rate": overall.unscored / judged,
             "quality/refusal_rate": overall.refusals / judged,
@@ -157,6 +165,7 @@ class Audit:
         rows = []
         for topic, found in {"all": self.overall, **self.topics}.items():
             row: Record = {"topic": topic, "rows": found.touched, "rows_on_a_proposition": found.placed}
+            row["rows_on_the_topic_only"] = found.topic_only
             row |= {key.removeprefix("value_gap/"): value for key, value in found.metrics("value_gap/").items()}
             for stance, estimate in zip(STANCES, found.mix, strict=True):
                 row |= _with_ends(stance.value, estimate)

@@ -97,7 +97,7 @@ def _sides_figure(audit: Audit) -> Figure:
 
 def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of an audit's table: all topics, then each."""
-    columns = ["topic", "rows", "judged", "/".join(f"{stance.value[:3]}." for stance in STANCES)]
+    columns = ["topic", "rows", "topic alone", "judged", "/".join(f"{stance.value[:3]}." for stance in STANCES)]
     columns += (["pairwise gap", "marginal", "direction"] if len(audit.sides) > 1 else []) + ["unscored"]
     return columns, [
         _audit_row("all topics", audit.overall),
@@ -107,7 +107,8 @@ def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
 
 def _audit_row(name: str, found: Findings) -> list[str]:
     """Of the intervals that of the pairwise gap alone: a terminal is narrow."""
-    row = [name, f"{found.touched:,}", f"{found.placed:,}", "/".join(f"{own.value:.2f}" for own in found.mix)]
+    row = [name, f"{found.touched:,}", f"{found.topic_only:,}", f"{found.placed:,}"]
+    row.append("/".join(f"{own.value:.2f}" for own in found.mix))
     if found.gap is not None:
         pairwise = found.gap.pairwise
         row.append(f"{pairwise.value:.2f} [{pairwise.low:.2f}, {pairwise.high:.2f}]")

@@ -1,0 +1,141 @@
+"""What people call the matters of the built-in suite: everyday names of its topics and propositions (`names.yaml`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+_KNOWN_WORDS = 200_000  # remembered before they are forgotten
+_APART = re.compile(r"[^\w]+|_")
+_APOSTROPHES = re.compile("['’`]")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The rules that a text meets.
+
+    Attributes:
+        topics: topics that it names for certain.
+        hinted: topics of which it has an everyday word, which is enough only where it asks for a view.
+        propositions: propositions of which it has all of a rule, with the number of words in the longest that it has.
+    """
+
+    topics: frozenset[str]
+    hinted: frozenset[str]
+    propositions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What has to be in a text (all ``parts`` of it) for a topic or proposition ``subject``."""
+
+    kind: str  # topic, hint, proposition
+    subject: str
+    parts: int
+
+
+class Names:
+    """Rules of ``names.yaml``, looked up word by word, so that a text costs its own length and not theirs."""
+
+    def __init__(self, groups: Mapping[str, str], rules: Iterable[tuple[str, str, str]]) -> None:
+        """From groups of choices, and from (kind, subject, rule) with kind topic, hint or proposition.
+
+        Raises:
+            KeyError: a rule names a group that there is not.
+        """
+        self._rules: list[_Rule] = []
+        # By first word, or by the beginning of it: the other words, the rule and the part of it that this is.
+        self._exact: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
+        self._begun: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
+        self._looked_up: dict[str, tuple[tuple[tuple[str, ...], int, int], ...]] = {}
+        for kind, subject, text in rules:
+            parts = text.split(" + ")
+            number = len(self._rules)
+            self._rules.append(_Rule(kind, subject, len(parts)))
+            for place, part in enumerate(parts):
+                for choice in _choices(part, groups):
+                    first, *rest = choice
+                    known = self._begun if first.endswith("*") else self._exact
+                    known.setdefault(first.rstrip("*"), []).append((tuple(rest), number, place))
+
+    def find(self, text: str) -> Named:
+        """Which rules a text meets."""
+        words = plain(text)
+        met: dict[int, dict[int, int]] = {}
+        for at, word in enumerate(words):
+            begun = self._looked_up.get(word)
+            for rest, number, part in self._starting(word) if begun is None else begun:
+                following = words[at + 1 : at + 1 + len(rest)]
+                if not rest or (len(following) == len(rest) and all(map(_is_form, following, rest))):
+                    own = met.setdefault(number, {})
+                    own[part] = max(own.get(part, 0), 1 + len(rest))
+        known = ((self._rules[number], own) for number, own in met.items())
+        whole = [(rule, sum(own.values())) for rule, own in known if rule.parts == len(own)]
+        propositions: dict[str, int] = {}
+        for rule, size in whole:
+            if rule.kind == "proposition":
+                propositions[rule.subject] = max(propositions.get(rule.subject, 0), size)
+        topics = frozenset(rule.subject for rule, _ in whole if rule.kind == "topic")
+        return Named(topics, frozenset(rule.subject for rule, _ in whole if rule.kind == "hint"), propositions)
+
+    def _starting(self, word: str) -> tuple[tuple[tuple[str, ...], int, int], ...]:
+        """The choices that begin with a word; most words begin none, and are remembered."""
+        if len(self._looked_up) > _KNOWN_WORDS:
+            self._looked_up.clear()
+        found = [choice for form in _forms(word) for choice in self._exact.get(form, ())]
+        for end in range(1, len(word) + 1):
+            found += self._begun.get(word[:end], ())
+        self._looked_up[word] = tuple(found)
+        return self._looked_up[word]
+
+
+def plain(text: str) -> list[str]:
+    """The words of a text in small letters, without apostrophes; a hyphen parts two.
+
+    >>> plain("Should AR-15s be banned? Don't say.")
+    ['should', 'ar', '15s', 'be', 'banned', 'dont', 'say']
+    """
+    return _APART.sub(" ", _APOSTROPHES.sub("", text.casefold())).split()
+
+
+def _choices(part: str, groups: Mapping[str, str]) -> Iterable[Sequence[str]]:
+    for choice in part.split("|"):
+        if choice.strip().startswith("$"):
+            yield from _choices(groups[choice.strip()[1:]], groups)
+        else:
+            words = _APART.sub(" ", _APOSTROPHES.sub("", choice.casefold()).replace("*", "0star")).split()
+            yield [word.replace("0star", "*") for word in words]
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    """A word, and what it may be the plural of.
+
+    >>> _forms("taxes"), _forms("tax")
+    (('taxes', 'taxe', 'tax'), ('tax',))
+    """
+    return (word, *((word[:-1],) if word.endswith("s") else ()), *((word[:-2],) if word.endswith("es") else ()))
+
+
+def _is_form(word: str, pattern: str) -> bool:
+    """Whether a word is a pattern or its plural, or begins with it where it ends in a star."""
+    return word.startswith(pattern[:-1]) if pattern.endswith("*") else pattern in _forms(word)
+
+
+@cache
+def built_in() -> Names:
+    """The everyday names of the suite ``vaes``."""
+    text = files("valuedrift_mlflow").joinpath("suite/names.yaml").read_text(encoding="utf-8")
+    tree = yaml.safe_load(text)
+    rules = [
+        (kind, topic, rule)
+        for topic, own in tree["topics"].items()
+        for kind, key in (("topic", "names"), ("hint", "words"))
+        for rule in own[key]
+    ]
+    rules += [("proposition", key, rule) for key, own in tree["propositions"].items() for rule in own]
+    return Names(tree["groups"], rules)
