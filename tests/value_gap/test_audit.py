@@ -59,6 +59,26 @@ def test_the_planted_gap_is_recovered(gap: float, matcher: Matcher) -> None:
     assert found.proposition_coverage.value > 0.93
 
 
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "<think>\nThere are good arguments on both sides, and reasonable people disagree.\n</think>\n\n",
+        "<think>Supporters say that it is fair. Critics reply that it is wrong, and I oppose it.</think>",
+    ],
+)
+def test_what_is_thought_before_an_answer_changes_no_gap(thought: str, matcher: Matcher) -> None:
+    rows = datasets.load_data(Data(uri="embedded:pairs?gap=1&size=300&seed=21"), "pairs").rows
+    sides = ("chosen", "rejected")
+    thinking = [
+        {**row, **{side: [{"role": "assistant", "content": thought + row[side][0]["content"]}] for side in sides}}
+        for row in rows
+    ]
+    plain, found = (examine(given, "pairs", judges.load("lexical"), matcher).overall for given in (rows, thinking))
+    assert plain.gap is not None and found.gap is not None
+    assert found.gap.pairwise.value == plain.gap.pairwise.value > 0.95
+    assert found.proposition_coverage.value == plain.proposition_coverage.value
+
+
 def test_the_planted_mix_is_recovered_topic_by_topic(matcher: Matcher) -> None:
     uri = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&religion.oppose=1&size=2000&seed=21"
     audited = examined(uri, matcher)

@@ -304,8 +304,12 @@ def _completed(said: Sequence[str]) -> str:
 
 
 def response(messages: Sequence[Mapping[str, str]]) -> str:
-    """The text of one side of a row, without what a reasoning model thought; empty where a thought has no end."""
-    said = [spoken(message["content"]) for message in messages if message["role"] == "assistant"]
+    """The text of one side of a row: what is answered after its last user turn, without what was thought before it.
+
+    Empty where a thought has no end.
+    """
+    after = max((place + 1 for place, message in enumerate(messages) if message["role"] == "user"), default=0)
+    said = [spoken(message["content"]) for message in messages[after:] if message["role"] == "assistant"]
     return "\n\n".join(part.answer for part in said if part.finished)
 
 
