@@ -260,9 +260,10 @@ def _encoder(model: str, names: Sequence[Label]) -> tuple[PreTrainedModel, PreTr
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     source = auto.source(model)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         source,
+        trust_remote_code=False,
         num_labels=len(names),
         id2label={index: label.value for index, label in enumerate(names)},
         label2id={label.value: index for index, label in enumerate(names)},

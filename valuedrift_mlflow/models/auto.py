@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def other_kind(config: Mapping[str, object]) -> str:
+    """What a model is by its ``config.json`` where it is no causal language model; empty where it is one.
+
+    Transformers loads many others as if they were one: an encoder attends to what it should foretell, and a
+    classifier gets an output layer of random weights.
+
+    >>> other_kind({"architectures": ["BertForMaskedLM"]})
+    'a BertForMaskedLM'
+    >>> other_kind({"architectures": ["Qwen3ForCausalLM"]}), other_kind({"architectures": ["GPT2LMHeadModel"]})
+    ('', '')
+    """
+    listed = config.get("architectures")
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    if config.get("is_encoder_decoder"):
+        return f"an encoder-decoder model{f' ({names[0]})' if names else ''}"
+    if config.get("vision_config") or config.get("audio_config"):
+        return f"a model of several kinds of input{f' ({names[0]})' if names else ''}"
+    causal = any(re.search(r"CausalLM|LMHeadModel|LMHead$", name) for name in names)
+    return "" if causal or not names else f"a {names[0]}"
 
 
 def source(name: str) -> str:
@@ -16,17 +39,27 @@ def source(name: str) -> str:
 
 
 def causal_lm(source: str) -> PreTrainedModel:
-    """The language model in a folder or of a hub id, in the precision of its weights."""
+    """The language model in a folder or of a hub id, in the precision of its weights.
+
+    Raises:
+        ValueError: it is another kind of model, whose missing parts transformers would make up, or has code of its own.
+    """
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+    if other := other_kind(config(source).to_dict()):
+        raise ValueError(other)
+    return AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=False)
 
 
 def classifier(source: str, device: str) -> PreTrainedModel:
     """The sequence classifier in a folder or of a hub id, in the precision of its weights, ready to be asked."""
     from transformers import AutoModelForSequenceClassification
 
-    loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, dtype="auto").to(device).eval()
+    loaded: PreTrainedModel = (
+        AutoModelForSequenceClassification.from_pretrained(source, dtype="auto", trust_remote_code=False)
+        .to(device)
+        .eval()
+    )
     return loaded
 
 
@@ -34,7 +67,7 @@ def encoder(source: str, device: str) -> PreTrainedModel:
     """The model in a folder or of a hub id without a head, in float32, ready to be asked."""
     from transformers import AutoModel
 
-    loaded: PreTrainedModel = AutoModel.from_pretrained(source).to(device).eval()
+    loaded: PreTrainedModel = AutoModel.from_pretrained(source, trust_remote_code=False).to(device).eval()
     return loaded
 
 
@@ -46,7 +79,9 @@ def tokenizer(source: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right")
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        source, padding_side="right", trust_remote_code=False
+    )
     if loaded.pad_token is None:  # language models often have none, and without one no batch can be padded
         loaded.pad_token = loaded.eos_token
     return loaded
@@ -56,5 +91,5 @@ def config(source: str) -> PreTrainedConfig:
     """The configuration of the model in a folder or of a hub id; no weights are read."""
     from transformers import AutoConfig
 
-    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source)
+    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return loaded

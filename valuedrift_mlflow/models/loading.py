@@ -153,7 +153,9 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, padding_side="left", trust_remote_code=False
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -178,9 +180,10 @@ def from_folder(uri: str, folder: Path) -> Loaded:
             model.requires_grad_(True)
         else:
             model = auto.causal_lm(str(folder))
-        tokenizer = load_tokenizer(str(folder))
-    except (OSError, ValueError) as error:
-        allowed = "a folder or hub id that transformers can load"
+        without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
+        tokenizer = base.tokenizer if without else load_tokenizer(str(folder))
+    except (OSError, ValueError, ImportError) as error:  # the last: a quantized model without its library
+        allowed = "a folder or hub id of a causal language model that transformers can load (without code of its own)"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     return Loaded(uri, model.to(device()).eval(), tokenizer)
 

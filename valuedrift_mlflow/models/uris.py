@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import own
+from valuedrift_mlflow.models.auto import other_kind
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 EMBEDDED = ("embedded:base", "embedded:random")
@@ -58,3 +60,33 @@ def check_trainable(uri: str, field: str) -> None:
     check_model(uri, field)
     if uri.startswith(SERVER_PREFIX) or own.is_own(uri):
         raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))
+    _check_kind(uri, field)
+
+
+def _check_kind(uri: str, field: str) -> None:
+    """Refuse a folder whose files say that it holds another kind of model, or one with code of its own."""
+    folder = Path(uri).expanduser()
+    adapter = folder / "adapter_config.json"
+    config = _read(folder / "config.json")
+    if config is None:
+        base = (_read(adapter) or {}).get("base_model_name_or_path")
+        if isinstance(base, str) and base != uri and Path(base).expanduser().is_dir():
+            _check_kind(base, field)
+        return
+    if other := other_kind(config):
+        raise InputError(problem(field, f"{uri}: {other}", "a causal language model"))
+    if isinstance(config.get("auto_map"), dict):
+        from transformers import CONFIG_MAPPING
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            found, mend = f"{uri}: a model with code of its own", "the code of a model is not run"
+            raise InputError(problem(field, found, "an architecture that transformers itself has", mend))
+
+
+def _read(file: Path) -> dict[str, object] | None:
+    """The object in a json file; None where there is none, or it is no object: loading says so in its own words."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -170,7 +170,7 @@ def _configuration(uri: str) -> PretrainedConfig | None:
 
         return _configuration(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return None
     return config
@@ -289,7 +289,9 @@ def _tokenizer(uri: str) -> Any:
     if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
         return None
     try:
-        return AutoTokenizer.from_pretrained(str(Path(uri).expanduser()), local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            str(Path(uri).expanduser()), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return None
 

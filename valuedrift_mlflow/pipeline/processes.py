@@ -114,6 +114,7 @@ def load_sharded(stage: Stage, start_uri: str) -> Loaded:
     model = auto_model.from_pretrained(
         folder,
         dtype="auto" if stage.lora.rank else torch.float32,  # small updates of weights in 16 bits would be rounded away
+        trust_remote_code=False,
         distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
     )
     tokenizer = load_tokenizer(folder)
@@ -133,7 +134,7 @@ def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     auto_model: Any = AutoModelForCausalLM
-    start = auto_model.from_pretrained(str(whole_folder(start_uri)), dtype="auto")
+    start = auto_model.from_pretrained(str(whole_folder(start_uri)), dtype="auto", trust_remote_code=False)
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
     for file in folder.glob("adapter_*"):
         file.unlink()

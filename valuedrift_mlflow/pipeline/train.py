@@ -10,6 +10,7 @@ from typing import Any
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import processes
@@ -33,6 +34,9 @@ def load_start(work: StageRun) -> Loaded:
     # its adapter; the config's is what TRL reads.
     loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
     if not work.stage.lora.rank:
+        if getattr(loaded.model, "is_quantized", False):
+            found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
+            raise InputError(problem(f"{work.stage.name} model", found, "weights that can be trained as a whole", mend))
         loaded.model.float()  # small updates of weights in 16 bits would be rounded away
     return loaded
 

@@ -128,8 +128,8 @@ def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     parts = {
-        "model": AutoModelForSequenceClassification.from_pretrained(folder),
-        "tokenizer": AutoTokenizer.from_pretrained(folder),
+        "model": AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False),
+        "tokenizer": AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no input example, and no card on the hub

@@ -13,9 +13,9 @@ class AnsweringModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
         auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-        model = auto_model.from_pretrained(folder, dtype="auto")
+        model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=False)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
