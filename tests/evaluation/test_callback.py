@@ -64,9 +64,25 @@ def test_one_line_in_a_script_measures_under_the_active_run(store: Path, random_
 def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
     callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4, kl=False)
     own_script(random_folder, store / "out", callback, steps=2).train()
-    run = mlflow.active_run()
-    assert run is not None
+    assert mlflow.active_run() is None
+    run = mlflow.last_active_run()
+    assert run is not None and run.info.status == "FINISHED"
     assert "cost/responses_per_second" in MlflowClient().get_run(run.info.run_id).data.metrics
+
+
+def test_two_trainings_of_a_script_have_a_run_each_and_an_active_one_stays_open(
+    store: Path, random_folder: Path
+) -> None:
+    runs = []
+    for name in ("a", "b"):
+        callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4, kl=False)
+        own_script(random_folder, store / name, callback, steps=2).train()
+        runs.append(mlflow.last_active_run())
+    assert runs[0] is not None and runs[1] is not None and runs[0].info.run_id != runs[1].info.run_id
+    with mlflow.start_run() as own:
+        callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=1, max_new_tokens=4, kl=False)
+        own_script(random_folder, store / "c", callback, steps=2).train()
+        assert mlflow.active_run().info.run_id == own.info.run_id
 
 
 def test_measuring_does_not_change_the_training(store: Path, random_folder: Path) -> None:
@@ -102,12 +118,11 @@ def test_a_script_that_is_resumed_goes_on_measuring_in_its_run(store: Path, rand
     mlflow.end_run("FAILED")
     again = measuring()
     own_script(random_folder, store / "a", again, save="steps").train(resume_from_checkpoint=True)
-    assert mlflow.active_run().info.run_id == run_id
-    mlflow.end_run()
+    assert mlflow.last_active_run().info.run_id == run_id
     assert [m.step for m in again.measurements] == [0, 2, 4]
     whole = measuring()
     own_script(random_folder, store / "b", whole).train()
-    client, other = MlflowClient(), mlflow.active_run().info.run_id
+    client, other = MlflowClient(), mlflow.last_active_run().info.run_id
     for key in ("reference_kl", "quality/unscored_rate"):
         ours, theirs = (client.get_metric_history(run, key) for run in (run_id, other))
         assert [m.step for m in ours] == [m.step for m in theirs] == [0, 2, 4]

@@ -1,3 +1,5 @@
+import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,44 @@ def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
     assert measured > 0.01
 
 
-def test_the_reference_of_an_adapter_is_the_model_without_it(random_folder: Path) -> None:
+def adapted(folder: Path, **settings: Any) -> tuple[Any, Any]:
     from peft import LoraConfig, get_peft_model
 
-    loaded = models.load_model(str(random_folder))
-    policy = get_peft_model(loaded.model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    measured = reference_kl(policy, reference_of(policy), loaded.tokenizer, exchanges(loaded.tokenizer))
+    loaded = models.load_model(str(folder))
+    return get_peft_model(loaded.model, LoraConfig(r=4, target_modules="all-linear", **settings)), loaded.tokenizer
+
+
+def move(policy: Any) -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * torch.randn_like(weight))
+
+
+def test_the_reference_of_a_new_adapter_is_the_model_without_it(random_folder: Path) -> None:
+    policy, tokenizer = adapted(random_folder)
+    reference = reference_of(policy)
+    move(policy)
+    measured = reference_kl(policy, reference, tokenizer, exchanges(tokenizer))
     assert measured > 0.001
     frozen = models.load_model(str(random_folder)).model
     assert measured == pytest.approx(
-        reference_kl(policy, reference_of(frozen), loaded.tokenizer, exchanges(loaded.tokenizer)), rel=1e-4
+        reference_kl(policy, reference_of(frozen), tokenizer, exchanges(tokenizer)), rel=1e-4
     )
+
+
+def test_the_reference_of_an_adapter_that_is_trained_on_is_the_start_with_it(random_folder: Path) -> None:
+    """At a learning rate of zero there is no distance, and asking changes nothing."""
+    policy, tokenizer = adapted(random_folder, init_lora_weights=False)
+    reference = reference_of(policy)
+    start = copy.deepcopy(policy)
+    assert reference_kl(policy, reference, tokenizer, exchanges(tokenizer)) == pytest.approx(0, abs=1e-6)
+    move(policy)
+    moved = [weight.detach().clone() for weight in policy.parameters()]
+    measured = reference_kl(policy, reference, tokenizer, exchanges(tokenizer))
+    assert measured > 0.001
+    assert measured == pytest.approx(
+        reference_kl(policy, lambda: nullcontext(start), tokenizer, exchanges(tokenizer)), rel=1e-4
+    )
+    assert all(weight.equal(before) for weight, before in zip(policy.parameters(), moved, strict=True))

@@ -133,6 +133,7 @@ class ValueDriftCallback(TrainerCallback):
         self._reference: Reference | None = None
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
+        self._opened = False  # whether the run is this callback's own
         self._run: OpenRun  # both are set in the first process, where the training begins
         self._dataset: LoggedDataset
 
@@ -163,6 +164,7 @@ class ValueDriftCallback(TrainerCallback):
             self.measurements, begun = kept.read_measurements(file, self.suite, self.refusal)
         elif self.kl and self._reference is None:
             self._reference = reference_of(model)
+        self._opened = self.run is None and not tracking.is_open()
         self._run = self.run or tracking.adopt(begun)
         self._dataset = recorded.log_suite(self._run, self.suite)
 
@@ -202,6 +204,8 @@ class ValueDriftCallback(TrainerCallback):
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
         self._reference = None
+        if self._opened:  # the next training of the script has a run of its own
+            tracking.close(self._run)
 
     def drift(self) -> Drift:
         """Drift of every measured step from the first."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -17,12 +17,34 @@ Reference = Callable[[], "AbstractContextManager[PreTrainedModel]"]
 
 
 def reference_of(model: PreTrainedModel) -> Reference:
-    """The model as it is now: its adapter switched off where it has one that is new, else a frozen copy."""
+    """The model as it is now: what trains in adapters put back or switched off, else a frozen copy of the whole.
+
+    Switched off are adapters that change nothing yet (LoRA's begin with a matrix of zeros). Others are a part of the
+    start, as in a training that goes on with its adapters: their values are kept and put in place for as long as the
+    reference is asked.
+    """
     # Only peft's wrapper has it: the method of transformers' own models is disable_adapters.
     if hasattr(model, "disable_adapter"):
-        return lambda: _without_adapter(model)
+        adapted = [weight for name, weight in model.named_parameters() if "lora_B" in name]
+        if adapted and not any(bool(weight.any()) for weight in adapted):
+            return lambda: _without_adapter(model)
+        start = [(weight, weight.detach().clone()) for weight in model.parameters() if weight.requires_grad]
+        return lambda: _put_back(model, start)
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     return lambda: nullcontext(frozen)
+
+
+@contextmanager
+def _put_back(model: PreTrainedModel, start: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[PreTrainedModel]:
+    """The model with other values of some weights, to the last bit what it was afterwards."""
+    now = [weight.data for weight, _ in start]
+    for weight, kept in start:
+        weight.data = kept
+    try:
+        yield model
+    finally:
+        for (weight, _), value in zip(start, now, strict=True):
+            weight.data = value
 
 
 class _without_adapter(AbstractContextManager["PreTrainedModel"]):

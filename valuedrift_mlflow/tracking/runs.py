@@ -122,8 +122,24 @@ def _continue(run_id: str) -> OpenRun:
     return OpenRun.continued(run_id)
 
 
+def is_open() -> bool:
+    """Whether a run is active."""
+    import mlflow
+
+    return mlflow.active_run() is not None
+
+
+def close(run: OpenRun) -> None:
+    """End the active run, if it is this one."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run.run_id:
+        mlflow.end_run()
+
+
 def adopt(begun: str | None = None) -> OpenRun:
-    """The active run; where there is none, one is opened that stays open.
+    """The active run; where there is none, one is opened, which whoever asked for it must ``close``.
 
     ``begun`` is the run that an earlier process has logged the same work to: where none is active it is opened again,
     and in either what was logged before is not logged twice.
