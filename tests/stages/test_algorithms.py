@@ -432,6 +432,14 @@ def test_sampling_stages_learn_what_is_rewarded(base: str, tmp_path: Path, algor
     assert sum(means[-3:]) / 3 > 0.8
 
 
+def test_steps_of_a_reward_stage_are_those_of_the_pairs_it_trains_on(random_folder: Path, tmp_path: Path) -> None:
+    """36 of 40 pairs in batches of 4: 9 steps, in the plan as in the training."""
+    stage = stage_of("reward", held_out=0.1, epochs=1, learning_rate=1e-4)
+    trainer = trainer_of(models.load_model(str(random_folder)), tmp_path, stage)
+    trainer.train()
+    assert trainer.state.global_step == stage.steps(40) == 9
+
+
 def test_steps_of_sampling_stages_count_responses() -> None:
     """100 prompts with 2 responses each are 200 responses, 50 batches of 4; of 101 prompts one fills no batch."""
     assert stage_of("rloo", epochs=1).steps(rows=100) == 50

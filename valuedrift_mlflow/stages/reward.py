@@ -40,6 +40,14 @@ class Reward(Stage):
             raise InputError(problem(f"{self.name}.launch.processes", self.launch.processes, "1 for reward"))
         return self
 
+    def steps_an_epoch(self, rows: int, batch: int) -> int:
+        """Optimizer steps of one pass over the pairs that are not held out."""
+        return super().steps_an_epoch(rows - self.kept_apart(rows), batch)
+
+    def kept_apart(self, rows: int) -> int:
+        """How many of so many pairs are held out."""
+        return round(self.held_out * rows)
+
     def checkpoints(self, steps: int | None) -> int | None:
         """Its last one alone."""
         return 1
@@ -58,7 +66,7 @@ class Reward(Stage):
         if adapters is not None:
             adapters.task_type = "SEQ_CLS"  # the new head is trained whole, beside the adapters
         rows = fit(job)
-        held_out = round(self.held_out * len(rows))
+        held_out = self.kept_apart(len(rows))
         if not 0 < held_out < len(rows):
             found = f"{self.held_out} of {len(rows)} pairs"
             raise InputError(problem(f"{self.name}.held_out", found, "at least one pair to hold out and one to train"))
@@ -67,7 +75,7 @@ class Reward(Stage):
             **common_arguments(job),
             per_device_eval_batch_size=self.batch_size,
             eval_strategy="steps",
-            eval_steps=self.every(self.steps(len(split["train"]))),
+            eval_steps=self.every(self.steps(len(rows))),
             model_init_kwargs={"dtype": str(job.model.dtype).removeprefix("torch.")},
         )
         with start_folder(job) as folder:
