@@ -9,6 +9,7 @@ import pytest
 from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.recipe import read as read_recipe
 
 GIVEN = Path(__file__).parents[2].parent / "shared" / "data" / "formats"
 ASKED, YES, NO = "Is it fair?", "Yes, it is.", "No, it is not."
@@ -171,3 +172,43 @@ def test_files_of_the_field(kind: Kind, name: str) -> None:
     first = data.rows[0]
     assert first["prompt"][-1]["content"].endswith("Should our country accept more refugees?")
     assert first["chosen" if kind == "pairs" else "completion"][0]["content"].startswith("Yes")
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"q": ASKED, "good": YES, "bad": NO}, {"prompt": "q", "chosen": "good", "rejected": "bad"}),
+        (
+            {"data": {"q": ASKED, "answers": [{"t": YES}, {"t": NO}]}},
+            {"prompt": "data.q", "chosen": "data.answers.0.t", "rejected": "data.answers.1.t"},
+        ),
+        (
+            {"blob": json.dumps({"q": ASKED, "a": {"t": YES}}), "no.t": NO, "messages": "not used"},
+            {"prompt": "blob.q", "chosen": "blob.a.t", "rejected": "no.t"},
+        ),
+    ],
+)
+def test_columns_by_names_of_ones_own(tmp_path: Path, row: dict[str, Any], columns: dict[str, str]) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    [found] = load_data(Data(uri=str(file), columns=columns), "pairs").rows
+    assert found == {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"q": ASKED, "good": YES}) + "\n")
+    with pytest.raises(InputError, match=r"row 1: .*no bad: there is no bad among q, good"):
+        load_data(Data(uri=str(file), columns={"prompt": "q", "chosen": "good", "rejected": "bad"}), "pairs")
+    tree = {"name": "dpo", "algorithm": "dpo", "data": {"uri": str(file), "columns": {"question": "q"}}}
+    with pytest.raises(InputError, match=r"data.columns: found 'question', allowed: prompt, chosen"):
+        read_recipe.validate({"stages": [tree]})
+
+
+def test_an_unknown_layout_names_the_mapping_to_try(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"q": ASKED, "chosen": YES, "worse": NO}) + "\n")
+    with pytest.raises(
+        InputError, match=r"found 'q, chosen, worse'.*data.columns \{prompt: ..., chosen: chosen, rejected: ...\}"
+    ):
+        load_data(Data(uri=str(file)), "pairs")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
+from valuedrift_mlflow.data.columns import mapped
 from valuedrift_mlflow.data.formats import (
     COLUMNS,
     FORMATS,
@@ -30,7 +31,7 @@ from valuedrift_mlflow.data.formats import (
     serves,
 )
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
-from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.data.settings import NAMES, Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import STANCES
@@ -229,6 +230,8 @@ def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
 def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
     check_data(data)
     rows = sources.open_rows(data, download=download)
+    if data.columns:
+        rows = mapped(rows, data.columns)
     columns = _columns(data, rows)
     name, form = _format(data, rows, columns, kind)
     missing = [column for column in form.columns if column not in columns]
@@ -246,7 +249,8 @@ def _format(data: Data, rows: sources.Rows, columns: Sequence[str], kind: Kind |
     name = data.format if data.format != "auto" else recognise(columns, kind)
     if name is None:
         known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
-        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, "or name it in data.format"))
+        mend = f"or say where they are: data.columns {{{_nearest(columns)}}}, or data.format"
+        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, mend))
     function = None if data.format == "auto" else own.function(name)
     if function is None:
         return name, FORMATS[name]
@@ -254,6 +258,14 @@ def _format(data: Data, rows: sources.Rows, columns: Sequence[str], kind: Kind |
     if form is None:
         raise InputError([_bad_row(data.uri, raw, reason, name) for raw, reason in bad[:_MAX_PROBLEMS]])
     return name, form
+
+
+def _nearest(columns: Sequence[str]) -> str:
+    """A mapping to try: the columns of the format that has most of its own here, with a place left for the others."""
+    shared = {name: len(set(form.columns) & set(columns)) for name, form in FORMATS.items()}
+    nearest = FORMATS[max(shared, key=lambda name: (shared[name], name == "pairs"))]
+    wanted = nearest.columns if set(nearest.columns) <= set(NAMES) else COLUMNS[nearest.kind]
+    return ", ".join(f"{name}: {name if name in columns else '...'}" for name in wanted)
 
 
 def _columns(data: Data, rows: sources.Rows) -> list[str]:

@@ -1,0 +1,56 @@
+"""``data.columns``: which column, or which place within one, holds what a format needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from valuedrift_mlflow.data.messages import Raw
+from valuedrift_mlflow.data.sources import Rows
+from valuedrift_mlflow.inputs.rows import Row
+
+
+def mapped(rows: Rows, columns: Mapping[str, str]) -> Rows:
+    """Rows with the named columns alone, each taken from its path; a row that has no such place is a bad one."""
+
+    def read() -> Iterator[Raw]:
+        for raw in rows():
+            if raw.row is None:
+                yield raw
+                continue
+            try:
+                yield raw._replace(row={name: at(raw.row, path) for name, path in columns.items()})
+            except LookupError as error:
+                yield raw._replace(row=None, problem=str(error.args[0]))
+
+    return read
+
+
+def at(row: Row, path: str) -> object:
+    """The value at a path: a column, or dotted keys and numbers into records, lists and texts that are JSON.
+
+    A column whose name has dots is found by its whole name.
+
+    >>> at({"data": '{"q": ["Why?"]}', "a.b": 1}, "data.q.0"), at({"data": {}, "a.b": 1}, "a.b")
+    ('Why?', 1)
+
+    Raises:
+        LookupError: there is no such place; the message says what is there instead.
+    """
+    if path in row:
+        return row[path]
+    value: object = row
+    for part in path.split("."):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise LookupError(f"no {path}: {part} is looked for in a text that is no JSON") from None
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            there = ", ".join(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            raise LookupError(f"no {path}: there is no {part} among {there or 'nothing'}")
+    return value
