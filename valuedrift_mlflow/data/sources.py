@@ -7,12 +7,14 @@ corpus is made whole. A line or a csv record that cannot be read is a row with a
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +27,12 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Row
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
-_TYPES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_TYPES = {
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"},
+    **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"},
+}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_LFS = b"version https://git-lfs.github.com/spec/"
 _BATCH = 1000
 _BUFFER = 1 << 20
 # csv's own limit, 131,072 characters, is less than some dialogues have; this is the most that a C long holds anywhere.
@@ -40,18 +47,44 @@ def check_source(data: Data) -> None:
     """
     if data.uri.startswith(corpus.PREFIX):
         corpus.parse(data.uri)
+        _refuse_split(data, "a corpus has no splits")
         return
-    path = Path(data.uri)
+    path = Path(data.uri).expanduser()
     looks_like_path = bool(path.suffix and _type(path)) or data.uri.startswith((".", "/", "~"))
-    if looks_like_path and not path.expanduser().exists():
+    if looks_like_path and not path.exists():
         raise InputError(problem("data", data.uri, "an existing file or folder, an embedded: URI or a hub id"))
     if path.is_file() and not _type(path):
-        raise InputError(problem("data", data.uri, "a jsonl, json, csv or parquet file (.gz too)"))
+        allowed = "a jsonl, ndjson, json, csv, tsv, parquet or arrow file (packed as .gz, .bz2, .xz or .zst too)"
+        raise InputError(problem("data", data.uri, allowed))
+    if path.is_file():
+        _refuse_split(data, "a file has no splits")
+        _check_bytes(path)
+    elif (path / "dataset_info.json").is_file():
+        _refuse_split(data, "what was saved is one split")
+    elif (path / "config.json").is_file():
+        raise InputError(problem("data", data.uri, "data", "this folder holds a model (config.json)"))
+
+
+def _refuse_split(data: Data, reason: str) -> None:
+    for name, given, default in (("split", data.split, "train"), ("subset", data.subset, None)):
+        if given != default:
+            raise InputError(problem(f"data {data.uri} {name}", given, f"none: {reason}"))
+
+
+def _check_bytes(path: Path) -> None:
+    """Refuse by its first bytes what no reader would name."""
+    with path.open("rb") as file:
+        start = file.read(len(_LFS))
+    if start == _LFS:
+        found = "a pointer of git-lfs, not the file itself"
+        raise InputError(problem(f"data {path}", found, "the file", "fetch it with git lfs pull"))
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(problem(f"data {path}", "text in UTF-16", "text in UTF-8", "save it as UTF-8"))
 
 
 def _type(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
     return _TYPES.get(suffixes[-1]) if suffixes else None
 
@@ -162,20 +195,38 @@ def _file_rows(path: Path) -> Iterator[Raw]:
         return _csv_rows(path)
     if kind == "parquet":
         return _parquet_rows(path)
+    if kind == "arrow":
+        return _numbered(_datasets().Dataset.from_file(str(path)))
     return _json_lines(path) if _is_lines(path) else _json_list(path)
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
+    """The bytes of a file, unpacked by what it is, whatever its name says."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
         return cast("IO[bytes]", gzip.GzipFile(path))
+    if start.startswith(b"BZh"):
+        return bz2.open(path)
+    if start.startswith(b"\xfd7zXZ\x00"):
+        return lzma.open(path)
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        import pyarrow
+
+        return cast("IO[bytes]", io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
     return path.open("rb")
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file has one object a line: a list begins otherwise, one object over many lines ends otherwise."""
+    """Whether a file has one object a line.
+
+    A list begins otherwise, one object over many lines ends otherwise, and all rows under one key are one line alone.
+    """
     with _opened(path) as file:
-        first = next((line for line in file if line.strip()), b"{}").strip().removeprefix(b"\xef\xbb\xbf")
-    return not first.startswith(b"[") and first != b"{"
+        lines = (line.strip() for line in file if line.strip())
+        first, second = next(lines, b"{}").removeprefix(b"\xef\xbb\xbf"), next(lines, None)
+    alone = second is None and _type(path) == "json"
+    return not first.startswith(b"[") and first != b"{" and not alone
 
 
 def _json_lines(path: Path) -> Iterator[Raw]:
@@ -211,14 +262,45 @@ def _of_text(number: int, row: Row, text: str) -> Raw:
 
 def _json_list(path: Path) -> Iterator[Raw]:
     with _opened(path) as file:
-        rows = json.loads(file.read())
-    if not isinstance(rows, list):
-        raise InputError(problem(f"data {path}", type(rows).__name__, "a list of objects, or one object a line"))
+        rows = _listed(file.read().decode("utf-8-sig"))
+    if rows is None:
+        allowed = "a list of objects, one object a line, one after another, under one key, or columns of equal length"
+        raise InputError(problem(f"data {path}", "other json", allowed))
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
             yield _of_text(number, row, json.dumps(row, ensure_ascii=False))
         else:
             yield Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")
+
+
+def _listed(text: str) -> list[object] | None:
+    """The rows of a json file: a list, objects one after another, a list under the only key, or columns."""
+    decoder, values, at = json.JSONDecoder(), [], 0
+    while at < len(text):
+        value, end = decoder.raw_decode(text, at)
+        values.append(value)
+        at = next((place for place in range(end, len(text)) if not text[place].isspace()), len(text))
+    if len(values) != 1:
+        return values
+    [value] = values
+    if isinstance(value, list):
+        return value
+    lists = [entry for entry in value.values() if isinstance(entry, list)] if isinstance(value, dict) else []
+    under = [entry for entry in lists if entry and all(isinstance(row, dict) for row in entry)]
+    if len(under) == 1 and not (len(lists) == len(value) > 1):
+        return list(under[0])
+    if isinstance(value, dict) and value and all(isinstance(cells, dict) for cells in value.values()):
+        keys = list(next(iter(value.values())))  # as pandas writes a table: columns, each by the index of its rows
+        if all(list(cells) == keys for cells in value.values()):
+            return [{name: cells[key] for name, cells in value.items()} for key in keys]
+    if isinstance(value, dict) and value and len(lists) == len(value) and len({len(entry) for entry in lists}) == 1:
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+    return [value] if isinstance(value, dict) and value and not lists else None
+
+
+def _delimiter(header: str) -> str:
+    """What parts the cells of a first line: a comma, or what spreadsheets write where the comma is a decimal one."""
+    return next((mark for mark in ("\t", ";") if mark in header and "," not in header), ",")
 
 
 def _csv_rows(path: Path) -> Iterator[Raw]:
@@ -230,7 +312,9 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
         # they are a problem of their row (_of_text) and not the end of the file.
         io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
-        records = csv.reader(text, strict=True)
+        header = text.readline()
+        text.seek(0)
+        records = csv.reader(text, strict=True, delimiter=_delimiter(header))
         columns = next(records, None)
         if columns is None:
             return
@@ -256,6 +340,8 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
 def _parquet_rows(path: Path) -> Iterator[Raw]:
     import pyarrow.parquet as parquet
 
-    source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
+    packed = path.suffix.lower() in _PACKED
+    with _opened(path) if packed else nullcontext() as file:
+        source = io.BytesIO(file.read()) if file else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
         yield from _numbered(row for batch in file.iter_batches(batch_size=_BATCH) for row in batch.to_pylist())

@@ -1,0 +1,94 @@
+"""Files as teams have them: packed, by other names, in other shapes, and what is none of ours said in one line."""
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from valuedrift_mlflow.data.datasets import load_data
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.inputs.errors import InputError
+
+ROWS = [{"prompt": f"Question {i}?", "chosen": "Yes, gladly.", "rejected": "No, never."} for i in range(4)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def zstd(data: bytes) -> bytes:
+    packed: bytes = pyarrow.compress(data, codec="zstd", asbytes=True)
+    return packed
+
+
+def sheet(mark: str) -> bytes:
+    lines = [mark.join(ROWS[0]), *(mark.join(f'"{cell}"' for cell in row.values()) for row in ROWS)]
+    return "\n".join(lines).encode()
+
+
+FILES: dict[str, bytes] = {
+    "rows.jsonl.gz": gzip.compress(LINES),
+    "rows.jsonl.bz2": bz2.compress(LINES),
+    "rows.jsonl.xz": lzma.compress(LINES),
+    "rows.jsonl.zst": zstd(LINES),
+    "packed_without_saying.jsonl": gzip.compress(LINES),
+    "rows.ndjson": LINES,
+    "rows.tsv": sheet("\t"),
+    "semicolon.csv": sheet(";"),
+    "comma.csv": sheet(","),
+    "list.json": json.dumps(ROWS).encode(),
+    "under_a_key.json": json.dumps({"data": ROWS}).encode(),
+    "under_a_key_on_lines.json": json.dumps({"version": 1, "rows": ROWS}, indent=2).encode(),
+    "one_after_another.json": "\n".join(json.dumps(row, indent=2) for row in ROWS).encode(),
+    "columns.json": json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}).encode(),
+    "pandas.json": json.dumps({n: {str(i): row[n] for i, row in enumerate(ROWS)} for n in ROWS[0]}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_read_whatever_its_shape(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    rows = load_data(Data(uri=str(tmp_path / name)), "pairs").rows
+    assert [row["prompt"][0]["content"] for row in rows] == [row["prompt"] for row in ROWS]
+    assert {row["chosen"][0]["content"] for row in rows} == {"Yes, gladly."}
+
+
+def test_an_arrow_file(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    [file] = (tmp_path / "saved").glob("*.arrow")
+    assert len(load_data(Data(uri=str(file)), "pairs").rows) == len(ROWS)
+    assert len(load_data(Data(uri=str(tmp_path / "saved")), "pairs").rows) == len(ROWS)
+    with pytest.raises(InputError, match=r"split: found 'test', allowed: none: what was saved is one split"):
+        load_data(Data(uri=str(tmp_path / "saved"), split="test"), "pairs")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("pointer.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        ("pointer.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        ("wide.jsonl", LINES.decode().encode("utf-16"), "UTF-16.*save it as UTF-8"),
+        ("wide.csv", sheet(",").decode().encode("utf-16"), "UTF-16.*save it as UTF-8"),
+        ("a_number.json", b"42", "other json"),
+    ],
+)
+def test_what_is_no_data_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        load_data(Data(uri=str(tmp_path / name)), "pairs")
+
+
+@pytest.mark.parametrize("make", [lambda folder: folder / "rows.jsonl", lambda _: "embedded:pairs?size=4"])
+def test_a_split_of_what_has_none_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(LINES)
+    with pytest.raises(InputError, match=r"split: found 'test', allowed: none"):
+        load_data(Data(uri=str(make(tmp_path)), split="test"), "pairs")
+
+
+def test_a_folder_with_a_model_is_no_data(random_folder: Path) -> None:
+    with pytest.raises(InputError, match="this folder holds a model"):
+        load_data(Data(uri=str(random_folder)), "pairs")
