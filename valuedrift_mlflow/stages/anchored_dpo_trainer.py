@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
-from valuedrift_mlflow.models.reference import padded, reference_of, response_log_probabilities
+from valuedrift_mlflow.models.reference import Reference, padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.suite import Item
 
 if TYPE_CHECKING:
@@ -63,13 +63,12 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         tokenizer, prompts = self.processing_class, [anchors[index].prompt for index in drawn]
         self.prompts = dict(zip(drawn, encode(tokenizer, prompts), strict=True))
         self.choices = {index: prefix_and_openings(tokenizer, anchors[index]) for index in drawn}
+        # Made here, before the first step: what is asked for later would be the reference of what was trained by then.
+        frozen = self.ref_model
+        self._reference: Reference = (lambda: nullcontext(frozen)) if frozen is not None else reference_of(self.model)
         with self._reference() as model, evaluation_mode(model), self.accelerator.autocast():
             self.stances = self._reference_stances(model)
             self.responses = self._reference_responses(model, prompts, anchor_tokens) if anchor_tokens else {}
-
-    def _reference(self) -> AbstractContextManager[PreTrainedModel]:
-        """The model that the stage started from, for as long as the context is open."""
-        return nullcontext(self.ref_model) if self.ref_model is not None else reference_of(self.model)()
 
     def _reference_stances(self, model: PreTrainedModel) -> dict[int, torch.Tensor]:
         """The reference's log P(stance | anchor), shape (3,), for every anchor that will be drawn."""
