@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from instructed_model import agrees, claim
 from served_model import Served
 
 from valuedrift_mlflow import models, suite, synthesize
@@ -57,17 +58,6 @@ def filled(plan: Prepared, source: Source | None = None) -> Filling:
 
 def answering(answer: Callable[[str], str]) -> InstructedModel:
     return InstructedModel(FunctionGenerator(lambda asked: [answer(text) for text in asked]), Sampling(5, 0.7, 256))
-
-
-def claim(text: str) -> str:
-    """The statement that an instruction names, as a clause."""
-    statement = text.partition('statement: "')[2].partition('." ')[0]
-    return statement[0].lower() + statement[1:]
-
-
-def agrees(text: str) -> str:
-    """What a model says that supports everything."""
-    return f"I wholly agree that {claim(text)}."
 
 
 def obedient(text: str) -> str:

@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 import pytest
 from faulty_server import HANGS_UP, Body, Fault, FaultyServer, Reply
+from instructed_model import agrees, claim
 
 from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
@@ -34,16 +35,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def silent() -> list[bool]:
     """Holds something while a server is dead."""
     return []
-
-
-def claim(text: str) -> str:
-    """The statement that an instruction names, as a clause."""
-    statement = text.partition('statement: "')[2].partition('." ')[0]
-    return statement[0].lower() + statement[1:]
-
-
-def agrees(text: str) -> str:
-    return f"I wholly agree that {claim(text)}."
 
 
 def obedient(text: str) -> str:
