@@ -1,13 +1,11 @@
 """The examples run by the commands in their docstrings, made small; and parts of a package as pip leaves it."""
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands_of_users import valuedrift
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from parts_of_users import install
@@ -15,12 +13,6 @@ from parts_of_users import install
 ROOT = Path(__file__).parents[1]
 TINY = "samples=1 max_new_tokens=4 suite=vaes?per_topic=1"
 TRAINED = f"{TINY} base.model=embedded:random audit=false reference_kl=false"
-
-
-def valuedrift(folder: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT))))}
-    command = [sys.executable, "-m", "valuedrift_mlflow.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
 
 
 def the_run(role: str) -> Run:
@@ -69,7 +61,7 @@ def test_an_example_runs(store: Path, name: str, settings: str, role: str, expec
     if settings:
         at = arguments.index("--set") + 1 if "--set" in arguments else len(arguments) + 1
         arguments = [*arguments[: at - 1], "--set", " ".join([*arguments[at : at + 1], settings]), *arguments[at + 1 :]]
-    done = valuedrift(store, *arguments)
+    done = valuedrift(*arguments)
     assert done.returncode == 0, done.stderr
     found = the_run(role).data.tags | the_run(role).data.params
     assert expected == {key: found.get(key) for key in expected}
@@ -109,7 +101,7 @@ def test_an_installed_package_gives_a_judge_and_an_algorithm_by_name(store: Path
     (store / "own.yaml").write_text(RECIPE)
     run = ("main", "--recipe", "own.yaml")
 
-    planned = valuedrift(store, *run, "--dry-run", path=str(site))
+    planned = valuedrift(*run, "--dry-run", path=str(site))
     assert planned.returncode == 0, planned.stderr
     assert "first (gentle" in planned.stdout
     for settings, line in (
@@ -117,11 +109,11 @@ def test_an_installed_package_gives_a_judge_and_an_algorithm_by_name(store: Path
         ("judge=oracle", "and from installed packages: always, broken"),
         ("first.algorithm=magic", "module:Stage, and from installed packages: gentle"),
     ):
-        refused = valuedrift(store, *run, "--set", settings, path=str(site))
+        refused = valuedrift(*run, "--set", settings, path=str(site))
         assert refused.returncode == 2, refused.stderr
         assert line in refused.stderr
 
-    done = valuedrift(store, *run, path=str(site))
+    done = valuedrift(*run, path=str(site))
     assert done.returncode == 0, done.stderr
     assert the_run("pipeline").data.params["judge"] == "always"
     client = MlflowClient()

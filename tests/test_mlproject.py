@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from commands_of_users import entry_point
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -19,12 +19,6 @@ TINY = (
 def mlflow_run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", f"entrypoints.{name}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def all_runs() -> list[Run]:
@@ -70,7 +64,7 @@ def test_evaluate_by_registry_uri(registered: str) -> None:
 
 
 def test_check_judge(store: Path) -> None:
-    done = mlflow_run("-e", "check_judge", "-P", "judge=lexical")
+    done = entry_point("check_judge", "--judge", "lexical")
     assert done.returncode == 0, done.stderr
     assert "kappa" in done.stdout
     [run] = all_runs()

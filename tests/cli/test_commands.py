@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from commands_of_users import valuedrift
 
 from valuedrift_mlflow import evaluate, suite
 from valuedrift_mlflow.cli import generate
@@ -14,12 +15,6 @@ from valuedrift_mlflow.cli.commands import COMMANDS, ENTRY_POINTS
 
 ROOT = Path(__file__).parents[2]
 PART = "vaes?topics=religion&per_topic=20"
-
-
-def valuedrift(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "valuedrift_mlflow.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -91,7 +86,7 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(store: Path, arguments: list[str], words: list[str]) -> None:
-    done = valuedrift(*arguments, folder=store)
+    done = valuedrift(*arguments)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("valuedrift: ")
@@ -100,7 +95,7 @@ def test_bad_input_is_one_line_and_exit_code_2(store: Path, arguments: list[str]
 
 
 def test_an_unknown_command_is_refused_with_those_there_are(store: Path) -> None:
-    done = valuedrift("train", folder=store)
+    done = valuedrift("train")
     assert done.returncode == 2
     assert "check-judge" in done.stderr
 
@@ -111,14 +106,12 @@ def test_review_and_its_labels_from_the_command_line(store: Path) -> None:
     said = [f"I agree that {item.proposition[0].lower()}{item.proposition[1:]}" for item in items]
     pd.DataFrame({"item_id": [item.item_id for item in items], "response": said}).to_csv("said.csv", index=False)
     run = evaluate(responses="said.csv", suite=PART).run_id
-    done = valuedrift("review", run, "--n", "10", "--output", "sheet.csv", folder=store)
+    done = valuedrift("review", run, "--n", "10", "--output", "sheet.csv")
     assert done.returncode == 0, done.stderr
     for words in ("fill the column label of sheet.csv", "review queue 'sheet of", "--labels sheet.csv"):
         assert words in done.stdout
     pd.read_csv("sheet.csv", keep_default_na=False).assign(label="support").to_csv("labels.csv", index=False)
-    measured = valuedrift(
-        *("evaluate", "--responses", f"runs:/{run}/responses.json", "--labels", "labels.csv"), folder=store
-    )
+    measured = valuedrift(*("evaluate", "--responses", f"runs:/{run}/responses.json", "--labels", "labels.csv"))
     assert measured.returncode == 0, measured.stderr
     assert "With people's labels" in measured.stdout
     assert "10 labels moved the overall stances by" in measured.stdout

@@ -1,11 +1,9 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_of_users import entry_point
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import design
@@ -208,12 +206,6 @@ def test_an_ablation_is_counted() -> None:
     # SFT once, a reward model for each of 3 gaps x 3 seeds; 8 algorithms x 3 gaps x 3 seeds.
     assert "72 cells, 82 trainings (10 of them shared or needed by others)" in counted
     assert f"{(1 + 1 + 72) * 2 * 11:,} responses" in responses
-
-
-def entry_point(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", f"entrypoints.{name}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_a_dry_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,12 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+from commands_of_users import entry_point
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow import suite as suites
@@ -301,22 +299,16 @@ def test_expected_drift_goes_through_what_was_measured() -> None:
 
 
 def test_the_entry_point(store: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def entry(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "entrypoints.audit", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
     part = f"suite=vaes?topics={TOPICS}"
-    dry = entry("--dry-run", "true", "--set", part, "--data", "")
+    dry = entry_point("audit", "--dry-run", "true", "--set", part, "--data", "")
     assert dry.returncode == 0, dry.stderr
     assert "touch one of 30 propositions" in dry.stdout
     assert not mlflow.search_runs()["run_id"].tolist()
-    done = entry("--set", part, "--data", f"embedded:pairs?gap=0&size=60&topics={TOPICS}")
+    done = entry_point("audit", "--set", part, "--data", f"embedded:pairs?gap=0&size=60&topics={TOPICS}")
     assert done.returncode == 0, done.stderr
     for words in ("Expect little drift", "pairwise gap", "Style gap of 60 pairs", "mlflow ui"):
         assert words in done.stdout
-    refused = entry("--data", "none.jsonl", "--judge", "oracle")
+    refused = entry_point("audit", "--data", "none.jsonl", "--judge", "oracle")
     assert refused.returncode == 2
     assert "none.jsonl" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -2,15 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
+from commands_of_users import valuedrift
 
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError
@@ -132,14 +130,8 @@ def test_bad_output_is_refused_before_anything_is_read(store: Path, tmp_path: Pa
 
 
 def test_from_the_entry_point_to_a_measurement_with_the_suite(store: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "valuedrift_mlflow.cli.main", *arguments]
-        return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
-
     data, file = write(tmp_path / "pairs.jsonl"), tmp_path / "topics.csv"
-    done = command("audit", "--data", data, "--judge", "lexical", "--topics", "discover", "--output", str(file))
+    done = valuedrift("audit", "--data", data, "--judge", "lexical", "--topics", "discover", "--output", str(file))
     assert done.returncode == 0, done.stderr
     assert "Topics of the data beyond the suite" in done.stdout
     assert "use it as suite=" in done.stdout
@@ -147,14 +139,14 @@ def test_from_the_entry_point_to_a_measurement_with_the_suite(store: Path, tmp_p
     responses = [{"prompt": item.prompt, "response": f"Yes. {item.proposition}"} for item in suite.items]
     pd.DataFrame(responses).to_csv(tmp_path / "responses.csv", index=False)
     table = ("--responses", str(tmp_path / "responses.csv"), "--suite", str(file), "--judge", "lexical")
-    measured = command("evaluate", *table)
+    measured = valuedrift("evaluate", *table)
     assert measured.returncode == 0, measured.stderr
     assert suite.topics[0].split("_")[0] in measured.stdout
-    planned = command("main", "--dry-run", "true", "--set", f"suite={file}")
+    planned = valuedrift("main", "--dry-run", "true", "--set", f"suite={file}")
     assert planned.returncode == 0, planned.stderr
     assert str(file.name) in planned.stdout + planned.stderr or str(len(suite.items)) in planned.stdout
     for wrong, word in ((("--topics", "zoos"), "discover"), (("--output", "a.csv"), "topics=discover")):
-        refused = command("audit", "--data", data, *wrong)
+        refused = valuedrift("audit", "--data", data, *wrong)
         assert refused.returncode == 2
         assert word in refused.stderr
         assert "Traceback" not in refused.stderr

@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from commands_of_users import entry_point
 from instructed_model import agrees, claim
 from served_model import Served
 
@@ -538,15 +539,10 @@ def test_bad_input_is_refused_before_anything_is_written(
 
 
 def test_the_entry_point_refuses_with_exit_code_2_and_shows_its_plan(store: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "entrypoints.synthesize", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-    refused = run("--topics", "cats", "--judge", "oracle")
+    refused = entry_point("synthesize", "--topics", "cats", "--judge", "oracle")
     assert refused.returncode == 2
     assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["valuedrift", "valuedrift"]
-    shown = run("--gap", "0.5", "--size", "8", "--dry-run")
+    shown = entry_point("synthesize", "--gap", "0.5", "--size", "8", "--dry-run")
     assert shown.returncode == 0
     assert "8 rows (pairs): 4 oppose over support" in " ".join(shown.stdout.split())
     assert not (store / "synthesized").exists()

@@ -1,0 +1,86 @@
+"""Commands as a user types them, each in a process of its own.
+
+The processes are forked from one that has imported the libraries, which takes longer than most commands. What a
+command imports by itself, and when, is for the tests that start a bare interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from subprocess import CompletedProcess
+
+ROOT = Path(__file__).parents[1]
+_LIBRARIES = ["datasets", "mlflow", "pandas", "peft", "seaborn", "sklearn", "torch", "transformers", "trl"]
+
+
+def entry_point(name: str, *arguments: str) -> CompletedProcess[str]:
+    """A script of ``entrypoints`` as MLproject calls it, in the working folder."""
+    return _run(f"entrypoints.{name}", arguments)
+
+
+def valuedrift(*arguments: str, path: str = "") -> CompletedProcess[str]:
+    """The command of an installed package in the working folder, with the packages in ``path`` beside it."""
+    return _run("valuedrift_mlflow.cli.main", arguments, path)
+
+
+def _run(module: str, arguments: tuple[str, ...], path: str = "") -> CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as place:
+        shown, errors = Path(place, "stdout"), Path(place, "stderr")
+        folder = Path.cwd()
+        paths = [str(folder), *filter(None, [path]), str(ROOT)]
+        given = (module, arguments, folder, dict(os.environ), paths, shown, errors)
+        process = _server().Process(target=_child, args=given)
+        process.start()
+        process.join()
+        code = process.exitcode
+        assert code is not None
+        return CompletedProcess([module, *arguments], code, shown.read_text(), errors.read_text())
+
+
+@cache
+def _server() -> ForkServerContext:
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*_LIBRARIES, "transformers.models.llama", "trl.trainer.dpo_trainer"])
+    return context
+
+
+def _child(
+    module: str,
+    arguments: tuple[str, ...],
+    folder: Path,
+    environment: Mapping[str, str],
+    paths: list[str],
+    shown: Path,
+    errors: Path,
+) -> None:
+    """Run the module as ``python -m`` does; what it writes goes to files."""
+    for stream, file in ((sys.stdout, shown), (sys.stderr, errors)):
+        stream.flush()
+        target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(target, stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:0] = paths
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        _at_exit()
+
+
+def _at_exit() -> None:
+    """What an interpreter does at its end and a forked process does not."""
+    run: Callable[[], None] = getattr(atexit, "_run_exitfuncs")  # noqa: B009  # mypy does not know it
+    run()
+    sys.stdout.flush()
+    sys.stderr.flush()
