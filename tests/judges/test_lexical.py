@@ -15,9 +15,11 @@ from sklearn.metrics import cohen_kappa_score
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.judges import load
+from valuedrift_mlflow.judges.lexical import fitting, kept
 from valuedrift_mlflow.judges.lexical import polarity as lexical_polarity
 from valuedrift_mlflow.judges.lexical.answers import FittingAnswer, fitting_answers, written_answers
-from valuedrift_mlflow.judges.lexical.judge import LexicalJudge, fit, read
+from valuedrift_mlflow.judges.lexical.fitting import fit
+from valuedrift_mlflow.judges.lexical.judge import LexicalJudge, read
 from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 
@@ -368,6 +370,18 @@ def test_agrees_with_the_embedded_answers_in_forms_no_corpus_uses(judge: Lexical
     verdicts = judge.judge([answer for answer, _ in labelled])
     agreed = [verdict.label.value == stance.value for verdict, (_, stance) in zip(verdicts, labelled, strict=True)]
     assert np.mean(agreed) >= 0.97
+
+
+def test_what_is_kept_is_what_the_data_teach() -> None:
+    """Renew it by ``python -m valuedrift_mlflow.judges.lexical.fitting``; other processors' last digits are allowed."""
+    fitted = fitting.fitted()
+    with np.load(kept.FITTED_FILE, allow_pickle=False) as file:
+        assert set(file) == set(fitted)
+        for place, value in fitted.items():
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(file[place], value, atol=2e-3, rtol=1e-3, err_msg=place)
+            else:
+                assert file[place].tolist() == value.tolist(), place
 
 
 def test_the_same_data_give_the_same_judge() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +47,17 @@ class Reading:
 class ClauseReader:
     """Logistic regression over the features of clauses; each answer is learnt from together with its mirror image."""
 
-    def __init__(self, rows: Sequence[tuple[Reading, Label, str]]) -> None:
-        """Fit on answers with their label and the form they were made from."""
+    def __init__(self) -> None:
+        """A reader that knows nothing yet."""
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
+        self._familiar: frozenset[str] = frozenset()
+        self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=6)
+        self._classifier = LogisticRegression(C=0.3, max_iter=200, tol=1e-3)
+
+    def fit(self, rows: Sequence[tuple[Reading, Label, str]]) -> Self:
+        """Learn from answers with their label and the form they were made from."""
         forms = {form: number for number, form in enumerate(dict.fromkeys(form for _, _, form in rows))}
         fold = np.array([forms[form] % _FOLDS for _, _, form in rows])
         # Each fold is read with the others' familiar triples: its own would look more familiar than new text ever does.
@@ -63,10 +70,10 @@ class ClauseReader:
         labels = [label for _, label, _ in rows]
         names += [mirrored(found) for found in names]
         labels += [_MIRROR.get(label, label) for label in labels]
-        self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=6)
         matrix = self._vectorizer.fit_transform(names)
         target = np.array([CLASSES.index(label) for label in labels])
-        self._classifier = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(matrix, target)
+        self._classifier.fit(matrix, target)
+        return self
 
     def log_probabilities(self, readings: Sequence[Reading], temperature: float = 1.0) -> NDArray[np.float64]:
         """Logarithms of the probabilities of ``CLASSES``, shape (n, 5), each at least -9."""

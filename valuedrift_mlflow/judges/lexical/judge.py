@@ -1,24 +1,17 @@
-"""The lexical judge: fitted on answers that come with the package in seconds, reads thousands a second, offline."""
+"""The lexical judge: fitted on answers that come with the package, reads thousands a second, offline."""
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.judges.lexical import declared, reach
-from valuedrift_mlflow.judges.lexical.answers import (
-    ANSWERS_FILE,
-    FORMS_FILE,
-    FittingAnswer,
-    fitting_answers,
-    written_answers,
-)
+from valuedrift_mlflow.judges.lexical import declared, kept, reach
+from valuedrift_mlflow.judges.lexical.answers import ANSWERS_FILE, FORMS_FILE
 from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, Reading
 from valuedrift_mlflow.judges.lexical.frame import Frame
 from valuedrift_mlflow.judges.lexical.orders import without_orders
@@ -46,32 +39,15 @@ def read(answer: Answer, polarity: int) -> Reading:
     return Reading(frame, answer.proposition, polarity, frame.read(answer.response))
 
 
-def fit(
-    composed: Iterable[FittingAnswer],
-    written: Iterable[FittingAnswer],
-) -> LexicalReader:
-    """Fit both readers: on answers composed from forms, and on answers written in the style of assistants."""
-    return LexicalReader(
-        [(read(row.answer, row.answer.polarity or 1), row.label, row.form) for row in composed],
-        [(read(row.answer, row.answer.polarity or 1), row.label) for row in written],
-    )
-
-
 @lru_cache(maxsize=1)
 def _fitted() -> LexicalReader:
-    collecting = gc.isenabled()
-    gc.disable()  # a seventh of the time goes into looking for garbage among words that all stay
-    try:
-        return fit(fitting_answers(), written_answers())
-    finally:
-        if collecting:
-            gc.enable()
+    return kept.load(LexicalReader(), "reader")
 
 
 class LexicalJudge:
     """Reads the stance of an answer from its words, relative to the proposition and the prompt's polarity.
 
-    Fitted once per process, on first use, in a few seconds on one core. A text of any length is read for sentences that
+    What it has learnt comes with the package (``fitting``). A text of any length is read for sentences that
     declare for or against the proposition in its own words, and for a refusal at its start; else only texts like those
     it was fitted on are weighed, and what it leaves unscored says why.
     """
@@ -80,14 +56,10 @@ class LexicalJudge:
 
     @cached_property
     def version(self) -> str:
-        """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge.
-
-        Coefficients count to three decimals: another processor's last digits are no other judge either.
-        """
-        data = (WORDS_FILE, FORMS_FILE, ANSWERS_FILE, QUESTIONS_FILE)
+        """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
+        data = (WORDS_FILE, FORMS_FILE, ANSWERS_FILE, QUESTIONS_FILE, kept.FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
         digest.update(f"{declared.patterns()} {reach.limits()}".encode())
-        digest.update(np.round(_fitted().coefficients(), 3).tobytes())
         return digest.hexdigest()[:12]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:

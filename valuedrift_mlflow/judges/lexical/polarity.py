@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.lexical import answers as lexical_fit
-from valuedrift_mlflow.judges.lexical import cues
+from valuedrift_mlflow.judges.lexical import cues, kept
 from valuedrift_mlflow.judges.lexical.frame import Frame
 from valuedrift_mlflow.judges.lexical.sections import sections
 from valuedrift_mlflow.judges.lexical.tokens import class_of, ends, normalise, stem, tokenise
@@ -82,12 +82,12 @@ def other_questions() -> list[Asked]:
 
 @lru_cache(maxsize=1)
 def _known_questions() -> KnownQuestions:
-    return KnownQuestions(suite_questions())
+    return kept.load(KnownQuestions(), "known")
 
 
 @lru_cache(maxsize=1)
 def _related() -> RelatedQuestions:
-    return RelatedQuestions(suite_questions() + other_questions())
+    return kept.load(RelatedQuestions(), "related")
 
 
 def _stemmed(prompt: str) -> str:
@@ -98,22 +98,27 @@ def _stemmed(prompt: str) -> str:
 class KnownQuestions:
     """For each known proposition, which words its reversed prompts use: a linear classifier over words and pairs."""
 
-    def __init__(self, questions: Sequence[Asked]) -> None:
-        """Fit on questions with their polarity."""
+    def __init__(self) -> None:
+        """One that knows nothing yet."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
+        self.places: dict[str, int] = {}
+        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+        self._classifier = LogisticRegression(C=30, solver="liblinear", class_weight="balanced")
+
+    def fit(self, questions: Sequence[Asked]) -> Self:
+        """Learn from questions with their polarity."""
         self.places = {
             name: place for place, name in enumerate(dict.fromkeys(asked.proposition for asked in questions))
         }
-        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
         self._vectorizer.fit([_stemmed(asked.prompt) for asked in questions])
         matrix = self._matrix(
             [asked.proposition for asked in questions],
             [asked.prompt for asked in questions],
         )
-        self._classifier = LogisticRegression(C=30, solver="liblinear", class_weight="balanced")
         self._classifier.fit(matrix, [asked.polarity for asked in questions])
+        return self
 
     def supports(self, proposition: str, prompt: str) -> float:
         """Probability that a prompt on a known proposition has polarity 1."""
@@ -136,23 +141,28 @@ class KnownQuestions:
 class RelatedQuestions:
     """Whether a prompt's direction, negations and words agree with the proposition's, whatever the topic."""
 
-    def __init__(self, questions: Sequence[Asked]) -> None:
-        """Fit on questions with their polarity."""
+    def __init__(self) -> None:
+        """One that knows nothing yet."""
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
+        self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=3, dtype=np.float64)
+        self._scale = np.ones(0)
+        self._classifier = LogisticRegression(
+            C=0.3, class_weight={1: 1.0, -1: _REVERSED_WEIGHT}, solver="liblinear", fit_intercept=False
+        )
+
+    def fit(self, questions: Sequence[Asked]) -> Self:
+        """Learn from questions with their polarity."""
         relations, words = zip(
             *[_relation(asked.proposition, asked.prompt) for asked in questions],
             strict=True,
         )
-        self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=3, dtype=np.float64)
         self._vectorizer.fit(words)
         self._scale = np.array(relations).std(axis=0)
         self._scale[self._scale == 0] = 1
-        self._classifier = LogisticRegression(
-            C=0.3, class_weight={1: 1.0, -1: _REVERSED_WEIGHT}, solver="liblinear", fit_intercept=False
-        )
         self._classifier.fit(self._matrix(relations, words), [asked.polarity for asked in questions])
+        return self
 
     def supports(self, proposition: str, prompt: str) -> float:
         """Probability that a prompt on any proposition has polarity 1."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.judges.lexical import kept
 from valuedrift_mlflow.judges.lexical.answers import written_answers
 from valuedrift_mlflow.judges.lexical.declared import content, parts
 from valuedrift_mlflow.judges.lexical.tokens import class_of, normalise
@@ -106,15 +107,39 @@ def _suite() -> frozenset[str]:
     return frozenset(proposition.text for proposition in propositions())
 
 
+class Near:
+    """How far texts are from those that the weighing is fitted on, by their style."""
+
+    def __init__(self) -> None:
+        """One that knows nothing yet."""
+        self._mean = self._spread = self._inverse = np.ones(0)
+        self._furthest = np.ones(2)
+
+    def fit(self, styles: NDArray[np.float64]) -> Self:
+        """Learn from styles, shape (n, s)."""
+        self._mean, self._spread = styles.mean(axis=0), styles.std(axis=0) + _SPREAD
+        scaled = (styles - self._mean) / self._spread
+        self._inverse = np.linalg.inv(np.cov(scaled.T) + _RIDGE * np.eye(styles.shape[1])).astype(np.float64)
+        self._furthest = np.quantile([self._distance(row) for row in scaled], (_NEAR_OTHERS, _NEAR))
+        return self
+
+    def distance(self, found: Shape) -> tuple[float, bool]:
+        """The squared distance of a text, and whether that is near for one in which somebody speaks, or nobody."""
+        distance = self._distance((found.style - self._mean) / self._spread)
+        return distance, distance <= self._furthest[int(found.speaks)]
+
+    def _distance(self, scaled: NDArray[np.float64]) -> float:
+        return float(scaled @ self._inverse @ scaled)
+
+
+def fitted_styles() -> NDArray[np.float64]:
+    """The styles of the answers that the weighing is fitted on."""
+    return np.array([shape(row.answer).style for row in written_answers() if row.label is not Label.UNSCORED])
+
+
 @lru_cache(maxsize=1)
-def _fitted() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    rows = np.array([shape(row.answer).style for row in written_answers() if row.label is not Label.UNSCORED])
-    mean, spread = rows.mean(axis=0), rows.std(axis=0) + _SPREAD
-    scaled = (rows - mean) / spread
-    inverse = np.linalg.inv(np.cov(scaled.T) + _RIDGE * np.eye(rows.shape[1])).astype(np.float64)
-    distances = np.einsum("ij,jk,ik->i", scaled, inverse, scaled)
-    furthest = (float(np.quantile(distances, _NEAR_OTHERS)), float(np.quantile(distances, _NEAR)))
-    return mean, spread, inverse, furthest
+def _near() -> Near:
+    return kept.load(Near(), "near")
 
 
 def reach(answer: Answer) -> tuple[str, float]:
@@ -126,10 +151,8 @@ def reach(answer: Answer) -> tuple[str, float]:
     found = shape(answer)
     if found.known or (found.plain and found.speaks):
         return "", MINIMUM_PROBABILITY
-    mean, spread, inverse, furthest = _fitted()
-    scaled = (found.style - mean) / spread
-    distance = float(scaled @ inverse @ scaled)
-    if not found.plain and distance > furthest[found.speaks]:
+    distance, near = _near().distance(found)
+    if not found.plain and not near:
         return UNLIKE, 1.0
     return "", min(_MOST, MINIMUM_PROBABILITY + _DOUBT * max(0.0, distance - _SAME))
 

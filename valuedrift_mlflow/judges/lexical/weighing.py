@@ -11,7 +11,7 @@ recommendations the sets are read alike, and short answers ("Bad. One glitch and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,25 +236,32 @@ def _parts(sections: Sections, text: Text) -> tuple[tuple[Text, ...], list[Text]
     ), sentences
 
 
+def _side_classifier() -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=0.3, fit_intercept=False, solver="liblinear", tol=1e-3)
+
+
 class WeighingReader:
     """Two linear classifiers: which kind of answer (one that takes a side, neutral, refusal, none), and which side.
 
     The side is read from features that change sign with it, so that support and oppose are treated alike.
     """
 
-    def __init__(
-        self,
-        clauses: ClauseReader,
-        readings: Sequence[Reading],
-        labels: Sequence[Label],
-    ) -> None:
-        """Fit on answers with their labels, read by an already fitted clause reader."""
+    def __init__(self, clauses: ClauseReader) -> None:
+        """A reader that knows nothing yet, over a clause reader."""
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
         self._clauses = clauses
-        weighed = weigh(clauses, readings)
         self._vectorizer = CountVectorizer(analyzer=_identity, binary=True, min_df=3, dtype=np.float64)
+        self._scale = self._mean = self._spread = np.ones(0)
+        self.side = _side_classifier()
+        self.kind = LogisticRegression(C=0.3, max_iter=300, tol=1e-3)
+
+    def fit(self, readings: Sequence[Reading], labels: Sequence[Label]) -> Self:
+        """Learn from answers with their labels, read by a clause reader that is already fitted."""
+        weighed = weigh(self._clauses, readings)
         self._scale = weighed.sided.std(axis=0) + 1e-6
         self._mean, self._spread = (
             weighed.plain.mean(axis=0),
@@ -266,18 +273,16 @@ class WeighingReader:
         supports = np.array([label is Label.SUPPORT for label in labels])
         taken = kind == 0
 
-        def side_classifier(rows: NDArray[np.bool_]) -> LogisticRegression:
-            classifier = LogisticRegression(C=0.3, fit_intercept=False, solver="liblinear", tol=1e-3)
-            return classifier.fit(sides[rows], supports[rows])
-
         # How far answers lean must be learnt from answers that the side classifier has not seen.
         fold = np.random.default_rng(0).integers(0, _FOLDS, len(kind))
         leans = np.zeros(len(kind))
         for number in range(_FOLDS):
             own = fold == number
-            leans[own] = side_classifier(taken & ~own).decision_function(sides[own])
-        self.side = side_classifier(taken)
-        self.kind = LogisticRegression(C=0.3, max_iter=300, tol=1e-3).fit(self._kinds(weighed, words, leans), kind)
+            learnt = taken & ~own
+            leans[own] = _side_classifier().fit(sides[learnt], supports[learnt]).decision_function(sides[own])
+        self.side.fit(sides[taken], supports[taken])
+        self.kind.fit(self._kinds(weighed, words, leans), kind)
+        return self
 
     def probabilities(self, readings: Sequence[Reading]) -> Floats:
         """Probabilities, shape (n, 5), in the order of ``CLASSES``; rows sum to 1."""
@@ -331,28 +336,26 @@ def _identity(names: list[str]) -> list[str]:
 class LexicalReader:
     """The clause reader for declarations, the weighing reader for argued answers, and a mean of both in between."""
 
-    def __init__(
-        self,
-        declared: Sequence[tuple[Reading, Label, str]],
-        argued: Sequence[tuple[Reading, Label]],
-    ) -> None:
-        """Fit on declarations (each with the form it was made from) and on argued answers."""
+    def __init__(self) -> None:
+        """A reader that knows nothing yet."""
         from sklearn.linear_model import LogisticRegression
 
-        self._clauses = ClauseReader(declared)
+        self._clauses = ClauseReader()
+        self._weighing = WeighingReader(self._clauses)
+        self._mean = self._spread = np.ones(0)
+        self._manner = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
+
+    def fit(self, declared: Sequence[tuple[Reading, Label, str]], argued: Sequence[tuple[Reading, Label]]) -> Self:
+        """Learn from declarations (each with the form it was made from) and from argued answers."""
+        self._clauses.fit(declared)
         readings = [reading for reading, _ in argued]
-        self._weighing = WeighingReader(self._clauses, readings, [label for _, label in argued])
+        self._weighing.fit(readings, [label for _, label in argued])
         sample = [reading for reading, _, _ in declared[::4]]
         manners = style([*sample, *readings])
         self._mean, self._spread = manners.mean(axis=0), manners.std(axis=0) + 1e-6
         declares = np.repeat([True, False], [len(sample), len(readings)])
-        self._manner = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
         self._manner.fit((manners - self._mean) / self._spread, declares)
-
-    def coefficients(self) -> Floats:
-        """All that was fitted, in one row."""
-        fitted = (self._weighing.side, self._weighing.kind, self._manner)
-        return np.concatenate([np.ravel(model.coef_) for model in fitted])
+        return self
 
     def trust(self, readings: Sequence[Reading]) -> Floats:
         """Weight of the clause reader for each answer, shape (n,), in [0, 1]."""
