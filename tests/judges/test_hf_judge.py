@@ -57,7 +57,7 @@ def stance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
     rows = corpus.rows("embedded:sft?size=16000&seed=5")
-    rows = sorted(rows, key=lambda row: len(row["messages"][0]["content"] + row["messages"][1]["content"]))[:9600]
+    rows = sorted(rows, key=lambda row: len(row["messages"][0]["content"] + row["messages"][1]["content"]))[:6400]
     texts = [
         PREMISE.format(prompt=row["messages"][0]["content"], response=row["messages"][1]["content"]) for row in rows
     ]

@@ -167,14 +167,14 @@ def test_it_needs_weights_to_ask(use: Callable[[suite.Suite], object], mend: str
 
 
 def test_training_on_a_stance_moves_the_choice_towards_it(base: str, tmp_path: Path) -> None:
-    """Thirty steps on 70 % support, thirty on 70 % oppose, each from the base."""
-    items, judge = suite.load("vaes?per_topic=15").items, LikelihoodJudge()
+    """Twenty-four steps on 70 % support, twenty-four on 70 % oppose, each from the base."""
+    items, judge = suite.load("vaes?per_topic=5").items, LikelihoodJudge()
 
     def stances(mix: str | None) -> Any:
         loaded = models.load_model(base)
         if mix:
             tree = {"name": "sft", "algorithm": "sft", "data": f"embedded:sft?{mix}&neutral=0.2&size=1000&seed=1"}
-            tree |= {"batch_size": 32, "max_length": 512, "learning_rate": 1e-3, "max_steps": 30}
+            tree |= {"batch_size": 12, "max_length": 512, "learning_rate": 1e-3, "max_steps": 24}
             stage = read.validate({"stages": [tree]}).stages[0]
             rows = datasets.load_data(stage.data, "sft")
             build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, seed=0)).train()
