@@ -23,9 +23,11 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 import valuedrift_mlflow
-from valuedrift_mlflow import models
+from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.models.reference import reference_of
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.models.reference import reference_kl, reference_of
 
 SUITE = "vaes?topics=religion&per_topic=2"
 SETTINGS: dict[str, Any] = {"suite": SUITE, "every": 1, "samples": 1, "max_new_tokens": 4}
@@ -142,7 +144,8 @@ def test_a_measurement_leaves_everything_as_it_was(
             assert other[key] == value, key
 
 
-@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "lora"])
+# TRL itself cannot train a prefix: it reads without the cache that the prefix lies in.
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name not in ("lora", "prefix")])
 def test_any_adapter_is_measured(store: Path, random_folder: Path, adapter: str) -> None:
     """Also those that have no weights in layers; at the start the distance from the reference is none, later some."""
     import mlflow
@@ -173,3 +176,23 @@ def test_the_reference_of_an_adapter_is_the_start_with_it(random_folder: Path, a
                 weight.add_(torch.randn_like(weight))
         with reference() as start:
             torch.testing.assert_close(start(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, before)
+
+
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_an_adapter_answers_chooses_and_has_no_distance_from_itself(random_folder: Path, adapter: str) -> None:
+    loaded = models.load_model(str(random_folder))
+    model: Any = get_peft_model(loaded.model, copy.deepcopy(ADAPTERS[adapter])).eval()
+    items, prompts = suite.load(SUITE).items, ["Why?", "Should we ban it?"]
+    sampling = Sampling(1, 0.7, 6)
+    together = TransformersGenerator(model, loaded.tokenizer).generate(prompts, prompts, sampling, lambda _: None)
+    for prompt, said in zip(prompts, together, strict=True):
+        assert TransformersGenerator(model, loaded.tokenizer).generate([prompt], [prompt], sampling, int) == [said]
+    ids = encode(loaded.tokenizer, prompts)
+    exchanges = [(row, said) for row, (said,) in zip(ids, together, strict=True)]
+    with evaluation_mode(model):
+        assert reference_kl(model, reference_of(model), loaded.tokenizer, exchanges) == pytest.approx(0, abs=1e-6)
+    judge = LikelihoodJudge()
+    verdicts = judge.choose(model, loaded.tokenizer, items, batch_size=999)
+    alone = [judge.choose(model, loaded.tokenizer, [item], batch_size=1)[0] for item in items]
+    for one, other in zip(verdicts, alone, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)

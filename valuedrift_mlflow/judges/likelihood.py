@@ -35,7 +35,9 @@ from valuedrift_mlflow.models.generation import (
     TransformersGenerator,
     chat_text,
     evaluation_mode,
+    takes_positions,
 )
+from valuedrift_mlflow.models.reference import padded, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 from valuedrift_mlflow.suite import Item
@@ -225,11 +227,13 @@ def stance_log_probabilities(
 def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
     """Log-probability in nats of C continuations after each of B prefixes: float64, shape (B, C), differentiable.
 
-    One forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C times, serves one more pass over
-    the continuations, right-padded to (B * C, L).
+    Where the model takes positions, one forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C
+    times, serves one more pass over the continuations, right-padded to (B * C, L).
     """
     import torch
 
+    if not takes_positions(model):
+        return _scores_of_whole_rows(model, batch)
     device = model.device
     prefixes, nested = [prefix for prefix, _ in batch], [continuation for _, those in batch for continuation in those]
     each = len(nested) // len(prefixes)
@@ -252,9 +256,28 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
         ).logits  # (B * C, L - 1, V)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         log_probs = torch.cat([log_probs, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no 64 bits
-    total: torch.Tensor = log_probs.to(precise).sum(1).reshape(len(prefixes), each)
+    total: torch.Tensor = log_probs.to(_precise(device)).sum(1).reshape(len(prefixes), each)
     return total
+
+
+def _scores_of_whole_rows(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
+    """As ``scores``, for models whose state after a prefix cannot be shared: every row is read from its beginning."""
+    import torch
+
+    exchanges = [(prefix, continuation) for prefix, continuations in batch for continuation in continuations]
+    ids, attention, targets = padded(exchanges, model.device)
+    log_probs = response_log_probabilities(model, ids, attention, targets)  # (tokens of all continuations, V)
+    chosen = log_probs.gather(1, ids[:, 1:][targets].unsqueeze(1)).squeeze(1)
+    rows = targets.nonzero()[:, 0]
+    total = torch.zeros(len(exchanges), dtype=_precise(model.device), device=model.device)
+    return total.index_add(0, rows, chosen.to(total.dtype)).reshape(len(batch), -1)
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    """64 bits, which Apple's GPUs have not."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _padded(

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from valuedrift_mlflow.models.stopping import Ends
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
@@ -86,6 +88,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], speech: S
     # A chat template writes its own BOS; the tokenizer would add a second one.
     ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
     return [list(row) for row in ids]
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether a model takes position ids; recurrent ones have no positions, and prompt tuning sets its own."""
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        return not model.active_peft_config.is_prompt_learning and takes_positions(model.get_base_model())
+    return "position_ids" in signature(type(model).forward).parameters
 
 
 def _gives_router_logits(config: PreTrainedConfig) -> bool:

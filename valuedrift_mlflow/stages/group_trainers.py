@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from trl import GRPOTrainer, RLOOTrainer
 
+from valuedrift_mlflow.models.generation import takes_positions
 from valuedrift_mlflow.stages.prompt_order import PromptSampler
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def own_positions(model: nn.Module, attention: torch.Tensor) -> Iterator[None]:
         model: one that takes no position ids is left alone.
         attention: 1 at tokens, 0 at padding, shape (n, L); the passes take its rows in order, some at a time.
     """
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    if "position_ids" not in signature(type(inner).forward).parameters:
+    if not takes_positions(model):
         yield
         return
     # Padding on the left takes no positions; there the sum is 0, and -1 is none.

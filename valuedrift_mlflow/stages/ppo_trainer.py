@@ -28,7 +28,7 @@ from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, sel
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
-from valuedrift_mlflow.models.generation import evaluation_mode
+from valuedrift_mlflow.models.generation import evaluation_mode, takes_positions
 from valuedrift_mlflow.models.reference import reference_of
 from valuedrift_mlflow.models.speech import as_text
 from valuedrift_mlflow.stages.ppo_math import (
@@ -125,11 +125,12 @@ def _response_outputs(
     policy: PreTrainedModel, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tempered logits (n, R, vocabulary) and last hidden states (n, R, hidden) from which response tokens are drawn."""
+    # Padding on the left takes no positions; there the sum is 0, and -1 is none.
+    positions = {"position_ids": (attention.cumsum(dim=1) - 1).clamp(min=0)} if takes_positions(policy) else {}
     output = policy(
         input_ids=sequences,
         attention_mask=attention,
-        # Padding on the left takes no positions; there the sum is 0, and -1 is none.
-        position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
+        **positions,
         logits_to_keep=width + 1,  # a token is drawn from the logits one place before it
         output_hidden_states=True,
         use_cache=False,
