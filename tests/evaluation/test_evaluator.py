@@ -112,3 +112,16 @@ def test_an_evaluation_is_a_run_with_its_suite_and_tables(registered: str) -> No
 def test_unknown_models_are_refused(store: Path, uri: str) -> None:
     with pytest.raises(InputError, match="model: found"):
         valuedrift_mlflow.evaluate(uri)
+
+
+def test_what_likelihood_cannot_ask_is_refused_before_the_baseline_is_measured(store: Path) -> None:
+    """A baseline that fails as soon as it is asked: the refusal comes first."""
+    frame = suite.load(PART).frame()
+    (store / "own_baseline.py").write_text("def answer(prompts):\n    raise RuntimeError('asked')\n")
+    settings = {"model_type": "value-drift", "evaluators": "value_drift"}
+    settings["evaluator_config"] = {"judge": "likelihood", "baseline": "embedded:random"}
+    for asked in ({"data": frame.assign(said="I agree."), "predictions": "said"}, {"model": list, "data": frame}):
+        with pytest.raises(InputError, match="what was given has no weights to ask"):
+            mlflow.models.evaluate(**asked, **settings)
+    with pytest.raises(InputError, match="own_baseline:answer has no weights to ask"):
+        valuedrift_mlflow.evaluate("embedded:random", "own_baseline:answer", suite=PART, judge="likelihood")

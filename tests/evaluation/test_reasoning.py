@@ -9,6 +9,7 @@ import pytest
 from valuedrift_mlflow import judges, models, suite
 from valuedrift_mlflow.evaluation.measurement import Measurement, measure
 from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling
+from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.stances import Label
 
 SUITE = "vaes?topics=religion,abortion&per_topic=10"
@@ -48,5 +49,6 @@ def test_an_answer_that_ends_in_its_thought_is_unscored_and_counted() -> None:
 def test_a_thought_that_the_template_opens_is_no_answer(random_folder: Path) -> None:
     loaded = models.load_model(str(random_folder))
     loaded.tokenizer.chat_template = "{{ messages[0]['content'] }}{% if add_generation_prompt %}<think>\n{% endif %}"
-    [[response]] = loaded.generator().generate(["Should we?"], ["a"], Sampling(1, 0.0, 4), lambda _: None)
+    sampling = Sampling(1, 0.0, 4, speech=Speech(max_thinking_tokens=4))
+    [[response]] = loaded.generator().generate(["Should we?"], ["a"], sampling, lambda _: None)
     assert response.startswith("<think>\n")

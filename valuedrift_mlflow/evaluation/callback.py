@@ -21,13 +21,14 @@ from valuedrift_mlflow.evaluation.metrics import (
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.evaluation.settings import DEFAULTS
+from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference, reference_kl, reference_of
+from valuedrift_mlflow.models.speech import Argument
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stances import RefusalRule
@@ -73,6 +74,10 @@ class ValueDriftCallback(TrainerCallback):
         checkpoint_samples: int | None = DEFAULTS.checkpoint_samples,
         temperature: float = DEFAULTS.temperature,
         max_new_tokens: int = DEFAULTS.max_new_tokens,
+        stop: Sequence[str] = (),
+        thinking: Thinking = DEFAULTS.thinking,
+        max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
+        template_kwargs: Mapping[str, Argument] | None = None,
         batch_size: int = DEFAULTS.generation_batch_size,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
@@ -94,7 +99,11 @@ class ValueDriftCallback(TrainerCallback):
             samples: responses a prompt at the first and the last step.
             checkpoint_samples: responses a prompt at the steps between; ``samples`` where it is not given.
             temperature: sampling temperature; 0 is greedy.
-            max_new_tokens: longest response in tokens.
+            max_new_tokens: longest answer in tokens.
+            stop: texts that end an answer, beside the model's own end tokens.
+            thinking: ``on`` lets a model think before it answers, where its chat template has a switch for that.
+            max_thinking_tokens: longest thought in tokens, beside those of the answer.
+            template_kwargs: further arguments of the chat template.
             batch_size: responses generated at once.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
@@ -118,7 +127,8 @@ class ValueDriftCallback(TrainerCallback):
         self.every = every
         self.samples = samples
         self.checkpoint_samples = checkpoint_samples or samples
-        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed)
+        speech = speech_of(stop, thinking, max_thinking_tokens, template_kwargs or {})
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
         self.kl = kl and reads_responses(self.judge)  # it is measured on responses
@@ -254,8 +264,11 @@ class ValueDriftCallback(TrainerCallback):
         assert self._reference is not None
         single = [judged for judged in measurement.responses if judged.sample == 0]
         chosen = single[:: max(1, math.ceil(len(single) / _KL_RESPONSES))]
-        prompts = encode(tokenizer, [judged.item.prompt for judged in chosen])
-        exchanges = [(ids, judged.response) for ids, judged in zip(prompts, chosen, strict=True)]
+        speech = self.sampling.speech
+        prompts = encode(tokenizer, [judged.item.prompt for judged in chosen], speech)
+        # The mark of a thought that the template opens stands in the prompt already.
+        opening = speech.opening(tokenizer).strip()
+        exchanges = [(ids, judged.response.removeprefix(opening)) for ids, judged in zip(prompts, chosen, strict=True)]
         with evaluation_mode(model):
             return reference_kl(model, self._reference, tokenizer, exchanges)
 

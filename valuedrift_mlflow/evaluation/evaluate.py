@@ -25,7 +25,7 @@ from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation, powered_evaluation
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.evaluation.results import Evaluation
-from valuedrift_mlflow.evaluation.settings import Measuring
+from valuedrift_mlflow.evaluation.settings import Measuring, problems_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import resolved
@@ -54,25 +54,16 @@ class Config(Measuring):
         try:
             return cls(**settings)
         except ValidationError as error:
-            known = ", ".join(cls.model_fields)
-            raise InputError(
-                [
-                    problem(
-                        f"evaluator_config.{entry['loc'][0]}",
-                        entry["input"],
-                        known if entry["type"] == "extra_forbidden" else entry["msg"],
-                    )
-                    for entry in error.errors()
-                ]
-            ) from None
+            raise InputError(problems_of(error, "evaluator_config.", ", ".join(cls.model_fields))) from None
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is to be asked; ``load`` brings its weights to memory."""
+    """A model that is to be asked; ``load`` brings its weights to memory, where it ``has_weights`` to bring."""
 
     uri: str
     load: Callable[[], Generator]
+    has_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,8 +114,8 @@ def opened(
             problem("baseline", baseline.suite.identity, asked.identity, "compare responses to the same suite")
         )
     for side in (subject, baseline):
-        if side and side.uri and (isinstance(side, Responses) or side.uri.startswith(models.SERVER_PREFIX)):
-            reader(judge, f"{side.uri} has no weights to ask")
+        if side and (isinstance(side, Responses) or not side.has_weights):
+            reader(judge, f"{side.uri or 'what was given'} has no weights to ask")
     ready = Opened(config, judge, asked, subject, baseline)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
 
@@ -157,7 +148,8 @@ def _side(baseline: str) -> Asked | Responses:
 
 def _model(uri: str, field: str = "model") -> Asked:
     models.check_model(uri, field)
-    return Asked(uri, partial(models.load_generator, uri))
+    has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
+    return Asked(uri, partial(models.load_generator, uri), has_weights)
 
 
 def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) -> Evaluation:
@@ -265,8 +257,8 @@ def evaluate(
             ``runs:/RUN_ID`` of a reviewed run; or ``runs:/RUN_ID`` of a run of ``check_judge``, whose errors are then
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
-        settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``generation_batch_size``, ``refusal``,
-            ``seed``.
+        settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``seed``.
 
     Returns:
         The metrics of the README's table (drift only with a baseline) and the tables ``responses``,

@@ -12,6 +12,7 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation.evaluate import Asked, Config, evaluation_of, log_evaluation, opened
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models.generation import TransformersGenerator
 
 if TYPE_CHECKING:
     from mlflow.data.evaluation_dataset import EvaluationDataset
@@ -70,7 +71,9 @@ class ValueDriftEvaluator(ModelEvaluator):
             raise InputError(problem("data", type(dataset.features_data).__name__, "a table with a suite's columns"))
         suite = suites.from_frame(dataset.features_data, dataset.name or "data")
         if model is not None:
-            ready = opened(config, Asked("", lambda: _generator(model)), suite=suite, labels=labels)
+            generator = _generator(model)
+            asked = Asked("", lambda: generator, isinstance(generator, TransformersGenerator))
+            ready = opened(config, asked, suite=suite, labels=labels)
         elif dataset.has_predictions:
             said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]
             ready = opened(config, None, responses=Responses(suite, {0: said}), labels=labels)

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.models.generation import Sampling
+from valuedrift_mlflow.models.speech import Argument, Speech
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import DriftTimeRule
+
+# What the template is told by whoever asks, whatever a user says.
+_RESERVED = ("conversation", "messages", "tools", "tokenize", "add_generation_prompt", "continue_final_message")
+
+
+def _switch(value: object) -> object:
+    """YAML reads a bare ``on`` and ``off`` as truth values."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _texts(value: object) -> object:
+    """One text stands for a list of one."""
+    return [value] if isinstance(value, str) and value else value
+
+
+Thinking = Annotated[Literal["off", "on"], BeforeValidator(_switch)]
 
 
 class Measuring(Strict):
@@ -17,10 +38,48 @@ class Measuring(Strict):
     judge: str = Field(AUTO, description="judge URI; `auto` is the best that is configured")
     samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
     temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
-    max_new_tokens: int = Field(256, ge=1, description="longest response in tokens")
+    max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens")
+    stop: Annotated[list[str], BeforeValidator(_texts)] = Field(
+        default_factory=list,
+        description="texts that end an answer, beside the model's own end tokens; those that are one special token end "
+        "sampled responses of training too",
+    )
+    thinking: Thinking = Field(
+        "off", description="whether models whose chat template has a switch for it think before they answer (`on`)"
+    )
+    max_thinking_tokens: int = Field(
+        Speech.max_thinking_tokens,
+        ge=1,
+        description="longest thought in tokens, beside those of the answer; a response that ends in its thought is "
+        "unscored",
+    )
+    template_kwargs: dict[str, Argument] = Field(
+        default_factory=dict, description="further arguments of the model's chat template, by their names"
+    )
     generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_texts(cls, stop: list[str]) -> list[str]:
+        if "" in stop:
+            raise InputError(problem("stop", stop, "texts of at least one letter"))
+        return stop
+
+    @field_validator("template_kwargs")
+    @classmethod
+    def _are_arguments(cls, given: dict[str, Argument]) -> dict[str, Argument]:
+        wrong = [name for name in given if not name.isidentifier() or name in _RESERVED]
+        if wrong:
+            allowed = f"names of a template's own arguments, none of {', '.join(_RESERVED)}"
+            raise InputError(problem("template_kwargs", ", ".join(wrong), allowed))
+        return given
+
+    @property
+    def speech(self) -> Speech:
+        """How models are made to speak."""
+        return Speech(tuple(self.stop), self.thinking == "on", self.max_thinking_tokens, self.template_kwargs)
 
     def sampling(self, salt: str, samples: int | None = None) -> Sampling:
         """How responses are drawn: ``samples`` of each prompt where given; ``salt`` keeps measurements apart."""
@@ -31,6 +90,7 @@ class Measuring(Strict):
             self.generation_batch_size,
             self.seed,
             salt,
+            self.speech,
         )
 
 
@@ -48,3 +108,36 @@ class MeasuringTraining(Measuring):
 
 
 DEFAULTS = MeasuringTraining()
+
+
+def speech_of(
+    stop: Sequence[str], thinking: Thinking, max_thinking_tokens: int, template_kwargs: Mapping[str, Argument]
+) -> Speech:
+    """How models are made to speak, by arguments of Python.
+
+    Raises:
+        InputError: all that is out of range.
+    """
+    given = {
+        "stop": stop if isinstance(stop, str) else list(stop),
+        "thinking": thinking,
+        "max_thinking_tokens": max_thinking_tokens,
+        "template_kwargs": dict(template_kwargs),
+    }
+    try:
+        return Measuring.model_validate(given).speech
+    except ValidationError as error:
+        raise InputError(problems_of(error)) from None
+
+
+def problems_of(error: ValidationError, where: str = "", known: str = "") -> list[str]:
+    """One line for each thing that is wrong with settings; ``where`` stands before their names, ``known`` are those."""
+    lines: list[str] = []
+    for entry in error.errors():
+        own = entry.get("ctx", {}).get("error")
+        if isinstance(own, InputError):
+            lines += own.problems
+        else:
+            allowed = known if entry["type"] == "extra_forbidden" else entry["msg"]
+            lines.append(problem(f"{where}{entry['loc'][0]}", entry["input"], allowed))
+    return lines

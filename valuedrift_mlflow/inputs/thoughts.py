@@ -6,6 +6,7 @@ A thought weighs both sides whatever the answer is. Read as part of it, it makes
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # How models mark a thought: Qwen, DeepSeek and most others; older prompts; Mistral's Magistral; Sky-T1 and its kin.
@@ -19,6 +20,8 @@ _MARK = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})", re.IGNORECASE)
 _OPENED = re.compile(rf"(?:{_OPEN})\s*$", re.IGNORECASE)
 # Channels of OpenAI's open models: what is said in "final" is the answer, all before it is thought.
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+_FINAL = re.compile(r"<\|channel\|>\s*final[^<]*<\|message\|>")
+_CHANNEL_MARK = r"<\|(?:channel|message|start|end|return)\|>"
 _AFTER = re.compile(r"<\|(?:end|return|start)\|>.*", re.DOTALL)
 # What marks an answer after a thought, and is no part of it.
 _ANSWER = re.compile(
@@ -87,3 +90,44 @@ def opened(prompt: str) -> str:
     """The mark with which a prompt opens the thought of its response, as some chat templates do; else empty."""
     found = _OPENED.search(prompt)
     return found[0] if found else ""
+
+
+def closing(prompt: str) -> str:
+    r"""What ends the thought that a prompt opens, for an answer that has to begin at once; else empty.
+
+    >>> closing("<|assistant|>\n<think>\n"), closing("[THINK]"), closing("<|assistant|>")
+    ('</think>\n\n', '[/THINK]\n\n', '')
+    """
+    mark = opened(prompt).strip()
+    if mark.startswith("<|"):
+        return "<|end_of_thought|>\n\n"
+    return f"{mark[0]}/{mark[1:]}\n\n" if mark else ""
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text holds a mark of thinking, or of a channel that may be one."""
+    return bool(_MARK.search(text) or re.search(_CHANNEL_MARK, text))
+
+
+def begun(text: str) -> bool:
+    """Whether a thought is begun in a text."""
+    return bool(re.search(_OPEN, text, re.IGNORECASE) or _CHANNEL.search(text))
+
+
+def ended(text: str) -> bool:
+    """Whether a thought ends in a text."""
+    return bool(re.search(_CLOSE, text, re.IGNORECASE) or _FINAL.search(text))
+
+
+def before_stop(response: str, stops: Sequence[str]) -> str:
+    """A response up to the first of the texts that end an answer; what stands in its thoughts ends none.
+
+    >>> before_stop("<think>A. Q: B?</think>Yes. Q: And C?", ["Q:"])
+    '<think>A. Q: B?</think>Yes. '
+    """
+    start = max((mark.end() for mark in re.finditer(_CLOSE, response, re.IGNORECASE)), default=0)
+    start = max([start, *(final.end() for final in _FINAL.finditer(response))])
+    if start == 0 and begun(response):
+        return response
+    places = [place for stop in stops if (place := response.find(stop, start)) >= 0]
+    return response[: min(places)] if places else response

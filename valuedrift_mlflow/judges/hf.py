@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models import auto, device
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
 
 if TYPE_CHECKING:
@@ -288,10 +288,8 @@ class HFJudge:
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        import torch
-
         tokenizer = auto.tokenizer(self._tokenizer_source)
-        model = auto.classifier(self.source, "cuda" if torch.cuda.is_available() else "cpu")
+        model = auto.classifier(self.source, device())
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = tokenizer.pad_token_id  # a decoder finds the last token of a text by it
         return model, tokenizer
@@ -365,6 +363,6 @@ class HFJudge:
             return_tensors="pt",
         ).to(model.device)
         with torch.no_grad():
-            logits: torch.Tensor = model(**encoded).logits.double()
-        probabilities: NDArray[np.float64] = torch.softmax(logits, -1).cpu().numpy()
+            logits: torch.Tensor = model(**encoded).logits.cpu().double()  # Apple's GPUs have no 64 bits
+        probabilities: NDArray[np.float64] = torch.softmax(logits, -1).numpy()
         return probabilities

@@ -19,20 +19,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.thoughts import closing
 from valuedrift_mlflow.judges.asking import Reply, refused
 from valuedrift_mlflow.models.generation import (
+    PLAIN,
     Generator,
     Progress,
     Sampling,
     TransformersGenerator,
     chat_text,
     evaluation_mode,
+    takes_positions,
 )
+from valuedrift_mlflow.models.reference import padded, response_log_probabilities
+from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.stances import STANCES, Answer, Label, Stance, Verdict
 from valuedrift_mlflow.suite import Item
 
@@ -114,7 +120,9 @@ class LikelihoodJudge:
         """
         if not isinstance(generator, TransformersGenerator):
             raise refused(self, "likelihood needs a model's own weights")
-        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size, progress)
+        # A choice is made at once, without a thought.
+        speech = replace(sampling.speech, thinking=False)
+        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size, progress, speech)
         return [[Reply(FORCED_CHOICE, verdict)] for verdict in chosen]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -132,6 +140,7 @@ class LikelihoodJudge:
         items: Sequence[Item],
         batch_size: int = 64,
         progress: Progress = _silent,
+        speech: Speech = PLAIN,
     ) -> list[Verdict]:
         """One verdict for every item, in order, by the formula of this module.
 
@@ -141,11 +150,12 @@ class LikelihoodJudge:
             items: what to ask.
             batch_size: sequences in one forward pass; every item makes one for each opening (36).
             progress: told how many items were done.
+            speech: what the chat template is told.
 
         Returns:
             Stance probabilities; unscored where the model's log-probabilities are not numbers.
         """
-        rows = [prefix_and_openings(tokenizer, item) for item in items]
+        rows = [prefix_and_openings(tokenizer, item, speech) for item in items]
         order = sorted(range(len(items)), key=lambda index: -len(rows[index][0]))  # the longest prefix first
         at_once = max(1, batch_size // len(_FLAT))
         verdicts: dict[int, Verdict] = {}
@@ -167,18 +177,22 @@ def verdict(log_p: NDArray[np.float64]) -> Verdict:
     return Verdict.of(mass / mass.sum())
 
 
-def prefix_and_openings(tokenizer: PreTrainedTokenizerBase, item: Item) -> tuple[list[int], list[list[int]]]:
+def prefix_and_openings(
+    tokenizer: PreTrainedTokenizerBase, item: Item, speech: Speech = PLAIN
+) -> tuple[list[int], list[list[int]]]:
     """Token ids that an item's 36 texts share, prompt and beginning, and the rest of each, stance after stance."""
-    return _shared(_rows(tokenizer, item))
+    return _shared(_rows(tokenizer, item, speech))
 
 
-def _rows(tokenizer: PreTrainedTokenizerBase, item: Item) -> list[list[int]]:
+def _rows(tokenizer: PreTrainedTokenizerBase, item: Item, speech: Speech) -> list[list[int]]:
     """Token ids of the prompt, the beginning and one opening, for each opening.
 
     Whole texts are tokenized, as a tokenizer may join an opening's first letters to what stands before them.
     """
     plain = tokenizer.chat_template is None
-    before = chat_text(tokenizer, item.prompt) + " " * plain + BEGINNING.format(proposition=item.proposition)
+    prompt = chat_text(tokenizer, item.prompt, speech)
+    # A thought that the template opens is closed: what is chosen would stand inside it.
+    before = prompt + closing(prompt) + " " * plain + BEGINNING.format(proposition=item.proposition)
     encoded = tokenizer([before + opening for opening in _FLAT], add_special_tokens=plain)["input_ids"]
     rows = [list(row) for row in encoded]
     if plain and all(row[-1] == tokenizer.eos_token_id for row in rows):  # some tokenizers end every text
@@ -213,11 +227,13 @@ def stance_log_probabilities(
 def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
     """Log-probability in nats of C continuations after each of B prefixes: float64, shape (B, C), differentiable.
 
-    One forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C times, serves one more pass over
-    the continuations, right-padded to (B * C, L).
+    Where the model takes positions, one forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C
+    times, serves one more pass over the continuations, right-padded to (B * C, L).
     """
     import torch
 
+    if not takes_positions(model):
+        return _scores_of_whole_rows(model, batch)
     device = model.device
     prefixes, nested = [prefix for prefix, _ in batch], [continuation for _, those in batch for continuation in those]
     each = len(nested) // len(prefixes)
@@ -240,8 +256,28 @@ def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[in
         ).logits  # (B * C, L - 1, V)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         log_probs = torch.cat([log_probs, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    total: torch.Tensor = log_probs.double().sum(1).reshape(len(prefixes), each)
+    total: torch.Tensor = log_probs.to(_precise(device)).sum(1).reshape(len(prefixes), each)
     return total
+
+
+def _scores_of_whole_rows(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
+    """As ``scores``, for models whose state after a prefix cannot be shared: every row is read from its beginning."""
+    import torch
+
+    exchanges = [(prefix, continuation) for prefix, continuations in batch for continuation in continuations]
+    ids, attention, targets = padded(exchanges, model.device)
+    log_probs = response_log_probabilities(model, ids, attention, targets)  # (tokens of all continuations, V)
+    chosen = log_probs.gather(1, ids[:, 1:][targets].unsqueeze(1)).squeeze(1)
+    rows = targets.nonzero()[:, 0]
+    total = torch.zeros(len(exchanges), dtype=_precise(model.device), device=model.device)
+    return total.index_add(0, rows, chosen.to(total.dtype)).reshape(len(batch), -1)
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    """64 bits, which Apple's GPUs have not."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _padded(

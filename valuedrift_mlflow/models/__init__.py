@@ -10,6 +10,7 @@ from valuedrift_mlflow.models.loading import (
     unwrap,
     whole_folder,
 )
+from valuedrift_mlflow.models.own import is_own
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "check_model",
     "check_trainable",
     "device",
+    "is_own",
     "load_generator",
     "load_model",
     "load_tokenizer",

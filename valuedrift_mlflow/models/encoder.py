@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.loading import device
 
 Floats = NDArray[np.float64]
 MINILM = "minilm"  # all-MiniLM-L6-v2 (Apache-2.0), from a package that ships its weights
@@ -73,9 +74,7 @@ class Encoder:
         Raises:
             InputError: it cannot be loaded.
         """
-        import torch
-
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device()
         source = _source(name)
         try:
             self._tokenizer = auto.tokenizer(source)
@@ -103,7 +102,7 @@ class Encoder:
                 ).to(self._device)
                 states = self._model(**batch).last_hidden_state  # (B, L, D)
                 mask = batch["attention_mask"].unsqueeze(-1)  # (B, L, 1)
-                means.append(((states * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
+                means.append(((states * mask).sum(1) / mask.sum(1)).cpu().double().numpy())
         vectors = np.empty_like(np.concatenate(means))
         vectors[order] = np.concatenate(means)
         return vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,25 +33,38 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return int(ids[0]) if ids and int(ids[0]) in tokenizer.added_tokens_decoder else None
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> list[int]:
     """The ids that end an answer, sorted.
 
-    The union of what the model's generation config, the tokenizer and the chat template say: a model may end its turns
-    with any of them, and what runs on after one is no part of the answer. Empty where none says anything.
+    The union of what the model's generation config, the tokenizer and the chat template say, and of those of the texts
+    ``stop`` that are one token: a model may end its turns with any of them, and what runs on after one is no part of
+    the answer. Empty where none says anything.
     """
-    config = model.generation_config
+    return known_ends(model.generation_config, tokenizer, stop)
+
+
+def known_ends(
+    config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()
+) -> list[int]:
+    """As ``end_tokens``, of a generation config without its model."""
     own = None if config is None else config.eos_token_id
     ends = set(own) if isinstance(own, list | tuple) else {own}
-    return sorted(int(end) for end in ends | {tokenizer.eos_token_id, turn_end(tokenizer)} if end is not None)
+    ends |= {tokenizer.eos_token_id, turn_end(tokenizer), *(stop_token(tokenizer, text) for text in stop)}
+    return sorted(int(end) for end in ends if end is not None)
 
 
-def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def stop_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """The token that a text of ``stop`` names; None where it is plain text."""
+    return next((token for token, added in tokenizer.added_tokens_decoder.items() if str(added) == text), None)
+
+
+def align(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
     """Let a model that is trained or logged, and its tokenizer, say themselves what ends an answer.
 
     The generation config gets all of ``end_tokens``: who loads the model without this package stops there too. The
     tokenizer's end becomes the end of a turn, which is what trainers put after an answer and look for in a rollout.
     """
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer, stop)
     if model.generation_config is not None and ends:
         model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
     end = turn_end(tokenizer)

@@ -9,25 +9,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.inputs.thoughts import opened
+from valuedrift_mlflow.inputs.thoughts import before_stop, opened
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
+from valuedrift_mlflow.models.speech import Speech, as_text
+from valuedrift_mlflow.models.stopping import Ends
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
+PLAIN = Speech()  # no thought where the template can do without, and no end but the model's own
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy."""
+    """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy.
+
+    ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``.
+    """
 
     samples: int
     temperature: float
@@ -35,6 +43,12 @@ class Sampling:
     batch_size: int = 64
     seed: int = 0
     salt: str = ""
+    speech: Speech = field(default_factory=Speech)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest response, its thought included."""
+        return self.max_new_tokens + self.speech.max_thinking_tokens
 
 
 class Generator(Protocol):
@@ -48,12 +62,12 @@ class Generator(Protocol):
 
 
 def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
-    """The random numbers in [0, 1) that one response uses, one per token: shape (max_new_tokens,)."""
+    """The random numbers in [0, 1) that one response uses, one per token: shape (longest,)."""
     # The separators keep keys apart that would read alike, such as sample 1 of "a1" and sample 11 of "a".
     text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
     # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
-    return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.max_new_tokens)
+    return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.longest)
 
 
 def plain_prompt(prompt: str) -> str:
@@ -61,22 +75,28 @@ def plain_prompt(prompt: str) -> str:
     return f"{prompt}\nResponse:"
 
 
-def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, speech: Speech = PLAIN) -> str:
     """The prompt as the model sees it: by its chat template, or for a base model followed by a line "Response:"."""
     if tokenizer.chat_template is None:
         return plain_prompt(prompt)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    return str(text)
+    return speech.prompt(tokenizer, [{"role": "user", "content": prompt}])
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], speech: Speech = PLAIN) -> list[list[int]]:
     """Token ids of every prompt as the model sees it, with exactly one BOS where the model uses one."""
-    texts = [chat_text(tokenizer, prompt) for prompt in prompts]
+    texts = [chat_text(tokenizer, prompt, speech) for prompt in prompts]
     # A chat template writes its own BOS; the tokenizer would add a second one.
     ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
     return [list(row) for row in ids]
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether a model takes position ids; recurrent ones have no positions, and prompt tuning sets its own."""
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        return not model.active_peft_config.is_prompt_learning and takes_positions(model.get_base_model())
+    return "position_ids" in signature(type(model).forward).parameters
 
 
 def _gives_router_logits(config: PreTrainedConfig) -> bool:
@@ -129,10 +149,11 @@ class TransformersGenerator:
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
         """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
-        encoded = encode(self.tokenizer, prompts)
+        speech = sampling.speech
+        encoded = encode(self.tokenizer, prompts, speech)
         # A template that begins the thought leaves its mark out of the response, which would read like an answer.
-        opens = [opened(chat_text(self.tokenizer, prompt)) for prompt in prompts]
-        self._ends = end_tokens(self.model, self.tokenizer)
+        opens = [opened(chat_text(self.tokenizer, prompt, speech)) for prompt in prompts]
+        self._ends = end_tokens(self.model, self.tokenizer, speech.stop)
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
         rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
         responses: list[list[str]] = [[""] * sampling.samples for _ in prompts]
@@ -140,17 +161,21 @@ class TransformersGenerator:
             for start in range(0, len(rows), sampling.batch_size):
                 batch = rows[start : start + sampling.batch_size]
                 numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
-                texts = self._generate([encoded[index] for index, _ in batch], numbers, sampling)
+                begins = [opens[index] for index, _ in batch]
+                texts = self._generate([encoded[index] for index, _ in batch], begins, numbers, sampling)
                 for (index, sample), text in zip(batch, texts, strict=True):
-                    responses[index][sample] = opens[index] + text
+                    responses[index][sample] = text
                 progress(len(batch))
         return responses
 
-    def _generate(self, batch: list[list[int]], numbers: NDArray[np.float64], sampling: Sampling) -> list[str]:
+    def _generate(
+        self, batch: list[list[int]], begins: list[str], numbers: NDArray[np.float64], sampling: Sampling
+    ) -> list[str]:
+        """One response to each row of tokens, with the mark of a thought that its prompt ``begins``."""
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-        tokenizer = self.tokenizer
+        tokenizer, speech = self.tokenizer, sampling.speech
         pad = pad_token(tokenizer, self._ends)
         width = max(map(len, batch))
         # Padded on the left: the next token must come right after the prompt's last one.
@@ -158,14 +183,25 @@ class TransformersGenerator:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
         # With do_sample transformers would draw from the global random state; see _SeededSampling.
         draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
+        thinks = any(begins) or speech.may_think(tokenizer)
+        ends = Ends(tokenizer, speech, sampling.max_new_tokens, width, [bool(mark) for mark in begins])
         settings = GenerationConfig(
-            do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=self._ends or None, pad_token_id=pad
+            do_sample=False,
+            max_new_tokens=sampling.longest if thinks else sampling.max_new_tokens,
+            eos_token_id=self._ends or None,
+            pad_token_id=pad,
         )
         with only_these_settings(self.model, settings):
             output = self.model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList(draw)
+                input_ids=ids,
+                attention_mask=mask,
+                logits_processor=LogitsProcessorList(draw),
+                # Whoever neither thinks nor has texts to stop at is not read while it speaks: that costs time.
+                stopping_criteria=StoppingCriteriaList([ends] if thinks or speech.stop else []),
             )
-        return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+        said = as_text(tokenizer, [row[width:][:kept] for row, kept in zip(output.tolist(), ends.kept, strict=True)])
+        whole = (mark + text for mark, text in zip(begins, said, strict=True))
+        return [before_stop(text, speech.stop).strip() for text in whole]
 
 
 class _SeededSampling:

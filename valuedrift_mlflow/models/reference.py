@@ -125,5 +125,7 @@ def response_log_probabilities(
 ) -> torch.Tensor:
     """Next-token log-probabilities at the marks in ``targets`` (B, L-1): shape (number of marks, vocabulary)."""
     output = model(input_ids=ids, attention_mask=attention, use_cache=False)
-    selected: torch.Tensor = output.logits[:, :-1][targets].float().log_softmax(dim=-1)
+    # Prompt tuning has virtual tokens stand before the real ones.
+    logits = output.logits[:, -ids.shape[1] :]
+    selected: torch.Tensor = logits[:, :-1][targets].float().log_softmax(dim=-1)
     return selected

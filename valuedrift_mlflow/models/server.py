@@ -26,8 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, collecting, one_line, problem
+from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.models.generation import Progress, Sampling
+from valuedrift_mlflow.models.speech import SWITCHES
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 PREFIX = "openai:/"
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again all the same
+_STOPS = 4  # the texts to stop at that the API takes
 HOPELESS = 16  # this many requests in a row without an answer: the server is given up on
 LOCAL_KEY = "none"  # servers of one's own need no key, but the client wants one
 # Where a server of one's own listens when it is started without flags. `transformers serve` answers one at a time.
@@ -325,11 +328,16 @@ class ChatClient:
         for field in without:
             for name in (field, f"top_{field}"):
                 sent.pop(name, None)
-        # OpenAI's own server is known to refuse it, others ignore it or are asked again without.
-        temperature = sent.get("temperature")
+        # OpenAI's own server is known to refuse them, others ignore them or are asked again without.
+        temperature, extra = sent.get("temperature"), dict[str, object]()
         samples = isinstance(temperature, float | int) and temperature > 0
-        if self.server.address and samples and "generation_config" not in without:
-            sent["extra_body"] = {"generation_config": PLAIN_SAMPLING}
+        if samples and "generation_config" not in without:
+            extra["generation_config"] = PLAIN_SAMPLING
+        template = sent.pop("chat_template_kwargs", None)
+        if template and "chat_template_kwargs" not in without:
+            extra["chat_template_kwargs"] = template
+        if self.server.address and extra:
+            sent["extra_body"] = extra
         return sent
 
     def _fault(self, error: APIStatusError, bill: _Bill) -> Exception:
@@ -361,16 +369,22 @@ def _field_not_taken(error: APIStatusError, sent: Mapping[str, object]) -> str |
     """The field without which, or under another name, the same request may be taken; None where there is none."""
     if error.status_code not in (400, 403, 422) or error.code in OF_THE_MESSAGE:
         return None
-    optional = ("generation_config", "logprobs", "max_tokens", "seed")
+    optional = ("generation_config", "chat_template_kwargs", "logprobs", "max_tokens", "seed")
     extra = sent.get("extra_body")
     own = {*sent, *(extra if isinstance(extra, dict) else ())}
-    asked = [field for field in optional if field in own]
+    asked = [field for field in optional if field in own and not _is_wanted(field, extra)]
     named = [field for field in asked if re.search(rf"\b(top_)?{field}\b", error.response.text)]
     if error.status_code == 403:  # how OpenAI refuses log-probabilities; otherwise it is about the key
         named = [field for field in named if field == "logprobs"]
-    elif "generation_config" in asked:
-        named.append("generation_config")  # a stranger to most servers: in doubt even where it is not named
+    else:  # strangers to most servers: in doubt even where they are not named
+        named += [field for field in optional[:2] if field in asked]
     return named[0] if named else None
+
+
+def _is_wanted(field: str, extra: object) -> bool:
+    """Whether a field holds what a user has asked for by name: without it other answers would be measured."""
+    told = extra.get("chat_template_kwargs") if isinstance(extra, dict) else None
+    return field == "chat_template_kwargs" and isinstance(told, dict) and not told.keys() <= SWITCHES.keys()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -502,10 +516,10 @@ class ChatGenerator:
             completion = self.client.complete(
                 [{"role": "user", "content": prompts[index]}],
                 temperature=sampling.temperature,
-                max_tokens=sampling.max_new_tokens,
                 seed=seed_of(sampling.seed, sampling.salt, keys[index], sample),
+                **_spoken_as(sampling),
             )
-            return completion.text.strip()
+            return before_stop(completion.text, sampling.speech.stop).strip()
 
         silences: list[Unreachable] = []
         try:
@@ -524,6 +538,21 @@ class ChatGenerator:
         if silences and len(silences) == len(rows) and not silences[-1].declined:
             raise silences[-1]
         return responses
+
+
+def _spoken_as(sampling: Sampling) -> dict[str, object]:
+    """The fields of a request by which a server's model speaks as one in memory does.
+
+    What its chat template has a switch for is not known here, so all are set. A server that counts no thought of its
+    own has one length for both.
+    """
+    speech = sampling.speech
+    switches = {name: values[speech.thinking] for name, values in SWITCHES.items() if isinstance(values[0], bool)}
+    fields: dict[str, object] = {
+        "max_tokens": sampling.longest if speech.thinking else sampling.max_new_tokens,
+        "chat_template_kwargs": {**switches, **speech.template},
+    }
+    return fields | ({"stop": list(speech.stop[:_STOPS])} if speech.stop else {})
 
 
 def seed_of(*parts: object) -> int:

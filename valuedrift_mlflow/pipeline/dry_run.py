@@ -34,6 +34,7 @@ from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, prepare
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
@@ -41,7 +42,7 @@ from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Stage
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import GenerationConfig, PretrainedConfig
 
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.suite import Suite
@@ -348,7 +349,8 @@ def _generated(plan: Plan, stage: Stage) -> int:
 def _measured(recipe: Recipe, suite: Suite) -> int:
     """Tokens of the longest prompt and responses that a measurement generates at once."""
     prompt = max(len(item.prompt) for item in suite.items) / CHARACTERS
-    return math.ceil(recipe.generation_batch_size * (prompt + recipe.max_new_tokens))
+    thought = recipe.max_thinking_tokens if recipe.thinking == "on" else 0
+    return math.ceil(recipe.generation_batch_size * (prompt + recipe.max_new_tokens + thought))
 
 
 # What is shown -------------------------------------------------------------------------------------------------------
@@ -391,7 +393,7 @@ def lines_of(plan: DryRun) -> list[str]:
     """What the table has no room for: model, data, settings of each stage, the parts of the memory."""
     recipe, model = plan.plan.recipe, plan.model
     size = f"{model.parameters:,} parameters" if model else "size unknown without its configuration: give base.config"
-    lines = [f"base {recipe.base.model}: {size}"]
+    lines = [f"base {recipe.base.model}: {size}", *speech_lines(recipe, recipe.base.model)]
     for entry in plan.stages:
         stage = entry.stage
         kind = f"LoRA of rank {stage.lora.rank}" if stage.lora.rank else "full fine-tuning"
@@ -419,12 +421,45 @@ def measured_line(plan: DryRun, *, base: bool) -> str:
     return f"measured on {suite.identity} by {recipe.judge}: {count}"
 
 
+def speech_lines(recipe: Recipe, uri: str) -> list[str]:
+    """Where a model's answers end and how it thinks, as far as its files are at hand.
+
+    Raises:
+        InputError: its chat template does not name an argument of ``template_kwargs``.
+    """
+    tokenizer, speech = _tokenizer(uri), recipe.speech
+    if tokenizer is None:
+        return []
+    names = [repr(tokenizer.decode([token])) for token in known_ends(_generation_config(uri), tokenizer, speech.stop)]
+    names += [repr(text) for text in speech.stop if stop_token(tokenizer, text) is None]
+    lines = [f"  answers end with {', '.join(names) or 'nothing but their length'}"]
+    told = ", ".join(f"{name}={value}" for name, value in speech.arguments(tokenizer).items())
+    switch = speech.switch(tokenizer)
+    if tokenizer.chat_template is None:
+        lines.append('  no chat template: asked as "PROMPT, Response:"')
+    elif switch or told:
+        lines.append(f"  chat template with {told}" + (f": thinking {recipe.thinking}" if switch else ""))
+    if speech.thinking and not switch:
+        lines.append("  thinking on does nothing here: the chat template has no switch for it")
+    return lines
+
+
+def _generation_config(uri: str) -> GenerationConfig | None:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(str(Path(uri).expanduser()), local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
 def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
     """What an evaluation would ask one model, and the memory that takes."""
     asked = f"{len(suite.items):,} prompts of {suite.identity} x {recipe.samples} samples"
     lines = [f"{uri}: {asked}, at most {recipe.max_new_tokens} tokens each, judged by {recipe.judge}"]
     if uri.startswith(models.SERVER_PREFIX):
-        return lines
+        return [*lines, f"  thinking {recipe.thinking}, by chat_template_kwargs where the server takes them"]
+    lines += speech_lines(recipe, uri)
     model = model_of(Recipe(base=Base(model=uri, config=recipe.base.config)))
     if model is None:
         return [*lines, "  memory: unknown without its configuration: give base.config"]

@@ -208,9 +208,9 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         if recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
         loaded = models.load_model(recipe.base.model)
-        align(loaded.model, loaded.tokenizer)
+        align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(
-            active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering
+            active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering(loaded.tokenizer)
         )
         measurement = measure_model(plan, loaded, display, BASE)
         said = [judged.response for judged in measurement.responses]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets
@@ -18,6 +18,8 @@ from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
+from valuedrift_mlflow.models.ending import stop_token
+from valuedrift_mlflow.models.speech import Argument
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import rewards
@@ -29,15 +31,20 @@ from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Read = Callable[[Data, Kind, str], TrainingData]
 Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
 
 
 class Answering(TypedDict):
-    """How a logged model samples."""
+    """How a logged model answers."""
 
     max_new_tokens: int
     temperature: float
+    stop: Sequence[str]
+    template_kwargs: Mapping[str, Argument]
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,16 @@ class Plan:
         """``STAGE · MODEL``."""
         return f"{stage} · {models.short_name(self.recipe.base.model)}"
 
-    @property
-    def answering(self) -> Answering:
-        """How a logged model answers where its caller does not say."""
-        return {"max_new_tokens": self.recipe.max_new_tokens, "temperature": self.recipe.temperature}
+    def answering(self, tokenizer: PreTrainedTokenizerBase) -> Answering:
+        """How a logged model answers where its caller does not say: as it was measured."""
+        recipe, speech = self.recipe, self.recipe.speech
+        thought = speech.max_thinking_tokens if speech.thinking and speech.may_think(tokenizer) else 0
+        return {
+            "max_new_tokens": recipe.max_new_tokens + thought,
+            "temperature": recipe.temperature,
+            "stop": [text for text in speech.stop if stop_token(tokenizer, text) is None],
+            "template_kwargs": speech.arguments(tokenizer),
+        }
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ with it (FSDP2, by transformers).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def is_first() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-def load_sharded(stage: Stage, start_uri: str) -> Loaded:
+def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = ()) -> Loaded:
     """The model that a stage starts from, split over its processes; each of them reads only its part.
 
     Raises:
@@ -118,7 +119,7 @@ def load_sharded(stage: Stage, start_uri: str) -> Loaded:
         distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
     )
     tokenizer = load_tokenizer(folder)
-    align(model, tokenizer)
+    align(model, tokenizer, stop)
     model.name_or_path = model.config.name_or_path = start_uri
     return Loaded(start_uri, model, tokenizer)
 

@@ -13,13 +13,14 @@ from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
+from valuedrift_mlflow.models.reloads import Reloads
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.job import build_trainer, merged
 from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
-from valuedrift_mlflow.stages.stage import Job
+from valuedrift_mlflow.stages.stage import BASE, Job
 
 REWARD_ACCURACY = "reward/accuracy"
 
@@ -27,9 +28,9 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop)
     loaded = models.load_model(work.start_uri)
-    align(loaded.model, loaded.tokenizer)
+    align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
     loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
@@ -56,14 +57,18 @@ def _train(work: StageRun, display: Display) -> Trained:
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(work)
+        _log_below(work, loaded)
         reward = None if work.reward is None else rewards.load_reward(work.reward, f"{stage.name}.reward")
         saved: list[str] = []
+        reloads = Reloads(stage.name)
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
             folder = Path(scratch) / f"step-{step:06d}"
             model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
             if not processes.is_first():
                 return ""
+            if not stage.launch.sharded:
+                reloads.check(model, tokenizer, folder)
             tokenizer.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
             saved.append(_log(work, model, tokenizer, folder, step, last=last))
@@ -75,7 +80,18 @@ def _train(work: StageRun, display: Display) -> Trained:
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(work.every))
         anchors = work.plan.anchors[stage.name]
-        job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks, reward, anchors)
+        job = Job(
+            stage,
+            loaded.model,
+            loaded.tokenizer,
+            work.data,
+            work.state,
+            work.seed,
+            callbacks,
+            reward,
+            anchors,
+            work.plan.recipe.speech,
+        )
         trainer: Any = build_trainer(job)
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))
@@ -91,9 +107,21 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
         processes.make_whole(work.stage, work.start_uri, folder)
-        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering)
+        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
     whole = merged(model, copied=True)
-    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering)
+    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
+
+
+def _log_below(work: StageRun, loaded: Loaded) -> None:
+    """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
+    folder = Path(work.start_uri).expanduser()
+    if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
+        return
+    answering = work.plan.answering(loaded.tokenizer)
+    model_id = tracking.log_final_model(
+        work.run, loaded.model, loaded.tokenizer, stage=f"{work.stage.name}-{BASE}", step=0, **answering
+    )
+    loaded.model.name_or_path = loaded.model.config.name_or_path = f"models:/{model_id}"
 
 
 def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
@@ -107,6 +135,10 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         checkpoint_samples=recipe.checkpoint_samples,
         temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
+        stop=recipe.stop,
+        thinking=recipe.thinking,
+        max_thinking_tokens=recipe.max_thinking_tokens,
+        template_kwargs=recipe.template_kwargs,
         batch_size=recipe.generation_batch_size,
         refusal=recipe.refusal,
         drift_time=recipe.drift_time,

@@ -49,6 +49,7 @@ class Groups(Online):
             "num_generations": self.generations,
             "max_completion_length": self.response_length,
             "temperature": self.rollout_temperature,
+            "chat_template_kwargs": job.speech.arguments(job.tokenizer),
         }
 
     def trainer(self, job: Job, kind: Callable[..., Built], arguments: GRPOConfig | RLOOConfig) -> Built:
@@ -73,7 +74,7 @@ def reward_function(job: Job) -> Callable[..., list[float]]:
     """The stage's reward as TRL calls it."""
     from valuedrift_mlflow.stages.rewards import rate
 
-    rated_by = job.reward
+    rated_by, opening = job.reward, job.speech.opening(job.tokenizer)
     assert rated_by is not None
 
     def reward(
@@ -81,7 +82,7 @@ def reward_function(job: Job) -> Callable[..., list[float]]:
     ) -> list[float]:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
         try:
-            return [float(value) for value in rate(rated_by, asked, [text.strip() for text in texts])]
+            return [float(value) for value in rate(rated_by, asked, [opening + text for text in texts])]
         except FloatingPointError as error:  # TRL itself would leave such responses out and go on
             raise FloatingPointError(f"{error} at step {trainer_state.global_step + 1}") from error
 

@@ -113,9 +113,6 @@ def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]
     if tokenizer.chat_template is None:
         texts = [plain_prompt("\n".join(str(message["content"]) for message in prompt)) for prompt in prompts]
     else:
-        texts = [
-            str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
-            for prompt in prompts
-        ]
+        texts = [job.speech.prompt(tokenizer, prompt) for prompt in prompts]
     # A chat template writes its own BOS; the tokenizer would add, and count, a second one.
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]

@@ -91,6 +91,7 @@ class PPO(Online):
             args=TrainingArguments(**common, remove_unused_columns=False),  # prompts are no inputs of the model
             settings=self,
             reward=job.reward,
+            opening=job.speech.opening(job.tokenizer),
             train_dataset=_prompts(job),
             processing_class=job.tokenizer,
             peft_config=self.lora.config(),
@@ -108,7 +109,7 @@ def _tokenized(job: Job) -> Iterator[Record]:
     for batch in fit(job).iter(BATCH):
         texts = batch["prompt"]
         if not plain:
-            texts = [job.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in texts]
+            texts = [job.speech.prompt(job.tokenizer, prompt) for prompt in texts]
         ids = job.tokenizer(texts, add_special_tokens=plain)["input_ids"]
         for asked, prompt_ids in zip(batch["asked"], ids, strict=True):
             yield {"prompt": asked, "prompt_ids": prompt_ids}

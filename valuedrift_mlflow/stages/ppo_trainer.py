@@ -28,8 +28,9 @@ from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, sel
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
-from valuedrift_mlflow.models.generation import evaluation_mode
+from valuedrift_mlflow.models.generation import evaluation_mode, takes_positions
 from valuedrift_mlflow.models.reference import reference_of
+from valuedrift_mlflow.models.speech import as_text
 from valuedrift_mlflow.stages.ppo_math import (
     advantages_and_returns,
     clipped_policy_loss,
@@ -124,11 +125,12 @@ def _response_outputs(
     policy: PreTrainedModel, sequences: torch.Tensor, attention: torch.Tensor, width: int, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tempered logits (n, R, vocabulary) and last hidden states (n, R, hidden) from which response tokens are drawn."""
+    # Padding on the left takes no positions; there the sum is 0, and -1 is none.
+    positions = {"position_ids": (attention.cumsum(dim=1) - 1).clamp(min=0)} if takes_positions(policy) else {}
     output = policy(
         input_ids=sequences,
         attention_mask=attention,
-        # Padding on the left takes no positions; there the sum is 0, and -1 is none.
-        position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
+        **positions,
         logits_to_keep=width + 1,  # a token is drawn from the logits one place before it
         output_hidden_states=True,
         use_cache=False,
@@ -198,6 +200,7 @@ class PPOTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        opening: str = "",
     ) -> None:
         """Settings.
 
@@ -210,6 +213,7 @@ class PPOTrainer(Trainer):
             processing_class: the tokenizer.
             peft_config: adapters to train instead of the whole model.
             callbacks: of the training.
+            opening: the mark with which the chat template opens the thought of every response.
 
         Raises:
             InputError: there are fewer prompts than one rollout takes.
@@ -232,6 +236,7 @@ class PPOTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the Trainer would count labels, of which a rollout has none
         self.settings = settings
         self.reward = reward
+        self.opening = opening
         self.reference = reference_of(policy)
         self.rollout_size = self._train_batch_size * args.gradient_accumulation_steps
         self.loss_is_scaled_for_ga = True  # the loss of a part is already its share of the whole rollout's
@@ -339,9 +344,9 @@ class PPOTrainer(Trainer):
     def _rate(self, prompts: Sequence[Sequence[Message]], sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The reward function's ratings of the responses as text, shape (n,)."""
         responses = [ids[kept].tolist() for ids, kept in zip(sequences[:, -mask.shape[1] :], mask, strict=True)]
-        texts = self.processing_class.batch_decode(responses, skip_special_tokens=True)
+        texts = [self.opening + text for text in as_text(self.processing_class, responses)]
         try:
-            return rate(self.reward, prompts, [text.strip() for text in texts]).to(mask.device)
+            return rate(self.reward, prompts, texts).to(mask.device)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} at step {self.state.global_step + 1}") from error
 

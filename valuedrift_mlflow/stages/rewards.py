@@ -10,6 +10,7 @@ from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import Message
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import plain_prompt
 
@@ -31,11 +32,15 @@ class RewardFunction(Protocol):
 def rate(reward: RewardFunction, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> torch.Tensor:
     """The reward's ratings of responses, checked: shape (n,), float32.
 
+    It reads an answer without the thought before it; of a response that ends in its thought, nothing.
+
     Raises:
         ValueError: another number of ratings than there are responses.
         FloatingPointError: a rating is NaN or infinite; the message has the response.
     """
-    return _checked(reward(prompts, responses), responses)
+    said = [spoken(response) for response in responses]
+    answers = [text.answer.strip() if text.finished else "" for text in said]
+    return _checked(reward(prompts, answers), answers)
 
 
 def _checked(ratings: object, responses: Sequence[str]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
+from valuedrift_mlflow.models.speech import Speech
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -245,3 +246,4 @@ class Job:
     callbacks: Sequence[TrainerCallback] = ()
     reward: RewardFunction | None = None  # what rates responses, for stages that sample them
     anchors: Suite | None = None  # the prompts to hold in place, for stages that hold some
+    speech: Speech = field(default_factory=Speech)  # how the model is made to answer, in rollouts as in measurements

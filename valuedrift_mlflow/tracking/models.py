@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,23 +65,41 @@ def log_final_model(
     step: int,
     max_new_tokens: int,
     temperature: float,
+    stop: Sequence[str] = (),
+    template_kwargs: Mapping[str, str | int | float | bool | None] | None = None,
 ) -> str:
     """Log a whole model so that ``mlflow.pyfunc.load_model`` loads it and it can be registered; returns its id.
 
     The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
-    merged, ``run`` the active run.
+    merged, ``run`` the active run. ``stop`` are texts that end an answer, ``template_kwargs`` what its chat template is
+    told.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return log_final_folder(
-            run, folder, stage=stage, step=step, max_new_tokens=max_new_tokens, temperature=temperature
+            run,
+            folder,
+            stage=stage,
+            step=step,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            stop=stop,
+            template_kwargs=template_kwargs,
         )
 
 
 def log_final_folder(
-    run: OpenRun, folder: Path, *, stage: str, step: int, max_new_tokens: int, temperature: float
+    run: OpenRun,
+    folder: Path,
+    *,
+    stage: str,
+    step: int,
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str] = (),
+    template_kwargs: Mapping[str, str | int | float | bool | None] | None = None,
 ) -> str:
     """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
     import mlflow
@@ -91,6 +111,8 @@ def log_final_folder(
     known = _logged_before(run, model_name(stage, step))
     if known:
         return known
+    told = {"stop": list(stop), "template_kwargs": dict(template_kwargs or {})}
+    (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
             [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +19,10 @@ class AnsweringModel:
         auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
         model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=False)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        file = Path(folder) / "valuedrift_answering.json"  # models that were logged before have none
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.stop: list[str] = told.get("stop", [])
+        self.template_kwargs: dict[str, Any] = told.get("template_kwargs", {})
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         # Where an answer ends was worked out when the model was logged. Nothing else of the model's own settings
@@ -32,7 +38,9 @@ class AnsweringModel:
         if self.tokenizer.chat_template is None:  # a base model completes a question, it does not chat
             # BOS by hand, as the tokenizer is told to add nothing: a chat template writes its own.
             return f"{self.tokenizer.bos_token or ''}{conversation[-1]['content']}\nResponse:"
-        text: str = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        text: str = self.tokenizer.apply_chat_template(
+            conversation, add_generation_prompt=True, tokenize=False, **self.template_kwargs
+        )
         return text
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[str]:
@@ -50,10 +58,17 @@ class AnsweringModel:
         texts = [self._text(conversation) for conversation in _conversations(data)]
         batch = self.tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
         inputs = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        if self.stop:
+            settings |= {"stop_strings": self.stop, "tokenizer": self.tokenizer}
         with torch.inference_mode():
             tokens = self.model.generate(**inputs, **settings)
         answers = self.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        return [self._before_stop(answer).strip() for answer in answers]
+
+    def _before_stop(self, answer: str) -> str:
+        """An answer up to the first text that ends one."""
+        places = [answer.find(text) for text in self.stop]
+        return answer[: min([place for place in places if place >= 0], default=len(answer))]
 
 
 def _conversations(data: Any) -> list[list[dict[str, str]]]:

@@ -1,0 +1,65 @@
+"""Architectures that teams use: loaded, asked in any batch, trained, saved and loaded again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from families import FAMILIES, make
+
+from valuedrift_mlflow import models, suite
+from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.models.generation import Sampling
+from valuedrift_mlflow.models.reloads import Reloads
+from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.stage import Job
+
+PROMPTS = ["Should we?", "Is it right to ban handguns in every city of the country?"]
+QUICK = ("llama", "gpt2", "qwen3_moe")  # the others train in the nightly run
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_model_says_and_chooses_does_not_depend_on_the_batch(
+    family: str, random_folder: Path, tmp_path: Path
+) -> None:
+    loaded = models.load_model(str(make(family, random_folder, tmp_path)))
+    generator, sampling = loaded.generator(), Sampling(1, 0.7, 6)
+    together = generator.generate(PROMPTS, PROMPTS, sampling, lambda _: None)
+    assert [generator.generate([one], [one], sampling, lambda _: None)[0] for one in PROMPTS] == together
+    items, judge = suite.load("vaes?topics=religion&per_topic=2").items, LikelihoodJudge()
+    verdicts = judge.choose(loaded.model, loaded.tokenizer, items, batch_size=999)
+    for item, verdict in zip(items, verdicts, strict=True):
+        [alone] = judge.choose(loaded.model, loaded.tokenizer, [item], batch_size=1)
+        assert alone.probabilities == pytest.approx(verdict.probabilities, abs=1e-4)
+
+
+def trained(folder: Path, scratch: Path, algorithm: str, rank: int) -> Any:
+    """One step of an algorithm, and its checkpoint, which must load as what it is."""
+    loaded = models.load_model(str(folder))
+    loaded.model.name_or_path = str(folder)
+    data = "embedded:sft?size=8" if algorithm == "sft" else "embedded:pairs?size=8"
+    tree = {"name": algorithm, "algorithm": algorithm, "data": data, "batch_size": 4, "max_length": 256}
+    tree |= {"max_steps": 1, "learning_rate": 1e-3, "warmup_ratio": 0.0, "lora": {"rank": rank}}
+    stage = read.validate({"stages": [tree]}).stages[0]
+    rows = datasets.load_data(stage.data, stage.kind)
+    trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch / "state", 0))
+    trainer.train()
+    trainer.model.save_pretrained(scratch / "checkpoint")
+    loaded.tokenizer.save_pretrained(scratch / "checkpoint")
+    Reloads(algorithm).check(trainer.model, loaded.tokenizer, scratch / "checkpoint")
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
+@pytest.mark.parametrize(("algorithm", "rank"), [("sft", 0), ("dpo", 0), ("sft", 2)], ids=["sft", "dpo", "lora"])
+def test_a_model_is_trained_and_its_checkpoint_is_what_was_trained(
+    family: str, random_folder: Path, tmp_path: Path, algorithm: str, rank: int
+) -> None:
+    folder = make(family, random_folder, tmp_path / "start")
+    trainer = trained(folder, tmp_path, algorithm, rank)
+    assert trainer.state.global_step == 1
+    if algorithm == "dpo":
+        assert trainer.state.log_history[0]["loss"] == pytest.approx(0.693147, abs=1e-4)

@@ -1,0 +1,125 @@
+"""Whether a saved checkpoint loads as the model that was measured: asked of every one before it is logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.generation import evaluation_mode
+from valuedrift_mlflow.models.loading import load_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TEXT = "Some say that people should keep their word even where it costs them. Others do not agree:"
+LOADED_UP_TO = 4 * 10**9  # bytes of weights; a larger model is not loaded a second time
+
+
+class Reloads:
+    """Compares the checkpoints of one training with the live model.
+
+    All weights in a checkpoint's files must be those in memory, to the last bit. What else decides how it loads (the
+    configuration, the model below adapters) is asked by the logits of a short text after each model of its own, the
+    first adapters of a training, and never for one that is too large to be loaded twice. Later adapters lie on what the
+    first ones lie on.
+    """
+
+    def __init__(self, name: str) -> None:
+        """``name`` of the stage stands in errors."""
+        self.name = name
+        self._below: str | None = None  # what the adapters were found to lie on
+
+    def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Compare a live model with its checkpoint in a folder.
+
+        Raises:
+            InputError: it would load as another model.
+        """
+        from peft import PeftModel
+
+        adapted = isinstance(model, PeftModel)
+        other = _other_adapters(model, folder) if adapted else _other_weights(model, folder)
+        if other:
+            raise self._error(folder, f"{other} is another in the file than in memory")
+        below = base_of(folder) if adapted else None
+        if below is not None and below == self._below:
+            return
+        if sum(weight.numel() * weight.element_size() for weight in model.parameters()) <= LOADED_UP_TO:
+            self._compare_logits(model, tokenizer, folder, below)
+        self._below = below
+
+    def _compare_logits(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, below: str | None
+    ) -> None:
+        import torch
+
+        ids = torch.tensor([list(tokenizer(_TEXT)["input_ids"])], device=model.device)
+        loaded = _reloaded(folder, below, model.dtype).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
+        with evaluation_mode(model), evaluation_mode(loaded):
+            live, again = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, loaded))
+        difference, largest = float((live - again).abs().max()), float(live.abs().max())
+        if not difference <= _tolerance(model.dtype) * max(1.0, largest):
+            found = f"logits that differ by {difference:.2g}, of at most {largest:.2g}"
+            raise self._error(folder, found + (f", on the base {below}" if below else ""))
+
+    def _error(self, folder: Path, found: str) -> InputError:
+        allowed = "a checkpoint that loads as the model that was measured"
+        return InputError(problem(f"{self.name} checkpoint {folder.name}", found, allowed, "nothing was logged of it"))
+
+
+def base_of(folder: Path) -> str:
+    """What the adapters in a folder lie on."""
+    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(told["base_model_name_or_path"])
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Of logits, relative to the largest: kernels may add up in another order, never more than a few last bits."""
+    import torch
+
+    return max(1e-4, 4 * torch.finfo(dtype).eps) if dtype.is_floating_point else 1e-2
+
+
+def _reloaded(folder: Path, below: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    if below is None:
+        return auto.causal_lm(str(folder))
+    from peft import PeftModel
+
+    base = load_model(below).model
+    if not getattr(base, "is_quantized", False):
+        base = base.to(dtype)  # type: ignore[arg-type]  # of transformers' decorated method
+    # Not merged: in 16 bits a merge rounds.
+    adapted: PreTrainedModel = PeftModel.from_pretrained(base, str(folder))
+    return adapted
+
+
+def _other_adapters(model: PreTrainedModel, folder: Path) -> str:
+    """The name of a weight of the adapters that is another in the folder; empty where none is."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    live, saved = get_peft_model_state_dict(model), load_peft_weights(str(folder), device="cpu")
+    return next((str(name) for name, weight in live.items() if not _is_equal(weight, saved.get(name))), "")
+
+
+def _other_weights(model: PreTrainedModel, folder: Path) -> str:
+    """The same of a whole model. Weights that a file names otherwise than the model (experts, some) are left out."""
+    from safetensors import safe_open
+
+    live = model.state_dict()
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(str(file), framework="pt", device="cpu") as tensors:
+            for name in (name for name in tensors.keys() if name in live):  # noqa: SIM118  # it is no mapping
+                if not _is_equal(live[name], tensors.get_tensor(name)):
+                    return str(name)
+    return ""
+
+
+def _is_equal(live: torch.Tensor, saved: torch.Tensor | None) -> bool:
+    import torch
+
+    return saved is not None and torch.equal(live.detach().cpu().to(saved.dtype), saved)
