@@ -25,6 +25,7 @@ class Data(Strict):
     format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
     split: str = Field("train", description="split of a folder or a hub dataset")
     subset: str | None = Field(None, description="subset (configuration) of a hub dataset that has several")
+    revision: str | None = Field(None, description="revision (branch, tag or commit) of a hub dataset")
     on_bad_row: Literal["error", "skip"] = Field(
         "error", description="`error` ends with all rows that cannot be read; `skip` leaves them out and counts them"
     )
