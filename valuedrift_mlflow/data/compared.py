@@ -163,7 +163,8 @@ def winner(row: Row, means_first: str = "") -> int:
     marks = apart(*names)
     for place, side in enumerate(("first", "second")):
         model = str(row.get(f"{side}_model") or names[place]).lower()
-        if said in (names[place].lower(), marks[place], model, *_WORDS[place]) or (value and value == row.get(side)):
+        words = (names[place].lower(), marks[place], f"model_{marks[place]}", f"response_{marks[place]}", model)
+        if said in (*words, *_WORDS[place]) or (value and value == row.get(side)):
             return place
     if value is None or said in TIES:
         raise NothingToLearn("winner")
@@ -175,7 +176,7 @@ def unsure(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 
     0 and 1 beside answers that are called a and b, or 1 and 2, may mean either (in SHP 1 means the first).
     """
-    found = {str(row.get(columns["winner"])).strip().lower().removesuffix(".0") for row in rows} - set(TIES)
+    found = {str(row.get("winner")).strip().lower().removesuffix(".0") for row in rows} - set(TIES)
     if (
         found
         and found <= {"0", "1", "2", "true", "false"}

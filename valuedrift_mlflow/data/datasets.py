@@ -28,7 +28,7 @@ from valuedrift_mlflow.data.formats import (
     says_the_same,
     serves,
 )
-from valuedrift_mlflow.data.layouts import Layout, layout_of
+from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -235,7 +235,7 @@ def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) ->
     if not (serves(layout.kind, kind) if kind else layout.kind != "prompts"):
         found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
-        raise InputError(problem(f"data {data.uri}", found, needed))
+        raise InputError(problem(f"data {data.uri}", found, needed, other_kind(data, layout, kind)))
     return Stream(data, kind or layout.kind, layout, rows)
 
 

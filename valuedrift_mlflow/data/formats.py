@@ -240,6 +240,7 @@ def _from_dialogues(row: Row) -> Record:
 # The formats ---------------------------------------------------------------------------------------------------------
 
 Reader = Callable[[Iterable[Raw]], Iterator[Outcome]]
+Fits = Callable[[Row], bool]
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Format:
     read: Reader
     max_dropped: float = MAX_DROPPED
     also: tuple[str, ...] = ("system", "history", "more", "label")
-    fits: Callable[[Row], bool] | None = None
+    fits: Fits | None = None
     repeats: Callable[[Sequence[Row]], bool] | None = None
     rated: bool = False
 
@@ -325,9 +326,6 @@ def _margin(row: Row) -> Record:
     return {"margin": scores[0] - scores[1]}
 
 
-Fits = Callable[[Row], bool]
-
-
 def _compared(
     *columns: str, read: Callable[[Row], Record | list[Record]], fits: Fits | None = None, rated: bool = False
 ) -> Format:
@@ -340,7 +338,7 @@ def _pairs(*columns: str, read: Callable[[Row], Record | list[Record]], fits: Fi
     return Format("pairs", columns, each(read), also=("system", "history", "more", *_MARGIN), fits=fits)
 
 
-def _holds(*columns: str) -> Callable[[Row], bool]:
+def _holds(*columns: str) -> Fits:
     return lambda row: any(holds_dialogue(row.get(column)) for column in columns)
 
 
@@ -390,7 +388,7 @@ _ANSWERS: dict[str, tuple[tuple[str, ...], Callable[[Row], Record]]] = {
 }
 
 
-def _answers_in(column: str) -> Callable[[Row], bool]:
+def _answers_in(column: str) -> Fits:
     """Whether somebody answers in the dialogue in a column: else it may be the question of a pair."""
 
     def fits(row: Row) -> bool:
@@ -406,8 +404,15 @@ def _any_row(row: Row) -> bool:
     return True
 
 
+def _one_answer(column: str) -> Fits:
+    """Not where a column holds several answers: they are the sides of a pair."""
+    return lambda row: len(texts_of(row.get(column)) or ()) < 2 or isinstance(row.get(column), str)
+
+
 # A column of such a name may hold many other things.
-_FITS: dict[str, Callable[[Row], bool]] = {
+_FITS: dict[str, Fits] = {
+    "alpaca": _one_answer("output"),
+    "prompt-completion": _one_answer("completion"),
     "messages": lambda row: isinstance(row.get("messages"), str | Mapping | Sequence),
     "sharegpt": _answers_in("conversations"),
     "ultrachat": _answers_in("data"),

@@ -173,12 +173,20 @@ def _unknown(data: Data, columns: Sequence[str], kind: Kind | None) -> str:
         return problem(f"data {data.uri} columns", ", ".join(columns), allowed)
     if data.winner and data.winner.partition("=")[0] not in columns and not data.columns:
         return problem(f"data {data.uri} winner", data.winner, f"a column: {', '.join(columns)}")
+    nearest, mapping = _to_try(data, columns, kind)
+    allowed = f"the columns of a known format; the nearest is {nearest} ({', '.join(FORMATS[nearest].columns)})"
+    mend = f"say where things are: {mapping}; or name one with data.format: {', '.join(FORMATS)}"
+    return problem(f"data {data.uri} columns", ", ".join(columns), allowed, mend)
+
+
+def _to_try(data: Data, columns: Sequence[str], kind: Kind | None) -> tuple[str, str]:
+    """The nearest format, and a mapping with a place left for what was not found."""
+    wanted = ("prompt",) if kind == "prompts" else COLUMNS[kind or "pairs"]
     near = {
         name: sum(names.resolved((part,), columns) is not None for part in form.columns)
         for name, form in FORMATS.items()
         if set(form.columns) <= set(NAMES) and (kind is None or serves(form.kind, kind))
     }
-    wanted = COLUMNS[kind or "pairs"] if kind != "prompts" else ("prompt",)
     nearest = max(near, key=lambda name: (near[name], FORMATS[name].columns == wanted))
     if data.winner:
         nearest = "two-answers-winner"
@@ -187,6 +195,11 @@ def _unknown(data: Data, columns: Sequence[str], kind: Kind | None) -> str:
         for name in FORMATS[nearest].columns
         if not (data.winner and name == "winner")
     )
-    allowed = f"the columns of a known format; the nearest is {nearest} ({', '.join(FORMATS[nearest].columns)})"
-    mend = f"say where things are: data.columns {{{mapping}}}; or name one with data.format: {', '.join(FORMATS)}"
-    return problem(f"data {data.uri} columns", ", ".join(columns), allowed, mend)
+    return nearest, f"data.columns {{{mapping}}}"
+
+
+def other_kind(data: Data, layout: Layout, kind: Kind | None) -> str:
+    """A mapping to try where rows were recognised and hold something else than is needed."""
+    if data.columns or data.format != "auto":
+        return ""
+    return f"if it is there, say where: {_to_try(data, [*layout.used.values(), *layout.unused], kind)[1]}"

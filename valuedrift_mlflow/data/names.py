@@ -145,6 +145,12 @@ def resolved(wanted: Sequence[str], columns: Iterable[str]) -> dict[str, str] | 
 def also(wanted: Iterable[str], columns: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
     """Those of the wanted things that have a column of their own besides the found ones."""
     taken = dict(found)
+    if {"first", "second"} <= set(found):
+        there = {plain(column): column for column in columns}
+        for side, mark in zip(("first", "second"), apart(found["first"], found["second"]), strict=True):
+            models = [there[name] for name in _belonging(mark, plain(found[side]))["model"] if name in there]
+            if f"{side}_model" in wanted and models:
+                taken[f"{side}_model"] = models[0]
     for name in wanted:
         free = [column for column in columns if column not in taken.values()]
         if name not in taken:

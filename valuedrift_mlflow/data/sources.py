@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
@@ -260,9 +260,9 @@ def _offline(uri: str) -> Iterator[None]:
     Raises:
         InputError: it has nothing there.
     """
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    places = (_datasets().config, huggingface_hub.constants)
+    places: tuple[Any, ...] = (_datasets().config, constants)
     before = [place.HF_HUB_OFFLINE for place in places]
     for place in places:
         place.HF_HUB_OFFLINE = True
