@@ -279,11 +279,11 @@ def test_bad_rows_are_all_listed_with_their_numbers(tmp_path: Path) -> None:
         {"messages": [user("Hi"), assistant("Hello")]},
         {"messages": [user("Hi")]},
         {"messages": [user("Hi"), assistant("Hello"), user("Why?")]},  # what a user says last got no answer
-        {"messages": [{"role": "tool", "content": "42"}, assistant("Hello")]},
+        {"messages": [{"role": "critic", "content": "42"}, assistant("Hello")]},
         {"messages": []},
     )
     lines = problems(file)
-    for line, (number, reason) in zip(lines, [(2, "does not end"), (4, "tool"), (5, "messages")], strict=True):
+    for line, (number, reason) in zip(lines, [(2, "does not end"), (4, "critic"), (5, "messages")], strict=True):
         assert f"{file} row {number}:" in line
         assert reason in line
 
@@ -320,8 +320,8 @@ def test_the_wrong_kind_of_data_is_refused_both_ways(tmp_path: Path) -> None:
 
 
 def test_unknown_columns_name_the_known_formats(tmp_path: Path) -> None:
-    [line] = problems(jsonl(tmp_path, {"question": "Hi", "answer": "Hello"}))
-    assert "question, answer" in line
+    [line] = problems(jsonl(tmp_path, {"front": "Hi", "back": "Hello"}))
+    assert "front, back" in line
     assert all(name in line for name in datasets.FORMATS)
 
 
@@ -403,7 +403,6 @@ def test_up_to_one_in_a_hundred_empty_answers_are_dropped_and_counted(
         ),
         ({"prompt": "a", "chosen": [user("Yes")], "rejected": [user("No")]}, "pairs", "assistant"),
         ({"messages": [assistant("Hi"), assistant("Hello")]}, "sft", "after a user's"),
-        ({"chosen": "Yes", "rejected": "No"}, "pairs", "there is no prompt"),
     ],
 )
 def test_a_row_nobody_should_train_on_is_bad(tmp_path: Path, bad: dict[str, Any], kind: Kind, reason: str) -> None:
@@ -530,4 +529,6 @@ def test_answers_labelled_bad_do_not_count_in_the_stance_mix(tmp_path: Path) -> 
         {"prompt": "a", "completion": "b", "label": label, "topic": "religion", "stance": stance}
         for stance, label in stances
     ]
-    assert load(jsonl(tmp_path, *rows), "labelled").stance_mix == {"religion": (1.0, 0.0, 0.0)}
+    columns = {name: name for name in rows[0]}  # who names them vouches for them
+    data = Data(uri=str(jsonl(tmp_path, *rows)), columns=columns)
+    assert datasets.load_data(data, "labelled").stance_mix == {"religion": (1.0, 0.0, 0.0)}

@@ -128,9 +128,12 @@ def test_earlier_turns_in_a_column_of_their_own_are_used(tmp_path: Path) -> None
         ({"system": "Be long.", "messages": [SYSTEM, USER, GOOD]}, "sft", "another system message"),
         ({"prompt": "Why not?", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "pairs", "answer something else"),
         ({"prompt": ASKED, "chosen": f"{YES}<|im_end|>", "rejected": NO}, "pairs", "marks of a chat template"),
-        ({"chosen": YES, "rejected": NO}, "pairs", "there is no prompt"),
         ({"instruction": ASKED, "completions": [{"response": YES, "overall_score": 4}]}, "pairs", "two or more"),
-        ({"prompt": ASKED, "response_0": NO, "response_1": YES, "better_response_id": 2}, "pairs", "expected 0 or 1"),
+        (
+            {"prompt": ASKED, "response_0": NO, "response_1": YES, "better_response_id": "7"},
+            "pairs",
+            "expected response_0, response_1",
+        ),
         ({"instruction": ASKED, "output": YES, "history": ["Hello."]}, "sft", "a question and its answer"),
     ],
 )

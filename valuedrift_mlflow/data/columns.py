@@ -6,8 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from valuedrift_mlflow.data.messages import Raw
+from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.data.sources import Rows
 from valuedrift_mlflow.inputs.rows import Row
+
+
+def columns_of(data: Data) -> dict[str, str]:
+    """The places that a recipe names, with that of the winner."""
+    return data.columns | ({"winner": data.winner.partition("=")[0]} if data.winner else {})
 
 
 def mapped(rows: Rows, columns: Mapping[str, str]) -> Rows:

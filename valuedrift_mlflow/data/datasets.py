@@ -18,22 +18,21 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
-from valuedrift_mlflow.data.columns import mapped
+from valuedrift_mlflow.data.columns import columns_of, mapped
 from valuedrift_mlflow.data.formats import (
     COLUMNS,
     FORMATS,
     MAX_DROPPED,
-    Format,
     as_kind,
     dialogue,
-    recognise,
     says_the_same,
     serves,
 )
+from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
-from valuedrift_mlflow.data.settings import NAMES, Data, Kind
+from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ __all__ = [
     "check_data",
     "dialogue",
     "load_data",
-    "recognise",
     "stream",
 ]
 logger = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ class TrainingData:
 
     ``rows`` is a sequence of dictionaries: a list, or where they are many a file on disk that is read as one.
     ``stance_mix`` has the (support, neutral, oppose) shares of each topic where the rows name their stances: those of
-    answers, of chosen responses, or of completions labelled good.
+    answers, of chosen responses, or of completions labelled good. ``layout`` is what was recognised in the source.
     """
 
     uri: str
@@ -83,6 +81,7 @@ class TrainingData:
     dropped: int = 0
     stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
     bad: int = 0
+    layout: Layout | None = None
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
@@ -127,20 +126,20 @@ class Stream:
     of PRISM any share may); where it gave no row at all.
     """
 
-    def __init__(self, data: Data, kind: Kind, format: str, form: Format, rows: sources.Rows) -> None:
-        """Rows of ``form``, which is called ``format``, as rows of ``kind``."""
+    def __init__(self, data: Data, kind: Kind, layout: Layout, rows: sources.Rows) -> None:
+        """Rows that are laid out in a known way, as rows of ``kind``."""
         self.uri = data.uri
         self.kind = kind
-        self.format = format
+        self.format = layout.format
+        self.layout = layout
         self.counts = ReadCounts()
-        self._form = form
         self._skips = data.on_bad_row == "skip"
         self._rows = rows
 
     def __iter__(self) -> Iterator[Record]:
         self.counts = counts = ReadCounts()
         given = 0
-        for outcome in self._form.read(self._readable(counts)):
+        for outcome in self.layout.read(self._readable(counts)):
             if outcome.bad:
                 self._note(counts, outcome)
             counts.dropped += outcome.dropped
@@ -187,7 +186,7 @@ class Stream:
             if not given:
                 found = f"{counts.labelled_bad} answers labelled bad"
                 raise InputError(problem(f"data {self.uri}", found, "at least one answer labelled good"))
-        most = 1.0 if self._skips else self._form.max_dropped
+        most = 1.0 if self._skips else self.layout.max_dropped
         if counts.dropped > most * counts.read or not given:
             allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"
             if most == 1:
@@ -230,59 +229,48 @@ def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
 def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
     check_data(data)
     rows = sources.open_rows(data, download=download)
+    layout = _layout(data, rows, kind)
     if data.columns:
-        rows = mapped(rows, data.columns)
-    columns = _columns(data, rows)
-    name, form = _format(data, rows, columns, kind)
-    missing = [column for column in form.columns if column not in columns]
-    if missing:
-        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), f"{name}: {', '.join(form.columns)}"))
-    if not (serves(form.kind, kind) if kind else form.kind != "prompts"):
-        found = f"{name} ({form.kind}) with the columns {', '.join(columns)}"
+        rows = mapped(rows, columns_of(data))
+    if not (serves(layout.kind, kind) if kind else layout.kind != "prompts"):
+        found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
-        raise InputError(problem(f"data {data.uri}", found, needed))
-    return Stream(data, kind or form.kind, name, form, rows)
+        raise InputError(problem(f"data {data.uri}", found, needed, other_kind(data, layout, kind)))
+    return Stream(data, kind or layout.kind, layout, rows)
 
 
-def _format(data: Data, rows: sources.Rows, columns: Sequence[str], kind: Kind | None) -> tuple[str, Format]:
-    """The format that the data are said to have, or that is recognised by their columns, and its name."""
-    name = data.format if data.format != "auto" else recognise(columns, kind)
-    if name is None:
-        known = "; ".join(f"{key}: {', '.join(f.columns)}" for key, f in FORMATS.items())
-        mend = f"or say where they are: data.columns {{{_nearest(columns)}}}, or data.format"
-        raise InputError(problem(f"data {data.uri} columns", ", ".join(columns), known, mend))
-    function = None if data.format == "auto" else own.function(name)
-    if function is None:
-        return name, FORMATS[name]
-    form, bad = own.known(function, rows(), _FIRST_ROWS)
-    if form is None:
-        raise InputError([_bad_row(data.uri, raw, reason, name) for raw, reason in bad[:_MAX_PROBLEMS]])
-    return name, form
+def _layout(data: Data, rows: sources.Rows, kind: Kind | None) -> Layout:
+    """How the rows are laid out, by the first of them."""
+    function = None if data.format == "auto" else own.function(data.format)
+    if function is not None:
+        form, bad = own.known(function, rows(), _FIRST_ROWS)
+        if form is None:
+            raise InputError([_bad_row(data.uri, raw, reason, data.format) for raw, reason in bad[:_MAX_PROBLEMS]])
+        return Layout(data.format, form)
+    first = _first_rows(data, rows)
+    if not data.columns:
+        return layout_of(data, first, kind)
+    named = columns_of(data)
+    read = {path.partition(".")[0] if path not in first[0] else path for path in named.values()}
+    others = [column for row in first for column in row if column not in read]
+    return layout_of(data, _first_rows(data, mapped(rows, named)), kind, others)
 
 
-def _nearest(columns: Sequence[str]) -> str:
-    """A mapping to try: the columns of the format that has most of its own here, with a place left for the others."""
-    shared = {name: len(set(form.columns) & set(columns)) for name, form in FORMATS.items()}
-    nearest = FORMATS[max(shared, key=lambda name: (shared[name], name == "pairs"))]
-    wanted = nearest.columns if set(nearest.columns) <= set(NAMES) else COLUMNS[nearest.kind]
-    return ", ".join(f"{name}: {name if name in columns else '...'}" for name in wanted)
-
-
-def _columns(data: Data, rows: sources.Rows) -> list[str]:
-    """The columns of the first rows that can be read."""
+def _first_rows(data: Data, rows: sources.Rows) -> list[Row]:
+    """The first rows that can be read, whose columns are taken for those of the data."""
     unread: list[str] = []
 
-    def readable() -> Iterator[Raw]:
+    def readable() -> Iterator[Row]:
         for raw in rows():
             if raw.row is not None:
-                yield raw
+                yield raw.row
             elif len(unread) < _MAX_PROBLEMS:
                 unread.append(_bad_row(data.uri, raw, raw.problem, data.format))
 
-    columns = dict.fromkeys(column for raw in islice(readable(), _FIRST_ROWS) for column in raw.row or {})
-    if not columns:
+    first = list(islice(readable(), _FIRST_ROWS))
+    if not any(first):
         raise InputError(unread or problem("data", data.uri, "at least one row", "the source is empty"))
-    return list(columns)
+    return first
 
 
 def load_data(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
@@ -300,7 +288,7 @@ def load_data(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
     planted: dict[str, Counter[str]] = {}
     rows = store(_counted(read, kind, planted))
     mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
-    return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad)
+    return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad, read.layout)
 
 
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:

@@ -1,28 +1,46 @@
-"""The formats that data comes in: by which columns each is recognised, and how its rows are brought into one shape."""
+"""The formats that data comes in: by which columns each is recognised, and how its rows are brought into one shape.
+
+A format names what it reads (``prompt``, ``chosen``); ``names.py`` knows what such columns are called in the field, and
+``layouts.py`` finds the format of given rows and hands them on under the names that stand here.
+"""
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from valuedrift_mlflow.data import compared, prism_pairs
+from valuedrift_mlflow.data import compared, marks, prism_pairs, rated_rows, trees
+from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, holds_dialogue, texts_of
+from valuedrift_mlflow.data.marks import dialogue
 from valuedrift_mlflow.data.messages import (
     BadRow,
     Message,
     NothingToLearn,
     Outcome,
     Raw,
-    assistant,
+    calls_tool,
     messages_of,
     text_of,
     truth,
-    user,
     written_messages,
 )
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.rows import Record, Row
+
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "MAX_DROPPED",
+    "NAMED",
+    "SIDES",
+    "Format",
+    "as_kind",
+    "dialogue",
+    "each",
+    "says_the_same",
+    "serves",
+]
 
 # The columns of each kind, under the names that TRL's trainers expect.
 COLUMNS: dict[Kind, tuple[str, ...]] = {
@@ -34,14 +52,18 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
 SIDES = ("chosen", "rejected")
 NAMED = ("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance")  # what some sources say of a row
 MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
+_REPEATED = 20  # letters: a shorter prompt may begin an answer by chance
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
 
 
 def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], list[Message]]:
-    if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
+    roles = [message["role"] for message in messages]
+    if roles[-1:] != ["assistant"] or "user" not in roles or roles[-2] not in ("user", "tool"):
         raise BadRow(f"{column} does not end with an assistant's message after a user's")
+    if calls_tool(messages[-1]):
+        raise BadRow(f"{column} ends with a call of a tool, expected what the assistant says to the user")
     if not messages[-1]["content"].strip():
         raise NothingToLearn(column)
     return messages[:-1], messages[-1:]
@@ -51,9 +73,9 @@ def _last_answer(column: str) -> Callable[[Row], Record]:
     """Reads the last answer of the dialogue in a column. What a user said after it got none, and is left out."""
 
     def read(row: Row) -> Record:
-        messages = messages_of(row.get(column), column)
+        messages = dialogue_of(row.get(column), column)
         if any(message["role"] == "assistant" for message in messages):
-            while messages[-1]["role"] == "user":
+            while messages[-1]["role"] in ("user", "tool"):
                 messages.pop()
         elif column != "messages":  # what real people wrote and nobody answered
             raise NothingToLearn(column)
@@ -63,88 +85,82 @@ def _last_answer(column: str) -> Callable[[Row], Record]:
     return read
 
 
-def _answer_in(asked: str, answered: str) -> Callable[[Row], Record]:
-    """Reads a question and its answer from two columns of texts."""
-    return lambda row: {"prompt": [user(text_of(row, asked))], "completion": _answered(row, answered)}
-
-
-def _from_dolly(row: Row) -> Record:
-    made = _answer_in("instruction", "response")(row)
-    if isinstance(row.get("context"), str) and row["context"].strip():
-        made["prompt"] = [user(f"{row['instruction']}\n\n{row['context']}")]
-    return made
-
-
 def _from_alpaca(row: Row) -> Record:
-    asked = text_of(row, "instruction")
-    if isinstance(row.get("input"), str) and row["input"].strip():
-        asked = f"{asked}\n\n{row['input']}"
-    return {"prompt": [user(asked)], "completion": _answered(row, "output")}
+    return {"prompt": asked(row, "instruction"), "completion": answered(row, "output")}
+
+
+def _from_text(row: Row) -> Record:
+    """The turns of a text that a template, or an older prompt, has already marked."""
+    messages = marks.turns(text_of(row, "text"))
+    if messages is None:
+        wanted = "turns that marks divide (### Human:, <|im_start|>, [INST]), or columns prompt and completion"
+        raise BadRow(f"text is plain text: nobody asks in it and nobody answers; expected {wanted}")
+    return _last_answer("messages")({"messages": messages})
 
 
 def _from_completion(row: Row) -> Record:
-    return {"prompt": _asked(row), "completion": _answered(row, "completion")}
+    prompt, completion = asked(row), answered(row, "completion")
+    return {"prompt": prompt, "completion": _without(prompt, completion)}
+
+
+def _without(prompt: list[Message], answer: list[Message]) -> list[Message]:
+    """An answer without the prompt that some files write before it."""
+    text, told = prompt[-1]["content"].strip(), answer[0]["content"]
+    if len(answer) > 1 or not _repeats(text, told):
+        return answer
+    return [{**answer[0], "content": told.lstrip()[len(text) :].lstrip()}]
+
+
+def _repeats(asked: str, told: str) -> bool:
+    """Whether an answer begins with all of a prompt, and has more to say; short ones may do so by chance."""
+    return len(asked) >= _REPEATED and told.lstrip().startswith(asked) and len(told.strip()) > len(asked)
 
 
 def _from_prompt(row: Row) -> Record:
-    prompt = _asked(row)
+    prompt = asked(row)
     if prompt[-1]["role"] != "user":
         raise BadRow("prompt does not end with a user's message")
     return {"prompt": prompt}
 
 
-def _asked(row: Row) -> list[Message]:
-    asked = row.get("prompt")
-    if isinstance(asked, str) and written_messages(asked) is None:
-        return _turns_of(text_of(row, "prompt"))
-    return messages_of(asked, "prompt")
-
-
-def _turns_of(text: str) -> list[Message]:
-    """A prompt that is a text: one message of a user, or the turns that HH-RLHF's or ChatML's marks divide it into."""
-    if not (text.lstrip().startswith("Human:") and "\n\nAssistant:" in text) and "<|im_start|>" not in text:
-        return [user(text)]
-    turns = [
-        user(content) if role == "user" else {"role": role, "content": content}
-        for role, content in _CHATML.findall(text)
-    ]
-    messages = turns or dialogue(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
-    while messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
-        messages.pop()  # where the answer goes
-    if not messages or messages[-1]["role"] != "user":
-        raise BadRow("prompt holds turns and does not end with one of a user")
-    return messages
-
-
-def _answered(row: Row, column: str) -> list[Message]:
-    answer = row.get(column)
-    if answer is None or (isinstance(answer, str) and not answer.strip()):
-        raise NothingToLearn(column)
-    if isinstance(answer, str) and written_messages(answer) is None:
-        if _CHATML_MARK.search(answer):
-            raise BadRow(f"{column} holds marks of a chat template (<|im_start|>, <|im_end|>), expected its text alone")
-        return [assistant(answer)]
-    messages = messages_of(answer, column)
-    if messages[-1]["role"] != "assistant":
-        raise BadRow(f"{column} does not end with an assistant's message")
-    if not messages[-1]["content"].strip():
-        raise NothingToLearn(column)
-    return messages
-
-
 # Pairs ---------------------------------------------------------------------------------------------------------------
 
 
-def _from_pairs(row: Row) -> Record:
-    """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only."""
-    asked = _asked(row)
+def _from_pairs(row: Row) -> Record | list[Record]:
+    """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only.
+
+    Sides that are lists of texts (RewardBench 2) give a pair for each: the shorter list begins again.
+    """
+    listed: dict[str, Sequence[object]] = {c: texts_of(row.get(c)) or [row.get(c)] for c in SIDES}
+    many = max(map(len, listed.values()))
+    if many > 1:
+        rows = ({column: texts[at % len(texts)] for column, texts in listed.items()} for at in range(many))
+        return [_pair({**row, **sides}) for sides in rows]
+    return _pair(row)
+
+
+def _pair(row: Row) -> Record:
+    prompt = _question(row)
     prompts, sides = {}, {}
     for column in SIDES:
-        messages = _answered(row, column)
-        prompts[column], sides[column] = _split_answer(messages, column) if len(messages) > 1 else (asked, messages)
+        messages = answered(row, column)
+        prompts[column], sides[column] = _split_answer(messages, column) if len(messages) > 1 else (prompt, messages)
     if prompts["chosen"] != prompts["rejected"]:
         raise BadRow("chosen and rejected answer different prompts")
-    return {"prompt": _agreed(asked, prompts["chosen"]), **sides}
+    text = prompt[-1]["content"].strip()
+    if all(_repeats(text, side[0]["content"]) for side in sides.values()):
+        sides = {column: _without(prompt, side) for column, side in sides.items()}
+    return {"prompt": _agreed(prompt, prompts["chosen"]), **sides}
+
+
+def _question(row: Row) -> list[Message]:
+    """The prompt of a pair. A dialogue that ends with the chosen answer ends before it."""
+    prompt = asked(row)
+    if prompt[-1]["role"] == "assistant" and len(prompt) > 1:
+        if prompt[-1]["content"].strip() != answered(row, "chosen")[-1]["content"].strip():
+            raise BadRow("prompt ends with an answer that is not the chosen one")
+        return prompt[:-1]
+    return prompt
 
 
 def _agreed(asked: list[Message], dialogue: list[Message]) -> list[Message]:
@@ -160,10 +176,14 @@ def _agreed(asked: list[Message], dialogue: list[Message]) -> list[Message]:
     return dialogue if dialogue[0]["role"] == "system" else [*told, *dialogue]
 
 
-def _from_swift(row: Row) -> Record:
-    """A dialogue with the chosen answer, and the rejected one beside it."""
-    made = _last_answer("messages")(row)
-    return {"prompt": made["prompt"], "chosen": made["completion"], "rejected": _answered(row, "rejected_response")}
+def _beside(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
+    """Reads an answer, which is the chosen one, and the rejected one beside it (Swift)."""
+
+    def both(row: Row) -> Record:
+        made = read(row)
+        return {"prompt": made["prompt"], "chosen": made["completion"], "rejected": answered(row, "rejected_one")[-1:]}
+
+    return both
 
 
 def _labelled(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
@@ -178,58 +198,16 @@ def _labelled(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
     return both
 
 
-def _sides_after(asked: str) -> Callable[[Row], Record]:
-    """Reads pairs whose question stands in a column of its own, as a text or as a dialogue."""
-
-    def read(row: Row) -> Record:
-        prompt = row.get(asked)
-        return _from_pairs({**row, "prompt": prompt if isinstance(prompt, str) else messages_of(prompt, asked)})
-
-    return read
-
-
-def _from_alpaca_pairs(row: Row) -> Record:
-    asked = text_of(row, "instruction")
-    more = row.get("input")
-    return _from_pairs({**row, "prompt": f"{asked}\n\n{more}" if isinstance(more, str) and more.strip() else asked})
-
-
-def _from_openai(row: Row) -> Record:
-    """OpenAI's preference format: a dialogue, the preferred and the other output."""
-    asked = row.get("input")
-    prompt = messages_of(asked.get("messages") if isinstance(asked, Mapping) else asked, "input.messages")
-    sides = {"chosen": "preferred_output", "rejected": "non_preferred_output"}
-    return {"prompt": prompt} | {side: _answered(row, column) for side, column in sides.items()}
-
-
-_CHATML = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)(?:<\|im_end\|>\n?|$)", re.DOTALL)
-_CHATML_MARK = re.compile(r"<\|im_(?:start|end)\|>")
-_TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-_TURN = re.compile("|".join(_TURNS))
-
-
-def dialogue(text: str) -> list[Message]:
-    r"""Split an HH-RLHF dialogue at its turns.
-
-    >>> dialogue("\n\nHuman: Hi\n\nAssistant: Hello")
-    [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
-    """
-    marks = [(match.start(), match.group()) for match in _TURN.finditer(text)]
-    messages: list[Message] = []
-    for (at, mark), (end, _) in pairwise([*marks, (len(text), "")]):
-        content = text[at + len(mark) : end].strip()
-        if messages and messages[-1]["role"] == _TURNS[mark]:
-            messages[-1]["content"] += f"\n\n{content}"
-        else:
-            messages.append({"role": _TURNS[mark], "content": content})
-    return messages
+def _from_dialogue_pairs(row: Row) -> Record | list[Record]:
+    """Pairs whose question is a dialogue."""
+    return _from_pairs({**row, "prompt": dialogue_of(row.get("dialogue"), "dialogue")})
 
 
 def _sides(row: Row, column: str) -> list[Message]:
     value = row.get(column)
     if not isinstance(value, str) or written_messages(value) is not None:
-        return messages_of(value, column)  # TRL's "implicit prompt": messages that begin alike
-    messages = dialogue(text_of(row, column))
+        return dialogue_of(value, column)  # TRL's "implicit prompt": messages that begin alike
+    messages = marks.turns(text_of(row, column)) or dialogue(value)
     if not messages:
         raise BadRow(f"{column} is a text, and there is no prompt: expected messages, or turns that begin with Human:")
     return messages
@@ -262,19 +240,26 @@ def _from_dialogues(row: Row) -> Record:
 # The formats ---------------------------------------------------------------------------------------------------------
 
 Reader = Callable[[Iterable[Raw]], Iterator[Outcome]]
+Fits = Callable[[Row], bool]
 
 
 @dataclass(frozen=True)
 class Format:
-    """Rows of one shape. ``read`` gets raw rows that are rows, and tells for each what became of it."""
+    """Rows of one shape. ``read`` gets raw rows that are rows, and tells for each what became of it.
+
+    ``columns`` are what it needs and ``also`` what it reads where it is there, by the names of ``names.py``. Where
+    columns alone do not tell, ``fits`` looks at a row, and ``repeats`` at rows in their order. The pairs of one that is
+    ``rated`` have a margin.
+    """
 
     kind: Kind
     columns: tuple[str, ...]
     read: Reader
     max_dropped: float = MAX_DROPPED
-
-
-_SYSTEM = ("system", "system_prompt", "systemInstruction")
+    also: tuple[str, ...] = ("system", "history", "more", "label")
+    fits: Fits | None = None
+    repeats: Callable[[Sequence[Row]], bool] | None = None
+    rated: bool = False
 
 
 def _in_context(made: Record, row: Row) -> Record:
@@ -284,23 +269,31 @@ def _in_context(made: Record, row: Row) -> Record:
         BadRow: the prompt has another system message.
     """
     prompt = list(made["prompt"])
-    for turn in reversed(row["history"] if isinstance(row.get("history"), list) else []):
-        if not (isinstance(turn, Sequence) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-            raise BadRow(f"history holds {turn!r}, expected a question and its answer")
-        prompt[:0] = [user(turn[0]), assistant(turn[1])]
-    for column in _SYSTEM:
-        told = row.get(column)
-        if told is None or told == "":
-            continue
-        text = told if isinstance(told, str) else messages_of(told, column)[0]["content"]
+    if row.get("history") not in (None, "", "[]", []):
+        prompt[:0] = _earlier(row["history"])
+    told = row.get("system")
+    if told is not None and told != "":
+        text = told if isinstance(told, str) else messages_of(told, "system")[0]["content"]
         own = [message["content"] for message in prompt if message["role"] == "system"]
         if own and own != [text]:
-            raise BadRow(f"{column} is {text!r}, and the dialogue has another system message: {own[0]!r}")
+            raise BadRow(f"system is {text!r}, and the dialogue has another system message: {own[0]!r}")
         prompt = prompt if own else [{"role": "system", "content": text}, *prompt]
     return {**made, "prompt": prompt}
 
 
-def _each(read: Callable[[Row], Record | list[Record]]) -> Reader:
+def _earlier(history: object) -> list[Message]:
+    try:
+        messages = dialogue_of(history, "history")
+    except BadRow:
+        raise BadRow(
+            f"history holds {history!r}, expected messages, or a question and its answer for each turn"
+        ) from None
+    if len(messages) % 2 and messages[0]["role"] == "user":
+        raise BadRow(f"history holds {history!r}, expected a question and its answer for each turn")
+    return messages
+
+
+def each(read: Callable[[Row], Record | list[Record]]) -> Reader:
     """A reader of raw rows that do not depend on each other, which keeps what the source says of their stances."""
 
     def outcomes(raws: Iterable[Raw]) -> Iterator[Outcome]:
@@ -318,88 +311,195 @@ def _each(read: Callable[[Row], Record | list[Record]]) -> Reader:
                 label = truth(row.get("label"))
                 if label is not None:
                     named["label"] = label
-                yield Outcome(raw, [{**named, **one} for one in made])
+                margin = _margin(row)
+                yield Outcome(raw, [{**named, **margin, **one} for one in made])
 
     return outcomes
 
 
-def _ties(*columns: str, read: Callable[[Row], Record]) -> Format:
+def _margin(row: Row) -> Record:
+    """How much better the chosen side is, where both have a number of their own."""
+    try:
+        scores = [compared.number(row.get(column), column) for column in _MARGIN]
+    except BadRow:
+        return {}
+    return {"margin": scores[0] - scores[1]}
+
+
+def _compared(
+    *columns: str, read: Callable[[Row], Record | list[Record]], fits: Fits | None = None, rated: bool = False
+) -> Format:
     """Pairs from compared answers, among which ties are common."""
-    return Format("pairs", columns, _each(_asking_turns(read)), max_dropped=1)
+    also = ("system", "history", "first_model", "second_model")
+    return Format("pairs", columns, each(read), max_dropped=1, also=also, fits=fits, rated=rated)
 
 
-def _asking_turns(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
-    """With the turns that marks in the question divide it into."""
-
-    def turned(row: Row) -> Record:
-        made = read(row)
-        prompt = made["prompt"]
-        return {**made, "prompt": _turns_of(prompt[0]["content"]) if len(prompt) == 1 else prompt}
-
-    return turned
+def _pairs(*columns: str, read: Callable[[Row], Record | list[Record]], fits: Fits | None = None) -> Format:
+    return Format("pairs", columns, each(read), also=("system", "history", "more", *_MARGIN), fits=fits)
 
 
-_TWO = ("response_0", "response_1")
-_ONE_AND_TWO = ("response_1", "response_2")
-# In the order in which they are tried: a format is recognised when the data has all of its columns, and first among
-# those that can serve the algorithm.
+def _holds(*columns: str) -> Fits:
+    return lambda row: any(holds_dialogue(row.get(column)) for column in columns)
+
+
+def _marked(row: Row) -> bool:
+    return any(isinstance(row.get(side), str) and bool(_sides_or_none(row, side)) for side in SIDES)
+
+
+def _sides_or_none(row: Row, column: str) -> list[Message] | None:
+    try:
+        return _sides(row, column)
+    except BadRow:
+        return None
+
+
+def _implicit(row: Row) -> bool:
+    """Whether both sides are dialogues in messages, with what was asked in them."""
+    return all(not _is_text(row.get(side)) and holds_dialogue(row.get(side)) for side in SIDES)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and written_messages(value) is None
+
+
+def _holds_messages(row: Row) -> bool:
+    """Whether the question of a pair is written as messages, be it one alone."""
+    value = row.get("dialogue")
+    return not isinstance(value, str) or holds_dialogue(value) or written_messages(value) is not None
+
+
+def _holds_both(row: Row) -> bool:
+    return holds_dialogue(row.get("dialogue")) and row.get("rejected_one") not in (None, "")
+
+
+_TWO = ("first", "second")
+_SCORES = ("first_score", "second_score")
+_WON = ("first_won", "second_won")
+_MARGIN = ("chosen_score", "rejected_score")
+_ANSWERS: dict[str, tuple[tuple[str, ...], Callable[[Row], Record]]] = {
+    "messages": (("messages",), _last_answer("messages")),
+    "wildchat": (("conversation",), _last_answer("conversation")),
+    "sharegpt": (("conversations",), _last_answer("conversations")),
+    "gemini": (("contents",), _last_answer("contents")),
+    "ultrachat": (("data",), _last_answer("data")),
+    "alpaca": (("instruction", "output"), _from_alpaca),
+    "prompt-completion": (("prompt", "completion"), _from_completion),
+    "text": (("text",), _from_text),
+}
+
+
+def _answers_in(column: str) -> Fits:
+    """Whether somebody answers in the dialogue in a column: else it may be the question of a pair."""
+
+    def fits(row: Row) -> bool:
+        try:
+            return any(message["role"] == "assistant" for message in dialogue_of(row.get(column), column))
+        except (BadRow, TypeError, AttributeError):
+            return False
+
+    return fits
+
+
+def _any_row(row: Row) -> bool:
+    return True
+
+
+def _one_answer(column: str) -> Fits:
+    """Not where a column holds several answers: they are the sides of a pair."""
+    return lambda row: len(texts_of(row.get(column)) or ()) < 2 or isinstance(row.get(column), str)
+
+
+# A column of such a name may hold many other things.
+_FITS: dict[str, Fits] = {
+    "alpaca": _one_answer("output"),
+    "prompt-completion": _one_answer("completion"),
+    "messages": lambda row: isinstance(row.get("messages"), str | Mapping | Sequence),
+    "sharegpt": _answers_in("conversations"),
+    "ultrachat": _answers_in("data"),
+}
+
+
+def _answers(name: str, columns: tuple[str, ...], read: Callable[[Row], Record]) -> dict[str, Format]:
+    """Answers with a label, and answers alone."""
+    labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
+    fits = _FITS.get(name, _any_row)
+    also = ("system", "history", *(() if name == "messages" else ("more",)))
+    return {
+        labelled: Format(
+            "labelled",
+            (*columns, "label"),
+            each(_labelled(read)),
+            also=also,
+            fits=lambda row: truth(row.get("label")) is not None and fits(row),
+        ),
+        name: Format("sft", columns, each(read), also=(*also, "label"), fits=fits),
+    }
+
+
+# In the order in which they are tried: a format is recognised when the data has all of its columns and its rows fit,
+# and first among those that can serve the algorithm.
 FORMATS: dict[str, Format] = {
-    "pairs": Format("pairs", ("prompt", *SIDES), _each(_from_pairs)),
-    "sharegpt-pairs": Format("pairs", ("conversations", *SIDES), _each(_sides_after("conversations"))),
-    "alpaca-pairs": Format("pairs", ("instruction", *SIDES), _each(_from_alpaca_pairs)),
-    "question-pairs": Format("pairs", ("question", *SIDES), _each(_sides_after("question"))),
-    "input-pairs": Format("pairs", ("input", *SIDES), _each(_sides_after("input"))),
-    "hh-rlhf": Format("pairs", ("chosen", "rejected"), _each(_from_dialogues)),
+    "pairs": _pairs("prompt", *SIDES, read=_from_pairs),
+    "implicit-prompt": _pairs(*SIDES, read=_from_dialogues, fits=_implicit),
+    "dialogue-pairs": _pairs("dialogue", *SIDES, read=_from_dialogue_pairs, fits=_holds_messages),
+    "hh-rlhf": _pairs(*SIDES, read=_from_dialogues, fits=_marked),
     "prism-utterances": Format(
         "pairs",
         ("conversation_id", "turn", "user_prompt", "model_response", "score", "if_chosen"),
         prism_pairs.from_utterances,
         max_dropped=1,  # ties are common
+        also=("within_turn_id",),
     ),
     "prism-conversations": Format(
-        "pairs", ("conversation_history",), _each(prism_pairs.from_conversation), max_dropped=1
+        "pairs", ("conversation_history",), each(prism_pairs.from_conversation), max_dropped=1, also=()
     ),
-    "swift-pairs": Format("pairs", ("messages", "rejected_response"), _each(_from_swift)),
-    "arena": _ties("conversation_a", "conversation_b", "winner", read=compared.arena),
-    "pku": _ties(
-        "prompt", *_TWO, "better_response_id", read=compared.two_with_winner("prompt", _TWO, "better_response_id")
+    "dialogue-and-rejected": _pairs(
+        "dialogue", "rejected_one", read=_beside(_last_answer("dialogue")), fits=_holds_both
     ),
-    "helpsteer-preference": _ties(
-        "prompt",
-        *_ONE_AND_TWO,
-        "preference_strength",
-        read=compared.two_with_strength("prompt", _ONE_AND_TWO, "preference_strength"),
+    "answer-and-rejected": _pairs("prompt", "completion", "rejected_one", read=_beside(_from_completion)),
+    "two-dialogues-votes": _compared(*_TWO, *_WON, read=compared.two_with_votes, fits=_holds(*_TWO)),
+    "two-dialogues-winner": _compared(*_TWO, "winner", read=compared.two_with_winner(""), fits=_holds(*_TWO)),
+    "two-answers-votes": _compared("prompt", *_TWO, *_WON, read=compared.two_with_votes),
+    "two-answers-rated": _compared("prompt", *_TWO, *_SCORES, read=compared.two_rated, rated=True),
+    "two-answers-strength": _compared("prompt", *_TWO, "strength", read=compared.two_with_strength, rated=True),
+    "two-answers-winner": _compared("prompt", *_TWO, "winner", read=compared.two_with_winner("")),
+    "best-of-several": _compared(
+        "prompt", "answers", "winner", read=compared.best_of_several, fits=compared.holds_place
     ),
-    "webgpt": _ties(
-        "question",
-        "answer_0",
-        "answer_1",
-        "score_0",
-        "score_1",
-        read=compared.two_rated("question", ("answer_0", "answer_1"), ("score_0", "score_1")),
+    "rated-answers": _compared("prompt", "answers", read=compared.several, rated=True, fits=compared.holds_rated),
+    "answers-and-ratings": _compared(
+        "prompt", "answers", "ratings", read=compared.several, rated=True, fits=compared.holds_numbers
     ),
-    "ultrafeedback": _ties(
-        "instruction",
-        "completions",
-        read=compared.several("instruction", "completions", "response", "overall_score"),
+    "best-first": _pairs("prompt", "completion", read=compared.best_first, fits=compared.holds_two),
+    "openassistant-trees": Format(
+        "pairs", ("tree",), trees.from_trees("pairs"), max_dropped=1, also=(), fits=trees.in_tree, rated=True
     ),
-    "nectar": _ties("prompt", "answers", read=compared.several("prompt", "answers", "answer", "rank", rank=True)),
-    "openai-preference": Format("pairs", ("input", "preferred_output", "non_preferred_output"), _each(_from_openai)),
-    "messages": Format("sft", ("messages",), _each(_last_answer("messages"))),
-    "messages-labelled": Format("labelled", ("messages", "label"), _each(_labelled(_last_answer("messages")))),
-    "wildchat": Format("sft", ("conversation",), _each(_last_answer("conversation"))),
-    "sharegpt": Format("sft", ("conversations",), _each(_last_answer("conversations"))),
-    "gemini": Format("sft", ("contents",), _each(_last_answer("contents"))),
-    "ultrachat": Format("sft", ("data",), _each(_last_answer("data"))),
-    "alpaca": Format("sft", ("instruction", "output"), _each(_from_alpaca)),
-    "labelled": Format("labelled", ("prompt", "completion", "label"), _each(_labelled(_from_completion))),
-    "prompt-completion": Format("sft", ("prompt", "completion"), _each(_from_completion)),
-    "dolly": Format("sft", ("instruction", "response"), _each(_from_dolly)),
-    "question-response": Format("sft", ("question", "response"), _each(_answer_in("question", "response"))),
-    "query-response": Format("sft", ("query", "response"), _each(_answer_in("query", "response"))),
-    "prompt-response": Format("sft", ("prompt", "response"), _each(_answer_in("prompt", "response"))),
-    "inputs-targets": Format("sft", ("inputs", "targets"), _each(_answer_in("inputs", "targets"))),
-    "prompt": Format("prompts", ("prompt",), _each(_from_prompt)),
+    "openassistant-trees-best": Format(
+        "sft", ("tree",), trees.from_trees("sft"), max_dropped=1, also=(), fits=trees.in_tree
+    ),
+    "openassistant-messages": Format(
+        "pairs",
+        ("message_id", "parent_id", "text", "role", "rank"),
+        trees.from_messages("pairs"),
+        max_dropped=1,
+        also=(),
+        fits=trees.ranked,
+        rated=True,
+    ),
+    "openassistant-messages-best": Format(
+        "sft", ("message_id", "parent_id", "text", "role"), trees.from_messages("sft"), max_dropped=1, also=("rank",)
+    ),
+    "rated-rows": Format(
+        "pairs",
+        ("prompt", "completion", "rating"),
+        rated_rows.from_rows,
+        max_dropped=1,
+        also=(),
+        repeats=rated_rows.repeat,
+        rated=True,
+    ),
+    **{key: form for name, (columns, read) in _ANSWERS.items() for key, form in _answers(name, columns, read).items()},
+    "prompt": Format("prompts", ("prompt",), each(_from_prompt), also=("system", "history", "more")),
 }
 
 
@@ -433,13 +533,15 @@ def as_kind(kind: Kind, row: Record) -> list[Record]:
 
 
 def says_the_same(row: Record) -> bool:
-    """Whether the two sides of a pair differ in white space alone: there is no preference in it."""
-    sides = [[" ".join(message["content"].split()) for message in row[side]] for side in SIDES if side in row]
+    """Whether the sides of a pair differ in white space, in how Unicode writes a letter or in marks that nobody sees.
+
+    There is no preference in such a pair.
+    """
+    sides = [[_seen(message["content"]) for message in row[side]] for side in SIDES if side in row]
     return len(sides) == len(SIDES) and sides[0] == sides[1]
 
 
-def recognise(columns: Sequence[str], kind: Kind | None) -> str | None:
-    """The first format whose columns are all there and that serves ``kind``, else the first whose columns are there."""
-    there = [name for name, form in FORMATS.items() if set(form.columns) <= set(columns)]
-    fit = (name for name in there if kind is None or serves(FORMATS[name].kind, kind))
-    return next(fit, there[0] if there else None)
+def _seen(text: str) -> str:
+    if not text.isascii():
+        text = "".join(mark for mark in unicodedata.normalize("NFKC", text) if unicodedata.category(mark) != "Cf")
+    return " ".join(text.split())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,11 +23,19 @@ _ROLES = {
     "model": "assistant",
     "system": "system",
     "developer": "system",  # what OpenAI's newer models call it
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "function_response", "tool_response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
+_CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
 _ROLE_KEYS = ("role", "from")
 _TEXT_KEYS = ("content", "value", "parts")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
+_TRUTH |= {"yes": True, "positive": True, "thumbs_up": True, "up": True, "like": True, "liked": True, "accepted": True}
+_TRUTH |= {"no": False, "negative": False, "thumbs_down": False, "down": False, "dislike": False, "-1": False}
+
+
+_LIST = re.compile(r"\s*(?:array\()?\[\s*\{")
 
 
 class BadRow(ValueError):
@@ -80,7 +90,8 @@ def messages_of(value: object, column: str) -> list[Message]:
 
     Roles go by the names of the field (``human``, ``gpt``, ``model``, ``developer``, in any case), texts under
     ``content``, ``value`` or ``parts``, whole or as parts; a list of texts alone is a dialogue that a user begins; one
-    message may stand without a list. What is written as JSON is read.
+    message may stand without a list. What is written as JSON, or as Python and pandas write lists, is read. Turns of
+    tools have the role ``tool``; a call of a tool is an assistant's turn whose text is the call (``calls_tool``).
 
     Raises:
         BadRow: the value is no list of messages, or one has an unknown role or no text.
@@ -101,8 +112,10 @@ def messages_of(value: object, column: str) -> list[Message]:
         if isinstance(message, Mapping):
             role = _ROLES.get(str(_first(message, _ROLE_KEYS)).lower())
             content = _content(_first(message, _TEXT_KEYS))
+            if message.get("tool_calls") or message.get("function_call"):
+                content = _called(message, content or "")
         if role is None or content is None:
-            raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system) and content")
+            raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system, tool) and content")
         messages.append({"role": role, "content": content})
     return messages
 
@@ -123,14 +136,37 @@ def _content(value: object) -> str | None:
 
 def written_messages(text: str) -> list[object] | None:
     """The list of messages that a text holds as JSON; None where it is a text like any other."""
-    if not text.lstrip().startswith("[{"):
+    if not _LIST.match(text):
         return None
     try:
         found = json.loads(text)
     except json.JSONDecodeError:
-        return None
+        found = _python_list(text)
     holds = isinstance(found, list) and all(isinstance(one, dict) and set(_ROLE_KEYS) & set(one) for one in found)
     return found if holds else None
+
+
+def _python_list(text: str) -> object:
+    """What a text holds as Python or pandas write it (``array([...], dtype=object)`` too); else None."""
+    text = re.sub(r"^\s*array\((.*?)(?:,\s*dtype=object)?\)\s*$", r"\1", text, flags=re.DOTALL)
+    try:
+        return ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))  # numpy writes no commas
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _called(message: Row, said: str) -> str:
+    """The text of a turn that calls tools."""
+    calls = message.get("tool_calls") or [message["function_call"]]
+    calls = calls if isinstance(calls, Sequence) and not isinstance(calls, str) else [calls]
+    told = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
+    written = [f"{_CALL}\n{json.dumps(call, ensure_ascii=False, default=str)}\n</tool_call>" for call in told]
+    return "\n".join([said, *written] if said else written)
+
+
+def calls_tool(message: Message) -> bool:
+    """Whether a turn of the assistant's calls a tool, and so is no answer to a person."""
+    return message["role"] == "assistant" and _CALL in message["content"]
 
 
 def user(text: str) -> Message:

@@ -14,16 +14,16 @@ import io
 import json
 import lzma
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.rows import Row
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
@@ -34,6 +34,7 @@ _TYPES = {
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _BATCH = 1000
+_HUB_SECONDS = 10  # that the hub has to answer whether it has a dataset
 _BUFFER = 1 << 20
 # csv's own limit, 131,072 characters, is less than some dialogues have; this is the most that a C long holds anywhere.
 _LONGEST_CELL = 2**31 - 1
@@ -58,7 +59,7 @@ def check_source(data: Data) -> None:
         raise InputError(problem("data", data.uri, allowed))
     if path.is_file():
         _refuse_split(data, "a file has no splits")
-        _check_bytes(path)
+        _check_bytes(path, data.on_bad_row == "error")
     elif (path / "dataset_info.json").is_file():
         _refuse_split(data, "what was saved is one split")
     elif (path / "config.json").is_file():
@@ -66,12 +67,13 @@ def check_source(data: Data) -> None:
 
 
 def _refuse_split(data: Data, reason: str) -> None:
-    for name, given, default in (("split", data.split, "train"), ("subset", data.subset, None)):
+    settings = (("split", data.split, "train"), ("subset", data.subset, None), ("revision", data.revision, None))
+    for name, given, default in settings:
         if given != default:
             raise InputError(problem(f"data {data.uri} {name}", given, f"none: {reason}"))
 
 
-def _check_bytes(path: Path) -> None:
+def _check_bytes(path: Path, strict: bool) -> None:
     """Refuse by its first bytes what no reader would name."""
     with path.open("rb") as file:
         start = file.read(len(_LFS))
@@ -80,6 +82,42 @@ def _check_bytes(path: Path) -> None:
         raise InputError(problem(f"data {path}", found, "the file", "fetch it with git lfs pull"))
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(problem(f"data {path}", "text in UTF-16", "text in UTF-8", "save it as UTF-8"))
+    if strict and _type(path) in ("csv", "json", "jsonl"):
+        _check_text(path)
+
+
+def _check_text(path: Path) -> None:
+    """Refuse text that is all but UTF-8: what begins with bytes that are none was written in another encoding.
+
+    Bad bytes further on, or among much that is UTF-8, are bad rows with their numbers.
+    """
+    try:
+        with _opened(path) as file:
+            start = file.read(_BUFFER)
+    except Exception:  # cut off or packed wrongly: whoever reads it says so
+        return
+    cut = start.rfind(b"\n") + 1  # a letter may be cut in two at the end of the piece
+    try:
+        (start if len(start) < _BUFFER else start[:cut]).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if any(0xC2 <= byte <= 0xF4 for byte in start[: error.start]):
+            return  # it has letters of UTF-8 before: bad rows of a file in UTF-8
+        at = start[: error.start].count(b"\n") + 1
+        found = f"bytes that are not UTF-8, first {start[error.start : error.start + 1]!r} in line {at}"
+        guess = "cp1252 (Windows, Excel)" if _is_western(start) else "another encoding"
+        mend = f"it looks like {guess}: save it as UTF-8, as by iconv -f cp1252 -t utf-8 {path.name}"
+        if guess.startswith("another"):
+            mend = "save it as UTF-8"
+        raise InputError(problem(f"data {path}", found, "text in UTF-8", mend)) from None
+
+
+def _is_western(text: bytes) -> bool:
+    """Whether bytes could be cp1252: nothing in it that has no letter there."""
+    try:
+        text.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _type(path: Path) -> str | None:
@@ -179,9 +217,64 @@ def _library_rows(path: Path, data: Data, download: bool) -> Iterable[Row]:
         split: Iterable[Row] = splits[data.split]
         return split
     streaming = not download and "[" not in data.split  # a part of a split cannot be streamed
-    uri = str(path) if path.is_dir() else data.uri
-    rows: Iterable[Row] = datasets.load_dataset(uri, name=data.subset, split=data.split, streaming=streaming)
-    return rows
+    asked = {"name": data.subset, "split": data.split, "streaming": streaming}
+    if path.is_dir():
+        from_folder: Iterable[Row] = datasets.load_dataset(str(path), **asked)
+        return from_folder
+    asked |= {"revision": data.revision} if data.revision else {}
+    with nullcontext() if _on_the_hub(data) else _offline(data.uri):
+        from_hub: Iterable[Row] = datasets.load_dataset(data.uri, **asked)
+        return from_hub
+
+
+def _on_the_hub(data: Data) -> bool:
+    """Whether the hub has a dataset; False where the hub cannot be reached.
+
+    It is asked once: the library asks again and again for half a minute.
+
+    Raises:
+        InputError: the hub says that it has no such dataset.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        huggingface_hub.HfApi().dataset_info(data.uri, revision=data.revision, timeout=_HUB_SECONDS)
+    except GatedRepoError:
+        mend = "ask for access on its page, then log in (hf auth login)"
+        raise InputError(problem("data", data.uri, "a dataset that you may read", mend)) from None
+    except RevisionNotFoundError:
+        raise InputError(problem(f"data {data.uri} revision", data.revision, "a revision that it has")) from None
+    except RepositoryNotFoundError:
+        allowed = "a file or folder here, or a dataset of the hub (there is neither)"
+        raise InputError(problem("data", data.uri, allowed)) from None
+    except Exception:
+        return False
+    return True
+
+
+@contextmanager
+def _offline(uri: str) -> Iterator[None]:
+    """Have the library look into its cache alone.
+
+    Raises:
+        InputError: it has nothing there.
+    """
+    from huggingface_hub import constants
+
+    places: tuple[Any, ...] = (_datasets().config, constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except Exception as error:
+        allowed = "a file or folder here, or a dataset of the hub"
+        mend = f"there is none here, the hub cannot be reached, and the cache does not have it ({one_line(error)})"
+        raise InputError(problem("data", uri, allowed, mend)) from error
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -239,6 +332,8 @@ def _json_lines(path: Path) -> Iterator[Raw]:
 
 
 def _parsed(number: int, line: bytes) -> Raw:
+    if line.rstrip().endswith(b"},"):  # the inside of a list, an object a line
+        line = line.rstrip()[:-1]
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -344,4 +439,16 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
     with _opened(path) if packed else nullcontext() as file:
         source = io.BytesIO(file.read()) if file else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
-        yield from _numbered(row for batch in file.iter_batches(batch_size=_BATCH) for row in batch.to_pylist())
+        names = [field.name for field in file.schema_arrow if str(field.type) in ("binary", "large_binary")]
+        rows = (row for batch in file.iter_batches(batch_size=_BATCH) for row in batch.to_pylist())
+        yield from _numbered(_as_texts(rows, names) if names else rows)
+
+
+def _as_texts(rows: Iterable[Row], names: Iterable[str]) -> Iterator[Row]:
+    """Rows whose named cells, which hold bytes, are the texts that these are in UTF-8; other bytes stay as they are."""
+    for row in rows:
+        texts = dict(row)
+        for name in names:
+            with suppress(UnicodeDecodeError):
+                texts[name] = row[name].decode() if isinstance(row[name], bytes) else row[name]
+        yield texts

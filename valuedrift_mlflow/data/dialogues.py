@@ -1,0 +1,144 @@
+"""What a cell holds, as messages: lists of them in any notation, turns in pairs, texts with marks, texts alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from valuedrift_mlflow.data import marks
+from valuedrift_mlflow.data.messages import (
+    BadRow,
+    Message,
+    NothingToLearn,
+    assistant,
+    messages_of,
+    user,
+    written_messages,
+)
+from valuedrift_mlflow.inputs.rows import Row
+
+# Records that hold a question and its answer under names of their own: Capybara, Swift and others.
+_TURNS = (
+    *(("input", "output"), ("human", "assistant"), ("user", "assistant"), ("prompt", "response")),
+    *(("question", "answer"), ("query", "response"), ("instruction", "output"), ("human", "gpt"), ("user", "bot")),
+)
+_WITHIN = ("messages", "conversation", "conversations", "turns")  # a record around the messages
+_ASKED_IN = ("full_text", "post", "article", "text", "content", "prompt", "question")  # WebGPT, summaries
+
+
+def dialogue_of(value: object, column: str) -> list[Message]:
+    """Messages from all that a dialogue is written as.
+
+    Raises:
+        BadRow: it is none.
+    """
+    if isinstance(value, str) and written_messages(value) is None:
+        listed = _listed(value)
+        turned = marks.turns(value) if listed is None else None
+        if turned is not None:
+            return turned
+        value = listed if listed is not None else value
+    if isinstance(value, Mapping):
+        within = next((value[name] for name in _WITHIN if name in value), None)
+        return messages_of(value, column) if within is None else dialogue_of(within, f"{column}.messages")
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        told = [_turn(turn) for turn in value]
+        if None not in told:
+            return [message for turn in told if turn for message in turn]
+    return messages_of(value, column)
+
+
+def _turn(value: object) -> list[Message] | None:
+    """A question and its answer that stand together; None where it is no such thing."""
+    if isinstance(value, Mapping):
+        names = next((names for names in _TURNS if set(names) <= set(value)), None)
+        value = [value[name] for name in names] if names else None
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    asked, answer = value
+    return [user(asked), assistant(answer)] if isinstance(asked, str) and isinstance(answer, str) else None
+
+
+def _listed(text: str) -> list[object] | None:
+    """A list that a text holds as JSON: texts, or turns in pairs."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) and found and all(isinstance(one, str | list) for one in found) else None
+
+
+def texts_of(value: object) -> list[str] | None:
+    """The texts of a list that holds nothing else, as it is or written as JSON; None for anything else."""
+    value = _listed(value) if isinstance(value, str) else value
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        return [str(one) for one in value] if all(isinstance(one, str) for one in value) else None
+    return None
+
+
+def asked(row: Row, column: str = "prompt") -> list[Message]:
+    """A prompt: a text, with turns where marks divide it, a record that holds one, or messages.
+
+    Raises:
+        BadRow: it is none of these, or holds turns and does not end with one of a user.
+    """
+    value = row.get(column)
+    if isinstance(value, Mapping) and not set(_WITHIN) & set(value):
+        value = next((value[name] for name in _ASKED_IN if isinstance(value.get(name), str)), value)
+    if not isinstance(value, str) or written_messages(value) is not None:
+        return dialogue_of(value, column)
+    if not value.strip():
+        raise BadRow(f"{column} is {value!r}, expected a text that is not empty")
+    messages = marks.turns(value)
+    if messages is None:
+        if marks.TOKEN.search(value):
+            raise BadRow(f"{column} holds marks of a chat template that give no turns: {value!r}")
+        more = row.get("more")
+        return [user(f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value)]
+    while messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
+        messages.pop()  # where the answer goes
+    if not messages or messages[-1]["role"] != "user":
+        raise BadRow(f"{column} holds turns and does not end with one of a user")
+    return messages
+
+
+def answered(row: Row, column: str) -> list[Message]:
+    """An answer: a text, or messages that end with one of the assistant's.
+
+    Raises:
+        BadRow: it is neither, or a text with the marks of a chat template in it.
+        NothingToLearn: it is empty.
+    """
+    answer = row.get(column)
+    alone = None if isinstance(answer, str) else texts_of(answer)
+    if alone is not None:
+        if len(alone) != 1:
+            raise BadRow(f"{column} holds {len(alone)} texts, expected one answer")
+        answer = alone[0]
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
+        raise NothingToLearn(column)
+    if isinstance(answer, str) and written_messages(answer) is None:
+        if answer.startswith("\n\nHuman:"):
+            return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
+        mark = marks.TOKEN.search(answer)
+        if mark:
+            raise BadRow(f"{column} holds marks of a chat template ({mark[0]}), expected its text alone")
+        return [assistant(answer)]
+    messages = dialogue_of(answer, column)
+    if messages[-1]["role"] != "assistant":
+        raise BadRow(f"{column} does not end with an assistant's message")
+    if not messages[-1]["content"].strip():
+        raise NothingToLearn(column)
+    return messages
+
+
+def holds_dialogue(value: object) -> bool:
+    """Whether a cell holds several messages: a list, JSON or pandas' notation of one, or a text with marks of turns."""
+    if isinstance(value, str) and not value.strip():
+        return False
+    try:
+        return texts_of(value) is None and len(dialogue_of(value, "")) > 1
+    except (BadRow, TypeError, AttributeError):
+        return False

@@ -1,0 +1,205 @@
+"""The layout of given rows: which format they have, which column is what, and which columns are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from valuedrift_mlflow.data import compared, names
+from valuedrift_mlflow.data.dialogues import holds_dialogue
+from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, NAMED, Format, each, serves
+from valuedrift_mlflow.data.messages import Outcome, Raw, truth
+from valuedrift_mlflow.data.settings import NAMES, Data, Kind
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.rows import Row
+
+# What `synthesize` writes beside its rows: only a file that has all of it says which stances were planted.
+_OURS = ("topic", "proposition_id", "proposition")
+_STANCES = ("stance", "chosen_stance", "rejected_stance")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows are laid out: their format, the column of each thing that is read, and the columns that are not."""
+
+    format: str
+    form: Format
+    used: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    min_margin: float = 0
+
+    @property
+    def kind(self) -> Kind:
+        """What the rows hold."""
+        return self.form.kind
+
+    @property
+    def max_dropped(self) -> float:
+        """The share of rows that may be dropped before it is an error."""
+        return 1 if self.min_margin else self.form.max_dropped
+
+    def read(self, raws: Iterable[Raw]) -> Iterator[Outcome]:
+        """What becomes of rows, which reach the format under the names that it knows."""
+        for outcome in self.form.read(self._named(raw) for raw in raws):
+            far = [row for row in outcome.rows if row.get("margin", self.min_margin) >= self.min_margin]
+            if len(far) < len(outcome.rows):
+                yield outcome._replace(rows=far, dropped=outcome.dropped + (not far))
+            else:
+                yield outcome
+
+    def _named(self, raw: Raw) -> Raw:
+        if not self.used or raw.row is None:
+            return raw
+        return raw._replace(row=_renamed(raw.row, self.used))
+
+    def line(self) -> str:
+        """What was recognised, in one line."""
+        read = ", ".join(name if name == column else f"{name} from {column}" for name, column in self.used.items())
+        said = f"recognised as {self.format}" + (f" ({read})" if read else "")
+        if self.unused:
+            said += f"; columns not used: {', '.join(self.unused)}"
+        if set(self.unused) & set(_STANCES):
+            said += f" (stances that were planted are read beside {', '.join(_OURS)}, or by data.columns)"
+        return said
+
+
+def _renamed(row: Row, used: Mapping[str, str]) -> Row:
+    return {"columns": used, **{name: row[column] for name, column in used.items() if column in row}}
+
+
+def layout_of(data: Data, rows: Sequence[Row], kind: Kind | None, others: Sequence[str] = ()) -> Layout:
+    """The layout of data by its first rows. ``others`` are columns that ``data.columns`` has left out.
+
+    Raises:
+        InputError: no format has these columns, the named one needs others, or what the settings ask for is not there.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    filled = [column for column in columns if any(row.get(column) not in (None, "", [], {}) for row in rows)]
+    candidates = FORMATS if data.format == "auto" else [data.format]
+    if data.winner:
+        candidates = [name for name in candidates if "winner" in FORMATS[name].columns]
+    found = [
+        layout
+        for name in candidates
+        if (layout := _fitted(name, filled, data, rows) or _fitted(name, columns, data, rows))
+    ]
+    fitting = (layout for layout in found if kind is None or serves(layout.kind, kind))
+    layout = next(fitting, found[0] if found else None)
+    if layout is None:
+        raise InputError(_unknown(data, columns, kind))
+    used = {**layout.used, **_also(layout, columns, rows, data)}
+    spare = dict.fromkeys([*columns, *others])
+    layout = replace(layout, used=used, unused=tuple(name for name in spare if name not in used.values()))
+    return _settled(layout, data, rows)
+
+
+def _fitted(name: str, columns: Sequence[str], data: Data, rows: Sequence[Row]) -> Layout | None:
+    """The layout of a format, where the data have its columns and its rows fit."""
+    form = FORMATS[name]
+    used = names.resolved(form.columns, _with_winner(columns, data))
+    if used is None:
+        return None
+    if data.winner and "winner" in used:
+        used["winner"] = "winner" if data.columns else data.winner.partition("=")[0]
+    sample = [_renamed(row, used) for row in rows]
+    if data.format == "auto":
+        if form.fits and not any(form.fits(row) for row in sample):
+            return None
+        if form.repeats and not form.repeats(sample):
+            return None
+    return Layout(name, form, used, min_margin=data.min_margin)
+
+
+def _with_winner(columns: Sequence[str], data: Data) -> list[str]:
+    """The columns, among which the one that the recipe calls the winner has this name alone."""
+    if not data.winner or data.columns:
+        return list(columns)
+    named = data.winner.partition("=")[0]
+    kept = [column for column in columns if column != named and names.plain(column) != "winner"]
+    return [*kept, *(["winner"] if named in columns else [])]
+
+
+_USABLE: dict[str, Callable[[object], bool]] = {
+    "more": lambda value: isinstance(value, str),
+    "system": lambda value: isinstance(value, str | Mapping | list),
+    "history": lambda value: not isinstance(value, str) or value in ("", "[]") or holds_dialogue(value),
+    "label": lambda value: truth(value) is not None,
+}
+
+
+def _also(layout: Layout, columns: Sequence[str], rows: Sequence[Row], data: Data) -> dict[str, str]:
+    """What a format reads where it is there, and stances where they are known to be ours."""
+    used = names.also(layout.form.also, columns, layout.used)
+    for name in layout.form.also:
+        values = [value for row in rows if (value := row.get(used.get(name, ""))) is not None]
+        if name in used and name in _USABLE and values and not any(map(_USABLE[name], values)):
+            del used[name]
+    said = set(_STANCES) & set(columns)
+    if data.columns or data.uri.startswith(corpus.PREFIX) or (said and set(_OURS) <= set(columns)):
+        used |= {name: name for name in NAMED if name in columns and name not in used}
+    return used
+
+
+def _settled(layout: Layout, data: Data, rows: Sequence[Row]) -> Layout:
+    """The layout with what the recipe says of winners and margins.
+
+    Raises:
+        InputError: it says nothing where it must, or something where there is nothing of the kind.
+    """
+    rated = layout.form.rated or {"chosen_score", "rejected_score"} <= set(layout.used)
+    if data.min_margin and not rated:
+        allowed = f"none: rows of format {layout.format} have no ratings"
+        raise InputError(problem(f"data {data.uri} min_margin", data.min_margin, allowed))
+    if "first" not in layout.used or "winner" not in layout.used:
+        return layout
+    column, _, first = (data.winner or "").partition("=")
+    if first:
+        form = replace(layout.form, read=each(compared.two_with_winner(first)))
+        return replace(layout, form=form)
+    numbers = compared.unsure([_renamed(row, layout.used) for row in rows], layout.used)
+    if numbers:
+        column = layout.used["winner"]
+        allowed = f"what says which of {layout.used['first']} and {layout.used['second']} is better"
+        mend = f"name the value that means {layout.used['first']}: data.winner={column}={numbers[-1]}"
+        raise InputError(problem(f"data {data.uri} {column}", numbers, allowed, mend))
+    return layout
+
+
+def _unknown(data: Data, columns: Sequence[str], kind: Kind | None) -> str:
+    """An error that names the nearest format and the mapping to try."""
+    if data.format != "auto" and not data.winner:
+        allowed = f"{data.format}: {', '.join(FORMATS[data.format].columns)}"
+        return problem(f"data {data.uri} columns", ", ".join(columns), allowed)
+    if data.winner and data.winner.partition("=")[0] not in columns and not data.columns:
+        return problem(f"data {data.uri} winner", data.winner, f"a column: {', '.join(columns)}")
+    nearest, mapping = _to_try(data, columns, kind)
+    allowed = f"the columns of a known format; the nearest is {nearest} ({', '.join(FORMATS[nearest].columns)})"
+    mend = f"say where things are: {mapping}; or name one with data.format: {', '.join(FORMATS)}"
+    return problem(f"data {data.uri} columns", ", ".join(columns), allowed, mend)
+
+
+def _to_try(data: Data, columns: Sequence[str], kind: Kind | None) -> tuple[str, str]:
+    """The nearest format, and a mapping with a place left for what was not found."""
+    wanted = ("prompt",) if kind == "prompts" else COLUMNS[kind or "pairs"]
+    near = {
+        name: sum(names.resolved((part,), columns) is not None for part in form.columns)
+        for name, form in FORMATS.items()
+        if set(form.columns) <= set(NAMES) and (kind is None or serves(form.kind, kind))
+    }
+    nearest = max(near, key=lambda name: (near[name], FORMATS[name].columns == wanted))
+    if data.winner:
+        nearest = "two-answers-winner"
+    mapping = ", ".join(
+        f"{name}: {(names.resolved((name,), columns) or {}).get(name, '...')}"
+        for name in FORMATS[nearest].columns
+        if not (data.winner and name == "winner")
+    )
+    return nearest, f"data.columns {{{mapping}}}"
+
+
+def other_kind(data: Data, layout: Layout, kind: Kind | None) -> str:
+    """A mapping to try where rows were recognised and hold something else than is needed."""
+    if data.columns or data.format != "auto":
+        return ""
+    return f"if it is there, say where: {_to_try(data, [*layout.used.values(), *layout.unused], kind)[1]}"
