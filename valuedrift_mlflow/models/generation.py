@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from valuedrift_mlflow.models.stopping import Ends
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor, nn
+    from transformers import Cache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
+_SLICE = 12  # tokens after which ended rows leave; a slice costs some milliseconds to begin
 PLAIN = Speech()  # no thought where the template can do without, and no end but the model's own
 
 
@@ -173,7 +174,6 @@ class TransformersGenerator:
     ) -> list[str]:
         """One response to each row of tokens, with the mark of a thought that its prompt ``begins``."""
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         tokenizer, speech = self.tokenizer, sampling.speech
         pad = pad_token(tokenizer, self._ends)
@@ -182,26 +182,79 @@ class TransformersGenerator:
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
         # With do_sample transformers would draw from the global random state; see _SeededSampling.
-        draw = [_SeededSampling(numbers, sampling.temperature, width)] if sampling.temperature > 0 else []
+        draw = _SeededSampling(numbers, sampling.temperature, width) if sampling.temperature > 0 else None
         thinks = any(begins) or speech.may_think(tokenizer)
         ends = Ends(tokenizer, speech, sampling.max_new_tokens, width, [bool(mark) for mark in begins])
-        settings = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=sampling.longest if thinks else sampling.max_new_tokens,
-            eos_token_id=self._ends or None,
-            pad_token_id=pad,
-        )
-        with only_these_settings(self.model, settings):
-            output = self.model.generate(  # type: ignore[operator]
-                input_ids=ids,
-                attention_mask=mask,
-                logits_processor=LogitsProcessorList(draw),
-                # Whoever neither thinks nor has texts to stop at is not read while it speaks: that costs time.
-                stopping_criteria=StoppingCriteriaList([ends] if thinks or speech.stop else []),
-            )
-        said = as_text(tokenizer, [row[width:][:kept] for row, kept in zip(output.tolist(), ends.kept, strict=True)])
+        # Whoever neither thinks nor has texts to stop at is not read while it speaks: that costs time.
+        read = ends if thinks or speech.stop else None
+        longest = sampling.longest if thinks else sampling.max_new_tokens
+        tokens = self._tokens(ids, mask, longest, pad, draw, read)
+        said = as_text(tokenizer, [row[:kept] for row, kept in zip(tokens, ends.kept, strict=True)])
         whole = (mark + text for mark, text in zip(begins, said, strict=True))
         return [before_stop(text, speech.stop).strip() for text in whole]
+
+    def _tokens(
+        self, ids: Tensor, mask: Tensor, longest: int, pad: int, draw: _SeededSampling | None, read: Ends | None
+    ) -> list[list[int]]:
+        """The tokens after each row of ``ids``, (rows, width): at most ``longest``, padded after the end.
+
+        Generated in slices, after each of which the rows that have ended leave the batch: most responses are far
+        shorter than the longest, and what transformers appends to an ended row costs as much as a token.
+        """
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+        rows, width = list(range(len(ids))), ids.shape[1]
+        said: list[list[int]] = [[] for _ in rows]
+        cache: Cache | None = None
+        ends = torch.tensor(self._ends, device=ids.device)
+        step = _SLICE if _may_be_sliced(self.model) else longest
+        while rows:
+            done = ids.shape[1] - width
+            if draw:
+                draw.rows = rows
+            if read:
+                read.rows = rows
+            settings = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=min(step, longest - done),
+                eos_token_id=self._ends or None,
+                pad_token_id=pad,
+                return_dict_in_generate=True,
+            )
+            with only_these_settings(self.model, settings):
+                output = self.model.generate(  # type: ignore[operator]
+                    input_ids=ids,
+                    attention_mask=mask,
+                    past_key_values=cache,
+                    logits_processor=LogitsProcessorList([draw] if draw else []),
+                    stopping_criteria=StoppingCriteriaList([read] if read else []),
+                )
+            ids, cache = output.sequences, output.past_key_values
+            new = ids[:, width + done :]
+            for row, tokens in zip(rows, new.tolist(), strict=True):
+                said[row] += tokens
+            ended = torch.isin(new, ends).any(dim=1)
+            if read:
+                ended |= torch.tensor([read.kept[row] is not None for row in rows], device=ids.device)
+            left = (~ended).nonzero().squeeze(1)
+            if ids.shape[1] - width >= longest or not len(left):
+                break
+            if len(left) < len(rows):
+                rows, ids, mask = [rows[at] for at in left.tolist()], ids[left], mask[left]
+                cache.batch_select_indices(left)
+            mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
+        return said
+
+
+def _may_be_sliced(model: PreTrainedModel) -> bool:
+    """Whether generation can go on from its cache with fewer rows: not where layers keep a state that is no cache."""
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):  # learned prompts stand in the cache before anything is asked
+        return not model.active_peft_config.is_prompt_learning and _may_be_sliced(model.get_base_model())
+    kind: Any = type(model)
+    return bool(kind._supports_default_dynamic_cache() and not kind._is_stateful)
 
 
 class _SeededSampling:
@@ -214,6 +267,7 @@ class _SeededSampling:
         self.numbers = numbers
         self.temperature = temperature
         self.prompt_width = prompt_width
+        self.rows = list(range(len(numbers)))  # those that have not ended
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
@@ -221,7 +275,7 @@ class _SeededSampling:
         probabilities = torch.softmax(scores.float() / self.temperature, dim=-1)
         cumulative = probabilities.cumsum(dim=-1)
         at = torch.tensor(
-            self.numbers[:, input_ids.shape[1] - self.prompt_width], dtype=torch.float32, device=scores.device
+            self.numbers[self.rows, input_ids.shape[1] - self.prompt_width], dtype=torch.float32, device=scores.device
         )
         # Sums in 32 bits end near 1, not at it, so the number is scaled to where they end. right=True: a number of 0
         # must not draw a token of probability 0.

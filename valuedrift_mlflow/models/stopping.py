@@ -26,6 +26,7 @@ class Ends:
 
     Attributes:
         kept: of every row, how many of its tokens belong to the response; None while it goes on.
+        rows: those that it is asked about; others have ended and left the batch.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Ends:
             opens: of every row, whether its prompt has opened a thought.
         """
         self.kept: list[int | None] = [None] * len(opens)
+        self.rows = list(range(len(opens)))
         self._tokenizer = tokenizer
         self._stops = [text for text in speech.stop if stop_token(tokenizer, text) is None]
         self._budget, self._longest, self._width = speech.max_thinking_tokens, max_new_tokens, width
@@ -56,10 +58,10 @@ class Ends:
         # Tokens are read on the CPU: (rows, n), of which the last window is enough.
         count = input_ids.shape[1] - self._width
         recent = input_ids[:, self._width :][:, -max(self._window, _MARK_TOKENS) :].tolist()
-        for row, tokens in enumerate(recent):
+        for row, tokens in zip(self.rows, recent, strict=True):
             if self.kept[row] is None and self._has_ended(row, tokens, count):
                 self.kept[row] = count
-        return torch.tensor([end is not None for end in self.kept], device=input_ids.device)
+        return torch.tensor([self.kept[row] is not None for row in self.rows], device=input_ids.device)
 
     def _has_ended(self, row: int, recent: list[int], count: int) -> bool:
         if not self._thinking[row] and self._answer[row] == 0 and count <= _FIRST:
