@@ -92,3 +92,67 @@ def test_a_split_of_what_has_none_is_refused(tmp_path: Path, make: Callable[[Pat
 def test_a_folder_with_a_model_is_no_data(random_folder: Path) -> None:
     with pytest.raises(InputError, match="this folder holds a model"):
         load_data(Data(uri=str(random_folder)), "pairs")
+
+
+def test_files_by_a_pattern_are_read_one_after_another(tmp_path: Path) -> None:
+    lines = LINES.splitlines(keepends=True)
+    for name, part in (("part-1.jsonl", lines[2:]), ("part-0.jsonl", lines[:2]), ("other.jsonl", lines)):
+        (tmp_path / name).write_bytes(b"".join(part))
+    rows = load_data(Data(uri=str(tmp_path / "part-*.jsonl")), "pairs").rows
+    assert [row["prompt"][0]["content"] for row in rows] == [row["prompt"] for row in ROWS]
+    (tmp_path / "part-1.jsonl").write_bytes(lines[2] + b"[]\n")
+    with pytest.raises(InputError, match=r"part-1.jsonl row 2: found 'list"):
+        load_data(Data(uri=str(tmp_path / "part-*.jsonl")), "pairs")
+    with pytest.raises(InputError, match=r"part-9\*.jsonl', allowed: an existing file"):
+        load_data(Data(uri=str(tmp_path / "part-9*.jsonl")), "pairs")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_another_encoding_is_named_with_its_line_and_the_mend(tmp_path: Path, name: str) -> None:
+    told = LINES.decode() if name.endswith("jsonl") else sheet(",").decode()
+    (tmp_path / name).write_bytes(told.replace("gladly", "caf\u00e9").encode("cp1252"))
+    with pytest.raises(InputError) as caught:
+        load_data(Data(uri=str(tmp_path / name)), "pairs")
+    [line] = caught.value.problems
+    assert "not UTF-8" in line and f"iconv -f cp1252 -t utf-8 {name}" in line
+    assert f"in line {1 + name.endswith('csv')}" in line
+
+
+def test_a_bad_byte_in_a_file_that_is_utf_8_is_a_bad_row(tmp_path: Path) -> None:
+    lines = [line.replace(b"gladly", "caf\u00e9".encode()) for line in LINES.splitlines(keepends=True)]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join([*lines, lines[0].replace(b"never", b"\xe9")]))
+    with pytest.raises(InputError, match="row 5: found .no json"):
+        load_data(Data(uri=str(tmp_path / "rows.jsonl")), "pairs")
+    assert load_data(Data(uri=str(tmp_path / "rows.jsonl"), on_bad_row="skip"), "pairs").bad == 1
+
+
+def test_columns_of_bytes_are_texts(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    columns = {name: [row[name].encode() for row in ROWS] for name in ROWS[0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    rows = load_data(Data(uri=str(tmp_path / "rows.parquet")), "pairs").rows
+    assert [row["prompt"][0]["content"] for row in rows] == [row["prompt"] for row in ROWS]
+
+
+def test_lines_that_were_cut_out_of_a_list_are_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(LINES.replace(b"}\n", b"},\n"))
+    assert len(load_data(Data(uri=str(tmp_path / "rows.jsonl")), "pairs").rows) == len(ROWS)
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_said_after_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "endpoint", "http://127.0.0.1:9", raising=False)  # nobody answers there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"nobody/nothing.*the hub cannot be reached, and the cache does not have it"):
+        load_data(Data(uri="nobody/nothing"), "pairs")
+    assert constants.HF_HUB_OFFLINE is False  # what was asked for to look into the cache is as it was
+
+
+def test_a_file_has_no_revision(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(LINES)
+    with pytest.raises(InputError, match=r"revision: found 'v1', allowed: none: a file has no splits"):
+        load_data(Data(uri=str(tmp_path / "rows.jsonl"), revision="v1"), "pairs")

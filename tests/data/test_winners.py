@@ -179,3 +179,15 @@ def test_what_synthesis_writes_keeps_its_stances(tmp_path: Path) -> None:
         "rejected_stance": "oppose",
     }
     assert loaded(tmp_path, [row]).stance_mix == {"abortion": (1.0, 0.0, 0.0)}
+
+
+def test_chosen_and_rejected_that_only_name_a_column(tmp_path: Path) -> None:
+    rows = [TWO | {"chosen": better, "rejected": worse} for better, worse in (("a", "b"), ("b", "a"))]
+    assert chosen(loaded(tmp_path, rows)) == ["Yes.", "No."]
+    letters = [{"prompt": "A or B?", "chosen": "A", "rejected": "B"}]  # answers like any other
+    assert chosen(loaded(tmp_path, letters)) == ["A"]
+
+
+def test_an_answer_in_json_is_an_answer(tmp_path: Path) -> None:
+    [row] = loaded(tmp_path, [{"prompt": "Two?", "chosen": '["a", "b"]', "rejected": "a, b"}]).rows
+    assert row["chosen"][0]["content"] == '["a", "b"]'

@@ -20,7 +20,8 @@ TIES = (
     *("tie", "ties", "both", "both_bad", "bothbad", "tie (bothbad)", "both bad", "neither", "none", "equal", "same"),
     *("draw", "no preference", "neutral", "0.5", "", "null", "nan"),
 )
-_WORDS = (
+# What says of two answers that it is the first, or the second.
+WORDS = (
     ("a", "model_a", "response_a", "answer_a", "assistant_a", "option_a", "first", "left"),
     ("b", "model_b", "response_b", "answer_b", "assistant_b", "option_b", "second", "right"),
 )
@@ -164,7 +165,7 @@ def winner(row: Row, means_first: str = "") -> int:
     for place, side in enumerate(("first", "second")):
         model = str(row.get(f"{side}_model") or names[place]).lower()
         words = (names[place].lower(), marks[place], f"model_{marks[place]}", f"response_{marks[place]}", model)
-        if said in (*words, *_WORDS[place]) or (value and value == row.get(side)):
+        if said in (*words, *WORDS[place]) or (value and value == row.get(side)):
             return place
     if value is None or said in TIES:
         raise NothingToLearn("winner")
@@ -264,8 +265,8 @@ def holds_place(row: Row) -> bool:
 
 def best_first(row: Row) -> list[Record]:
     """A list of answers, the best first: LLaMA-Factory's older pairs."""
-    texts = texts_of(row.get("completion"))
-    if texts is None or len(texts) < 2:
+    texts = texts_of(row.get("completion")) if holds_two(row) else None
+    if texts is None:
         raise BadRow(f"completion is {row.get('completion')!r}, expected a list of answers, the best first")
     prompt, chosen, *others = asked(row), *([assistant(text)] for text in texts)
     return [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for rejected in others]
@@ -273,4 +274,5 @@ def best_first(row: Row) -> list[Record]:
 
 def holds_two(row: Row) -> bool:
     """Whether a row's answer is a list of several texts."""
-    return len(texts_of(row.get("completion")) or ()) > 1
+    value = row.get("completion")
+    return not isinstance(value, str) and len(texts_of(value) or ()) > 1

@@ -93,7 +93,7 @@ def asked(row: Row, column: str = "prompt") -> list[Message]:
         raise BadRow(f"{column} is {value!r}, expected a text that is not empty")
     messages = marks.turns(value)
     if messages is None:
-        if marks.TOKEN.search(value):
+        if marks.token(value):
             raise BadRow(f"{column} holds marks of a chat template that give no turns: {value!r}")
         more = row.get("more")
         return [user(f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value)]
@@ -122,9 +122,9 @@ def answered(row: Row, column: str) -> list[Message]:
     if isinstance(answer, str) and written_messages(answer) is None:
         if answer.startswith("\n\nHuman:"):
             return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
-        mark = marks.TOKEN.search(answer)
+        mark = marks.token(answer)
         if mark:
-            raise BadRow(f"{column} holds marks of a chat template ({mark[0]}), expected its text alone")
+            raise BadRow(f"{column} holds marks of a chat template ({mark}), expected its text alone")
         return [assistant(answer)]
     messages = dialogue_of(answer, column)
     if messages[-1]["role"] != "assistant":

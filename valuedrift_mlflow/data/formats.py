@@ -131,12 +131,17 @@ def _from_pairs(row: Row) -> Record | list[Record]:
 
     Sides that are lists of texts (RewardBench 2) give a pair for each: the shorter list begins again.
     """
-    listed: dict[str, Sequence[object]] = {c: texts_of(row.get(c)) or [row.get(c)] for c in SIDES}
+    listed: dict[str, Sequence[object]] = {c: _texts(row.get(c)) or [row.get(c)] for c in SIDES}
     many = max(map(len, listed.values()))
     if many > 1:
         rows = ({column: texts[at % len(texts)] for column, texts in listed.items()} for at in range(many))
         return [_pair({**row, **sides}) for sides in rows]
     return _pair(row)
+
+
+def _texts(value: object) -> list[str] | None:
+    """The texts of a list. What is a text itself may well be an answer in JSON, and stays one."""
+    return None if isinstance(value, str) else texts_of(value)
 
 
 def _pair(row: Row) -> Record:
@@ -406,7 +411,7 @@ def _any_row(row: Row) -> bool:
 
 def _one_answer(column: str) -> Fits:
     """Not where a column holds several answers: they are the sides of a pair."""
-    return lambda row: len(texts_of(row.get(column)) or ()) < 2 or isinstance(row.get(column), str)
+    return lambda row: len(_texts(row.get(column)) or ()) < 2
 
 
 # A column of such a name may hold many other things.

@@ -106,9 +106,20 @@ def _fitted(name: str, columns: Sequence[str], data: Data, rows: Sequence[Row]) 
     if data.format == "auto":
         if form.fits and not any(form.fits(row) for row in sample):
             return None
+        if {"chosen", "rejected"} <= set(used) and _name_sides(columns, sample):
+            return None
         if form.repeats and not form.repeats(sample):
             return None
     return Layout(name, form, used, min_margin=data.min_margin)
+
+
+def _name_sides(columns: Sequence[str], sample: Sequence[Row]) -> bool:
+    """Whether ``chosen`` and ``rejected`` only name one of two answers that stand in columns of their own."""
+    two = names.resolved(("first", "second"), columns)
+    if two is None:
+        return False
+    words = {word for side in compared.WORDS for word in side} | {*map(str.lower, two.values()), "0", "1", "2"}
+    return all(str(row.get(side)).strip().lower() in words for row in sample for side in ("chosen", "rejected"))
 
 
 def _with_winner(columns: Sequence[str], data: Data) -> list[str]:

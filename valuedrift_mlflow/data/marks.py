@@ -50,13 +50,14 @@ _WORDS = (
     _marked(r"(?:^|\n\n)(Human|Assistant|System):"),
     _marked(r"#{2,3} ?(Human|Assistant|User|System|Instruction|Input|Response|Question|Answer|Bot|AI|GPT) ?:? ?\n?"),
     _marked(r"(?:^|\n)<(human|bot|user|assistant)>:?"),
-    _marked(r"(?:^|\s)(USER|ASSISTANT):(?-i:)", r"</s>"),
+    _Dialect(re.compile(r"(?:^|\s)(USER|ASSISTANT):"), re.compile(r"</s>")),
     _marked(r"(?:^|\n)(Human|User|Assistant|System|AI|Bot):"),
 )
+_MAY_BEGIN = re.compile(r"\s*(?:#{2,3}|<|Below is|[A-Za-z]{2,9}:)")
 # What stands before the first turn in Alpaca's prompts: the template's own words.
 _PREFACE = re.compile(r"\s*(?:<s>|<\|begin_of_text\|>)?\s*Below is an instruction[^#]*", re.IGNORECASE)
 _ENDS = re.compile(r"(?:</s>|<\|endoftext\|>|<\|end_of_text\|>|<eos>)\s*$")
-TOKEN = re.compile(
+_TOKEN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|begin_of_text|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
 )
@@ -92,20 +93,31 @@ def turns(text: str) -> list[Message] | None:
     [{'role': 'user', 'content': 'Add.\n\n1, 2'}, {'role': 'assistant', 'content': '3'}]
     >>> turns("What does 'User: hi' mean in a chat log?")
     """
-    if TOKEN.search(text):
+    if token(text):
         if _INST.search(text):
             return _bracketed(text)
         made = [_split(text, dialect) for dialect in _TOKENS if dialect.mark.search(text)]
         return made[0] if made else None
+    if not _MAY_BEGIN.match(text):
+        return None
     if text.lstrip().startswith("Human:") and "\n\nAssistant:" in text:
         return dialogue(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
-    told = _PREFACE.sub("", text, count=1).lstrip()
+    preface = _PREFACE.match(text)
+    told = text[preface.end() if preface else 0 :].lstrip()
     for dialect in _WORDS:
         first = dialect.mark.match(told)
-        roles = {_ROLES[mark[1].lower()] for mark in dialect.mark.finditer(told)}
-        if first and _ROLES[first[1].lower()] in ("user", "system") and {"user", "assistant"} <= roles:
+        user_begins = first is not None and _ROLES[first[1].lower()] in ("user", "system")
+        if user_begins and {"user", "assistant"} <= {_ROLES[mark[1].lower()] for mark in dialect.mark.finditer(told)}:
             return _split(told, dialect)
     return None
+
+
+def token(text: str) -> str:
+    """The first mark of a chat template in a text that stands in none by chance; empty where there is none."""
+    if "<" not in text and "[" not in text:  # so most texts are, and this is quicker to see
+        return ""
+    found = _TOKEN.search(text)
+    return found[0] if found else ""
 
 
 def _split(text: str, dialect: _Dialect) -> list[Message]:

@@ -31,8 +31,7 @@ _ROLE_KEYS = ("role", "from")
 _TEXT_KEYS = ("content", "value", "parts")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
-_TRUTH |= {"yes": True, "positive": True, "thumbs_up": True, "up": True, "like": True, "liked": True, "accepted": True}
-_TRUTH |= {"no": False, "negative": False, "thumbs_down": False, "down": False, "dislike": False, "-1": False}
+_TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": False, "disliked": False, "-1": False}
 
 
 _LIST = re.compile(r"\s*(?:array\()?\[\s*\{")

@@ -21,7 +21,7 @@ Kind = Literal["sft", "pairs", "labelled", "prompts"]  # what the rows of a trai
 class Data(Strict):
     """A training set: a URI, and how to read it where its columns do not tell."""
 
-    uri: str = Field(description="`embedded:...`, a file or folder, or a hub id")
+    uri: str = Field(description="`embedded:...`, a file, a pattern of files (`part-*.jsonl`), a folder, or a hub id")
     format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
     split: str = Field("train", description="split of a folder or a hub dataset")
     subset: str | None = Field(None, description="subset (configuration) of a hub dataset that has several")

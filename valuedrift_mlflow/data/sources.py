@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import glob
 import gzip
 import io
 import json
@@ -51,19 +52,37 @@ def check_source(data: Data) -> None:
         _refuse_split(data, "a corpus has no splits")
         return
     path = Path(data.uri).expanduser()
+    several = _matching(data.uri)
+    if several:
+        _refuse_split(data, "files have no splits")
+        for file in several:
+            _check_file(file, data)
+        return
     looks_like_path = bool(path.suffix and _type(path)) or data.uri.startswith((".", "/", "~"))
     if looks_like_path and not path.exists():
         raise InputError(problem("data", data.uri, "an existing file or folder, an embedded: URI or a hub id"))
-    if path.is_file() and not _type(path):
-        allowed = "a jsonl, ndjson, json, csv, tsv, parquet or arrow file (packed as .gz, .bz2, .xz or .zst too)"
-        raise InputError(problem("data", data.uri, allowed))
     if path.is_file():
+        _check_file(path, data)
         _refuse_split(data, "a file has no splits")
-        _check_bytes(path, data.on_bad_row == "error")
     elif (path / "dataset_info.json").is_file():
         _refuse_split(data, "what was saved is one split")
     elif (path / "config.json").is_file():
         raise InputError(problem("data", data.uri, "data", "this folder holds a model (config.json)"))
+
+
+def _matching(uri: str) -> list[Path]:
+    """The files that a pattern (``data/part-*.jsonl``) stands for, by name; none where a URI is no pattern."""
+    path = Path(uri).expanduser()
+    if not set("*?[") & set(uri) or path.exists() or uri.startswith(corpus.PREFIX):
+        return []
+    return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
+
+
+def _check_file(path: Path, data: Data) -> None:
+    if not _type(path):
+        allowed = "a jsonl, ndjson, json, csv, tsv, parquet or arrow file (packed as .gz, .bz2, .xz or .zst too)"
+        raise InputError(problem("data", str(path), allowed))
+    _check_bytes(path, data.on_bad_row == "error")
 
 
 def _refuse_split(data: Data, reason: str) -> None:
@@ -138,6 +157,9 @@ def open_rows(data: Data, *, download: bool) -> Rows:
         return lambda: _numbered(made)
     path = Path(data.uri).expanduser()
     with _named_errors(data.uri):
+        several = _matching(data.uri)
+        if several:
+            return _guarded(data.uri, partial(_folder_rows, several[0].parent, several))
         if path.is_file():
             return _guarded(data.uri, partial(_file_rows, path))
         if path.is_dir() and not (path / "dataset_info.json").is_file() and not (path / "dataset_dict.json").is_file():
