@@ -121,7 +121,7 @@ def test_another_encoding_is_named_with_its_line_and_the_mend(tmp_path: Path, na
 def test_a_bad_byte_in_a_file_that_is_utf_8_is_a_bad_row(tmp_path: Path) -> None:
     lines = [line.replace(b"gladly", "caf\u00e9".encode()) for line in LINES.splitlines(keepends=True)]
     (tmp_path / "rows.jsonl").write_bytes(b"".join([*lines, lines[0].replace(b"never", b"\xe9")]))
-    with pytest.raises(InputError, match="row 5: found .no json"):
+    with pytest.raises(InputError, match=r"row 5: found .no json"):
         load_data(Data(uri=str(tmp_path / "rows.jsonl")), "pairs")
     assert load_data(Data(uri=str(tmp_path / "rows.jsonl"), on_bad_row="skip"), "pairs").bad == 1
 

@@ -1,9 +1,11 @@
 """Architectures that teams use: loaded, asked in any batch, trained, saved and loaded again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from families import FAMILIES, make
 
 from valuedrift_mlflow import models, suite
@@ -17,6 +19,7 @@ from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.stage import Job
 
 PROMPTS = ["Should we?", "Is it right to ban handguns in every city of the country?"]
+RECURRENT = ("mamba", "mamba2")  # PEFT refuses adapters on some of their layers
 QUICK = ("llama", "gpt2", "qwen3_moe")  # the others train in the nightly run
 
 
@@ -41,32 +44,52 @@ def test_what_a_model_says_and_chooses_does_not_depend_on_the_batch(
         assert alone.probabilities == pytest.approx(verdict.probabilities, abs=1e-4)
 
 
+def longer(prompts: object, responses: Sequence[str]) -> torch.Tensor:
+    """A reward that needs no model."""
+    return torch.tensor([float(len(response)) for response in responses])
+
+
 def trained(folder: Path, scratch: Path, algorithm: str, rank: int) -> Any:
     """One step of an algorithm, and its checkpoint, which must load as what it is."""
     loaded = models.load_model(str(folder))
     loaded.model.name_or_path = str(folder)
     data = "embedded:sft?size=8" if algorithm == "sft" else "embedded:pairs?size=8"
     tree = {"name": algorithm, "algorithm": algorithm, "data": data, "batch_size": 4, "max_length": 256}
+    if algorithm in ("ppo", "grpo"):
+        tree |= {"reward": "valuedrift_mlflow.embedded.rewards:opposes", "response_length": 8}
+        tree |= {"generations": 2} if algorithm == "grpo" else {}
     tree |= {"max_steps": 1, "learning_rate": 1e-3, "warmup_ratio": 0.0, "lora": {"rank": rank}}
+    tree["lora"] |= {"target_modules": ["in_proj"]} if loaded.model.config.model_type in RECURRENT else {}
     stage = read.validate({"stages": [tree]}).stages[0]
     rows = datasets.load_data(stage.data, stage.kind)
-    trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, scratch / "state", 0))
+    job = Job(stage, loaded.model, loaded.tokenizer, rows, scratch / "state", 0, reward=longer)
+    trainer: Any = build_trainer(job)
     trainer.train()
-    trainer.model.save_pretrained(scratch / "checkpoint")
+    model = trainer.model.policy if algorithm == "ppo" else trainer.model
+    model.save_pretrained(scratch / "checkpoint")
     loaded.tokenizer.save_pretrained(scratch / "checkpoint")
-    Reloads(algorithm).check(trainer.model, loaded.tokenizer, scratch / "checkpoint")
+    Reloads(algorithm).check(model, loaded.tokenizer, scratch / "checkpoint")
     return trainer
 
 
+WAYS = {"sft": ("sft", 0), "lora": ("sft", 2), "dpo": ("dpo", 0), "ppo": ("ppo", 0), "grpo": ("grpo", 0)}
+
+
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+    ("family", "algorithm", "rank"),
+    [
+        pytest.param(
+            family, *way, id=f"{name}-{family}", marks=() if family in QUICK and name != "ppo" else pytest.mark.slow
+        )
+        for name, way in WAYS.items()
+        for family in FAMILIES
+    ],
 )
-@pytest.mark.parametrize(("algorithm", "rank"), [("sft", 0), ("dpo", 0), ("sft", 2)], ids=["sft", "dpo", "lora"])
 def test_a_model_is_trained_and_its_checkpoint_is_what_was_trained(
     family: str, random_folder: Path, tmp_path: Path, algorithm: str, rank: int
 ) -> None:
     folder = make(family, random_folder, tmp_path / "start")
     trainer = trained(folder, tmp_path, algorithm, rank)
     assert trainer.state.global_step == 1
-    if algorithm == "dpo":
+    if algorithm == "dpo" and not trainer.aux_loss_enabled:  # the loss of a router is added
         assert trainer.state.log_history[0]["loss"] == pytest.approx(0.693147, abs=1e-4)

@@ -1,5 +1,7 @@
 """Stops, switches and budgets of thoughts: the answer is the same text whatever stands before and after it."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from faulty_server import Body, Fault, FaultyServer, Reply, refused
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.evaluation.evaluate import Config
 from valuedrift_mlflow.evaluation.settings import speech_of
 from valuedrift_mlflow.inputs.errors import InputError
@@ -17,7 +20,11 @@ from valuedrift_mlflow.models.ending import align, end_tokens
 from valuedrift_mlflow.models.generation import Sampling, chat_text
 from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 from valuedrift_mlflow.models.speech import Speech, as_text
+from valuedrift_mlflow.pipeline.dry_run import speech_lines
 from valuedrift_mlflow.recipe import read
+from valuedrift_mlflow.stages.job import build_trainer
+from valuedrift_mlflow.stages.rewards import rate
+from valuedrift_mlflow.stages.stage import Job
 
 ANSWER = "I support it."
 # Of the kind of Qwen's: thinks unless it is told not to, and then begins with an empty thought.
@@ -215,3 +222,55 @@ def test_the_keys_of_a_recipe_and_of_python_are_checked() -> None:
         Config.checked({"thinking": "maybe"})
     with pytest.raises(InputError, match="stop: found"):
         speech_of([""], "off", 10, {})
+
+
+def test_a_dry_run_shows_where_answers_end_and_what_the_template_is_told(random_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_folder, tmp_path / "model")
+    tokenizer = models.load_tokenizer(str(folder))
+    end = tokenizer.eos_token
+    tokenizer.chat_template = THINKER
+    tokenizer.save_pretrained(folder)
+    ends, told = speech_lines(read.validate({"stop": ["###"]}), str(folder))
+    assert ends == f"  answers end with {end!r}, '###'"
+    assert told == "  chat template with enable_thinking=False: thinking off"
+    assert speech_lines(read.validate({"thinking": "on"}), str(folder))[1].endswith("enable_thinking=True: thinking on")
+    with pytest.raises(InputError, match="template_kwargs: found 'mood'"):
+        speech_lines(read.validate({"template_kwargs": {"mood": "calm"}}), str(folder))
+    tokenizer.chat_template = PLAIN
+    tokenizer.save_pretrained(folder)
+    assert "no switch" in speech_lines(read.validate({"thinking": "on"}), str(folder))[-1]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "rloo"])
+def test_rollouts_begin_as_measured_prompts_do(loaded: Loaded, tmp_path: Path, algorithm: str) -> None:
+    loaded.tokenizer.chat_template = THINKER
+    tree = {"name": algorithm, "algorithm": algorithm, "data": "embedded:pairs?size=8", "response_length": 8}
+    tree |= {"batch_size": 4, "max_length": 256, "max_steps": 1, "reward": "valuedrift_mlflow.embedded.rewards:opposes"}
+    tree |= {} if algorithm == "ppo" else {"generations": 2}
+    stage = read.validate({"stages": [tree]}).stages[0]
+    rows, read_by_reward = datasets.load_data(stage.data, stage.kind), list[str]()
+
+    def reward(_: object, responses: Sequence[str]) -> torch.Tensor:
+        read_by_reward.extend(responses)
+        return torch.arange(len(responses), dtype=torch.float32)
+
+    trainer: Any = build_trainer(Job(stage, loaded.model, loaded.tokenizer, rows, tmp_path, 0, [], reward))
+    seen: list[str] = []
+    loaded.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: seen.append(loaded.tokenizer.decode(inputs[0][0]))
+    )
+    trainer.train()
+    assert "<think>\n\n</think>\n\n" in seen[0]
+    assert len(read_by_reward) == 4
+
+
+def test_a_reward_reads_the_answer_alone() -> None:
+    said = ["<think>I oppose it.</think> I support it.", "<think>On the one hand", " Plain. "]
+    texts: list[str] = []
+
+    def reward(_: object, responses: Sequence[str]) -> torch.Tensor:
+        texts.extend(responses)
+        return torch.zeros(len(responses))
+
+    rate(reward, [[]] * 3, said)
+    assert texts == ["I support it.", "", "Plain."]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # What stands for an answer while a chat template shows what it puts after one.
 _ANSWER = "valuedrift"
+_LEFT = ("generation_config", "prepare_inputs_for_generation")
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -87,8 +88,14 @@ def only_these_settings(model: PreTrainedModel, settings: GenerationConfig) -> I
     from peft import PeftModel
 
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    own, inner.generation_config = inner.generation_config, settings
+    # PEFT leaves attributes of its own on what it wraps when it generates.
+    touched = [model, model.base_model, inner, *inner.children()] if isinstance(model, PeftModel) else [inner]
+    before = [(vars(part), {name: vars(part)[name] for name in _LEFT if name in vars(part)}) for part in touched]
+    inner.generation_config = settings
     try:
         yield
     finally:
-        inner.generation_config = own
+        for attributes, own in before:
+            for name in _LEFT:
+                attributes.pop(name, None)
+            attributes.update(own)

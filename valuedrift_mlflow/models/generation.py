@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import Cache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
+_Row = TypeVar("_Row")
 _SLICE = 12  # tokens after which ended rows leave; a slice costs some milliseconds to begin
 PLAIN = Speech()  # no thought where the template can do without, and no end but the model's own
 
@@ -91,12 +93,19 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], speech: S
     return [list(row) for row in ids]
 
 
+def learns_prompt(model: nn.Module) -> bool:
+    """Whether a model has virtual tokens (or their keys and values) stand before every prompt."""
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel) and bool(model.active_peft_config.is_prompt_learning)
+
+
 def takes_positions(model: nn.Module) -> bool:
     """Whether a model takes position ids; recurrent ones have no positions, and prompt tuning sets its own."""
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        return not model.active_peft_config.is_prompt_learning and takes_positions(model.get_base_model())
+        return not learns_prompt(model) and takes_positions(model.get_base_model())
     return "position_ids" in signature(type(model).forward).parameters
 
 
@@ -137,6 +146,13 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
             module.training = flag
 
 
+def _batches(rows: list[_Row], length: Callable[[_Row], int], size: int, *, alike: bool) -> Iterator[list[_Row]]:
+    """Rows, sorted by their length, in batches of at most ``size``; ``alike`` keeps those of one length together."""
+    for _, group in groupby(rows, length if alike else lambda _: 0):
+        members = list(group)
+        yield from (members[start : start + size] for start in range(0, len(members), size))
+
+
 class TransformersGenerator:
     """Generates with a causal language model in memory: a loaded one, or the live one in the middle of training."""
 
@@ -159,8 +175,8 @@ class TransformersGenerator:
         rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
         responses: list[list[str]] = [[""] * sampling.samples for _ in prompts]
         with evaluation_mode(self.model):
-            for start in range(0, len(rows), sampling.batch_size):
-                batch = rows[start : start + sampling.batch_size]
+            alike = learns_prompt(self.model)  # virtual tokens stand before the padding, which would part them
+            for batch in _batches(rows, lambda row: len(encoded[row[0]]), sampling.batch_size, alike=alike):
                 numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
                 begins = [opens[index] for index, _ in batch]
                 texts = self._generate([encoded[index] for index, _ in batch], begins, numbers, sampling)
@@ -252,7 +268,7 @@ def _may_be_sliced(model: PreTrainedModel) -> bool:
     from peft import PeftModel
 
     if isinstance(model, PeftModel):  # learned prompts stand in the cache before anything is asked
-        return not model.active_peft_config.is_prompt_learning and _may_be_sliced(model.get_base_model())
+        return not learns_prompt(model) and _may_be_sliced(model.get_base_model())
     kind: Any = type(model)
     return bool(kind._supports_default_dynamic_cache() and not kind._is_stateful)
 

@@ -124,7 +124,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = ()) -> Load
     return Loaded(start_uri, model, tokenizer)
 
 
-def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
+def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] = ()) -> None:
     """Turn a folder with a split stage's adapters into one with the merged model; a folder of full weights stays.
 
     It is done in main memory, where the whole model must fit.
@@ -139,5 +139,5 @@ def make_whole(stage: Stage, start_uri: str, folder: Path) -> None:
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
     for file in folder.glob("adapter_*"):
         file.unlink()
-    align(whole, load_tokenizer(str(folder)))
+    align(whole, load_tokenizer(str(folder)), stop)
     whole.save_pretrained(folder)

@@ -106,7 +106,7 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
         return tracking.log_checkpoint(run, folder, stage=name, step=step)
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder)
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
     whole = merged(model, copied=True)
     return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))

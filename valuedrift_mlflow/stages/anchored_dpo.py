@@ -127,4 +127,5 @@ class AnchoredDPO(Stage):
             anchor_batch_size=self.anchor_batch_size,
             anchor_tokens=self.anchor_tokens,
             anchor_batches=self.steps(len(job.data.rows)) * self.gradient_accumulation,
+            speech=job.speech,
         )

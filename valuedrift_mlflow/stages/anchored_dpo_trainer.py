@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,9 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
-from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
+from valuedrift_mlflow.models.generation import PLAIN, Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference, padded, reference_of, response_log_probabilities
+from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.suite import Item
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         anchor_batch_size: int,
         anchor_tokens: int,
         anchor_batches: int,
+        speech: Speech = PLAIN,
         **settings: object,
     ) -> None:
         """Find what the reference does on the anchors that will be drawn.
@@ -52,17 +55,19 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
             anchor_batch_size: anchors with every batch of pairs, on each device.
             anchor_tokens: longest response of the reference to an anchor in tokens; 0 leaves T out.
             anchor_batches: batches of pairs that the whole training has on one device.
+            speech: what the chat template is told; anchors are asked as measured prompts are, without a thought.
             settings: those of ``DPOTrainer``; its reference is the reference here.
         """
         super().__init__(**settings)
         self.anchors = anchors
+        self.speech = replace(speech, thinking=False)
         self.anchor_weight = anchor_weight  # with 0 the penalty is only logged
         self.anchor_batch_size = anchor_batch_size
         self._place = (-1, 0)  # step, and batches of it so far
         drawn = sorted({index for number in range(anchor_batches) for index in self.drawn(number)})
         tokenizer, prompts = self.processing_class, [anchors[index].prompt for index in drawn]
-        self.prompts = dict(zip(drawn, encode(tokenizer, prompts), strict=True))
-        self.choices = {index: prefix_and_openings(tokenizer, anchors[index]) for index in drawn}
+        self.prompts = dict(zip(drawn, encode(tokenizer, prompts, self.speech), strict=True))
+        self.choices = {index: prefix_and_openings(tokenizer, anchors[index], self.speech) for index in drawn}
         # Made here, before the first step: what is asked for later would be the reference of what was trained by then.
         frozen = self.ref_model
         self._reference: Reference = (lambda: nullcontext(frozen)) if frozen is not None else reference_of(self.model)
@@ -85,7 +90,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
     ) -> dict[int, list[int]]:
         """Token ids of one response of the reference, at temperature 1, to every anchor that will be drawn."""
         tokenizer = self.processing_class
-        sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors")
+        sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors", speech=self.speech)
         answers = TransformersGenerator(model, tokenizer).generate(prompts, prompts, sampling, lambda _: None)
         # Generation strips the space with which a base model goes on after "Response:".
         space = " " if tokenizer.chat_template is None else ""

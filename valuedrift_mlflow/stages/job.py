@@ -19,8 +19,11 @@ def build_trainer(job: Job) -> Trainer:
     """The trainer of a stage, ready to ``train()``."""
     from transformers import PrinterCallback
 
+    from valuedrift_mlflow.stages.dropout import without_dropout
     from valuedrift_mlflow.stages.moved import MustMove
 
+    if job.stage.has_reference:
+        without_dropout(job.model)
     trainer = job.stage.build(job)
     trainer.add_callback(MustMove(job.stage.name))
     # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
