@@ -132,8 +132,22 @@ PAIRS: dict[str, Rows] = {
         "chosen": f"{ASKED} Tell me in a word. {YES}",
         "rejected": f"{ASKED} Tell me in a word.\n{NO}",
     },
+    "sides with the whole text": {
+        "prompt": f"[INST] {ASKED} [/INST]",
+        "chosen": f"[INST] {ASKED} [/INST] {YES}</s>",
+        "rejected": f"[INST] {ASKED} [/INST] {NO}</s>",
+    },
     "LLaMA-Factory's older pairs": {"instruction": ASKED, "input": "", "output": [YES, NO]},
     "distilabel": {"instruction": ASKED, "generations": [NO, YES, "Hm."], "ratings": [1.0, 5.0, 3.0]},
+    "UltraFeedback by its finer score": {
+        "instruction": ASKED,
+        "completions": [{"response": NO, "fine-grained_score": 1.5}, {"response": YES, "fine-grained_score": 4.5}],
+    },
+    "ratings as texts": {"instruction": ASKED, "generations": [NO, YES], "ratings": ["1", "5"]},
+    "Prometheus": [
+        {"orig_instruction": ASKED, "orig_response": t, "orig_score": s} for t, s in ((NO, "1"), (YES, "5"))
+    ],
+    "comments": two("comment_a", "comment_b", post_text=ASKED, preferred="comment_b"),
     "lists": {"prompt": ASKED, "responses": [NO, YES], "scores": [0.1, 0.9]},
     "ranks": {"prompt": ASKED, "responses": [NO, YES], "ranks": [2, 1]},
     "Gemini's preferences": {
@@ -264,8 +278,9 @@ def test_tools_are_context_and_never_the_answer(tmp_path: Path) -> None:
     ],
 )
 def test_earlier_turns_in_any_notation(tmp_path: Path, history: object) -> None:
-    [row] = read(tmp_path, {"query": ASKED, "response": YES, "history": history}, "sft")
-    assert row["prompt"] == [*BEFORE, USER]
+    for column in ("history", "chat_history"):
+        [row] = read(tmp_path, {"query": ASKED, "response": YES, column: history}, "sft")
+        assert row["prompt"] == [*BEFORE, USER]
 
 
 @pytest.mark.parametrize("column", ["system", "system_prompt", "systemInstruction", "System Prompt", "sys_prompt"])

@@ -4,7 +4,9 @@ import bz2
 import gzip
 import json
 import lzma
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pyarrow
@@ -141,15 +143,43 @@ def test_lines_that_were_cut_out_of_a_list_are_read(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_here_nor_on_the_hub_is_said_after_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "endpoint", "http://127.0.0.1:9", raising=False)  # nobody answers there
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     with pytest.raises(InputError, match=r"nobody/nothing.*the hub cannot be reached, and the cache does not have it"):
         load_data(Data(uri="nobody/nothing"), "pairs")
     assert constants.HF_HUB_OFFLINE is False  # what was asked for to look into the cache is as it was
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("RepoNotFound", r"nobody/nothing', allowed: a file or folder here, or a dataset of the hub; there is neither"),
+        ("RevisionNotFound", r"nobody/nothing revision: found 'v9', allowed: a revision that it has"),
+        ("GatedRepo", r"a dataset that you may read; ask for access"),
+    ],
+)
+def test_what_the_hub_says_of_a_dataset_is_said(monkeypatch: pytest.MonkeyPatch, code: str, words: str) -> None:
+    from huggingface_hub import constants
+
+    class Hub(BaseHTTPRequestHandler):  # a server that answers as the hub does
+        def do_GET(self) -> None:
+            self.send_response(403 if code == "GatedRepo" else 404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(InputError, match=words):
+            load_data(Data(uri="nobody/nothing", revision="v9"), "pairs")
+        server.shutdown()
 
 
 def test_a_file_has_no_revision(tmp_path: Path) -> None:

@@ -26,7 +26,18 @@ WORDS = (
     ("b", "model_b", "response_b", "answer_b", "assistant_b", "option_b", "second", "right"),
 )
 _SAID = ("response", "answer", "text", "completion", "output", "content", "generation", "message", "reply", "summary")
-_WORTH = ("overall_score", "overall", "score", "rating", "reward", "rank", "ranking", "fine_grained_score", "grade")
+_WORTH = (
+    "overall_score",
+    "overall",
+    "score",
+    "rating",
+    "reward",
+    "rank",
+    "ranking",
+    "fine_grained_score",
+    "fine-grained_score",
+    "grade",
+)
 _SIGNED = "a number below 0 where the first is better"
 
 
@@ -236,7 +247,7 @@ def holds_numbers(row: Row) -> bool:
         return texts_of(answers) is not None and ratings.strip().startswith("[")
     if not isinstance(answers, Sequence) or not isinstance(ratings, Sequence) or isinstance(ratings, str):
         return False
-    return 0 < len(answers) == len(ratings) and not isinstance(ratings[0], bool | str)
+    return 0 < len(answers) == len(ratings) and not any(isinstance(one, bool) for one in ratings)
 
 
 def best_of_several(row: Row) -> list[Record]:

@@ -105,7 +105,7 @@ def asked(row: Row, column: str = "prompt") -> list[Message]:
 
 
 def answered(row: Row, column: str) -> list[Message]:
-    """An answer: a text, or messages that end with one of the assistant's.
+    """An answer: a text, or messages that end with one of the assistant's. A text may hold a dialogue by its marks.
 
     Raises:
         BadRow: it is neither, or a text with the marks of a chat template in it.
@@ -123,6 +123,9 @@ def answered(row: Row, column: str) -> list[Message]:
         if answer.startswith("\n\nHuman:"):
             return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
         mark = marks.token(answer)
+        turned = marks.turns(answer) if mark else None
+        if turned and turned[-1]["role"] == "assistant" and any(turn["role"] == "user" for turn in turned):
+            return turned  # the whole dialogue, as a template writes it
         if mark:
             raise BadRow(f"{column} holds marks of a chat template ({mark}), expected its text alone")
         return [assistant(answer)]

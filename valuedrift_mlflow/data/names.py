@@ -12,13 +12,24 @@ from collections.abc import Iterable, Mapping, Sequence
 _WORTH = ("score", "rating", "reward", "grade", "overall_score")
 _TEXTS = (
     *("prompt", "instruction", "question", "query", "input", "inputs", "user_prompt", "input_text", "problem"),
-    *("user_query", "user_input", "request", "instructions", "orig_instruction", "user", "human", "post", "info"),
+    *(
+        "user_query",
+        "user_input",
+        "request",
+        "instructions",
+        "orig_instruction",
+        "user",
+        "human",
+        "post",
+        "info",
+        "post_text",
+    ),
 )
 _DIALOGUES = ("messages", "conversations", "conversation", "dialog", "dialogue", "trajectory", "contents", "chat")
 _RESPONSES = (
     *("completion", "response", "output", "answer", "targets", "target", "output_text", "outputs", "assistant"),
     *("reply", "generation", "solution", "generated_solution", "model_response", "model_output", "generated_text"),
-    *("chatgpt", "gpt", "bot", "response_text"),
+    *("chatgpt", "gpt", "bot", "response_text", "orig_response"),
 )
 _REJECTED = (
     *("rejected_response", "rejected_messages", "rejected", "rejected_output", "rejected_answer"),
@@ -55,6 +66,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("system", "system_prompt", "systeminstruction", "system_instruction", "system_message", "sys_prompt"),
         "sysprompt",
     ),
+    "history": ("history", "chat_history", "dialog_history", "dialogue_history", "previous_turns"),
     "winner": (
         *("winner", "better_response_id", "preference", "preferred", "preferred_response", "orig_preference"),
         *("human_preference", "preference_label", "winning_response", "better_response", "better", "best", "choice"),
@@ -74,7 +86,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "rating": (
         *("overall_score", "overall", "score", "rating", "helpfulness", "quality", "reward", "human_score", "rank"),
-        *("overall_rating", "reward_score", "usefulness"),
+        *("overall_rating", "reward_score", "usefulness", "orig_score"),
     ),
 }
 # Two columns for the two sides of a pair.
@@ -89,9 +101,11 @@ _SIDE_WORDS = (
     *(("chosen", "rejected"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accepted", "rejected")),
     *(("winning", "losing"), ("better", "worse"), ("positive", "negative"), ("good", "bad"), ("best", "worst")),
 )
-_ANSWER = (
-    r"(?:response|answer|output|completion|candidate|text|reply|generation|summary|ref|conversation|messages|chat)"
+_ANSWERS = (
+    *("response", "answer", "output", "completion", "candidate", "text", "reply", "generation", "summary", "comment"),
+    *("ref", "conversation", "messages", "chat"),
 )
+_ANSWER = f"(?:{'|'.join(_ANSWERS)})"
 _OF_TWO = (
     re.compile(rf"(?P<before>(?:\w+_)?{_ANSWER}_?)(?P<which>0|1|a)(?P<after>)"),
     re.compile(rf"(?P<before>(?:model|assistant|option|candidate|side)_?)(?P<which>0|1|a)(?P<after>_{_ANSWER})"),

@@ -268,8 +268,8 @@ def _on_the_hub(data: Data) -> bool:
     except RevisionNotFoundError:
         raise InputError(problem(f"data {data.uri} revision", data.revision, "a revision that it has")) from None
     except RepositoryNotFoundError:
-        allowed = "a file or folder here, or a dataset of the hub (there is neither)"
-        raise InputError(problem("data", data.uri, allowed)) from None
+        allowed = "a file or folder here, or a dataset of the hub"
+        raise InputError(problem("data", data.uri, allowed, "there is neither, or it is private")) from None
     except Exception:
         return False
     return True
