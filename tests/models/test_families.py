@@ -23,7 +23,9 @@ RECURRENT = ("mamba", "mamba2")  # PEFT refuses adapters on some of their layers
 QUICK = ("llama", "gpt2", "qwen3_moe")  # the others train in the nightly run
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name == "mamba2" else ()) for name in FAMILIES]
+)
 def test_what_a_model_says_and_chooses_does_not_depend_on_the_batch(
     family: str, random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from faulty_server import Body, Fault, FaultyServer, Reply, refused
+from tokenizers import AddedToken
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data import datasets
@@ -154,11 +155,24 @@ def test_rows_of_a_batch_end_each_for_itself(loaded: Loaded) -> None:
 def test_marks_that_are_special_tokens_are_read(loaded: Loaded) -> None:
     """Of Mistral's and OpenAI's open models: without its marks the thought would read like an answer."""
     tokenizer = loaded.tokenizer
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|eot|>"]})
+    tokens = [AddedToken(text, special=True) for text in ("[THINK]", "[/THINK]", "<|eot|>")]
+    tokenizer.add_tokens(tokens, special_tokens=True)
     ids = tokenizer(f"[THINK]Some oppose it.[/THINK]{ANSWER}<|eot|>", add_special_tokens=False)["input_ids"]
     [text] = as_text(tokenizer, [ids])
     assert text == f"[THINK]Some oppose it.[/THINK]{ANSWER}"
     assert spoken(text).answer == ANSWER
+
+
+def test_the_end_of_a_turn_is_no_mark_where_there_are_no_channels(loaded: Loaded) -> None:
+    """Phi ends its turns with what ends a message in OpenAI's open models."""
+    tokenizer = loaded.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    ids = tokenizer(f"{ANSWER}<|end|>", add_special_tokens=False)["input_ids"]
+    assert as_text(tokenizer, [ids]) == [ANSWER]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|channel|>", "<|message|>", "<|start|>"]})
+    text = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{ANSWER}<|end|>"
+    [said] = as_text(tokenizer, [tokenizer(text, add_special_tokens=False)["input_ids"]])
+    assert spoken(said) == (ANSWER, "Hm.", True)
 
 
 def test_a_logged_model_answers_as_it_was_measured(store: Path, loaded: Loaded) -> None:

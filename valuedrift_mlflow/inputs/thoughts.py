@@ -6,7 +6,7 @@ A thought weighs both sides whatever the answer is. Read as part of it, it makes
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 # How models mark a thought: Qwen, DeepSeek and most others; older prompts; Mistral's Magistral; Sky-T1 and its kin.
@@ -21,7 +21,7 @@ _OPENED = re.compile(rf"(?:{_OPEN})\s*$", re.IGNORECASE)
 # Channels of OpenAI's open models: what is said in "final" is the answer, all before it is thought.
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
 _FINAL = re.compile(r"<\|channel\|>\s*final[^<]*<\|message\|>")
-_CHANNEL_MARK = r"<\|(?:channel|message|start|end|return)\|>"
+_CHANNELS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>")
 _AFTER = re.compile(r"<\|(?:end|return|start)\|>.*", re.DOTALL)
 # What marks an answer after a thought, and is no part of it.
 _ANSWER = re.compile(
@@ -104,9 +104,21 @@ def closing(prompt: str) -> str:
     return f"{mark[0]}/{mark[1:]}\n\n" if mark else ""
 
 
-def is_mark(text: str) -> bool:
+def has_mark(text: str) -> bool:
     """Whether a text holds a mark of thinking, or of a channel that may be one."""
-    return bool(_MARK.search(text) or re.search(_CHANNEL_MARK, text))
+    return bool(_MARK.search(text)) or _CHANNELS[0] in text
+
+
+def marks_among(tokens: Collection[str]) -> set[str]:
+    """The special tokens of a model that mark its thoughts.
+
+    Many models end their turns with ``<|end|>``; only beside channels is it a mark.
+
+    >>> sorted(marks_among(["<|end|>", "<|user|>", "[THINK]"])), sorted(marks_among(["<|end|>", "<|channel|>"]))
+    (['[THINK]'], ['<|channel|>', '<|end|>'])
+    """
+    channels = _CHANNELS if _CHANNELS[0] in tokens else ()
+    return {token for token in tokens if token in channels or _MARK.search(token)}
 
 
 def begun(text: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.thoughts import is_mark, opened
+from valuedrift_mlflow.inputs.thoughts import has_mark, marks_among, opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +64,7 @@ class Speech:
 
     def may_think(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether a response may hold a thought: it is asked for, or the template knows the marks of one."""
-        return tokenizer.chat_template is not None and (self.thinking or is_mark(str(tokenizer.chat_template)))
+        return tokenizer.chat_template is not None and (self.thinking or has_mark(str(tokenizer.chat_template)))
 
     def opening(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The mark with which the template itself opens the thought of every response; else empty."""
@@ -97,8 +97,10 @@ def as_text(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -
 
     Some models mark it with special tokens (``[THINK]``, ``<|channel|>``); without them a thought reads like an answer.
     """
-    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    marks = {token for token, text in special.items() if is_mark(str(text))}
+    special = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special |= zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True)
+    named = marks_among(list(special.values()))
+    marks = {token for token, text in special.items() if text in named}
     if not marks:
         return list(tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True))
     shown = [[token for token in row if token in marks or token not in special] for row in rows]
