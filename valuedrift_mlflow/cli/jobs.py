@@ -361,7 +361,8 @@ def show_audit(result: Audit, display: Display) -> None:
     from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
 
     columns, rows = audit_rows(result)
-    display.table(f"{result.rows:,} rows of {result.data}, read by {result.judge}", columns, rows)
+    turns = f" ({result.answers:,} answers)" if result.answers > result.rows else ""
+    display.table(f"{result.rows:,} rows{turns} of {result.data}, read by {result.judge}", columns, rows)
     if result.style is not None:
         columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
         display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))

@@ -35,7 +35,8 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, prepare
+from valuedrift_mlflow.pipeline.plan import Plan, prepare, stage_data
+from valuedrift_mlflow.pipeline.templates import tokenizer_of
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Stage
@@ -56,16 +57,16 @@ def on_hub(data: Data) -> bool:
     return not data.uri.startswith(corpus.PREFIX) and not Path(data.uri).expanduser().exists()
 
 
-def read(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
-    """Training data as ``datasets.load_data`` reads it; of data on the hub no row.
+def read(stage: Stage, base: str) -> TrainingData:
+    """A stage's data as its training reads it; of data on the hub no row.
 
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    if not on_hub(data):
-        return datasets.load_data(data, kind, algorithm)
-    datasets.check_data(data)
-    return TrainingData(data.uri, kind, HUB, [])
+    if not on_hub(stage.data):
+        return stage_data(stage, base, local=True)
+    datasets.check_data(stage.data)
+    return TrainingData(stage.data.uri, stage.kind, HUB, [])
 
 
 # The model -----------------------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None)
         return rows * stage.sequences * stage.max_length, "at most, from max_length"
     sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
     texts = [text for row in sampled for text in _texts(row, data.kind)]
-    tokenizer = _tokenizer(recipe.base.model)
+    tokenizer: Any = tokenizer_of(recipe.base.model)
     if tokenizer is None:
         lengths, source = [len(text) / CHARACTERS for text in texts], f"{CHARACTERS} characters a token"
     else:
@@ -281,19 +282,6 @@ def _texts(row: Mapping[str, Any], kind: Kind) -> list[str]:
 
 def _said(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(message["content"] for message in messages)
-
-
-def _tokenizer(uri: str) -> Any:
-    from transformers import AutoTokenizer
-
-    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(Path(uri).expanduser()), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError):
-        return None
 
 
 def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:

@@ -36,6 +36,7 @@ from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import discovery
+from valuedrift_mlflow.value_gap.exchanges import exchanges
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response, user_turns
@@ -198,7 +199,7 @@ def discover(
     rows = data.rows if isinstance(data, TrainingData) else data
     for batch in _batches(rows):
         questions.take(batch)
-        progress(len(batch))
+        progress(_rows_of(batch))
     found = questions.found(embedder=prepared.matcher.embedder, model=model)
     if found.suite is None:
         return Discovery(None, found, None)
@@ -233,14 +234,24 @@ def examine(
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real)
     for batch in _batches(rows):
         reader.read(batch)
-        progress(len(batch))
+        progress(_rows_of(batch))
     return reader.audit()
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
     wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
-    while batch := list(islice(wanted, BATCH)):
+    said = (
+        {**one, "row": number, "turn": turn}
+        for number, row in enumerate(wanted, 1)
+        for turn, one in enumerate(exchanges(row))
+    )
+    while batch := list(islice(said, BATCH)):
         yield batch
+
+
+def _rows_of(batch: Sequence[Row]) -> int:
+    return sum(one["turn"] == 0 for one in batch)
 
 
 @dataclass
@@ -253,6 +264,7 @@ class _Reader:
     seed: int
     real: bool = False
     rows: int = 0
+    answers: int = 0  # or pairs of them: more than rows where these have several turns
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _topic_only: list[Record] = field(default_factory=list)
@@ -281,15 +293,16 @@ class _Reader:
             sides = tuple(_side(own) for own in verdicts)
             prompts = np.array([_fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
             self._placed.append((matches.proposition[placed], prompts, sides))
-            self._keep_strongest(about, placed + self.rows + 1, sides)
-        self.rows += len(batch)
+            self._keep_strongest(about, placed + self.answers + 1, sides)
+        self.answers += len(batch)
+        self.rows += _rows_of(batch)
 
     def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
         for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
             topic = matches.topic[at].item()
             if self._shown[topic] < TOPIC_ONLY:
                 self._shown[topic] += 1
-                shown = {"row": self.rows + at + 1, "topic": self.matcher.topics[topic]}
+                shown = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
                 shown |= {"prompt": _asked(batch[at])[:_SHOWN]}
                 shown |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
                 self._topic_only.append(shown)
@@ -314,7 +327,7 @@ class _Reader:
 
     def _read_styles(self, batch: Sequence[Row]) -> None:
         """Reservoir sampling (Vitter 1985, algorithm R): every row so far is equally likely to be in the sample."""
-        numbers = np.arange(self.rows, self.rows + len(batch))
+        numbers = np.arange(self.answers, self.answers + len(batch))
         places = np.where(numbers < STYLE_SAMPLE, numbers, self._rng.integers(0, numbers + 1))
         for row, place in zip(batch, places.tolist(), strict=True):
             if place < STYLE_SAMPLE:
@@ -332,7 +345,7 @@ class _Reader:
                 row, proposition = about[at]
                 labels = [int(side.labels[at]) for side in sides]
                 record = _record(row, proposition, self._columns, labels)
-                entry = (*key, {"row": int(numbers[at]), "direction": float(direction[at]), **record})
+                entry = (*key, {"row": row["row"], "direction": float(direction[at]), **record})
                 if len(self._strongest) < OPINIONATED:
                     heapq.heappush(self._strongest, entry)
                 else:
@@ -349,11 +362,12 @@ class _Reader:
             topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides)
             for place in kept.tolist()
         }
-        styles = self._styles[: self.rows]
+        styles = self._styles[: self.answers]
         whole = Audit(
             data="",
             kind=self.kind,
             rows=self.rows,
+            answers=self.answers,
             judge=identity(self.judge),
             suite="",
             overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides),
@@ -393,9 +407,9 @@ class _Reader:
             soft = value_gap(own[0].probabilities, own[1].probabilities, asked, seed=self.seed).pairwise
         placed = int(chosen.sum())
         return Findings(
-            coverage=share(touched, self.rows),
+            coverage=share(touched, self.answers),
             touched=touched,
-            proposition_coverage=share(placed, self.rows),
+            proposition_coverage=share(placed, self.answers),
             placed=placed,
             mix=mean_distribution(own[0].probabilities, asked, seed=self.seed),
             gap=gap,
