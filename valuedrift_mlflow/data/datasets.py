@@ -34,6 +34,7 @@ from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import NAMES, Data, Kind, Turns
 from valuedrift_mlflow.data.turns import answers, runs
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.pulse import counted
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import STANCES
 
@@ -190,8 +191,8 @@ class Stream:
         return as_kind(self.kind, row)
 
     def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
-        """The raw rows that are rows; the others are noted."""
-        for raw in self._rows():
+        """The raw rows that are rows; the others are noted. Long reading gives a sign of life in the log."""
+        for raw in counted(self._rows(), logger.warning, f"reading {self.uri}"):
             counts.read += 1
             if raw.row is None:
                 self._note(counts, Outcome(raw, bad=raw.problem))

@@ -35,7 +35,7 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, prepare, stage_data
+from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
 from valuedrift_mlflow.pipeline.templates import tokenizer_of
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
@@ -385,6 +385,7 @@ def lines_of(plan: DryRun) -> list[str]:
         kind = f"LoRA of rank {stage.lora.rank}" if stage.lora.rank else "full fine-tuning"
         batch = f"{stage.batch_size} x {stage.gradient_accumulation} rows a step on {_devices(entry)}"
         lines.append(f"{stage.name} ({stage.algorithm}, {kind}, {batch}): {stage.data.uri} ({entry.format})")
+        lines += [f"  {line}" for line in data_lines(plan.plan, stage)]
         if entry.tokens is not None:
             lines.append(f"  tokens: {entry.tokens_from}")
         if entry.memory:

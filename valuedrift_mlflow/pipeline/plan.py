@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from valuedrift_mlflow import judges, models, suite, tracking
-from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
@@ -207,6 +207,15 @@ def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
     """
     refused = templates.refused_by(base, local=local)
     return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
+
+
+def data_lines(plan: Plan, stage: Stage) -> list[str]:
+    """How a stage's data were read, and their first row as the model will see it; nothing of data not read here."""
+    data = plan.data[stage.name]
+    if data.counts is None:
+        return []
+    tokenizer: Any = templates.tokenizer_of(plan.recipe.base.model)
+    return [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], tokenizer))]
 
 
 def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:

@@ -57,8 +57,9 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer:
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))
     # Of unequal length (strict=False): only where the two begin alike counts.
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-    said, end = whole[shared:], tokenizer.eos_token_id
-    turns = 1 if isinstance(answer, str) else len(answer)
-    ends = [place for place, token in enumerate(said) if token == end] or [len(said)]
+    end: int = tokenizer.eos_token_id
+    said: list[int] = whole[shared:]
+    turns: int = 1 if isinstance(answer, str) else len(answer)
+    ends: list[int] = [place for place, token in enumerate(said) if token == end] or [len(said)]
     # A side of one turn ends with its first end, one of several with that of its last turn.
     return asked[:shared], [*said[: ends[0 if turns == 1 else -1]], end]

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.messages import Message
@@ -82,7 +82,9 @@ def _marked(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: Sequence[Message]
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """What generation marks say, behind the prompt."""
-    made = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    made: Any = tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
     ids, mask = list(made["input_ids"]), list(made["assistant_masks"])
     first = _shared(_ids(tokenizer, prompt, ask=True), ids)
     mask[:first] = [0] * first

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.data import shown
 from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
-from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
@@ -113,9 +114,14 @@ def audit(
 
 
 def prepare(
-    data: Data | str | TrainingData, judge: Judge | str, suite: Suite | str = suites.BUILT_IN, embedder: str = ""
+    data: Data | str | TrainingData,
+    judge: Judge | str,
+    suite: Suite | str = suites.BUILT_IN,
+    embedder: str = "",
+    *,
+    turns: Turns = "all",
 ) -> Prepared:
-    """Check everything that an audit needs before it computes.
+    """Check everything that an audit needs before it computes. ``turns`` are those that a training would learn from.
 
     Raises:
         InputError: as ``audit``; every problem at once.
@@ -123,7 +129,7 @@ def prepare(
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
-        source = problems.attempt(_source, data)
+        source = problems.attempt(_source, data, turns)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
     # None of them is None here: what could not be had has been raised.
     assert asked is not None and reader is not None and source is not None and matcher is not None
@@ -138,8 +144,21 @@ def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
 
-def _source(data: Data | str | TrainingData) -> Stream | TrainingData:
-    source = data if isinstance(data, TrainingData) else stream(Data(uri=data) if isinstance(data, str) else data)
+def first_rows(prepared: Prepared, count: int) -> list[Row]:
+    """The first rows of an audit's data, as they were read.
+
+    Raises:
+        InputError: rows that cannot be read, where there are fewer rows than that.
+    """
+    data = prepared.data
+    return list(islice(data.rows if isinstance(data, TrainingData) else data, count))
+
+
+def _source(data: Data | str | TrainingData, turns: Turns) -> Stream | TrainingData:
+    if isinstance(data, TrainingData):
+        source: Stream | TrainingData = data
+    else:
+        source = stream(Data(uri=data) if isinstance(data, str) else data, turns=turns)
     if source.kind == "prompts":
         raise InputError(problem(f"data {source.uri}", "prompts alone", "responses: pairs, answers, labelled answers"))
     return source
@@ -159,10 +178,13 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
-        rows = data.rows if isinstance(data, TrainingData) else data
+        first: list[Row] = []
+        rows = _remembered(data.rows if isinstance(data, TrainingData) else data, first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress, real=real)
-        audited = replace(audited, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        about = (shown.line(data), *(text for row in first for text in shown.seen(row)))
+        audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
         read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
         tracking.log_metrics(active, audited.metrics() | read, 0)
@@ -175,6 +197,14 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, audit_html(audited), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
+
+
+def _remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
+    """The same rows; ``first`` gets the first of them."""
+    for row in rows:
+        if not first:
+            first.append(row)
+        yield row
 
 
 def discover(
@@ -241,7 +271,7 @@ def examine(
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
     wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
-    said = (
+    said: Iterator[Row] = (
         {**one, "row": number, "turn": turn}
         for number, row in enumerate(wanted, 1)
         for turn, one in enumerate(exchanges(row))
@@ -302,10 +332,10 @@ class _Reader:
             topic = matches.topic[at].item()
             if self._shown[topic] < TOPIC_ONLY:
                 self._shown[topic] += 1
-                shown = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
-                shown |= {"prompt": _asked(batch[at])[:_SHOWN]}
-                shown |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
-                self._topic_only.append(shown)
+                record = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
+                record |= {"prompt": _asked(batch[at])[:_SHOWN]}
+                record |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
+                self._topic_only.append(record)
 
     def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
@@ -374,7 +404,7 @@ class _Reader:
             topics=by_topic,
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
-            topic_only=sorted(self._topic_only, key=lambda shown: topics.index(shown["topic"])),
+            topic_only=sorted(self._topic_only, key=lambda record: topics.index(record["topic"])),
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),
@@ -441,13 +471,13 @@ def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
 
 def _record(row: Row, proposition: Proposition, columns: Sequence[str], labels: Sequence[int]) -> Record:
     """A row as a person wants to see it."""
-    shown = {
+    record = {
         "topic": proposition.topic,
         "proposition_id": proposition.proposition_id,
         "proposition": proposition.text,
         "prompt": _asked(row)[:_SHOWN],
     }
     for column, label in zip(columns, labels, strict=True):
-        shown[column] = response(row[column])[:_SHOWN]
-        shown[f"{column}_verdict"] = LABELS[label].value
-    return shown
+        record[column] = response(row[column])[:_SHOWN]
+        record[f"{column}_verdict"] = LABELS[label].value
+    return record

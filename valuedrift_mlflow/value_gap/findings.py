@@ -111,6 +111,7 @@ class Audit:
         costs: what the verdicts cost, as ``cost/judge_...`` metrics.
         verdict: what to expect, in words, with its ground.
         trust: what the judge reaches on labelled texts; None in the embedded world and where it has read nothing.
+        about: how the data were read, and their first row, in lines.
         run_id: the MLflow run; empty where none was asked for.
     """
 
@@ -131,6 +132,7 @@ class Audit:
     trust: Reliability | None = None
     run_id: str = ""
     answers: int = 0
+    about: tuple[str, ...] = ()
 
     @property
     def stance_mix(self) -> dict[str, tuple[float, ...]]:
