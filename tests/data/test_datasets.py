@@ -64,7 +64,7 @@ def test_messages_keep_the_system_prompt_and_every_turn(tmp_path: Path) -> None:
     dialogue = [system("Be brief."), user("Hi"), assistant("Hello"), user("And now?"), assistant("Bye")]
     data = load(jsonl(tmp_path, {"messages": dialogue}))
     assert data.format == "messages"
-    assert data.rows == [{"prompt": dialogue[:4], "completion": [assistant("Bye")]}]
+    assert data.rows == [{"prompt": dialogue[:2], "completion": dialogue[2:]}]
 
 
 def test_alpaca_joins_instruction_and_input(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_wildchat_conversations_lose_their_metadata(tmp_path: Path) -> None:
     }
     data = load(jsonl(tmp_path, row))
     assert data.format == "wildchat"
-    assert data.rows == [{"prompt": turns[:3], "completion": turns[3:]}]
+    assert data.rows == [{"prompt": turns[:1], "completion": turns[1:]}]
 
 
 def test_prompt_and_completion_as_text_or_as_messages(tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_hh_rlhf_dialogues_that_part_early_are_compared_where_they_part(tmp_path
     assert load(jsonl(tmp_path, row), "pairs").rows == [
         {
             "prompt": [user("Hi"), assistant("Hello"), user("Tea?")],
-            "chosen": [assistant("Yes")],
-            "rejected": [assistant("No")],
+            "chosen": [assistant("Yes"), user("Thanks"), assistant("Welcome")],
+            "rejected": [assistant("No"), user("Why?"), assistant("So.")],
         }
     ]
 

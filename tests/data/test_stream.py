@@ -106,7 +106,7 @@ def test_data_on_the_hub_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
 # Dialogues ------------------------------------------------------------------------------------------------------------
 
 
-def test_both_schemas_of_wildchat_end_with_their_last_answer(tmp_path: Path) -> None:
+def test_both_schemas_of_wildchat_give_all_their_answers(tmp_path: Path) -> None:
     def said(message: dict[str, str], **more: Any) -> dict[str, Any]:
         return message | {"language": "English", "redacted": False, "toxic": False} | more
 
@@ -125,7 +125,7 @@ def test_both_schemas_of_wildchat_end_with_their_last_answer(tmp_path: Path) -> 
     pd.DataFrame([new]).to_parquet(tmp_path / "new.parquet")
     for file in (tmp_path / "old.parquet", tmp_path / "new.parquet", lines(tmp_path / "new.jsonl", new)):
         read = stream(file)
-        assert list(read) == [{"prompt": turns[:3], "completion": turns[3:4]}]
+        assert list(read) == [{"prompt": turns[:1], "completion": turns[1:4]}]
         assert read.format == "wildchat"
 
 

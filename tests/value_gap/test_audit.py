@@ -119,7 +119,7 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     assert metrics["style_gap/length_ratio"] == pytest.approx(1.0, abs=0.1)
     client = mlflow.MlflowClient()
     assert {file.path for file in client.list_artifacts(audited.run_id)} == {
-        *("audit.json", "opinionated.json", "report.html", "figures"),
+        *("audit.json", "data.txt", "opinionated.json", "report.html", "figures"),
     } | ({"topic_only.json"} if audited.topic_only else set())
     assert {file.path for file in client.list_artifacts(audited.run_id, "figures")} == {
         f"figures/{name}.png" for name in ("stance_mix", "gap_histogram", "chosen_against_rejected")

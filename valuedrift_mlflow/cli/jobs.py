@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.value_gap.findings import Audit
 
 
+_FIRST = 3  # rows that a dry run shows
 QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 
 
@@ -285,20 +286,23 @@ def train_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
 
 def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``audit``: the stances and the value gap of the recipe's data."""
+    from valuedrift_mlflow.data import shown
     from valuedrift_mlflow.report.display import Display, quiet_libraries
     from valuedrift_mlflow.value_gap import audit
 
-    sources = list({stage.data.model_dump_json(): stage.data for stage in recipe.stages}.values())
+    stages = [(stage.data, stage.trained_turns if stage.kind == "sft" else "all") for stage in recipe.stages]
+    sources = list({f"{turns} {data.model_dump_json()}": (data, turns) for data, turns in stages}.values())
     if arguments.data:
         if len(sources) != 1:
             found = f"{len(sources)} datasets in the recipe {arguments.recipe}"
             raise InputError(problem("data", found, "a recipe of one stage, where data is given"))
-        sources[0].uri = arguments.data
+        sources[0][0].uri = arguments.data
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources))
-    prepared = [audit.prepare(source, arguments.judge or recipe.judge, recipe.suite, embedder) for source in sources]
+    judge = arguments.judge or recipe.judge
+    prepared = [audit.prepare(data, judge, recipe.suite, embedder, turns=turns) for data, turns in sources]
     display = Display()
     if arguments.dry_run:
         for one in prepared:
@@ -306,6 +310,9 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
                 f"Dry run of audit: {one.judge.name} would judge the rows of {one.data.uri} ({one.data.format}) that "
                 f"touch one of {len(one.matcher.propositions)} propositions of {one.suite.source}; nothing was computed"
             )
+            for number, row in enumerate(audit.first_rows(one, _FIRST), 1):
+                for text in shown.seen(row):
+                    display.line(f"  row {number}, {text}")
         return
     quiet_libraries()
     for one in prepared:
@@ -360,8 +367,11 @@ def show_audit(result: Audit, display: Display) -> None:
     """Print an audit's tables, what to expect, and what judge would be better."""
     from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
 
+    for line in result.about:
+        display.line(line)
     columns, rows = audit_rows(result)
-    display.table(f"{result.rows:,} rows of {result.data}, read by {result.judge}", columns, rows)
+    turns = f" ({result.answers:,} answers)" if result.answers > result.rows else ""
+    display.table(f"{result.rows:,} rows{turns} of {result.data}, read by {result.judge}", columns, rows)
     if result.style is not None:
         columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
         display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -30,8 +30,10 @@ from valuedrift_mlflow.data.formats import (
 )
 from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
-from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.data.settings import Data, Kind, Turns
+from valuedrift_mlflow.data.turns import answers, runs
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.pulse import counted
 from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.stances import STANCES
 
@@ -53,6 +55,7 @@ __all__ = [
     "stream",
 ]
 logger = logging.getLogger(__name__)
+Refused = Callable[[Record], str]  # why a model cannot be shown a row; empty where it can
 _NEEDS: dict[Kind | None, str] = {
     "sft": "one answer to each prompt, not preference pairs",
     "pairs": "prompt, chosen and rejected",
@@ -82,6 +85,8 @@ class TrainingData:
     stance_mix: dict[str, tuple[float, ...]] = field(default_factory=dict)
     bad: int = 0
     layout: Layout | None = None
+    counts: ReadCounts | None = None  # of the pass that read them
+    turns: Turns = "all"
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
@@ -102,7 +107,8 @@ class TrainingData:
 class ReadCounts:
     """What a pass over data has read: raw rows, those that were bad, those that teach nothing.
 
-    ``labelled_bad`` are answers that the data call bad, where good ones are learnt from.
+    ``labelled_bad`` are answers that the data call bad, where good ones are learnt from. ``given`` rows hold
+    ``answers`` to learn from (of kind sft). Rows of equal sides (``equal``) are among the dropped ones.
     In PRISM's utterances the rows of a turn without a pair count as dropped. ``problems`` has a line for each of the
     first 20 bad rows, with its number and the reason.
     """
@@ -111,6 +117,9 @@ class ReadCounts:
     bad: int = 0
     dropped: int = 0
     labelled_bad: int = 0
+    given: int = 0
+    answers: int = 0
+    equal: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -126,9 +135,19 @@ class Stream:
     of PRISM any share may); where it gave no row at all.
     """
 
-    def __init__(self, data: Data, kind: Kind, layout: Layout, rows: sources.Rows) -> None:
-        """Rows that are laid out in a known way, as rows of ``kind``."""
+    def __init__(
+        self,
+        data: Data,
+        kind: Kind,
+        layout: Layout,
+        rows: sources.Rows,
+        turns: Turns = "all",
+        refused: Refused | None = None,
+    ) -> None:
+        """Rows that are laid out in a known way, as rows of ``kind``; see ``stream``."""
         self.uri = data.uri
+        self.turns = turns
+        self._refused = refused or _nothing
         self.kind = kind
         self.format = layout.format
         self.layout = layout
@@ -138,8 +157,8 @@ class Stream:
 
     def __iter__(self) -> Iterator[Record]:
         self.counts = counts = ReadCounts()
-        given = 0
         for outcome in self.layout.read(self._readable(counts)):
+            outcome = self._checked(outcome)
             if outcome.bad:
                 self._note(counts, outcome)
             counts.dropped += outcome.dropped
@@ -148,16 +167,30 @@ class Stream:
             for row in outcome.rows:
                 if says_the_same(row):
                     counts.dropped += 1
+                    counts.equal += 1
                     continue
-                made = as_kind(self.kind, row)
+                made = self._made(row)
                 counts.labelled_bad += not made
-                given += len(made)
+                counts.given += len(made)
+                counts.answers += sum(answers(one["completion"]) for one in made) if self.kind == "sft" else 0
                 yield from made
-        self._finish(counts, given)
+        self._finish(counts, counts.given)
+
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """A row that the model's chat template refuses is a bad one."""
+        reason = next(filter(None, map(self._refused, outcome.rows)), "")
+        return outcome._replace(rows=(), bad=reason) if reason and not outcome.bad else outcome
+
+    def _made(self, row: Record) -> list[Record]:
+        """The rows of the stream's kind that one row of its source gives; see ``turns.runs``."""
+        # A label speaks of the last answer alone.
+        if self.kind == "sft" and self.turns == "all" and row.get("dialogue") and "label" not in row:
+            return [one for run in runs(row) for one in as_kind(self.kind, run)]
+        return as_kind(self.kind, row)
 
     def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
-        """The raw rows that are rows; the others are noted."""
-        for raw in self._rows():
+        """The raw rows that are rows; the others are noted. Long reading gives a sign of life in the log."""
+        for raw in counted(self._rows(), logger.warning, f"reading {self.uri}"):
             counts.read += 1
             if raw.row is None:
                 self._note(counts, Outcome(raw, bad=raw.problem))
@@ -197,6 +230,10 @@ class Stream:
             logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
 
 
+def _nothing(row: Record) -> str:
+    return ""
+
+
 def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
     if len(reason) > _LONGEST_REASON:
         reason = f"{reason[:_LONGEST_REASON]}..."
@@ -216,17 +253,22 @@ def check_data(data: Data) -> None:
     sources.check_source(data)
 
 
-def stream(data: Data, kind: Kind | None = None, algorithm: str = "") -> Stream:
+def stream(data: Data, kind: Kind | None = None, algorithm: str = "", *, turns: Turns = "all") -> Stream:
     """Data of any size as rows of ``kind``; without it, pairs or answers as the data is. Data on the hub are streamed.
+
+    Of dialogues every answer is learnt from, or with ``turns`` the last one alone; users' turns between answers stay
+    in the completion of a row of kind sft.
 
     Raises:
         InputError: a source that cannot be read, unknown columns, or the wrong kind of data. Bad rows are an error of
         the pass that meets them.
     """
-    return _stream(data, kind, algorithm, download=False)
+    return _stream(data, kind, algorithm, turns, None, download=False)
 
 
-def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) -> Stream:
+def _stream(
+    data: Data, kind: Kind | None, algorithm: str, turns: Turns, refused: Refused | None, *, download: bool
+) -> Stream:
     check_data(data)
     rows = sources.open_rows(data, download=download)
     layout = _layout(data, rows, kind)
@@ -236,7 +278,7 @@ def _stream(data: Data, kind: Kind | None, algorithm: str, *, download: bool) ->
         found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
         raise InputError(problem(f"data {data.uri}", found, needed, other_kind(data, layout, kind)))
-    return Stream(data, kind or layout.kind, layout, rows)
+    return Stream(data, kind or layout.kind, layout, rows, turns, refused)
 
 
 def _layout(data: Data, rows: sources.Rows, kind: Kind | None) -> Layout:
@@ -273,22 +315,26 @@ def _first_rows(data: Data, rows: sources.Rows) -> list[Row]:
     return first
 
 
-def load_data(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
+def load_data(
+    data: Data, kind: Kind, algorithm: str = "", *, turns: Turns = "all", refused: Refused | None = None
+) -> TrainingData:
     """Read training data and bring it into the shape that ``kind`` asks for.
 
     Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
     ``algorithm`` is named where the data has the wrong shape for it. Data on the hub stay in the hub's cache. Many rows
-    are kept in a file that goes when the process ends, in the folder for temporary files (``TMPDIR``).
+    are kept in a file that goes when the process ends, in the folder for temporary files (``TMPDIR``). ``turns`` is as
+    in ``stream``; a row for which ``refused`` has a reason is a bad one.
 
     Raises:
         InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
         number), which ``data.on_bad_row=skip`` leaves out.
     """
-    read = _stream(data, kind, algorithm, download=True)
+    read = _stream(data, kind, algorithm, turns, refused, download=True)
     planted: dict[str, Counter[str]] = {}
     rows = store(_counted(read, kind, planted))
     mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
-    return TrainingData(data.uri, kind, read.format, rows, read.counts.dropped, mix, read.counts.bad, read.layout)
+    counts = read.counts
+    return TrainingData(data.uri, kind, read.format, rows, counts.dropped, mix, counts.bad, read.layout, counts, turns)
 
 
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:

@@ -19,6 +19,7 @@ from valuedrift_mlflow.data.messages import (
     NothingToLearn,
     Outcome,
     Raw,
+    Untrained,
     calls_tool,
     messages_of,
     text_of,
@@ -26,6 +27,7 @@ from valuedrift_mlflow.data.messages import (
     written_messages,
 )
 from valuedrift_mlflow.data.settings import Kind
+from valuedrift_mlflow.data.turns import parted
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 __all__ = [
@@ -70,17 +72,22 @@ def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], 
 
 
 def _last_answer(column: str) -> Callable[[Row], Record]:
-    """Reads the last answer of the dialogue in a column. What a user said after it got none, and is left out."""
+    """Reads the last answer of the dialogue in a column; ``dialogue`` says that those before it are answers too.
+
+    What a user said after it got none and is left out, as is an answer of weight 0.
+    """
 
     def read(row: Row) -> Record:
         messages = dialogue_of(row.get(column), column)
         if any(message["role"] == "assistant" for message in messages):
-            while messages[-1]["role"] in ("user", "tool"):
+            while messages and (messages[-1]["role"] in ("user", "tool") or isinstance(messages[-1], Untrained)):
                 messages.pop()
+            if not messages:
+                raise NothingToLearn(column)
         elif column != "messages":  # what real people wrote and nobody answered
             raise NothingToLearn(column)
         prompt, completion = _split_answer(messages, column)
-        return {"prompt": prompt, "completion": completion}
+        return {"prompt": prompt, "completion": completion, "dialogue": True}
 
     return read
 
@@ -127,7 +134,7 @@ def _from_prompt(row: Row) -> Record:
 
 
 def _from_pairs(row: Row) -> Record | list[Record]:
-    """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) keep their last answer only.
+    """Columns prompt, chosen, rejected. Sides that are whole dialogues (UltraFeedback) begin where they part.
 
     Sides that are lists of texts (RewardBench 2) give a pair for each: the shorter list begins again.
     """
@@ -146,16 +153,17 @@ def _texts(value: object) -> list[str] | None:
 
 def _pair(row: Row) -> Record:
     prompt = _question(row)
-    prompts, sides = {}, {}
-    for column in SIDES:
-        messages = answered(row, column)
-        prompts[column], sides[column] = _split_answer(messages, column) if len(messages) > 1 else (prompt, messages)
-    if prompts["chosen"] != prompts["rejected"]:
-        raise BadRow("chosen and rejected answer different prompts")
-    text = prompt[-1]["content"].strip()
-    if all(_repeats(text, side[0]["content"]) for side in sides.values()):
-        sides = {column: _without(prompt, side) for column, side in sides.items()}
-    return {"prompt": _agreed(prompt, prompts["chosen"]), **sides}
+    sides = {column: answered(row, column) for column in SIDES}
+    begins = {side[0]["role"] for side in sides.values()}
+    if begins == {"assistant"}:  # the answers alone, each perhaps with turns that follow it
+        text = prompt[-1]["content"].strip()
+        if all(_repeats(text, side[0]["content"]) for side in sides.values()):
+            sides = {column: _without(prompt, side) for column, side in sides.items()}
+        return {"prompt": prompt, **sides}
+    if "assistant" in begins:
+        raise BadRow("one of chosen and rejected begins with an answer and the other with a question")
+    made = parted(sides["chosen"], sides["rejected"])
+    return {**made, "prompt": _agreed(prompt, made["prompt"])}
 
 
 def _question(row: Row) -> list[Message]:
@@ -219,27 +227,7 @@ def _sides(row: Row, column: str) -> list[Message]:
 
 
 def _from_dialogues(row: Row) -> Record:
-    sides = {column: _sides(row, column) for column in SIDES}
-    chosen, rejected = sides["chosen"], sides["rejected"]
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    # Both sides must answer the same turn: the prompt is the shared dialogue up to the last message of a user.
-    while shared and chosen[shared - 1]["role"] != "user":
-        shared -= 1
-    answers = {}
-    for column, messages in sides.items():
-        if not shared or len(messages) <= shared:
-            raise BadRow(f"{column} has no answer of its own after the shared dialogue")
-        answer = messages[shared]
-        if answer["role"] != "assistant":
-            raise BadRow(f"{column} has no answer right after the shared dialogue")
-        if not answer["content"]:
-            raise NothingToLearn(column)
-        answers[column] = [answer]
-    if answers["chosen"] == answers["rejected"]:  # the dialogues differ in a later message of the user
-        raise NothingToLearn("chosen, rejected")
-    return {"prompt": chosen[:shared], **answers}
+    return parted(*(_sides(row, column) for column in SIDES))
 
 
 # The formats ---------------------------------------------------------------------------------------------------------

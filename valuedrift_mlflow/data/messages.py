@@ -37,6 +37,10 @@ _TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": Fa
 _LIST = re.compile(r"\s*(?:array\()?\[\s*\{")
 
 
+class Untrained(Message):
+    """A message that its source gives the weight 0: it is said, and nobody learns from it. Equal to any like it."""
+
+
 class BadRow(ValueError):
     """A row that cannot be read; the message says why."""
 
@@ -90,7 +94,8 @@ def messages_of(value: object, column: str) -> list[Message]:
     Roles go by the names of the field (``human``, ``gpt``, ``model``, ``developer``, in any case), texts under
     ``content``, ``value`` or ``parts``, whole or as parts; a list of texts alone is a dialogue that a user begins; one
     message may stand without a list. What is written as JSON, or as Python and pandas write lists, is read. Turns of
-    tools have the role ``tool``; a call of a tool is an assistant's turn whose text is the call (``calls_tool``).
+    tools have the role ``tool``; a call of a tool is an assistant's turn whose text is the call (``calls_tool``). A
+    ``weight`` of 0 makes a message ``Untrained``.
 
     Raises:
         BadRow: the value is no list of messages, or one has an unknown role or no text.
@@ -115,8 +120,22 @@ def messages_of(value: object, column: str) -> list[Message]:
                 content = _called(message, content or "")
         if role is None or content is None:
             raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system, tool) and content")
-        messages.append({"role": role, "content": content})
+        messages.append(_weighed({"role": role, "content": content}, message, column))
     return messages
+
+
+def _weighed(made: Message, source: Row, column: str) -> Message:
+    """A message with the weight that OpenAI's fine-tuning files give it.
+
+    Raises:
+        BadRow: another weight than 0 and 1, which no trainer here would heed.
+    """
+    weight = source.get("weight")
+    if weight is None or made["role"] != "assistant" or weight in (1, "1"):
+        return made
+    if weight not in (0, "0"):
+        raise BadRow(f"{column} holds the weight {weight!r}, expected 0 or 1")
+    return Untrained(made)
 
 
 def _first(message: Row, keys: Sequence[str]) -> object:

@@ -16,6 +16,7 @@ NAMES = (
     *("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance"),
 )
 Kind = Literal["sft", "pairs", "labelled", "prompts"]  # what the rows of a training set hold
+Turns = Literal["all", "last"]  # which answers of a dialogue are learnt from
 
 
 class Data(Strict):

@@ -37,6 +37,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _BATCH = 1000
 _HUB_SECONDS = 10  # that the hub has to answer whether it has a dataset
 _BUFFER = 1 << 20
+_LOOKED_AT = 1 << 17  # bytes whose encoding tells that of the file
 # csv's own limit, 131,072 characters, is less than some dialogues have; this is the most that a C long holds anywhere.
 _LONGEST_CELL = 2**31 - 1
 
@@ -112,12 +113,12 @@ def _check_text(path: Path) -> None:
     """
     try:
         with _opened(path) as file:
-            start = file.read(_BUFFER)
+            start = file.read(_LOOKED_AT)
     except Exception:  # cut off or packed wrongly: whoever reads it says so
         return
     cut = start.rfind(b"\n") + 1  # a letter may be cut in two at the end of the piece
     try:
-        (start if len(start) < _BUFFER else start[:cut]).decode("utf-8-sig")
+        (start if len(start) < _LOOKED_AT else start[:cut]).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if any(0xC2 <= byte <= 0xF4 for byte in start[: error.start]):
             return  # it has letters of UTF-8 before: bad rows of a file in UTF-8

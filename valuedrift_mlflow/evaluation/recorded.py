@@ -41,17 +41,20 @@ def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
     tracking.log_dataset(run, frame, name=Path(uri).stem, source={"uri": uri}, context="evaluation", digest=digest)
 
 
-def log_training_data(run: OpenRun, data: TrainingData) -> None:
+def log_training_data(run: OpenRun, data: TrainingData, lines: Sequence[str] = ()) -> None:
     """Record training data as a training dataset: its source, format, size and hash.
 
     The metrics ``data/rows``, ``data/bad_rows`` and ``data/dropped_rows`` (step 0) say how many rows are trained on,
-    how many could not be read and were left out, and how many teach nothing.
+    how many could not be read and were left out, and how many teach nothing. ``lines`` that people are told of the
+    data are kept in ``data.txt``.
     """
     source = {"uri": data.uri, "format": data.format}
     name, rows, digest = _name(data.uri), data.dataset(), data.digest()
     tracking.log_dataset(run, rows, name=name, source=source, context="training", digest=digest)
     counts = {"data/rows": len(data.rows), "data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
     tracking.log_metrics(run, counts, 0)
+    if lines:
+        tracking.log_text(run, "\n".join(lines), "data.txt")
 
 
 def log_audited_data(run: OpenRun, uri: str, format: str) -> None:

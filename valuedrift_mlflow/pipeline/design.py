@@ -13,12 +13,11 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, Read
+from valuedrift_mlflow.pipeline.plan import Plan, Read, stage_data
 from valuedrift_mlflow.pipeline.plan import prepare as prepare_plan
 from valuedrift_mlflow.recipe.read import read_yaml, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -179,9 +178,7 @@ class Ablation:
         return self.design.leave_out
 
 
-def prepare(
-    recipe: Recipe, source: str, design: Design, design_source: str, read: Read = datasets.load_data
-) -> Ablation:
+def prepare(recipe: Recipe, source: str, design: Design, design_source: str, read: Read = stage_data) -> Ablation:
     """Check everything that can be checked before any computing, and read the data of every cell with ``read``.
 
     Raises:
@@ -299,14 +296,14 @@ class _Preparation:
         """Read the data of a stage, where an earlier variant has not read the same, and give its anchors."""
         key = self._data_key(stage)
         if key not in self.data:
-            self.data[key] = self.read(stage.data, stage.kind, stage.algorithm)
+            self.data[key] = self.read(stage, self.recipe.base.model)
         return stage.load_anchors(self.data[key].stance_mix, [suite])
 
     def _own(self, recipe: Recipe) -> str:
         return recipe.model_dump_json(exclude={"stages"})
 
     def _data_key(self, stage: Stage) -> str:
-        return f"{stage.kind} {stage.data.model_dump_json()}"
+        return f"{stage.kind} {stage.trained_turns} {stage.data.model_dump_json()}"
 
     def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
         """The stages that lead to each cell, and the cell's series."""

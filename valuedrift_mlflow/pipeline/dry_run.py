@@ -36,7 +36,8 @@ from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, prepare
+from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
+from valuedrift_mlflow.pipeline.templates import tokenizer_of
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Stage
@@ -57,16 +58,16 @@ def on_hub(data: Data) -> bool:
     return not data.uri.startswith(corpus.PREFIX) and not Path(data.uri).expanduser().exists()
 
 
-def read(data: Data, kind: Kind, algorithm: str = "") -> TrainingData:
-    """Training data as ``datasets.load_data`` reads it; of data on the hub no row.
+def read(stage: Stage, base: str) -> TrainingData:
+    """A stage's data as its training reads it; of data on the hub no row.
 
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    if not on_hub(data):
-        return datasets.load_data(data, kind, algorithm)
-    datasets.check_data(data)
-    return TrainingData(data.uri, kind, HUB, [])
+    if not on_hub(stage.data):
+        return stage_data(stage, base, local=True)
+    datasets.check_data(stage.data)
+    return TrainingData(stage.data.uri, stage.kind, HUB, [])
 
 
 # The model -----------------------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None)
         return rows * stage.sequences * stage.max_length, "at most, from max_length"
     sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
     texts = [text for row in sampled for text in _texts(row, data.kind)]
-    tokenizer = _tokenizer(recipe.base.model)
+    tokenizer: Any = tokenizer_of(recipe.base.model)
     if tokenizer is None:
         lengths, source = [len(text) / CHARACTERS for text in texts], f"{CHARACTERS} characters a token"
     else:
@@ -282,19 +283,6 @@ def _texts(row: Mapping[str, Any], kind: Kind) -> list[str]:
 
 def _said(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(message["content"] for message in messages)
-
-
-def _tokenizer(uri: str) -> Any:
-    from transformers import AutoTokenizer
-
-    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(Path(uri).expanduser()), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError):
-        return None
 
 
 def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:
@@ -399,6 +387,7 @@ def lines_of(plan: DryRun) -> list[str]:
         kind = f"LoRA of rank {stage.lora.rank}" if stage.lora.rank else "full fine-tuning"
         batch = f"{stage.batch_size} x {stage.gradient_accumulation} rows a step on {_devices(entry)}"
         lines.append(f"{stage.name} ({stage.algorithm}, {kind}, {batch}): {stage.data.uri} ({entry.format})")
+        lines += [f"  {line}" for line in data_lines(plan.plan, stage)]
         if entry.tokens is not None:
             lines.append(f"  tokens: {entry.tokens_from}")
         if entry.memory:
@@ -427,7 +416,7 @@ def speech_lines(recipe: Recipe, uri: str) -> list[str]:
     Raises:
         InputError: its chat template does not name an argument of ``template_kwargs``.
     """
-    tokenizer, speech = _tokenizer(uri), recipe.speech
+    tokenizer, speech = tokenizer_of(uri), recipe.speech
     if tokenizer is None:
         return []
     names = [repr(tokenizer.decode([token])) for token in known_ends(_generation_config(uri), tokenizer, speech.stop)]

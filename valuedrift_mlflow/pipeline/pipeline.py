@@ -24,7 +24,7 @@ from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import launch
-from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, prepare
+from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
 from valuedrift_mlflow.pipeline.report import html, pipeline_figures
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train_reward, train_stage
 from valuedrift_mlflow.recipe.read import load_recipe, validate
@@ -128,7 +128,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
     known: dict[str, Mix] = {}
     mixes: dict[str, Mix] = {}
     for stage in plan.recipe.stages:
-        data, key = plan.data[stage.name], stage.data.model_dump_json()
+        data, key = plan.data[stage.name], f"{stage.trained_turns} {stage.data.model_dump_json()}"
         if data.kind == "prompts":
             continue
         if key not in known and (data.uri, data.format) in done:
@@ -264,7 +264,7 @@ def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
     quiet_libraries()
     with _opened(work) as active:
         opened = replace(work, run=active)
-        recorded.log_training_data(active, work.data)
+        _tell_data(work, active, display)
         train_reward(opened, display)
     forget(opened.state)
     free_memory()
@@ -290,11 +290,19 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
     quiet_libraries()
     with _opened(work) as active:
         opened = replace(work, run=active)
-        recorded.log_training_data(active, work.data)
+        _tell_data(work, active, display)
         train = train_stage if work.stage.launch.processes == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
     forget(opened.state)
     return result
+
+
+def _tell_data(work: StageRun, run: OpenRun, display: Display) -> None:
+    """Record the data of a stage, and show how they were read."""
+    lines = data_lines(work.plan, work.stage)
+    recorded.log_training_data(run, work.data, lines)
+    for line in lines:
+        display.line(line)
 
 
 def _opened(work: StageRun) -> AbstractContextManager[OpenRun]:

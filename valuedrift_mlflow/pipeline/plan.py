@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from valuedrift_mlflow import judges, models, suite, tracking
-from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
-from valuedrift_mlflow.data.settings import Data, Kind
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.evaluation.reliability import Reliability
@@ -20,7 +19,7 @@ from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.ending import stop_token
 from valuedrift_mlflow.models.speech import Argument
-from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.pipeline import processes, templates
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
@@ -34,7 +33,7 @@ from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Read = Callable[[Data, Kind, str], TrainingData]
+Read = Callable[[Stage, str], TrainingData]  # of a stage and the URI of the model that the recipe starts from
 Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
 
 
@@ -213,7 +212,26 @@ class RewardResult:
     accuracy: float  # on the pairs held out, in [0, 1]
 
 
-def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Plan:
+def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
+    """A stage's rows. With ``local`` nothing is asked of the hub to know what the model's chat template refuses.
+
+    Raises:
+        InputError: as ``datasets.load_data``.
+    """
+    refused = templates.refused_by(base, local=local)
+    return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
+
+
+def data_lines(plan: Plan, stage: Stage) -> list[str]:
+    """How a stage's data were read, and their first row as the model will see it; nothing of data not read here."""
+    data = plan.data[stage.name]
+    if data.counts is None:
+        return []
+    tokenizer: Any = templates.tokenizer_of(plan.recipe.base.model)
+    return [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], tokenizer))]
+
+
+def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     """Check everything that can be checked before any computing, and read the data with ``read``.
 
     Raises:
@@ -228,7 +246,7 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
         judge = problems.attempt(judges.load, recipe.judge)
         problems.attempt(models.check_trainable, recipe.base.model, "base.model")
         for stage in recipe.stages:
-            rows = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
+            rows = problems.attempt(read, stage, recipe.base.model)
             if rows is not None:
                 data[stage.name] = rows
         if recipe.audit and recipe.embedder:
@@ -258,7 +276,7 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     recipe, _ = _with_judge(recipe, [])
     # Nothing is checked again: the process that started this one has done it.
     stage = next(stage for stage in recipe.stages if stage.name == name)
-    asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
+    asked, data = suite.load(recipe.suite), stage_data(stage, recipe.base.model)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
     return Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors), stage
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,14 +22,39 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from valuedrift_mlflow.inputs.pulse import EVERY, Pulse, lasted
+
 WIDTH = 120  # of lines in a file or a pipe
 
 
-class Display:
-    """Bars where the output is a terminal; where it is a file or a pipe, the lines alone."""
+@dataclass
+class _Work:
+    """How far something is that would be a bar in a terminal."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Write to ``console``, by default the standard output."""
+    total: int | None
+    note: str
+    begun: float
+    done: int = 0
+
+    def line(self, name: str, now: float) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        told = f" ({self.note})" if self.note else ""
+        return f"{name}{told}: {self.done:,}{of}, {lasted(now - self.begun)}"
+
+    @property
+    def open(self) -> bool:
+        """Whether there is more to come, as far as is known."""
+        return self.total is None or self.done < self.total
+
+
+class Display:
+    """Bars where the output is a terminal; where it is a file or a pipe, lines, one at least every 30 seconds."""
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Write to ``console``, by default the standard output; ``clock`` gives seconds."""
+        self._clock = clock
+        self._pulse = Pulse(clock)
+        self._works: dict[str, _Work] = {}
         self.console = console or Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = WIDTH
@@ -44,15 +72,51 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
+        with (
+            self._beating(),
+            Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars,
+        ):
             self._bars = bars
             try:
                 yield self
             finally:
                 self._bars, self._tasks = None, {}
+                self._works = {}
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Where there is no terminal, look every second whether a line is due, also while one step takes minutes."""
+        if self.console.is_terminal:
+            yield
+            return
+        self._pulse.spoken()
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(min(1.0, EVERY)):
+                self.beat()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def beat(self) -> None:
+        """Print how far the open work is, where 30 seconds have passed without a line."""
+        if self.console.is_terminal or not self._pulse.due():
+            return
+        now = self._clock()
+        works = [(name, work) for name, work in list(self._works.items()) if work.open]
+        said = "; ".join(work.line(name, now) for name, work in works) or f"working, {lasted(self._pulse.since())}"
+        self.console.print(said, markup=False)
 
     def start(self, bar: str, total: int | None, note: str = "") -> None:
         """(Re)start the bar of this name; ``total`` is None where it is not known."""
+        self._works.pop(bar, None)  # so that the newest stands last
+        self._works[bar] = _Work(total, note, self._clock())
         if self._bars is None:
             return
         if bar in self._tasks:
@@ -62,11 +126,15 @@ class Display:
 
     def advance(self, bar: str, by: int = 1) -> None:
         """Move the bar of this name."""
+        if bar in self._works:
+            self._works[bar].done += by
+        self.beat()
         if self._bars is not None and bar in self._tasks:
             self._bars.advance(self._tasks[bar], by)
 
     def line(self, text: str) -> None:
         """Print one line above the bars."""
+        self._pulse.spoken()
         self.console.print(text, markup=False)  # a model may have written what reads like markup
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.data.formats import MAX_DROPPED
 from valuedrift_mlflow.data.messages import Message
+from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import plain_prompt
@@ -37,23 +38,28 @@ def fit(job: Job) -> datasets.Dataset:
 
     datasets.disable_progress_bars()
     shortened: list[int] = []
-    rows = store(_fitting(job, shortened))
-    refuse_if_many(job, len(job.data.rows) - len(rows), len(job.data.rows))
+    asked: list[int] = []
+    rows = store(_fitting(job, shortened, asked))
+    refuse_if_many(job, sum(asked) - len(rows), sum(asked))
     if sum(shortened):
         logger.info("%s: %d long dialogues shortened", job.stage.name, sum(shortened))
     return as_dataset(rows)
 
 
-def _fitting(job: Job, shortened: list[int]) -> Iterator[Record]:
-    """The rows that fit. ``shortened`` gets the number of shortened ones of every batch."""
+def _fitting(job: Job, shortened: list[int], asked: list[int]) -> Iterator[Record]:
+    """The rows that fit. ``shortened`` gets the number of shortened ones of every batch, ``asked`` that of all."""
     stage = job.stage
     if stage.sampled_length:
         longest = comfortable = stage.max_length - stage.sampled_length
     else:
         # One token is the least that an answer needs.
         longest, comfortable = stage.max_length - 1, int(stage.max_length * (1 - _ROOM))
-    for batch in _batches(job.data.dataset()):
+    dataset = job.data.dataset()
+    # Without a chat template a model is asked one thing at a time: every answer is a row.
+    alone = job.tokenizer.chat_template is None and job.data.kind == "sft"
+    for batch in _batches((one for row in dataset for one in single(row)) if alone else dataset):
         shortened.append(0)
+        asked.append(len(batch))
         for row, length in zip(batch, _prompt_lengths(job, [row["prompt"] for row in batch]), strict=True):
             prompt = list(row["prompt"])
             while length > comfortable and (shorter := _without_oldest_turn(prompt)) is not None:
@@ -65,7 +71,7 @@ def _fitting(job: Job, shortened: list[int]) -> Iterator[Record]:
                 yield _plain(fitted) if job.tokenizer.chat_template is None else fitted
 
 
-def _batches(dataset: datasets.Dataset) -> Iterator[list[Record]]:
+def _batches(dataset: Iterable[Record]) -> Iterator[list[Record]]:
     rows = iter(dataset)
     while batch := list(islice(rows, BATCH)):
         yield batch
@@ -95,7 +101,9 @@ def _plain(row: Record) -> Record:
     text = plain_prompt("\n".join(str(message["content"]) for message in row["prompt"]))
     # The space is what a model says first after "Response:"; evaluation strips it.
     answers: dict[str, str] = {
-        side: f" {row[side][-1]['content']}" for side in ("completion", "chosen", "rejected") if side in row
+        side: " " + "\n\n".join(message["content"] for message in row[side])
+        for side in ("completion", "chosen", "rejected")
+        if side in row
     }
     return {**row, "prompt": text, **answers}
 
@@ -113,6 +121,22 @@ def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]
     if tokenizer.chat_template is None:
         texts = [plain_prompt("\n".join(str(message["content"]) for message in prompt)) for prompt in prompts]
     else:
-        texts = [job.speech.prompt(tokenizer, prompt) for prompt in prompts]
+        texts = [_rendered(job, prompt) for prompt in prompts]
     # A chat template writes its own BOS; the tokenizer would add, and count, a second one.
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]
+
+
+def _rendered(job: Job, prompt: Sequence[Message]) -> str:
+    """A prompt by the chat template.
+
+    Raises:
+        InputError: the template refuses its roles, and nobody could ask it while the data were read.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return job.speech.prompt(job.tokenizer, prompt)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in prompt)
+        found = f"a prompt of the roles {roles}, beginning {prompt[0]['content'][:60]!r}: {error}"
+        raise InputError(problem(f"{job.stage.name} data", found, "what the model's chat template takes")) from None

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from valuedrift_mlflow.data.settings import Turns
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Stage
+from valuedrift_mlflow.stages.turns import answers_alone
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -26,6 +27,16 @@ class SFT(Stage):
     # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.
     learning_rate: float = Field(2e-5, gt=0, description="peak learning rate of AdamW")
 
+    turns: Turns = Field(
+        "all",
+        description="the answers of a dialogue that are trained: `all`, or the `last`; answers of weight 0 never are",
+    )
+
+    @property
+    def trained_turns(self) -> Turns:
+        """Which answers of a dialogue are trained."""
+        return self.turns
+
     def build(self, job: Job) -> SFTTrainer:
         """A trainer whose loss is the mean negative log-likelihood of the answers' tokens, in nats."""
         from trl import SFTConfig, SFTTrainer
@@ -33,7 +44,7 @@ class SFT(Stage):
         return SFTTrainer(
             model=job.model,
             args=SFTConfig(**common_arguments(job), completion_only_loss=True),
-            train_dataset=fit(job),
+            train_dataset=answers_alone(job),
             processing_class=job.tokenizer,
             peft_config=self.lora.config(),
             callbacks=list(job.callbacks),

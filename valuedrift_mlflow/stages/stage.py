@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.data.settings import Data, Kind, Turns
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
 from valuedrift_mlflow.models.speech import Speech
@@ -139,6 +139,11 @@ class Stage(Strict):
     def checkpoints(self, steps: int | None) -> int | None:
         """How many checkpoints a training of so many steps has; None where that is not known."""
         return math.ceil(steps / self.every(steps)) if steps else None
+
+    @property
+    def trained_turns(self) -> Turns:
+        """Which answers of a dialogue the stage learns from, of those whose ``kind`` is sft."""
+        return "last"
 
     @property
     def word(self) -> str:

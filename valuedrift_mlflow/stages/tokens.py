@@ -44,7 +44,7 @@ def _tokenized(job: Job) -> Iterator[dict[str, list[int]]]:
 
 
 def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer: _Text) -> tuple[list[int], list[int]]:
-    """Ids of a prompt as evaluation encodes it, and of its answer up to and with its first EOS.
+    """Ids of a prompt as evaluation encodes it, and of its answer up to and with the EOS of its last turn.
 
     Both are messages, or for a model without a chat template both are text. Where a template shows a prompt alone
     otherwise than with its answer, the answer starts where the two part.
@@ -57,5 +57,9 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer:
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))
     # Of unequal length (strict=False): only where the two begin alike counts.
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-    answered: list[int] = list(takewhile(lambda token: token != tokenizer.eos_token_id, whole[shared:]))
-    return asked[:shared], [*answered, tokenizer.eos_token_id]
+    end: int = tokenizer.eos_token_id
+    said: list[int] = whole[shared:]
+    turns: int = 1 if isinstance(answer, str) else len(answer)
+    ends: list[int] = [place for place, token in enumerate(said) if token == end] or [len(said)]
+    # A side of one turn ends with its first end, one of several with that of its last turn.
+    return asked[:shared], [*said[: ends[0 if turns == 1 else -1]], end]

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.data import shown
 from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
-from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
@@ -36,6 +37,7 @@ from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import discovery
+from valuedrift_mlflow.value_gap.exchanges import exchanges
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response, user_turns
@@ -112,9 +114,14 @@ def audit(
 
 
 def prepare(
-    data: Data | str | TrainingData, judge: Judge | str, suite: Suite | str = suites.BUILT_IN, embedder: str = ""
+    data: Data | str | TrainingData,
+    judge: Judge | str,
+    suite: Suite | str = suites.BUILT_IN,
+    embedder: str = "",
+    *,
+    turns: Turns = "all",
 ) -> Prepared:
-    """Check everything that an audit needs before it computes.
+    """Check everything that an audit needs before it computes. ``turns`` are those that a training would learn from.
 
     Raises:
         InputError: as ``audit``; every problem at once.
@@ -122,7 +129,7 @@ def prepare(
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
-        source = problems.attempt(_source, data)
+        source = problems.attempt(_source, data, turns)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
     # None of them is None here: what could not be had has been raised.
     assert asked is not None and reader is not None and source is not None and matcher is not None
@@ -137,8 +144,21 @@ def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
 
-def _source(data: Data | str | TrainingData) -> Stream | TrainingData:
-    source = data if isinstance(data, TrainingData) else stream(Data(uri=data) if isinstance(data, str) else data)
+def first_rows(prepared: Prepared, count: int) -> list[Row]:
+    """The first rows of an audit's data, as they were read.
+
+    Raises:
+        InputError: rows that cannot be read, where there are fewer rows than that.
+    """
+    data = prepared.data
+    return list(islice(data.rows if isinstance(data, TrainingData) else data, count))
+
+
+def _source(data: Data | str | TrainingData, turns: Turns) -> Stream | TrainingData:
+    if isinstance(data, TrainingData):
+        source: Stream | TrainingData = data
+    else:
+        source = stream(Data(uri=data) if isinstance(data, str) else data, turns=turns)
     if source.kind == "prompts":
         raise InputError(problem(f"data {source.uri}", "prompts alone", "responses: pairs, answers, labelled answers"))
     return source
@@ -158,10 +178,13 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
-        rows = data.rows if isinstance(data, TrainingData) else data
+        first: list[Row] = []
+        rows = _remembered(data.rows if isinstance(data, TrainingData) else data, first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress, real=real)
-        audited = replace(audited, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        about = (shown.line(data), *(text for row in first for text in shown.seen(row)))
+        audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
         read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
         tracking.log_metrics(active, audited.metrics() | read, 0)
@@ -174,6 +197,14 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, audit_html(audited), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
+
+
+def _remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
+    """The same rows; ``first`` gets the first of them."""
+    for row in rows:
+        if not first:
+            first.append(row)
+        yield row
 
 
 def discover(
@@ -198,7 +229,7 @@ def discover(
     rows = data.rows if isinstance(data, TrainingData) else data
     for batch in _batches(rows):
         questions.take(batch)
-        progress(len(batch))
+        progress(_rows_of(batch))
     found = questions.found(embedder=prepared.matcher.embedder, model=model)
     if found.suite is None:
         return Discovery(None, found, None)
@@ -233,14 +264,24 @@ def examine(
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real)
     for batch in _batches(rows):
         reader.read(batch)
-        progress(len(batch))
+        progress(_rows_of(batch))
     return reader.audit()
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
     wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
-    while batch := list(islice(wanted, BATCH)):
+    said: Iterator[Row] = (
+        {**one, "row": number, "turn": turn}
+        for number, row in enumerate(wanted, 1)
+        for turn, one in enumerate(exchanges(row))
+    )
+    while batch := list(islice(said, BATCH)):
         yield batch
+
+
+def _rows_of(batch: Sequence[Row]) -> int:
+    return sum(one["turn"] == 0 for one in batch)
 
 
 @dataclass
@@ -253,6 +294,7 @@ class _Reader:
     seed: int
     real: bool = False
     rows: int = 0
+    answers: int = 0  # or pairs of them: more than rows where these have several turns
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _topic_only: list[Record] = field(default_factory=list)
@@ -281,18 +323,19 @@ class _Reader:
             sides = tuple(_side(own) for own in verdicts)
             prompts = np.array([_fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
             self._placed.append((matches.proposition[placed], prompts, sides))
-            self._keep_strongest(about, placed + self.rows + 1, sides)
-        self.rows += len(batch)
+            self._keep_strongest(about, placed + self.answers + 1, sides)
+        self.answers += len(batch)
+        self.rows += _rows_of(batch)
 
     def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
         for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
             topic = matches.topic[at].item()
             if self._shown[topic] < TOPIC_ONLY:
                 self._shown[topic] += 1
-                shown = {"row": self.rows + at + 1, "topic": self.matcher.topics[topic]}
-                shown |= {"prompt": _asked(batch[at])[:_SHOWN]}
-                shown |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
-                self._topic_only.append(shown)
+                record = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
+                record |= {"prompt": _asked(batch[at])[:_SHOWN]}
+                record |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
+                self._topic_only.append(record)
 
     def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
@@ -314,7 +357,7 @@ class _Reader:
 
     def _read_styles(self, batch: Sequence[Row]) -> None:
         """Reservoir sampling (Vitter 1985, algorithm R): every row so far is equally likely to be in the sample."""
-        numbers = np.arange(self.rows, self.rows + len(batch))
+        numbers = np.arange(self.answers, self.answers + len(batch))
         places = np.where(numbers < STYLE_SAMPLE, numbers, self._rng.integers(0, numbers + 1))
         for row, place in zip(batch, places.tolist(), strict=True):
             if place < STYLE_SAMPLE:
@@ -332,7 +375,7 @@ class _Reader:
                 row, proposition = about[at]
                 labels = [int(side.labels[at]) for side in sides]
                 record = _record(row, proposition, self._columns, labels)
-                entry = (*key, {"row": int(numbers[at]), "direction": float(direction[at]), **record})
+                entry = (*key, {"row": row["row"], "direction": float(direction[at]), **record})
                 if len(self._strongest) < OPINIONATED:
                     heapq.heappush(self._strongest, entry)
                 else:
@@ -349,18 +392,19 @@ class _Reader:
             topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides)
             for place in kept.tolist()
         }
-        styles = self._styles[: self.rows]
+        styles = self._styles[: self.answers]
         whole = Audit(
             data="",
             kind=self.kind,
             rows=self.rows,
+            answers=self.answers,
             judge=identity(self.judge),
             suite="",
             overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides),
             topics=by_topic,
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
-            topic_only=sorted(self._topic_only, key=lambda shown: topics.index(shown["topic"])),
+            topic_only=sorted(self._topic_only, key=lambda record: topics.index(record["topic"])),
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),
@@ -393,9 +437,9 @@ class _Reader:
             soft = value_gap(own[0].probabilities, own[1].probabilities, asked, seed=self.seed).pairwise
         placed = int(chosen.sum())
         return Findings(
-            coverage=share(touched, self.rows),
+            coverage=share(touched, self.answers),
             touched=touched,
-            proposition_coverage=share(placed, self.rows),
+            proposition_coverage=share(placed, self.answers),
             placed=placed,
             mix=mean_distribution(own[0].probabilities, asked, seed=self.seed),
             gap=gap,
@@ -427,13 +471,13 @@ def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
 
 def _record(row: Row, proposition: Proposition, columns: Sequence[str], labels: Sequence[int]) -> Record:
     """A row as a person wants to see it."""
-    shown = {
+    record = {
         "topic": proposition.topic,
         "proposition_id": proposition.proposition_id,
         "proposition": proposition.text,
         "prompt": _asked(row)[:_SHOWN],
     }
     for column, label in zip(columns, labels, strict=True):
-        shown[column] = response(row[column])[:_SHOWN]
-        shown[f"{column}_verdict"] = LABELS[label].value
-    return shown
+        record[column] = response(row[column])[:_SHOWN]
+        record[f"{column}_verdict"] = LABELS[label].value
+    return record

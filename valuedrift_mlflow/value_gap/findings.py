@@ -52,10 +52,10 @@ class Findings:
     """What a topic's rows, or those of all topics, come to.
 
     Attributes:
-        coverage: share of all rows that touch the topic.
-        touched: how many rows that is.
-        proposition_coverage: share of all rows that touch a proposition of it; everything below is about these.
-        placed: how many rows that is.
+        coverage: share of all answers (of pairs: pairs of answers) that touch the topic.
+        touched: how many that is.
+        proposition_coverage: share of all that touch a proposition of it; everything below is about these.
+        placed: how many that is.
         mix: support, neutral and oppose of their answers (of pairs: the chosen ones), means of the judge's
             probabilities, as models are measured.
         gap: the value gap of pairs, from the stances that responses take; None of SFT data.
@@ -97,7 +97,8 @@ class Audit:
     Attributes:
         data: URI of the data.
         kind: ``pairs`` or ``sft``.
-        rows: how many rows were read.
+        rows: how many rows were read, as many as a training has of them.
+        answers: how many answers they hold, or pairs of answers: more than rows in data of several turns.
         judge: name and version of the judge.
         suite: identity of the suite.
         overall: all topics together.
@@ -110,6 +111,7 @@ class Audit:
         costs: what the verdicts cost, as ``cost/judge_...`` metrics.
         verdict: what to expect, in words, with its ground.
         trust: what the judge reaches on labelled texts; None in the embedded world and where it has read nothing.
+        about: how the data were read, and their first row, in lines.
         run_id: the MLflow run; empty where none was asked for.
     """
 
@@ -129,6 +131,8 @@ class Audit:
     verdict: str = ""
     trust: Reliability | None = None
     run_id: str = ""
+    answers: int = 0
+    about: tuple[str, ...] = ()
 
     @property
     def stance_mix(self) -> dict[str, tuple[float, ...]]:
@@ -149,6 +153,7 @@ class Audit:
                 metrics |= _with_ends(f"style_gap/{name}", getattr(self.style, name))
         metrics |= {
             "rows": self.rows,
+            "answers": self.answers,
             "topic_only": overall.topic_only,
             "unscored": overall.unscored,
             "quality/unscored_rate": overall.unscored / judged,

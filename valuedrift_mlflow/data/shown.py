@@ -1,0 +1,78 @@
+"""What people are told of a dataset: how it was read, what is left of it, and one row as the model will see it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from valuedrift_mlflow.data.datasets import ReadCounts, Stream, TrainingData
+from valuedrift_mlflow.data.settings import Kind
+from valuedrift_mlflow.inputs.rows import Row
+
+_SIDES = ("completion", "chosen", "rejected")
+_MOST = 300  # characters of each text
+
+
+class Renders(Protocol):
+    """What knows a chat template: a tokenizer of transformers."""
+
+    chat_template: object
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> object:
+        """The text that the model sees."""
+
+
+def line(data: Stream | TrainingData) -> str:
+    """One line: recognised as what, columns not used, rows, turns trained, rows left out and why.
+
+    Of a stream it is complete at the end of a pass.
+    """
+    layout = getattr(data, "layout", None)  # what was recognised in the source, where it says more than its name
+    said = str(layout.line()) if layout is not None else f"recognised as {data.format}"
+    counts = data.counts
+    return f"{data.uri}: {said}" + ("" if counts is None else f"; {counted(counts, data.kind, data.turns)}")
+
+
+def counted(counts: ReadCounts, kind: Kind, turns: str) -> str:
+    """How many rows there are, how many answers they train, and how many rows were left out and why."""
+    said = f"{counts.given:,} {_NAMED[kind]} from {counts.read:,} rows"
+    if kind == "sft":
+        every = "every answer" if turns == "all" else "last answers alone"
+        said += f", {counts.answers:,} answers trained ({every})"
+    left = {
+        "bad": counts.bad,
+        "equal sides": counts.equal,
+        "nothing to learn": counts.dropped - counts.equal,
+        "labelled bad": counts.labelled_bad,
+    }
+    told = ", ".join(f"{number:,} {why}" for why, number in left.items() if number)
+    return f"{said}; left out: {told or 'none'}"
+
+
+_NAMED: dict[Kind, str] = {"sft": "rows", "pairs": "pairs", "labelled": "labelled answers", "prompts": "prompts"}
+
+
+def seen(row: Row, tokenizer: Renders | None = None) -> list[str]:
+    """A row as the model will see it, a line for each of its texts: by its chat template, else by roles.
+
+    Long texts lose their middle; what a terminal would obey is written out.
+    """
+    prompt = list(row["prompt"])
+    texts = {side: [*prompt, *row[side]] for side in _SIDES if side in row} or {"prompt": prompt}
+    return [f"{name}: {safe(_rendered(messages, tokenizer))}" for name, messages in texts.items()]
+
+
+def _rendered(messages: list[dict[str, str]], tokenizer: Renders | None) -> str:
+    if tokenizer is not None and tokenizer.chat_template is not None:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return " ".join(f"[{message['role']}] {message['content']}" for message in messages)
+
+
+def safe(text: str, most: int = _MOST) -> str:
+    r"""A text in one line without control characters and marks that turn the writing round, at most ``most`` long.
+
+    >>> safe("a\nb\x1b[31m\u202e")
+    'a\\nb\\x1b[31m\\u202e'
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)

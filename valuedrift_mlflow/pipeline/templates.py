@@ -1,0 +1,62 @@
+"""Dialogues that a model's chat template refuses: system messages, roles that do not alternate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.inputs.errors import one_line
+from valuedrift_mlflow.inputs.rows import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SIDES = ("completion", "chosen", "rejected")
+
+
+@cache
+def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | None:
+    """A model's tokenizer, with ``local`` from its folder or the hub's cache alone; None where it cannot be had."""
+    from transformers import AutoTokenizer
+
+    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
+        return None
+    try:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(Path(uri).expanduser()), local_files_only=local, trust_remote_code=False
+        )
+    except (OSError, ValueError):
+        return None
+    return loaded
+
+
+@cache
+def refused_by(uri: str, *, local: bool = True) -> Callable[[Record], str] | None:
+    """Why a model's chat template refuses a row, as ``datasets.load_data`` asks it; None where nothing is known.
+
+    What a template refuses are roles and their order, so each order is tried once.
+    """
+    tokenizer = tokenizer_of(uri, local=local)
+    if tokenizer is None or tokenizer.chat_template is None:
+        return None
+    from jinja2 import TemplateError
+
+    @cache
+    def reason(roles: tuple[str, ...]) -> str:
+        said = [{"role": role, "content": "x"} for role in roles]
+        try:
+            tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=roles[-1] != "assistant")
+        except (TemplateError, ValueError) as error:
+            return f"the model's chat template refuses the roles {', '.join(roles)}: {one_line(error, 200)}"
+        return ""
+
+    def refused(row: Record) -> str:
+        asked = tuple(message["role"] for message in row["prompt"])
+        sides = [tuple(message["role"] for message in row[side]) for side in SIDES if side in row]
+        return next(filter(None, (reason((*asked, *side)) for side in sides or [()])), "")
+
+    return refused

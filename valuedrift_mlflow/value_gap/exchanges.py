@@ -1,0 +1,40 @@
+"""The single answers, or pairs of answers, that rows of several turns hold: what is learnt from is what is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from valuedrift_mlflow.data.messages import Message
+from valuedrift_mlflow.data.turns import single
+from valuedrift_mlflow.inputs.rows import Record, Row
+
+
+def exchanges(row: Row) -> Iterator[Row]:
+    """One row for each answer of a row's completion, or for each pair of answers of its sides.
+
+    Sides are compared answer by answer as long as their users say the same; answers that are equal are left out.
+    """
+    if "completion" in row:
+        yield from single(dict(row)) if len(row["completion"]) > 1 else [row]
+    elif max(len(row["chosen"]), len(row["rejected"])) == 1:
+        yield row
+    else:
+        yield from _compared(dict(row))
+
+
+def _compared(row: Record) -> Iterator[Record]:
+    sides = [_turns(row[name]) for name in ("chosen", "rejected")]
+    for (asked, chosen), (other, rejected) in zip(*sides, strict=False):
+        if _users(asked) != _users(other):
+            return
+        if chosen != rejected:
+            yield {**row, "prompt": [*row["prompt"], *asked], "chosen": [chosen], "rejected": [rejected]}
+
+
+def _turns(side: Sequence[Message]) -> list[tuple[list[Message], Message]]:
+    """Every answer of a side with what was said on that side before it."""
+    return [(list(side[:at]), message) for at, message in enumerate(side) if message["role"] == "assistant"]
+
+
+def _users(said: Sequence[Message]) -> list[str]:
+    return [message["content"] for message in said if message["role"] == "user"]
