@@ -15,6 +15,7 @@ from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
@@ -23,6 +24,7 @@ from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stages.trainer_settings import check_adapters, check_trainer
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
@@ -54,6 +56,7 @@ class Plan:
     data: Mapping[str, TrainingData]
     anchors: Mapping[str, Suite | None]
     notes: Sequence[str] = ()
+    held_out: Mapping[str, TrainingData | None] = field(default_factory=dict)  # the rows of ``eval_data``
 
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
@@ -208,6 +211,7 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
     """
     recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
+    held_out: dict[str, TrainingData | None] = {}
     anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
     with collecting() as problems:
@@ -218,6 +222,10 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
             rows = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
             if rows is not None:
                 data[stage.name] = rows
+            if stage.eval_data is not None:
+                rows = problems.attempt(read, stage.eval_data, stage.kind, stage.algorithm)
+                if rows is not None:
+                    held_out[stage.name] = rows
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
@@ -225,9 +233,36 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
-            problems.attempt(processes.check_launch, stage)
+            problems.attempt(check_settings, stage)
+    notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
     assert asked is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, asked, judge, data, anchors, notes)
+    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out)
+
+
+def check_settings(stage: Stage) -> None:
+    """Refuse what a stage cannot have on this machine, and what its trainer or its adapters do not know.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    with collecting() as problems:
+        problems.attempt(processes.check_launch, stage)
+        problems.attempt(stage.check_here)
+        problems.attempt(check_trainer, stage)
+        problems.attempt(check_adapters, stage)
+
+
+def _said(stage: Stage, held_out: TrainingData | None) -> list[str]:
+    """What is worth knowing of a stage's settings before it begins."""
+    said = []
+    if held_out is not None:
+        said.append(f"{stage.name}: eval_data {held_out.uri}: {len(held_out.rows) or 'not counted'} rows held out")
+    if stage.trainer:
+        given = ", ".join(f"{key}={value}" for key, value in flat(stage.trainer).items())
+        said.append(f"{stage.name}: trainer {given}")
+    if stage.trainer.get("packing") and stage.max_steps is None:
+        said.append(f"{stage.name}: packed rows make fewer steps than are counted here, which has one row each")
+    return said
 
 
 def _with_judge(recipe: Recipe, notes: Sequence[str]) -> tuple[Recipe, Sequence[str]]:
@@ -247,7 +282,11 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), datasets.load_data(stage.data, stage.kind, stage.algorithm)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
-    return Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors), stage
+    held_out: dict[str, TrainingData | None] = {}
+    if stage.eval_data is not None:
+        held_out[name] = datasets.load_data(stage.eval_data, stage.kind, stage.algorithm)
+    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=held_out)
+    return plan, stage
 
 
 SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")

@@ -75,7 +75,18 @@ def _train(work: StageRun, display: Display) -> Trained:
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             callbacks.append(KeepCheckpoint(work.every))
         anchors = work.plan.anchors[stage.name]
-        job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks, reward, anchors)
+        job = Job(
+            stage,
+            loaded.model,
+            loaded.tokenizer,
+            work.data,
+            work.state,
+            work.seed,
+            callbacks,
+            reward,
+            anchors,
+            eval_data=work.plan.held_out.get(stage.name),
+        )
         trainer: Any = build_trainer(job)
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))

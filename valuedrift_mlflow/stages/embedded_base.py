@@ -63,10 +63,8 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
         finally:
             torch.set_num_threads(threads)
 
-    # Neither how many processes other stages have, nor what dry runs are told, nor how other data are read changes the
-    # weights.
-    unrelated: dict[str, bool | set[str]] = {"launch": True, "data": {"rows", "subset", "on_bad_row"}}
-    settings = base_stage().model_dump(mode="json", exclude=unrelated)
+    # What is left at its default is left out: a key that a later version adds is no reason to train the model anew.
+    settings = base_stage().model_dump(mode="json", exclude_defaults=True)
     return world.cached("base", settings | {"texts": _texts_digest()}, build)
 
 
