@@ -292,7 +292,7 @@ class _Preparation:
         with collecting() as problems:
             for stage in variant.stages:
                 anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
-                problems.attempt(check_settings, stage)
+                problems.attempt(check_settings, stage, variant.base)
                 held_out[stage.name] = problems.attempt(self._read_held_out, stage)
         data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
         variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for

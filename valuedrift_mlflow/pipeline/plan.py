@@ -20,7 +20,7 @@ from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.pipeline import processes
-from valuedrift_mlflow.recipe.recipe import Recipe
+from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
@@ -217,7 +217,9 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
         judge = problems.attempt(judges.load, recipe.judge)
-        problems.attempt(models.check_trainable, recipe.base.model, "base.model")
+        how = recipe.base.how
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
+        problems.attempt(models.check_how, how)
         for stage in recipe.stages:
             rows = problems.attempt(read, stage.data, stage.kind, stage.algorithm)
             if rows is not None:
@@ -233,13 +235,13 @@ def prepare(recipe: Recipe, source: str, read: Read = datasets.load_data) -> Pla
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
-            problems.attempt(check_settings, stage)
+            problems.attempt(check_settings, stage, recipe.base)
     notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
     assert asked is not None and judge is not None  # what could not be had has been raised
     return Plan(recipe, source, asked, judge, data, anchors, notes, held_out)
 
 
-def check_settings(stage: Stage) -> None:
+def check_settings(stage: Stage, base: Base) -> None:
     """Refuse what a stage cannot have on this machine, and what its trainer or its adapters do not know.
 
     Raises:
@@ -248,6 +250,7 @@ def check_settings(stage: Stage) -> None:
     with collecting() as problems:
         problems.attempt(processes.check_launch, stage)
         problems.attempt(stage.check_here)
+        problems.attempt(check_precision, base, stage)
         problems.attempt(check_trainer, stage)
         problems.attempt(check_adapters, stage)
 

@@ -27,8 +27,8 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri)
-    loaded = models.load_model(work.start_uri)
+        return processes.load_sharded(work.stage, work.start_uri, how=work.plan.recipe.base.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
     align(loaded.model, loaded.tokenizer)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
@@ -37,7 +37,8 @@ def load_start(work: StageRun) -> Loaded:
         if getattr(loaded.model, "is_quantized", False):
             found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
             raise InputError(problem(f"{work.stage.name} model", found, "weights that can be trained as a whole", mend))
-        loaded.model.float()  # small updates of weights in 16 bits would be rounded away
+        if work.plan.recipe.base.dtype == "auto":
+            loaded.model.float()  # small updates of weights in 16 bits would be rounded away
     return loaded
 
 
@@ -56,7 +57,11 @@ def _train(work: StageRun, display: Display) -> Trained:
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(work)
-        reward = None if work.reward is None else rewards.load_reward(work.reward, f"{stage.name}.reward")
+        reward = (
+            None
+            if work.reward is None
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+        )
         saved: list[str] = []
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
@@ -101,7 +106,7 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
         return tracking.log_checkpoint(run, folder, stage=name, step=step)
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder)
+        processes.make_whole(work.stage, work.start_uri, folder, how=work.plan.recipe.base.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering)
     whole = merged(model, copied=True)
     return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering)

@@ -82,7 +82,10 @@ class Reward(Stage):
             per_device_eval_batch_size=self.batch_size,
             eval_strategy="steps",
             eval_steps=self.every(self.steps(len(rows))),
-            model_init_kwargs={"dtype": str(job.model.dtype).removeprefix("torch.")},
+            model_init_kwargs={
+                "dtype": str(job.model.dtype).removeprefix("torch."),
+                "attn_implementation": job.model.config._attn_implementation,
+            },
         )
         with start_folder(job) as folder:
             trainer = HeldOutTrainer(
