@@ -61,8 +61,9 @@ def classifier(source: str, device: str, how: How = STORED) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     auto_model: Any = AutoModelForSequenceClassification
-    loaded: PreTrainedModel = auto_model.from_pretrained(source, **replace(how, quantization=None).arguments())
-    return loaded.to(device).eval()  # type: ignore[arg-type]  # of transformers' decorated method
+    told = replace(how, quantization=None).arguments()
+    loaded: PreTrainedModel = auto_model.from_pretrained(source, **told).to(device).eval()
+    return loaded
 
 
 def encoder(source: str, device: str) -> PreTrainedModel:

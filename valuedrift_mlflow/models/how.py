@@ -57,7 +57,7 @@ def _four_bits(dtype: str) -> object:
     from transformers import BitsAndBytesConfig
 
     computed = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

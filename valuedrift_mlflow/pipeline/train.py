@@ -6,7 +6,7 @@ import gc
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
@@ -20,6 +20,9 @@ from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.job import build_trainer, merged
 from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
 from valuedrift_mlflow.stages.stage import Job
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 REWARD_ACCURACY = "reward/accuracy"
 
@@ -108,8 +111,22 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
     if work.stage.launch.sharded:
         processes.make_whole(work.stage, work.start_uri, folder, how=work.plan.recipe.base.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering)
-    whole = merged(model, copied=True)
+    whole = _whole(work, model, folder)
     return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering)
+
+
+def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
+    """A stage's model with its adapters, which ``folder`` has, folded in.
+
+    Weights in 4 bits become what they stand for first: a merge would round them to 4 bits again, and the model that is
+    logged would not be the one that was measured.
+    """
+    if not getattr(model, "is_quantized", False) or not work.stage.lora.rank:
+        return merged(model, copied=True)
+    from peft import PeftModel
+
+    below: Any = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    return merged(PeftModel.from_pretrained(below.dequantize(), str(folder)))
 
 
 def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
