@@ -1,8 +1,8 @@
 """Language models: their URIs, how they are loaded, and how they answer prompts (in memory, or on a server)."""
 
+from valuedrift_mlflow.models.how import How, check_how, device
 from valuedrift_mlflow.models.loading import (
     Loaded,
-    device,
     load_generator,
     load_model,
     load_tokenizer,
@@ -16,7 +16,9 @@ from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, 
 __all__ = [
     "EMBEDDED",
     "SERVER_PREFIX",
+    "How",
     "Loaded",
+    "check_how",
     "check_model",
     "check_trainable",
     "device",

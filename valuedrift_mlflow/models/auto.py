@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow.models.how import STORED, How
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -38,28 +41,28 @@ def source(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def causal_lm(source: str) -> PreTrainedModel:
-    """The language model in a folder or of a hub id, in the precision of its weights.
+def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel:
+    """The language model in a folder or of a hub id; ``further`` is told to ``from_pretrained`` too.
 
     Raises:
         ValueError: it is another kind of model, whose missing parts transformers would make up, or has code of its own.
     """
     from transformers import AutoModelForCausalLM
 
-    if other := other_kind(config(source).to_dict()):
+    if other := other_kind(config(source, how.own_code).to_dict()):
         raise ValueError(other)
-    return AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=False)
+    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+    loaded: PreTrainedModel = auto_model.from_pretrained(source, **{**how.arguments(), **further})
+    return loaded
 
 
-def classifier(source: str, device: str) -> PreTrainedModel:
-    """The sequence classifier in a folder or of a hub id, in the precision of its weights, ready to be asked."""
+def classifier(source: str, device: str, how: How = STORED) -> PreTrainedModel:
+    """The sequence classifier in a folder or of a hub id, ready to be asked; it is not quantized."""
     from transformers import AutoModelForSequenceClassification
 
-    loaded: PreTrainedModel = (
-        AutoModelForSequenceClassification.from_pretrained(source, dtype="auto", trust_remote_code=False)
-        .to(device)
-        .eval()
-    )
+    auto_model: Any = AutoModelForSequenceClassification
+    told = replace(how, quantization=None).arguments()
+    loaded: PreTrainedModel = auto_model.from_pretrained(source, **told).to(device).eval()
     return loaded
 
 
@@ -87,9 +90,9 @@ def tokenizer(source: str) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def config(source: str) -> PreTrainedConfig:
+def config(source: str, own_code: bool = False) -> PreTrainedConfig:
     """The configuration of the model in a folder or of a hub id; no weights are read."""
     from transformers import AutoConfig
 
-    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=own_code)
     return loaded

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import auto
-from valuedrift_mlflow.models.loading import device
+from valuedrift_mlflow.models.how import device
 
 Floats = NDArray[np.float64]
 MINILM = "minilm"  # all-MiniLM-L6-v2 (Apache-2.0), from a package that ships its weights

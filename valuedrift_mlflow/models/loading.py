@@ -13,6 +13,7 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import load_object
 from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.models.how import STORED, How, device
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
@@ -41,24 +42,26 @@ class Loaded:
         return TransformersGenerator(self.model, self.tokenizer)
 
 
-def load_model(uri: str) -> Loaded:
+def load_model(uri: str, how: How = STORED) -> Loaded:
     """Load a transformers model with its tokenizer; adapters are merged into their base.
 
     Raises:
         InputError: the URI names nothing that holds a transformers model.
     """
-    check_trainable(uri, "model")
+    check_trainable(uri, "model", own_code=how.own_code)
     if uri in EMBEDDED:
-        return cast(Loaded, _embedded("load_embedded")(uri))
+        made = cast(Loaded, _embedded("load_embedded")(uri))
+        how.of_made(made.model)
+        return made
     if uri.startswith(MLFLOW_PREFIXES):
-        raw = _raw_model(uri)
+        raw = _raw_model(uri, how)
         if isinstance(raw, Loaded):
             return raw
         raise InputError(
             problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
         )
     path = Path(uri).expanduser()
-    return from_folder(uri, path if path.is_dir() else Path(uri))
+    return from_folder(uri, path if path.is_dir() else Path(uri), how)
 
 
 def _embedded(name: str) -> Callable[..., object]:
@@ -88,12 +91,15 @@ def load_generator(uri: str) -> Generator:
     return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
 
 
-def _raw_model(uri: str) -> Loaded | Packaged:
+def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
     folder = tracking.checkpoint_folder(uri)
     if folder is not None:
-        return from_folder(uri, folder)
-    return unwrap(tracking.load_pyfunc(uri), uri)
+        return from_folder(uri, folder, how)
+    raw = unwrap(tracking.load_pyfunc(uri), uri)
+    if isinstance(raw, Loaded):
+        how.of_made(raw.model)
+    return raw
 
 
 def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
@@ -127,13 +133,13 @@ def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
     return FunctionGenerator(answer)
 
 
-def whole_folder(uri: str) -> Path:
+def whole_folder(uri: str, own_code: bool = False) -> Path:
     """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
 
     Raises:
         InputError: the URI names adapters, or nothing that holds a transformers model.
     """
-    check_trainable(uri, "model")
+    check_trainable(uri, "model", own_code=own_code)
     if uri == "embedded:base":
         return cast(Path, _embedded("base_folder")())
     folder = Path(uri).expanduser()
@@ -149,19 +155,19 @@ def whole_folder(uri: str) -> Path:
     return folder
 
 
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str, own_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, padding_side="left", trust_remote_code=False
+        folder, padding_side="left", trust_remote_code=own_code
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def from_folder(uri: str, folder: Path) -> Loaded:
+def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
 
     Raises:
@@ -173,23 +179,18 @@ def from_folder(uri: str, folder: Path) -> Loaded:
             from peft import PeftModel
 
             # The URI that the stage has written there, so it may be one of MLflow too.
-            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
+            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
             with_adapter = PeftModel.from_pretrained(base.model, str(folder))
             model = with_adapter.merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:
-            model = auto.causal_lm(str(folder))
+            model = auto.causal_lm(str(folder), how)
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
-        tokenizer = base.tokenizer if without else load_tokenizer(str(folder))
+        tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
     except (OSError, ValueError, ImportError) as error:  # the last: a quantized model without its library
         allowed = "a folder or hub id of a causal language model that transformers can load (without code of its own)"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
-    return Loaded(uri, model.to(device()).eval(), tokenizer)
-
-
-def device() -> str:
-    """Where a model that answers or rates is put: the GPU if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not getattr(model, "is_quantized", False):  # which stays where it was loaded
+        model = model.to(device())
+    return Loaded(uri, model.eval(), tokenizer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import evaluation_mode
+from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.models.loading import load_model
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class Reloads:
     first ones lie on.
     """
 
-    def __init__(self, name: str) -> None:
-        """``name`` of the stage stands in errors."""
+    def __init__(self, name: str, how: How = STORED) -> None:
+        """``name`` of the stage stands in errors; ``how`` its models are loaded."""
         self.name = name
+        self._how = how
         self._below: str | None = None  # what the adapters were found to lie on
 
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -58,7 +60,7 @@ class Reloads:
         import torch
 
         ids = torch.tensor([list(tokenizer(_TEXT)["input_ids"])], device=model.device)
-        loaded = _reloaded(folder, below, model.dtype).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
+        loaded = _reloaded(folder, below, model.dtype, self._how).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
         with evaluation_mode(model), evaluation_mode(loaded):
             live, again = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, loaded))
         difference, largest = float((live - again).abs().max()), float(live.abs().max())
@@ -84,12 +86,12 @@ def _tolerance(dtype: torch.dtype) -> float:
     return max(1e-4, 4 * torch.finfo(dtype).eps) if dtype.is_floating_point else 1e-2
 
 
-def _reloaded(folder: Path, below: str | None, dtype: torch.dtype) -> PreTrainedModel:
+def _reloaded(folder: Path, below: str | None, dtype: torch.dtype, how: How) -> PreTrainedModel:
     if below is None:
-        return auto.causal_lm(str(folder))
+        return auto.causal_lm(str(folder), how)
     from peft import PeftModel
 
-    base = load_model(below).model
+    base = load_model(below, how).model
     if not getattr(base, "is_quantized", False):
         base = base.to(dtype)  # type: ignore[arg-type]  # of transformers' decorated method
     # Not merged: in 16 bits a merge rounds.

@@ -51,8 +51,8 @@ def check_model(uri: str, field: str = "model") -> None:
         raise InputError(problem(field, uri, allowed))
 
 
-def check_trainable(uri: str, field: str) -> None:
-    """As ``check_model``, for a model that is to be trained.
+def check_trainable(uri: str, field: str, *, own_code: bool = False) -> None:
+    """As ``check_model``, for a model that is to be trained. ``own_code``: code that comes with it may run.
 
     Raises:
         InputError: as ``check_model``, and for a model on a server or of a user's own.
@@ -60,10 +60,10 @@ def check_trainable(uri: str, field: str) -> None:
     check_model(uri, field)
     if uri.startswith(SERVER_PREFIX) or own.is_own(uri):
         raise InputError(problem(field, uri, "a model whose weights can be loaded", "it can be evaluated only"))
-    _check_kind(uri, field)
+    _check_kind(uri, field, own_code)
 
 
-def _check_kind(uri: str, field: str) -> None:
+def _check_kind(uri: str, field: str, own_code: bool) -> None:
     """Refuse a folder whose files say that it holds another kind of model, or one with code of its own."""
     folder = Path(uri).expanduser()
     adapter = folder / "adapter_config.json"
@@ -71,15 +71,16 @@ def _check_kind(uri: str, field: str) -> None:
     if config is None:
         base = (_read(adapter) or {}).get("base_model_name_or_path")
         if isinstance(base, str) and base != uri and Path(base).expanduser().is_dir():
-            _check_kind(base, field)
+            _check_kind(base, field, own_code)
         return
     if other := other_kind(config):
         raise InputError(problem(field, f"{uri}: {other}", "a causal language model"))
-    if isinstance(config.get("auto_map"), dict):
+    if isinstance(config.get("auto_map"), dict) and not own_code:
         from transformers import CONFIG_MAPPING
 
         if config.get("model_type") not in CONFIG_MAPPING:
-            found, mend = f"{uri}: a model with code of its own", "the code of a model is not run"
+            found = f"{uri}: a model with code of its own"
+            mend = "the code of a model is not run (without base.trust_remote_code: true)"
             raise InputError(problem(field, found, "an architecture that transformers itself has", mend))
 
 

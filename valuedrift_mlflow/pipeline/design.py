@@ -17,7 +17,7 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, Read, stage_data
+from valuedrift_mlflow.pipeline.plan import Plan, Read, check_settings, held_out, stage_data
 from valuedrift_mlflow.pipeline.plan import prepare as prepare_plan
 from valuedrift_mlflow.recipe.read import read_yaml, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -285,12 +285,15 @@ class _Preparation:
         if known is None:
             known = self.plans[self._own(variant)] = prepare_plan(variant.model_copy(update={"stages": []}), "")
         anchors: dict[str, Suite | None] = {}
+        held_out: dict[str, TrainingData | None] = {}
         with collecting() as problems:
             for stage in variant.stages:
                 anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
+                problems.attempt(check_settings, stage, variant.base)
+                held_out[stage.name] = problems.attempt(self._read_held_out, stage)
         data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
         variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for
-        return Plan(variant, self.source, known.suite, known.judge, data, anchors)
+        return Plan(variant, self.source, known.suite, known.judge, data, anchors, held_out=held_out)
 
     def _read(self, stage: Stage, suite: Suite) -> Suite | None:
         """Read the data of a stage, where an earlier variant has not read the same, and give its anchors."""
@@ -298,6 +301,15 @@ class _Preparation:
         if key not in self.data:
             self.data[key] = self.read(stage, self.recipe.base.model)
         return stage.load_anchors(self.data[key].stance_mix, [suite])
+
+    def _read_held_out(self, stage: Stage) -> TrainingData | None:
+        """Read the rows that a stage is evaluated on, once for all variants that have the same."""
+        if stage.eval_data is None:
+            return None
+        key = f"{stage.kind} {stage.eval_data.model_dump_json()}"
+        if key not in self.data:
+            self.data[key] = self.read(held_out(stage), self.recipe.base.model)
+        return self.data[key]
 
     def _own(self, recipe: Recipe) -> str:
         return recipe.model_dump_json(exclude={"stages"})
@@ -350,7 +362,8 @@ class _Preparation:
             stages = [*{s.name: s for s in before}.values(), renamed]
             recipe = plan.recipe.model_copy(update={"stages": stages} | ({} if seed is None else {"seed": seed}))
             data, anchors = {name: plan.data[stage.name]}, {name: plan.anchors[stage.name]}
-            own_plan = replace(plan, recipe=recipe, data=data, anchors=anchors, notes=[])
+            held_out = {name: plan.held_out.get(stage.name)}
+            own_plan = replace(plan, recipe=recipe, data=data, anchors=anchors, notes=[], held_out=held_out)
             self.trainings[key] = Training(name, renamed, own_plan, plan, start, reward)
         return self.trainings[key]
 

@@ -4,8 +4,9 @@ Steps and rows are exact where the data can be read; data on the hub is not read
 estimates. The memory of one device, in bytes, with P parameters of which A are trained, n tokens in a batch (rows x
 sequences of a row x ``max_length``), h hidden and m intermediate size, l layers, V entries of the vocabulary:
 
-- weights: 4 P where all are trained (kept in 32 bits), else P in the width they are stored in, and 4 A for adapters;
+- weights: 4 P where all are trained (kept in 32 bits), else P in the width they are loaded in, and 4 A for adapters;
 - gradients 4 A, AdamW's two moments 8 A; where all are trained also 2 P for the 16-bit copies that autocast makes;
+- with ``base.dtype: bfloat16``, where all are trained, half of these, and no copies of autocast;
 - frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO, once for ``reference_kl``
   (none with LoRA: the adapters are switched off instead), and a reward model;
 - activations: what a layer keeps for the backward pass in 16 bits, 2 n (8 h + 4 m) (attention that does not keep its
@@ -79,7 +80,7 @@ class Model:
 
     config: PretrainedConfig
     parameters: int
-    bytes_each: int  # of a weight as it is stored
+    bytes_each: float  # of a weight as it is loaded
 
     def adapters(self, stage: Stage) -> int:
         """Parameters of a stage's adapters.
@@ -140,9 +141,11 @@ def model_of(recipe: Recipe) -> Model | None:
         return None
     import torch
 
-    stored = getattr(config, "dtype", None) or torch.float32
+    base = recipe.base
+    stored = getattr(config, "dtype", None) if base.dtype == "auto" else getattr(torch, base.dtype)
     parameters = sum(weight.numel() for weight in _empty(config).parameters())
-    return Model(config, parameters, torch.empty(0, dtype=stored).element_size())
+    width = 0.5 if base.quantization else torch.empty(0, dtype=stored or torch.float32).element_size()
+    return Model(config, parameters, width)
 
 
 def _given(settings: Mapping[str, Any]) -> PretrainedConfig:
@@ -230,11 +233,11 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     """
     plan = prepare(recipe, source, read)
     model = model_of(plan.recipe)
-    widths = {BASE: model.bytes_each if model else 0}
+    widths: dict[str, float] = {BASE: model.bytes_each if model else 0}
     stages = []
     trained: dict[str, int] = {}  # parameters, by the settings that they depend on
     for stage in plan.recipe.stages:
-        widths[stage.name] = widths[stage.start] if stage.lora.rank else 4
+        widths[stage.name] = widths[stage.start] if stage.lora.rank else _whole_width(recipe)
         key = stage.lora.model_dump_json()
         if model and key not in trained:
             trained[key] = model.adapters(stage) if stage.lora.rank else model.parameters
@@ -242,7 +245,12 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     return DryRun(plan, model, stages)
 
 
-def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, widths: Mapping[str, int]) -> StagePlan:
+def _whole_width(recipe: Recipe) -> int:
+    """Bytes of a weight where all are trained."""
+    return 2 if recipe.base.dtype == "bfloat16" else 4
+
+
+def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, widths: Mapping[str, float]) -> StagePlan:
     data = plan.data[stage.name]
     rows = len(data.rows) or stage.data.rows
     steps = stage.steps(rows or 0) if rows or stage.max_steps else None
@@ -285,18 +293,19 @@ def _said(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(message["content"] for message in messages)
 
 
-def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, int]) -> dict[str, float]:
+def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, float]) -> dict[str, float]:
     full = not stage.lora.rank
     shards = stage.launch.processes if stage.launch.sharded else 1
-    width = 4 if full else widths[stage.start]
+    width = widths[stage.name] if full else widths[stage.start]
+    kept = _whole_width(plan.recipe) if full else 4  # of a gradient, and of each of AdamW's two moments
     weights = float(model.parameters * width)
     measured = plan.recipe.reference_kl and reads_responses(plan.judge) and stage.trains == "policy"
     copies = (int(stage.has_reference) + int(measured)) if full else 0
     memory = {
         "weights": (weights + (0 if full else 4 * trained)) / shards,
-        "gradients": 4 * trained / shards,
-        "AdamW": 8 * trained / shards,
-        "16-bit copies": (2 * trained if full else 0) / shards,
+        "gradients": kept * trained / shards,
+        "AdamW": 2 * kept * trained / shards,
+        "16-bit copies": (2 * trained if full and kept == 4 else 0) / shards,
         "frozen copies": copies * weights / shards,
         "reward model": _reward_weights(plan, stage, model, widths),
     }
@@ -323,7 +332,7 @@ def _logits(plan: Plan, stage: Stage, model: Model) -> dict[str, float]:
     return {"logits": 10.0 * _batch_tokens(stage) * vocabulary}
 
 
-def _reward_weights(plan: Plan, stage: Stage, model: Model, widths: Mapping[str, int]) -> float:
+def _reward_weights(plan: Plan, stage: Stage, model: Model, widths: Mapping[str, float]) -> float:
     """The reward model that a stage asks, where it is one of the recipe's stages; others are not known here."""
     return float(model.parameters * widths.get(stage.rated_by or "", 0))
 

@@ -207,7 +207,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
-        loaded = models.load_model(recipe.base.model)
+        loaded = models.load_model(recipe.base.model, recipe.base.how)
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(
             active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering(loaded.tokenizer)

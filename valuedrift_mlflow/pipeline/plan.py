@@ -14,16 +14,18 @@ from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.ending import stop_token
 from valuedrift_mlflow.models.speech import Argument
 from valuedrift_mlflow.pipeline import processes, templates
-from valuedrift_mlflow.recipe.recipe import Recipe
+from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stages.trainer_settings import check_adapters, check_trainer
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
@@ -60,6 +62,7 @@ class Plan:
     data: Mapping[str, TrainingData]
     anchors: Mapping[str, Suite | None]
     notes: Sequence[str] = ()
+    held_out: Mapping[str, TrainingData | None] = field(default_factory=dict)  # the rows of ``eval_data``
 
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
@@ -222,6 +225,11 @@ def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
     return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
 
 
+def held_out(stage: Stage) -> Stage:
+    """The stage with the rows that it is evaluated on as its data, which are read in the same way."""
+    return stage.model_copy(update={"data": stage.eval_data})
+
+
 def data_lines(plan: Plan, stage: Stage) -> list[str]:
     """How a stage's data were read, and their first row as the model will see it; nothing of data not read here."""
     data = plan.data[stage.name]
@@ -239,16 +247,23 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     """
     recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
+    evaluated: dict[str, TrainingData | None] = {}
     anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
         judge = problems.attempt(judges.load, recipe.judge)
-        problems.attempt(models.check_trainable, recipe.base.model, "base.model")
+        how = recipe.base.how
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
+        problems.attempt(models.check_how, how)
         for stage in recipe.stages:
             rows = problems.attempt(read, stage, recipe.base.model)
             if rows is not None:
                 data[stage.name] = rows
+            if stage.eval_data is not None:
+                rows = problems.attempt(read, held_out(stage), recipe.base.model)
+                if rows is not None:
+                    evaluated[stage.name] = rows
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
@@ -256,9 +271,37 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
-            problems.attempt(processes.check_launch, stage)
+            problems.attempt(check_settings, stage, recipe.base)
+    notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, evaluated.get(stage.name)))]
     assert asked is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, asked, judge, data, anchors, notes)
+    return Plan(recipe, source, asked, judge, data, anchors, notes, evaluated)
+
+
+def check_settings(stage: Stage, base: Base) -> None:
+    """Refuse what a stage cannot have on this machine, and what its trainer or its adapters do not know.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    with collecting() as problems:
+        problems.attempt(processes.check_launch, stage)
+        problems.attempt(stage.check_here)
+        problems.attempt(check_precision, base, stage)
+        problems.attempt(check_trainer, stage)
+        problems.attempt(check_adapters, stage)
+
+
+def _said(stage: Stage, held_out: TrainingData | None) -> list[str]:
+    """What is worth knowing of a stage's settings before it begins."""
+    said = []
+    if held_out is not None:
+        said.append(f"{stage.name}: eval_data {held_out.uri}: {len(held_out.rows) or 'not counted'} rows held out")
+    if stage.trainer:
+        given = ", ".join(f"{key}={value}" for key, value in flat(stage.trainer).items())
+        said.append(f"{stage.name}: trainer {given}")
+    if stage.trainer.get("packing") and stage.max_steps is None:
+        said.append(f"{stage.name}: packed rows make fewer steps than are counted here, which has one row each")
+    return said
 
 
 def _with_judge(recipe: Recipe, notes: Sequence[str]) -> tuple[Recipe, Sequence[str]]:
@@ -278,7 +321,11 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), stage_data(stage, recipe.base.model)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
-    return Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors), stage
+    evaluated: dict[str, TrainingData | None] = {}
+    if stage.eval_data is not None:
+        evaluated[name] = stage_data(held_out(stage), recipe.base.model)
+    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=evaluated)
+    return plan, stage
 
 
 SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.models import Loaded, load_tokenizer, whole_folder
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.models import Loaded, auto, load_tokenizer, whole_folder
 from valuedrift_mlflow.models.ending import align
+from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.stages.job import PATIENCE, merged
 from valuedrift_mlflow.stages.stage import Stage
 
@@ -98,7 +100,7 @@ def is_first() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = ()) -> Loaded:
+def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how: How = STORED) -> Loaded:
     """The model that a stage starts from, split over its processes; each of them reads only its part.
 
     Raises:
@@ -106,25 +108,25 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = ()) -> Load
     """
     import torch
     import torch.distributed as dist
-    from transformers import AutoModelForCausalLM
     from transformers.distributed.configuration_utils import DistributedConfig
 
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=PATIENCE))
-    folder = str(whole_folder(start_uri))
-    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-    model = auto_model.from_pretrained(
-        folder,
-        dtype="auto" if stage.lora.rank else torch.float32,  # small updates of weights in 16 bits would be rounded away
-        trust_remote_code=False,
-        distributed_config=DistributedConfig(fsdp_size=stage.launch.processes),
-    )
-    tokenizer = load_tokenizer(folder)
+    folder = str(whole_folder(start_uri, how.own_code))
+    if not stage.lora.rank and how.dtype == "auto":
+        how = replace(how, dtype="float32")  # small updates of weights in 16 bits would be rounded away
+    try:
+        split = DistributedConfig(fsdp_size=stage.launch.processes)
+        model = auto.causal_lm(folder, how, distributed_config=split)
+    except ValueError as error:
+        allowed = "a causal language model that transformers can load"
+        raise InputError(problem("model", start_uri, allowed, one_line(error))) from error
+    tokenizer = load_tokenizer(folder, how.own_code)
     align(model, tokenizer, stop)
     model.name_or_path = model.config.name_or_path = start_uri
     return Loaded(start_uri, model, tokenizer)
 
 
-def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] = ()) -> None:
+def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] = (), *, how: How = STORED) -> None:
     """Turn a folder with a split stage's adapters into one with the merged model; a folder of full weights stays.
 
     It is done in main memory, where the whole model must fit.
@@ -132,10 +134,8 @@ def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] =
     if not stage.lora.rank:
         return
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    auto_model: Any = AutoModelForCausalLM
-    start = auto_model.from_pretrained(str(whole_folder(start_uri)), dtype="auto", trust_remote_code=False)
+    start = auto.causal_lm(str(whole_folder(start_uri, how.own_code)), how)
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
     for file in folder.glob("adapter_*"):
         file.unlink()

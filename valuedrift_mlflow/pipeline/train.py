@@ -6,7 +6,7 @@ import gc
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
@@ -22,14 +22,17 @@ from valuedrift_mlflow.stages.job import build_trainer, merged
 from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
 from valuedrift_mlflow.stages.stage import BASE, Job
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 REWARD_ACCURACY = "reward/accuracy"
 
 
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop)
-    loaded = models.load_model(work.start_uri)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.base.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
@@ -38,7 +41,8 @@ def load_start(work: StageRun) -> Loaded:
         if getattr(loaded.model, "is_quantized", False):
             found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
             raise InputError(problem(f"{work.stage.name} model", found, "weights that can be trained as a whole", mend))
-        loaded.model.float()  # small updates of weights in 16 bits would be rounded away
+        if work.plan.recipe.base.dtype == "auto":
+            loaded.model.float()  # small updates of weights in 16 bits would be rounded away
     return loaded
 
 
@@ -58,9 +62,13 @@ def _train(work: StageRun, display: Display) -> Trained:
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(work)
         _log_below(work, loaded)
-        reward = None if work.reward is None else rewards.load_reward(work.reward, f"{stage.name}.reward")
+        reward = (
+            None
+            if work.reward is None
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+        )
         saved: list[str] = []
-        reloads = Reloads(stage.name)
+        reloads = Reloads(stage.name, work.plan.recipe.base.how)
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
             folder = Path(scratch) / f"step-{step:06d}"
@@ -91,6 +99,7 @@ def _train(work: StageRun, display: Display) -> Trained:
             reward,
             anchors,
             work.plan.recipe.speech,
+            work.plan.held_out.get(stage.name),
         )
         trainer: Any = build_trainer(job)
         processes.check_processes(stage, trainer)
@@ -106,9 +115,9 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
         return tracking.log_checkpoint(run, folder, stage=name, step=step)
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop)
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
-    whole = merged(model, copied=True)
+    whole = _whole(work, model, folder)
     return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
 
 
@@ -122,6 +131,22 @@ def _log_below(work: StageRun, loaded: Loaded) -> None:
         work.run, loaded.model, loaded.tokenizer, stage=f"{work.stage.name}-{BASE}", step=0, **answering
     )
     loaded.model.name_or_path = loaded.model.config.name_or_path = f"models:/{model_id}"
+
+
+def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
+    """A stage's model with its adapters, which ``folder`` has, folded in.
+
+    Weights in 4 bits become what they stand for first: a merge would round them to 4 bits again, and the model that is
+    logged would not be the one that was measured.
+    """
+    if not getattr(model, "is_quantized", False) or not work.stage.lora.rank:
+        return merged(model, copied=True)
+    from peft import PeftModel
+
+    below: Any = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    plain = below.dequantize()
+    plain._weight_conversions = None  # how its 4 bits were read, which saving would try to turn round
+    return merged(PeftModel.from_pretrained(plain, str(folder)))
 
 
 def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:

@@ -14,8 +14,9 @@ from pydantic import (
 )
 
 from valuedrift_mlflow.evaluation.settings import MeasuringTraining
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
+from valuedrift_mlflow.models.how import How
 from valuedrift_mlflow.stages import ALGORITHMS, stage_class
 from valuedrift_mlflow.stages.stage import BASE, Online, Stage
 
@@ -24,9 +25,48 @@ class Base(Strict):
     """The model that the pipeline starts from."""
 
     model: str = Field("embedded:base", description="URI of the model that the pipeline starts from")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision in which models are loaded, trained and measured; `auto` is that of the weights, and "
+        "float32 where all weights are trained",
+    )
+    attn_implementation: str | None = Field(
+        None, description="attention by transformers' name: `eager`, `sdpa`, `flash_attention_2`, ..."
+    )
+    quantization: Literal["4bit"] | None = Field(
+        None, description="`4bit` loads the weights below adapters in 4 bits (NF4; extra `quant`; a CPU can, slowly)"
+    )
+    trust_remote_code: bool = Field(
+        False, description="run the code that comes with the model; nothing else lets such code run"
+    )
     config: dict[str, int | float | bool | str] | None = Field(
         None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
     )
+
+    @property
+    def how(self) -> How:
+        """How the recipe's models are loaded."""
+        return How(self.dtype, self.attn_implementation, self.quantization, self.trust_remote_code)
+
+
+def check_precision(base: Base, stage: Stage) -> None:
+    """Refuse a stage that cannot be trained in the precision of the recipe's models.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    full, mend = not stage.lora.rank, f"train adapters ({stage.name}.lora.rank)"
+    where, found = "base.quantization", base.quantization
+    with collecting() as problems:
+        if base.dtype == "float16" and full:
+            allowed = f"auto, float32 or bfloat16 for {stage.name}, which trains all weights"
+            problems.add(problem("base.dtype", base.dtype, allowed, mend))
+        if found and full:
+            problems.add(problem(where, found, f"nothing for {stage.name}, which trains all weights", mend))
+        if found and stage.trains == "reward":
+            problems.add(problem(where, found, f"nothing for {stage.name}: a reward model's new head is whole"))
+        if found and stage.launch.sharded:
+            problems.add(problem(where, found, f"nothing for {stage.name}: its weights are split (launch.sharded)"))
 
 
 def _by_its_class(settings: object) -> object:

@@ -55,13 +55,13 @@ be drawn goes through the reference once for S and is answered once for T.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ class AnchoredDPO(Stage):
     about = "DPO that keeps stances in place on topics that the pairs are not about"
     example = '--data "embedded:pairs?gap=1&topics=religion" --set "anchored_dpo.anchor_weight=2"'
 
+    configured_by = "trl:DPOConfig"
+    drops_out = False
+    evaluates = True
+    routes = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "beta": "set STAGE.beta",
+        "loss_type": "this is the sigmoid loss; the algorithm dpo has others",
+        "label_smoothing": "the algorithm dpo has it",
+    }
     algorithm: Literal["anchored_dpo"]
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference (inverse temperature)")
@@ -119,6 +128,7 @@ class AnchoredDPO(Stage):
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=DPOConfig(**common_arguments(job), beta=self.beta),
             train_dataset=fit(job),
+            eval_dataset=held_out(job),
             processing_class=job.tokenizer,
             peft_config=adapters,
             callbacks=list(job.callbacks),

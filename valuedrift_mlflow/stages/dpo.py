@@ -9,13 +9,14 @@ Loss of one pair (Rafailov et al. 2023, eq. 7): -log sigmoid(beta * ((log pi(y_c
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ class DPO(Stage):
     about = "direct preference optimisation; `dpo.loss_type` names variants (`ipo`, `robust`, `apo_zero`, ...)"
     example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "dpo.beta=0.2"'
 
+    configured_by = "trl:DPOConfig"
+    drops_out = False
+    evaluates = True
+    routes = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "beta": "set STAGE.beta",
+        "loss_type": "set STAGE.loss_type",
+        "label_smoothing": "set STAGE.label_smoothing",
+    }
     algorithm: Literal["dpo"]
     # The authors' setting: RMSprop at 1e-6 and beta 0.1 (Rafailov et al. 2023, appendix B).
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
@@ -84,6 +94,7 @@ class DPO(Stage):
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
             train_dataset=fit(job),
+            eval_dataset=held_out(job),
             processing_class=job.tokenizer,
             peft_config=adapters,
             callbacks=list(job.callbacks),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -26,6 +28,25 @@ Built = TypeVar("Built")
 class Groups(Online):
     """Stages that compare the responses to a prompt with each other."""
 
+    drops_out = False
+    routes = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "num_generations": "set STAGE.generations",
+        "max_completion_length": "set STAGE.response_length",
+        "temperature": "set STAGE.rollout_temperature",
+        "beta": "set STAGE.beta",
+        "use_vllm": "set STAGE.backend: vllm",
+        "vllm_mode": "set STAGE.vllm_mode",
+        "vllm_server_base_url": "set STAGE.vllm_server",
+    }
+
+    backend: Literal["transformers", "vllm"] = Field(
+        "transformers", description="what samples the responses: the model itself, or vLLM with its weights"
+    )
+    vllm_mode: Literal["colocate", "server"] = Field(
+        "colocate", description="vLLM on the same GPUs, or as a server that `trl vllm-serve` has started"
+    )
+    vllm_server: str | None = Field(None, description="address of that server, such as `http://gpu1:8000`")
     generations: int = Field(ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
     @model_validator(mode="after")
@@ -35,6 +56,32 @@ class Groups(Online):
             mend = "a batch counts responses, not prompts"
             raise InputError(problem(f"{self.name}.batch_size", self.batch_size, allowed, mend))
         return self
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> Self:
+        serving = self.backend == "vllm" and self.vllm_mode == "server"
+        where = f"{self.name}.vllm_server"
+        if self.backend != "vllm" and self.vllm_mode != "colocate":
+            raise InputError(problem(f"{self.name}.vllm_mode", self.vllm_mode, "nothing without backend: vllm"))
+        if self.vllm_server is not None and not serving:
+            allowed = "nothing without backend: vllm and vllm_mode: server"
+            raise InputError(problem(where, self.vllm_server, allowed))
+        if serving and not re.match(r"https?://", self.vllm_server or ""):
+            raise InputError(problem(where, self.vllm_server, "the address of a server, such as http://gpu1:8000"))
+        return self
+
+    def check_here(self) -> None:
+        """Refuse vLLM where it is not installed, or has no GPU."""
+        if self.backend != "vllm":
+            return
+        where = f"{self.name}.backend"
+        if importlib.util.find_spec("vllm") is None:
+            mend = "pip install 'trl[vllm]' on a machine with GPUs"
+            raise InputError(problem(where, "vllm", "transformers: the library vllm is not installed", mend))
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError(problem(where, "vllm", "transformers: there is no GPU here"))
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass: a batch counts responses, and prompts that fill none are left out."""
@@ -50,9 +97,19 @@ class Groups(Online):
             "max_completion_length": self.response_length,
             "temperature": self.rollout_temperature,
             "chat_template_kwargs": job.speech.arguments(job.tokenizer),
+            **self._sampling(),
+            # With dropout the first KL would not be 0, nor the first ratio 1.
+            "disable_dropout": self.trainer.get("disable_dropout", True),
         }
 
-    def trainer(self, job: Job, kind: Callable[..., Built], arguments: GRPOConfig | RLOOConfig) -> Built:
+    def _sampling(self) -> Arguments:
+        """What samples, as TRL calls it."""
+        if self.backend != "vllm":
+            return {}
+        served = {} if self.vllm_server is None else {"vllm_server_base_url": self.vllm_server}
+        return {"use_vllm": True, "vllm_mode": self.vllm_mode, **served}
+
+    def assembled(self, job: Job, kind: Callable[..., Built], arguments: GRPOConfig | RLOOConfig) -> Built:
         """One of the two trainers on the prompts of the stage, rated by its reward.
 
         Both load the reference from the folder or hub id that the model's config names. With LoRA it is the model

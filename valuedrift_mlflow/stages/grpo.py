@@ -7,7 +7,8 @@ estimate of the KL from the reference, the mean over its tokens, then over respo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +26,8 @@ class GRPO(Groups):
     about = "the same by group relative policy optimisation"
     example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "grpo.generations=4"'
 
+    configured_by = "trl:GRPOConfig"
+    taken: ClassVar[Mapping[str, str]] = {**Groups.taken, "loss_type": "it is GRPO's"}
     algorithm: Literal["grpo"]
     # Shao et al. 2024, section 4.2: 1e-6, KL 0.04, 64 samples; TRL's default of 8 samples is kept.
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
@@ -38,4 +41,4 @@ class GRPO(Groups):
         from valuedrift_mlflow.stages.group_trainers import ResumableGRPOTrainer
 
         arguments = GRPOConfig(**self.arguments(job), beta=self.beta, loss_type="grpo")  # TRL's default is DAPO's
-        return self.trainer(job, ResumableGRPOTrainer, arguments)
+        return self.assembled(job, ResumableGRPOTrainer, arguments)

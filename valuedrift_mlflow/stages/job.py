@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from valuedrift_mlflow.stages.stage import Job
+from valuedrift_mlflow.stages.stage import Job, Stage
+from valuedrift_mlflow.stages.trainer_settings import precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,11 +22,13 @@ def build_trainer(job: Job) -> Trainer:
 
     from valuedrift_mlflow.stages.dropout import without_dropout
     from valuedrift_mlflow.stages.moved import MustMove
+    from valuedrift_mlflow.stages.router import WithoutRouterLoss
 
     if job.stage.has_reference:
         without_dropout(job.model)
     trainer = job.stage.build(job)
     trainer.add_callback(MustMove(job.stage.name))
+    trainer.callback_handler.callbacks.insert(0, WithoutRouterLoss())  # before those that log the loss
     # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -35,8 +38,11 @@ def common_arguments(job: Job) -> Arguments:
     """The arguments that every TRL trainer shares."""
     import torch
 
+    from valuedrift_mlflow.stages.router import router_weight
+
     stage = job.stage
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    # In this order: what the recipe lets a user set of the trainer's own comes last.
     return {
         "output_dir": str(job.folder),
         "max_steps": stage.max_steps or -1,  # -1: by epochs
@@ -55,11 +61,24 @@ def common_arguments(job: Job) -> Arguments:
         "report_to": "none",  # TrainingLog writes to the run; the Trainer's own callback would write it all again
         "disable_tqdm": True,
         "use_cpu": not accelerated,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "activation_checkpointing": stage.gradient_checkpointing,
         "gradient_checkpointing": None,  # TRL's default of this older name would turn it on
         "dataloader_pin_memory": accelerated,  # without a device to copy to, torch warns of it
         "ddp_timeout": PATIENCE,
+        **({"router_aux_loss_coef": router_weight(job)} if stage.routes else {}),
+        **(_evaluation(stage, len(job.data.rows)) if job.eval_data is not None else {}),
+        **precision(stage),
+    }
+
+
+def _evaluation(stage: Stage, rows: int) -> Arguments:
+    """The loss on what is held out, before the first step and at every checkpoint."""
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": stage.every(stage.steps(rows)),
+        "eval_on_start": True,
+        "per_device_eval_batch_size": stage.batch_size,
+        "prediction_loss_only": True,  # the logits of all rows together would fill the memory
     }
 
 

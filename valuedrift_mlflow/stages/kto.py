@@ -9,13 +9,14 @@ that the stage starts from, so the loss before the first step is half of the mea
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit
+from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ class KTO(Stage):
     about = "Kahneman-Tversky optimisation on pairs or on `prompt`, `completion`, `label`"
     example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "kto.desirable_weight=1.3"'
 
+    configured_by = "trl:KTOConfig"
+    drops_out = False
+    evaluates = True
+    routes = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "beta": "set STAGE.beta",
+        "desirable_weight": "set STAGE.desirable_weight",
+        "undesirable_weight": "set STAGE.undesirable_weight",
+    }
     algorithm: Literal["kto"]
     # The authors: 5e-7 to 5e-6 and beta 0.1 (Ethayarajh et al. 2024, section 4.1 and the repository's README).
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
@@ -56,6 +66,7 @@ class KTO(Stage):
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
         )
+        rows = held_out(job)
         # The trainer keeps the order of the rows and moves each answer on to the next prompt for the KL: the two sides
         # of a pair, one after the other, would give a prompt its own answer.
         return KTOTrainer(
@@ -64,6 +75,7 @@ class KTO(Stage):
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
             train_dataset=fit(job).shuffle(seed=job.seed),
+            eval_dataset=None if rows is None else rows.shuffle(seed=job.seed),
             processing_class=job.tokenizer,
             peft_config=adapters,
             callbacks=list(job.callbacks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,11 @@ def fit(job: Job) -> datasets.Dataset:
     if sum(shortened):
         logger.info("%s: %d long dialogues shortened", job.stage.name, sum(shortened))
     return as_dataset(rows)
+
+
+def held_out(job: Job) -> datasets.Dataset | None:
+    """As ``fit``, the rows that the stage is evaluated on; None where it has none."""
+    return None if job.eval_data is None else fit(replace(job, data=job.eval_data, eval_data=None))
 
 
 def _fitting(job: Job, shortened: list[int], asked: list[int]) -> Iterator[Record]:

@@ -8,7 +8,9 @@ too. There is no reference.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +30,12 @@ class ORPO(Stage):
     about = "odds-ratio preference optimisation, without a reference"
     example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "orpo.beta=0.5"'
 
+    configured_by = "trl.experimental.orpo:ORPOConfig"
+    drops_out = False
+    evaluates = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "beta": "set STAGE.beta",
+    }
     algorithm: Literal["orpo"]
     # The authors: 8e-6, lambda 0.1 (Hong et al. 2024, appendix C).
     learning_rate: float = Field(8e-6, gt=0, description="peak learning rate of AdamW")
@@ -37,13 +45,16 @@ class ORPO(Stage):
         """A trainer without a reference model."""
         from trl.experimental.orpo import ORPOConfig
 
+        from valuedrift_mlflow.stages.router import without_router_loss
         from valuedrift_mlflow.stages.token_trainers import TokenORPOTrainer
 
-        return TokenORPOTrainer(
-            model=job.model,
-            args=ORPOConfig(**common_arguments(job), beta=self.beta, remove_unused_columns=False),
-            train_dataset=tokenized_pairs(job),
-            processing_class=job.tokenizer,
-            peft_config=self.lora.config(),
-            callbacks=list(job.callbacks),
-        )
+        with without_router_loss(job.model):
+            return TokenORPOTrainer(
+                model=job.model,
+                args=ORPOConfig(**common_arguments(job), beta=self.beta, remove_unused_columns=False),
+                train_dataset=tokenized_pairs(job),
+                eval_dataset=None if job.eval_data is None else tokenized_pairs(replace(job, data=job.eval_data)),
+                processing_class=job.tokenizer,
+                peft_config=self.lora.config(),
+                callbacks=list(job.callbacks),
+            )

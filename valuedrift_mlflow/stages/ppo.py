@@ -5,14 +5,13 @@ The reference of the KL penalty is the model that the stage starts from, so the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
-from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
@@ -34,6 +33,18 @@ class PPO(Online):
     )
     example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "ppo.beta=0.1"'
 
+    configured_by = "transformers:TrainingArguments"
+    drops_out = False
+    taken: ClassVar[Mapping[str, str]] = {
+        "disable_dropout": "the ratio of policy and rollout must start at 1",
+        "neftune_noise_alpha": "PPO has a trainer of its own, which does not have it",
+        "label_smoothing_factor": "PPO has a trainer of its own, which does not have it",
+        "use_liger_kernel": "PPO has a trainer of its own, which does not have it",
+        "train_sampling_strategy": "PPO has a trainer of its own, which does not have it",
+        "length_column_name": "PPO has a trainer of its own, which does not have it",
+        "torch_compile": "PPO has a trainer of its own, which does not have it",
+        "deepspeed": "PPO has a trainer of its own: split a model by STAGE.launch.sharded",
+    }
     algorithm: Literal["ppo"]
     # Huang et al. 2024 ("The N+ implementation details of RLHF with PPO"): rate 3e-6, beta 0.05, clip 0.2, gamma 1,
     # lambda 0.95, after Ouyang et al. 2022, appendix C.4.
@@ -48,13 +59,6 @@ class PPO(Online):
     whiten_advantages: bool = Field(True, description="scale advantages to mean 0 and variance 1 over the batch")
     whiten_rewards: bool = Field(False, description="scale rewards to variance 1 over the batch")
     missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the reward of a response that does not end")
-
-    @model_validator(mode="after")
-    def _no_dropout(self) -> Self:
-        if self.lora.dropout:
-            allowed = "0, because with dropout the probability ratio of policy and rollout would not start at 1"
-            raise InputError(problem(f"{self.name}.lora.dropout", self.lora.dropout, allowed))
-        return self
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass: every whole batch of responses is passed over ``ppo_epochs`` times."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +24,12 @@ class Pretrain(Stage):
     example = '--set "pretrain.max_steps=100"'
     flags = ()  # it starts from noise, on a corpus of its own
 
+    configured_by = "trl:SFTConfig"
+    taken: ClassVar[Mapping[str, str]] = {
+        "completion_only_loss": "the answers' tokens alone are learned",
+        "assistant_only_loss": "the answers' tokens alone are learned",
+        "loss_type": "it has a loss of its own",
+    }
     algorithm: Literal["pretrain"]
     # The embedded model is small and starts from noise: rates near 1e-3 are usual at this size (GPT-2, nanoGPT).
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
@@ -34,10 +41,12 @@ class Pretrain(Stage):
         from valuedrift_mlflow.stages.pretrain_trainer import PretrainTrainer
 
         arguments = SFTConfig(
-            **common_arguments(job),
+            **{
+                "train_sampling_strategy": "group_by_length",  # padding costs a small model a third of its time
+                "adam_beta2": 0.98,  # a run of a few hundred steps is too short for the usual memory of a thousand
+                **common_arguments(job),
+            },
             completion_only_loss=True,
-            train_sampling_strategy="group_by_length",  # padding costs a small model on a CPU a third of its time
-            adam_beta2=0.98,  # a run of a few hundred steps is too short for the usual memory of a thousand
         )
         return PretrainTrainer(
             model=job.model,

@@ -6,7 +6,8 @@ Terry: -log sigmoid(r(x, y_c) - r(x, y_r)) (Ouyang et al. 2022, eq. 1). A share 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +30,11 @@ class Reward(Stage):
     about = "a reward model from preference pairs, its accuracy on held-out ones logged"
     example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "reward.held_out=0.2"'
 
+    configured_by = "trl:RewardConfig"
+    drops_out = False
+    taken: ClassVar[Mapping[str, str]] = {
+        "per_device_eval_batch_size": "set STAGE.batch_size",
+    }
     algorithm: Literal["reward"]
     # InstructGPT (Ouyang et al. 2022, appendix C.2): 9e-6.
     learning_rate: float = Field(9e-6, gt=0, description="peak learning rate of AdamW")
@@ -76,7 +82,10 @@ class Reward(Stage):
             per_device_eval_batch_size=self.batch_size,
             eval_strategy="steps",
             eval_steps=self.every(self.steps(len(rows))),
-            model_init_kwargs={"dtype": str(job.model.dtype).removeprefix("torch.")},
+            model_init_kwargs={
+                "dtype": str(job.model.dtype).removeprefix("torch."),
+                "attn_implementation": job.model.config._attn_implementation,
+            },
         )
         with start_folder(job) as folder:
             trainer = HeldOutTrainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -13,6 +14,7 @@ from valuedrift_mlflow.inputs.parts import is_object, load_object
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import plain_prompt
+from valuedrift_mlflow.models.how import STORED, How
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +72,7 @@ def check_reward(uri: str, field: str = "reward") -> None:
         _check_kind(uri, Path(uri).expanduser(), field)
 
 
-def load_reward(uri: str, field: str = "reward") -> RewardFunction:
+def load_reward(uri: str, field: str = "reward", how: How = STORED) -> RewardFunction:
     """The reward that a URI names: a folder, a hub id, ``models:/m-...``, ``runs:/RUN_ID/PATH`` or ``module:function``.
 
     Raises:
@@ -83,9 +85,9 @@ def load_reward(uri: str, field: str = "reward") -> RewardFunction:
         folder = tracking.checkpoint_folder(uri)
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
-        return _classifier(uri, folder, field)
+        return _classifier(uri, folder, field, how)
     folder = Path(uri).expanduser()
-    return _classifier(uri, folder if folder.is_dir() else Path(uri), field)
+    return _classifier(uri, folder if folder.is_dir() else Path(uri), field, how)
 
 
 def plain_text(prompt: Sequence[Message]) -> str:
@@ -167,10 +169,10 @@ def _check_kind(uri: str, folder: Path, field: str) -> None:
         raise InputError(problem(field, f"{uri} ({config.num_labels} labels)", _ONE_LABEL))
 
 
-def _classifier(uri: str, folder: Path, field: str) -> ClassifierReward:
+def _classifier(uri: str, folder: Path, field: str, how: How) -> ClassifierReward:
     _check_kind(uri, folder, field)
     try:
-        model = auto.classifier(str(folder), models.device())
+        model = auto.classifier(str(folder), models.device(), replace(how, own_code=False))
         tokenizer = auto.tokenizer(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(problem(field, uri, _ONE_LABEL, one_line(error))) from error

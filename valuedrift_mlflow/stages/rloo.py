@@ -24,6 +24,7 @@ class RLOO(Groups):
     about = "the same by REINFORCE leave-one-out"
     example = '--data "embedded:pairs?size=500" --reward my_rewards:politeness --set "rloo.beta=0.1"'
 
+    configured_by = "trl:RLOOConfig"
     algorithm: Literal["rloo"]
     # Ahmadian et al. 2024: 1e-6, k = 2 or 4; TRL: KL 0.05.
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
@@ -37,4 +38,4 @@ class RLOO(Groups):
         from valuedrift_mlflow.stages.group_trainers import ResumableRLOOTrainer
 
         arguments = RLOOConfig(**self.arguments(job), beta=self.beta)
-        return self.trainer(job, ResumableRLOOTrainer, arguments)
+        return self.assembled(job, ResumableRLOOTrainer, arguments)

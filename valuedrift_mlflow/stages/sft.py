@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from valuedrift_mlflow.data.settings import Turns
 from valuedrift_mlflow.stages.job import common_arguments
+from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.stages.turns import answers_alone
 
 if TYPE_CHECKING:
+    import datasets
     from trl import SFTTrainer
 
 
@@ -23,10 +27,22 @@ class SFT(Stage):
     about = "supervised fine-tuning of any model on any data"
     example = '--data "embedded:sft?support=0.7&neutral=0.2&oppose=0.1" --set "sft.max_steps=50"'
 
+    configured_by = "trl:SFTConfig"
+    evaluates = True
+    routes = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "completion_only_loss": "set STAGE.assistant_only",
+        "assistant_only_loss": "set STAGE.assistant_only",
+        "dataset_text_field": "rows are read by data.columns",
+    }
     algorithm: Literal["sft"]
     # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.
     learning_rate: float = Field(2e-5, gt=0, description="peak learning rate of AdamW")
-
+    assistant_only: bool = Field(
+        True,
+        description="train on what the assistant says alone; `false` trains on every token of a dialogue, as TRL does "
+        "with `messages`",
+    )
     turns: Turns = Field(
         "all",
         description="the answers of a dialogue that are trained: `all`, or the `last`; answers of weight 0 never are",
@@ -43,9 +59,13 @@ class SFT(Stage):
 
         return SFTTrainer(
             model=job.model,
-            args=SFTConfig(**common_arguments(job), completion_only_loss=True),
-            train_dataset=answers_alone(job),
+            args=SFTConfig(**common_arguments(job), completion_only_loss=self.assistant_only),
+            train_dataset=self._rows(job),
+            eval_dataset=None if job.eval_data is None else self._rows(replace(job, data=job.eval_data)),
             processing_class=job.tokenizer,
             peft_config=self.lora.config(),
             callbacks=list(job.callbacks),
         )
+
+    def _rows(self, job: Job) -> datasets.Dataset:
+        return answers_alone(job) if self.assistant_only else fit(job)

@@ -6,7 +6,9 @@ gamma), with gamma = ``gamma_beta_ratio`` * beta. There is no reference.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +28,15 @@ class SimPO(Stage):
     about = "simple preference optimisation, without a reference"
     example = '--data "embedded:pairs?gap=1&size=500" --set "simpo.gamma_beta_ratio=0.3"'
 
+    configured_by = "trl.experimental.cpo:CPOConfig"
+    drops_out = False
+    evaluates = True
+    taken: ClassVar[Mapping[str, str]] = {
+        "beta": "set STAGE.beta",
+        "loss_type": "another loss is another algorithm",
+        "cpo_alpha": "another loss is another algorithm",
+        "simpo_gamma": "set STAGE.gamma_beta_ratio",
+    }
     algorithm: Literal["simpo"]
     # The authors trained with rates of 3e-7 to 1e-6, beta of 2.0 to 2.5 and gamma / beta of 0.1 to 0.8, and recommend
     # 0.5 to start from (README of their repository).
@@ -37,6 +48,7 @@ class SimPO(Stage):
         """A trainer without a reference model."""
         from trl.experimental.cpo import CPOConfig
 
+        from valuedrift_mlflow.stages.router import without_router_loss
         from valuedrift_mlflow.stages.token_trainers import SimPOTrainer
 
         arguments = CPOConfig(
@@ -47,11 +59,13 @@ class SimPO(Stage):
             simpo_gamma=self.gamma_beta_ratio * self.beta,
             remove_unused_columns=False,  # the Trainer would drop columns that are no arguments of the model's forward
         )
-        return SimPOTrainer(
-            model=job.model,
-            args=arguments,
-            train_dataset=tokenized_pairs(job),
-            processing_class=job.tokenizer,
-            peft_config=self.lora.config(),
-            callbacks=list(job.callbacks),
-        )
+        with without_router_loss(job.model):
+            return SimPOTrainer(
+                model=job.model,
+                args=arguments,
+                train_dataset=tokenized_pairs(job),
+                eval_dataset=None if job.eval_data is None else tokenized_pairs(replace(job, data=job.eval_data)),
+                processing_class=job.tokenizer,
+                peft_config=self.lora.config(),
+                callbacks=list(job.callbacks),
+            )

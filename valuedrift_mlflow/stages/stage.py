@@ -11,12 +11,12 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, JsonValue, model_validator
 
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
 from valuedrift_mlflow.models.speech import Speech
 
@@ -40,8 +40,21 @@ class LoRA(Strict):
 
     rank: int = Field(0, ge=0, description="rank of the adapters; 0 is full fine-tuning")
     alpha: int | None = Field(None, ge=1, description="scaling numerator; twice the rank where it is not given")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout on the adapters' input; for `sft`, elsewhere with `trainer.disable_dropout: false` alone",
+    )
     target_modules: str | list[str] = Field("all-linear", description="layers that get an adapter")
+    use_dora: bool = Field(False, description="adapt direction and magnitude apart (DoRA, Liu et al. 2024)")
+    rslora: bool = Field(False, description="scale by the root of the rank (rsLoRA, Kalajdzievski 2023)")
+    modules_to_save: list[str] | None = Field(
+        None, description="layers that are trained whole and saved beside the adapters, such as `lm_head`"
+    )
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="any other field of peft's LoraConfig, such as `init_lora_weights`"
+    )
 
     def config(self) -> LoraConfig | None:
         """The adapters as peft knows them, None for full fine-tuning."""
@@ -54,8 +67,16 @@ class LoRA(Strict):
             lora_alpha=self.alpha or 2 * self.rank,
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
+            use_dora=self.use_dora,
+            use_rslora=self.rslora,
+            modules_to_save=self.modules_to_save,
             task_type="CAUSAL_LM",
+            **self._further,
         )
+
+    @property
+    def _further(self) -> dict[str, Any]:  # of many types: they are checked against LoraConfig's own
+        return dict(self.options)
 
 
 class Launch(Strict):
@@ -73,6 +94,12 @@ class Stage(Strict):
     kind: ClassVar[Kind]  # of the data that it trains on
     trains: ClassVar[Literal["policy", "reward"]] = "policy"  # a reward model answers nothing, so it has no stances
     has_reference: ClassVar[bool] = False  # a frozen copy of the start, unless adapters can be switched off
+    # What its trainer is configured with, and fields of that which the algorithm decides, with the mend for each.
+    configured_by: ClassVar[str] = ""
+    taken: ClassVar[Mapping[str, str]] = {}
+    drops_out: ClassVar[bool] = True  # whether dropout is on while it trains
+    routes: ClassVar[bool] = False  # whether it can add the loss of a mixture of experts' router
+    evaluates: ClassVar[bool] = False  # whether its loss can be had on rows that are held out
     # Of its command: a line for --help, a phrase for the README's table, an example of its flags, and those it takes.
     purpose: ClassVar[str] = ""
     about: ClassVar[str] = ""
@@ -100,9 +127,17 @@ class Stage(Strict):
     batch_size: int = Field(8, ge=1, description="rows a step on each device")
     gradient_accumulation: int = Field(1, ge=1, description="batches summed into one optimizer step")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
-    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="learning-rate schedule"
-    )
+    schedule: Literal[
+        "linear",
+        "cosine",
+        "constant",
+        "constant_with_warmup",
+        "polynomial",
+        "inverse_sqrt",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "warmup_stable_decay",
+    ] = Field("cosine", description="learning-rate schedule; its own settings are `trainer.lr_scheduler_kwargs`")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
     max_length: int = Field(1024, ge=16, description="tokens of a row, prompt and response together")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
@@ -110,8 +145,34 @@ class Stage(Strict):
         None, ge=1, description="steps between checkpoints, each saved and measured; a tenth of the stage if not given"
     )
     seed: int | None = Field(None, ge=0, description="seed of the stage; the recipe's where it is not given")
+    router_loss: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the router's balancing loss in a mixture of experts, which no logged loss has in it; "
+        "the model's own where its configuration has `output_router_logits`, else 0",
+    )
+    eval_data: Annotated[Data, BeforeValidator(_data)] | None = Field(
+        None, description="rows held out, as `data`: their loss is logged at every checkpoint as `train/eval_loss`"
+    )
+    trainer: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="any other field of the configuration that the algorithm's trainer takes: `optim`, `packing`, "
+        "`max_grad_norm`, `neftune_noise_alpha`, ...",
+    )
     lora: LoRA = Field(default_factory=LoRA, description="low-rank adapters")
     launch: Launch = Field(default_factory=Launch, description="processes")
+
+    @model_validator(mode="after")
+    def _nothing_is_without_effect(self) -> Self:
+        with collecting() as problems:
+            problems.add(*_of_adapters(self), *_of_dropout(self), *_of_schedule(self))
+            if self.router_loss and not self.routes:
+                allowed = f"0 for {self.word}: its trainer adds no such loss"
+                problems.add(problem(f"{self.name}.router_loss", self.router_loss, allowed))
+            if self.eval_data is not None and not self.evaluates:
+                mend = "set held_out" if self.trains == "reward" else "its loss says nothing without the training"
+                problems.add(problem(f"{self.name}.eval_data", self.eval_data.uri, f"nothing for {self.word}", mend))
+        return self
 
     @abstractmethod
     def build(self, job: Job) -> Trainer:
@@ -119,6 +180,13 @@ class Stage(Strict):
 
         Raises:
             InputError: more than 1 % of the rows are too long, or what the algorithm itself needs is missing.
+        """
+
+    def check_here(self) -> None:
+        """Refuse what cannot be had on this machine.
+
+        Raises:
+            InputError: a library or a device is missing.
         """
 
     def steps(self, rows: int) -> int:
@@ -199,6 +267,41 @@ class Stage(Strict):
         return flat(dumped, f"{name}.")
 
 
+_UNADAPTED = LoRA()
+
+
+def _of_adapters(stage: Stage) -> list[str]:
+    """Settings of adapters that a stage without adapters has."""
+    keys = ("dropout", "use_dora", "rslora", "modules_to_save", "options")
+    lora = {} if stage.lora.rank else stage.lora.model_dump(include=set(keys))
+    mend = f"there are no adapters: set {stage.name}.lora.rank"
+    return [
+        problem(f"{stage.name}.lora.{key}", value, "nothing with lora.rank 0", mend)
+        for key, value in lora.items()
+        if value != getattr(_UNADAPTED, key)
+    ]
+
+
+def _of_dropout(stage: Stage) -> list[str]:
+    """A dropout that the trainer would switch off without a word."""
+    if not stage.lora.dropout or stage.drops_out or stage.trainer.get("disable_dropout") is False:
+        return []
+    allowed = f"0 for {stage.word}: it compares probabilities, which must not be drawn at random"
+    anyway = f"to have it all the same set {stage.name}.trainer.disable_dropout: false"
+    mend = "" if "disable_dropout" in stage.taken else anyway
+    return [problem(f"{stage.name}.lora.dropout", stage.lora.dropout, allowed, mend)]
+
+
+def _of_schedule(stage: Stage) -> list[str]:
+    """A schedule without what it cannot do without."""
+    needed = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
+    keys, given = needed.get(stage.schedule, ()), stage.trainer.get("lr_scheduler_kwargs")
+    if not keys or (isinstance(given, dict) and any(key in given for key in keys)):
+        return []
+    mend = f"set {stage.name}.trainer.lr_scheduler_kwargs.{keys[0]}"
+    return [problem(f"{stage.name}.schedule", stage.schedule, f"with {' or '.join(keys)}", mend)]
+
+
 class Online(Stage):
     """Stages that sample from the policy while they train it."""
 
@@ -253,3 +356,4 @@ class Job:
     reward: RewardFunction | None = None  # what rates responses, for stages that sample them
     anchors: Suite | None = None  # the prompts to hold in place, for stages that hold some
     speech: Speech = field(default_factory=Speech)  # how the model is made to answer, in rollouts as in measurements
+    eval_data: TrainingData | None = None  # rows that are held out
