@@ -52,6 +52,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "a record around messages": {"messages": {"messages": [USER, GOOD]}},
     "Alpaca with its prompt": {"instruction": ASKED, "input": "", "output": YES, "text": f"Below is ... {ASKED} {YES}"},
     "Python's notation": {"messages": str([USER, GOOD])},
+    "a message in JSON": {"prompt": json.dumps(USER), "completion": json.dumps(GOOD)},
+    "a message in Python's notation": {"prompt": str(USER), "completion": str([GOOD])},
+    "content before the role": {
+        "messages": json.dumps([{"content": ASKED, "role": "user"}, {"content": YES, "role": "assistant"}])
+    },
+    "turns in JSON": {"conversation": json.dumps([{"input": ASKED, "output": YES}])},
+    "a record in JSON": {"messages": json.dumps({"id": 1, "messages": [{"id": 1, **USER}, {"id": 2, **GOOD}]})},
+    "messages with more keys, in JSON": {"messages": json.dumps([{"id": 1, **USER}, {"id": 2, **GOOD}])},
     "pandas' notation": {"messages": f"[{USER}\n {GOOD}]"},
     "Guanaco": {"text": f"### Human: {ASKED}### Assistant: {YES}"},
     "ChatML": {"text": f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n{YES}<|im_end|>\n"},
