@@ -34,6 +34,7 @@ def said(text: str) -> dict[str, str]:
 ANSWERS: dict[str, dict[str, Any]] = {
     "gsm8k, orca-math": {"question": ASKED, "answer": YES},
     "MetaMath": {"query": ASKED, "response": YES, "type": "GSM"},
+    "NuminaMath": {"problem": ASKED, "solution": YES, "answer": "42"},
     "OpenMathInstruct": {"problem": ASKED, "generated_solution": YES, "expected_answer": "4"},
     "input and output": {"input": ASKED, "output": YES},
     "Vertex": {"input_text": ASKED, "output_text": YES},
@@ -108,6 +109,12 @@ def test_labelled_answers(tmp_path: Path, name: str) -> None:
     assert [answer["label"] for answer in found] == [True, False]
     assert (found[0]["prompt"], found[0]["completion"]) == ([USER], [GOOD])
     assert len(read(tmp_path, [row, row | {column: bad}], "sft")) == 1  # the good one alone is learnt from
+
+
+def test_labels_are_believed_before_ratings(tmp_path: Path) -> None:
+    rows = [{"prompt": ASKED, "completion": t, "label": label, "score": 5} for t, label in ((YES, True), (NO, True))]
+    assert [row["label"] for row in read(tmp_path, rows, "labelled")] == [True, True]
+    assert stream(Data(uri=file_of(tmp_path, rows))).kind == "labelled"
 
 
 def two(first: str, second: str, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from valuedrift_mlflow.data import compared, marks, prism_pairs, rated_rows, trees
 from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, holds_dialogue, texts_of
@@ -424,21 +425,22 @@ _FITS: dict[str, Fits] = {
 }
 
 
-def _answers(name: str, columns: tuple[str, ...], read: Callable[[Row], Record]) -> dict[str, Format]:
-    """Answers with a label, and answers alone."""
-    labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
-    fits = _FITS.get(name, _any_row)
-    also = ("system", "history", *(() if name == "messages" else ("more",)))
-    return {
-        labelled: Format(
-            "labelled",
-            (*columns, "label"),
-            each(_labelled(read)),
-            also=also,
-            fits=lambda row: truth(row.get("label")) is not None and fits(row),
-        ),
-        name: Format("sft", columns, each(read), also=(*also, "label"), fits=fits),
-    }
+def _answers(kind: Literal["sft", "labelled"]) -> dict[str, Format]:
+    """Answers alone, or with a label."""
+    made = {}
+    for name, (columns, read) in _ANSWERS.items():
+        fits = _FITS.get(name, _any_row)
+        also = ("system", "history", *(() if name == "messages" else ("more",)))
+        if kind == "sft":
+            made[name] = Format(kind, columns, each(read), also=(*also, "label"), fits=fits)
+        else:
+            labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
+            made[labelled] = Format(kind, (*columns, "label"), each(_labelled(read)), also=also, fits=_with_label(fits))
+    return made
+
+
+def _with_label(fits: Fits) -> Fits:
+    return lambda row: truth(row.get("label")) is not None and fits(row)
 
 
 # In the order in which they are tried: a format is recognised when the data has all of its columns and its rows fit,
@@ -494,6 +496,8 @@ FORMATS: dict[str, Format] = {
     "openassistant-messages-best": Format(
         "sft", ("message_id", "parent_id", "text", "role"), trees.from_messages("sft"), max_dropped=1, also=("rank",)
     ),
+    **_answers("labelled"),
+    # After labels: they are a verdict already. Before answers alone: whoever audits wants to see the pairs.
     "rated-rows": Format(
         "pairs",
         ("prompt", "completion", "rating"),
@@ -503,7 +507,7 @@ FORMATS: dict[str, Format] = {
         repeats=rated_rows.repeat,
         rated=True,
     ),
-    **{key: form for name, (columns, read) in _ANSWERS.items() for key, form in _answers(name, columns, read).items()},
+    **_answers("sft"),
     "prompt": Format("prompts", ("prompt",), each(_from_prompt), also=("system", "history", "more")),
 }
 
