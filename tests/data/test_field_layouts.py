@@ -279,7 +279,7 @@ def test_tools_are_context_and_never_the_answer(tmp_path: Path) -> None:
     assert row["completion"] == [GOOD]
     assert [message["role"] for message in row["prompt"]] == ["user", "assistant", "tool"]
     assert '"search"' in row["prompt"][1]["content"] and row["prompt"][2]["content"] == "Found."
-    with pytest.raises(InputError, match=r"row 1: .*ends with a call of a tool"):
+    with pytest.raises(InputError, match="1 of 1"):  # nothing that is said to the user
         read(tmp_path, {"messages": turns[:2]}, "sft")
 
 

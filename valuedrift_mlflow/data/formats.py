@@ -63,21 +63,24 @@ def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], 
     roles = [message["role"] for message in messages]
     if roles[-1:] != ["assistant"] or "user" not in roles or roles[-2] not in ("user", "tool"):
         raise BadRow(f"{column} does not end with an assistant's message after a user's")
-    if calls_tool(messages[-1]):
-        raise BadRow(f"{column} ends with a call of a tool, expected what the assistant says to the user")
     if not messages[-1]["content"].strip():
         raise NothingToLearn(column)
     return messages[:-1], messages[-1:]
 
 
 def _last_answer(column: str) -> Callable[[Row], Record]:
-    """Reads the last answer of the dialogue in a column. What a user said after it got none, and is left out."""
+    """Reads the last answer of the dialogue in a column.
+
+    What a user said after it got none and is left out, as is a call of a tool: it stands in no template's notation.
+    """
 
     def read(row: Row) -> Record:
         messages = dialogue_of(row.get(column), column)
         if any(message["role"] == "assistant" for message in messages):
-            while messages[-1]["role"] in ("user", "tool"):
-                messages.pop()
+            while messages and (messages[-1]["role"] in ("user", "tool") or calls_tool(messages[-1])):
+                messages.pop()  # nobody answered it
+            if not messages:
+                raise NothingToLearn(column)
         elif column != "messages":  # what real people wrote and nobody answered
             raise NothingToLearn(column)
         prompt, completion = _split_answer(messages, column)
