@@ -34,6 +34,7 @@ def said(text: str) -> dict[str, str]:
 ANSWERS: dict[str, dict[str, Any]] = {
     "gsm8k, orca-math": {"question": ASKED, "answer": YES},
     "MetaMath": {"query": ASKED, "response": YES, "type": "GSM"},
+    "NuminaMath": {"problem": ASKED, "solution": YES, "answer": "42"},
     "OpenMathInstruct": {"problem": ASKED, "generated_solution": YES, "expected_answer": "4"},
     "input and output": {"input": ASKED, "output": YES},
     "Vertex": {"input_text": ASKED, "output_text": YES},
@@ -52,6 +53,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "a record around messages": {"messages": {"messages": [USER, GOOD]}},
     "Alpaca with its prompt": {"instruction": ASKED, "input": "", "output": YES, "text": f"Below is ... {ASKED} {YES}"},
     "Python's notation": {"messages": str([USER, GOOD])},
+    "a message in JSON": {"prompt": json.dumps(USER), "completion": json.dumps(GOOD)},
+    "a message in Python's notation": {"prompt": str(USER), "completion": str([GOOD])},
+    "content before the role": {
+        "messages": json.dumps([{"content": ASKED, "role": "user"}, {"content": YES, "role": "assistant"}])
+    },
+    "turns in JSON": {"conversation": json.dumps([{"input": ASKED, "output": YES}])},
+    "a record in JSON": {"messages": json.dumps({"id": 1, "messages": [{"id": 1, **USER}, {"id": 2, **GOOD}]})},
+    "messages with more keys, in JSON": {"messages": json.dumps([{"id": 1, **USER}, {"id": 2, **GOOD}])},
     "pandas' notation": {"messages": f"[{USER}\n {GOOD}]"},
     "Guanaco": {"text": f"### Human: {ASKED}### Assistant: {YES}"},
     "ChatML": {"text": f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n{YES}<|im_end|>\n"},
@@ -100,6 +109,12 @@ def test_labelled_answers(tmp_path: Path, name: str) -> None:
     assert [answer["label"] for answer in found] == [True, False]
     assert (found[0]["prompt"], found[0]["completion"]) == ([USER], [GOOD])
     assert len(read(tmp_path, [row, row | {column: bad}], "sft")) == 1  # the good one alone is learnt from
+
+
+def test_labels_are_believed_before_ratings(tmp_path: Path) -> None:
+    rows = [{"prompt": ASKED, "completion": t, "label": label, "score": 5} for t, label in ((YES, True), (NO, True))]
+    assert [row["label"] for row in read(tmp_path, rows, "labelled")] == [True, True]
+    assert stream(Data(uri=file_of(tmp_path, rows))).kind == "labelled"
 
 
 def two(first: str, second: str, **more: Any) -> dict[str, Any]:
@@ -264,7 +279,7 @@ def test_tools_are_context_and_never_the_answer(tmp_path: Path) -> None:
     assert row["completion"] == [GOOD]
     assert [message["role"] for message in row["prompt"]] == ["user", "assistant", "tool"]
     assert '"search"' in row["prompt"][1]["content"] and row["prompt"][2]["content"] == "Found."
-    with pytest.raises(InputError, match=r"row 1: .*ends with a call of a tool"):
+    with pytest.raises(InputError, match="1 of 1"):  # nothing that is said to the user
         read(tmp_path, {"messages": turns[:2]}, "sft")
 
 

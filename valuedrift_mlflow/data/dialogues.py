@@ -12,6 +12,7 @@ from valuedrift_mlflow.data.messages import (
     NothingToLearn,
     assistant,
     messages_of,
+    parsed,
     user,
     written_messages,
 )
@@ -33,11 +34,11 @@ def dialogue_of(value: object, column: str) -> list[Message]:
         BadRow: it is none.
     """
     if isinstance(value, str) and written_messages(value) is None:
-        listed = _listed(value)
-        turned = marks.turns(value) if listed is None else None
+        written = parsed(value) if value.lstrip()[:1] in ("[", "{") else None
+        turned = marks.turns(value) if written is None else None
         if turned is not None:
             return turned
-        value = listed if listed is not None else value
+        value = written if isinstance(written, list | dict) else value
     if isinstance(value, Mapping):
         within = next((value[name] for name in _WITHIN if name in value), None)
         return messages_of(value, column) if within is None else dialogue_of(within, f"{column}.messages")

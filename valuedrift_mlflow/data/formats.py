@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from valuedrift_mlflow.data import compared, marks, prism_pairs, rated_rows, trees
 from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, holds_dialogue, texts_of
@@ -64,8 +65,6 @@ def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], 
     roles = [message["role"] for message in messages]
     if roles[-1:] != ["assistant"] or "user" not in roles or roles[-2] not in ("user", "tool"):
         raise BadRow(f"{column} does not end with an assistant's message after a user's")
-    if calls_tool(messages[-1]):
-        raise BadRow(f"{column} ends with a call of a tool, expected what the assistant says to the user")
     if not messages[-1]["content"].strip():
         raise NothingToLearn(column)
     return messages[:-1], messages[-1:]
@@ -74,14 +73,15 @@ def _split_answer(messages: list[Message], column: str) -> tuple[list[Message], 
 def _last_answer(column: str) -> Callable[[Row], Record]:
     """Reads the last answer of the dialogue in a column; ``dialogue`` says that those before it are answers too.
 
-    What a user said after it got none and is left out, as is an answer of weight 0.
+    What a user said after it got none and is left out, as are an answer of weight 0 and a call of a tool: it stands in
+    no template's notation.
     """
 
     def read(row: Row) -> Record:
         messages = dialogue_of(row.get(column), column)
         if any(message["role"] == "assistant" for message in messages):
-            while messages and (messages[-1]["role"] in ("user", "tool") or isinstance(messages[-1], Untrained)):
-                messages.pop()
+            while messages and (messages[-1]["role"] in ("user", "tool") or _is_untrained(messages[-1])):
+                messages.pop()  # nobody answered it
             if not messages:
                 raise NothingToLearn(column)
         elif column != "messages":  # what real people wrote and nobody answered
@@ -90,6 +90,10 @@ def _last_answer(column: str) -> Callable[[Row], Record]:
         return {"prompt": prompt, "completion": completion, "dialogue": True}
 
     return read
+
+
+def _is_untrained(message: Message) -> bool:
+    return isinstance(message, Untrained) or calls_tool(message)
 
 
 def _from_alpaca(row: Row) -> Record:
@@ -412,21 +416,22 @@ _FITS: dict[str, Fits] = {
 }
 
 
-def _answers(name: str, columns: tuple[str, ...], read: Callable[[Row], Record]) -> dict[str, Format]:
-    """Answers with a label, and answers alone."""
-    labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
-    fits = _FITS.get(name, _any_row)
-    also = ("system", "history", *(() if name == "messages" else ("more",)))
-    return {
-        labelled: Format(
-            "labelled",
-            (*columns, "label"),
-            each(_labelled(read)),
-            also=also,
-            fits=lambda row: truth(row.get("label")) is not None and fits(row),
-        ),
-        name: Format("sft", columns, each(read), also=(*also, "label"), fits=fits),
-    }
+def _answers(kind: Literal["sft", "labelled"]) -> dict[str, Format]:
+    """Answers alone, or with a label."""
+    made = {}
+    for name, (columns, read) in _ANSWERS.items():
+        fits = _FITS.get(name, _any_row)
+        also = ("system", "history", *(() if name == "messages" else ("more",)))
+        if kind == "sft":
+            made[name] = Format(kind, columns, each(read), also=(*also, "label"), fits=fits)
+        else:
+            labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
+            made[labelled] = Format(kind, (*columns, "label"), each(_labelled(read)), also=also, fits=_with_label(fits))
+    return made
+
+
+def _with_label(fits: Fits) -> Fits:
+    return lambda row: truth(row.get("label")) is not None and fits(row)
 
 
 # In the order in which they are tried: a format is recognised when the data has all of its columns and its rows fit,
@@ -482,6 +487,8 @@ FORMATS: dict[str, Format] = {
     "openassistant-messages-best": Format(
         "sft", ("message_id", "parent_id", "text", "role"), trees.from_messages("sft"), max_dropped=1, also=("rank",)
     ),
+    **_answers("labelled"),
+    # After labels: they are a verdict already. Before answers alone: whoever audits wants to see the pairs.
     "rated-rows": Format(
         "pairs",
         ("prompt", "completion", "rating"),
@@ -491,7 +498,7 @@ FORMATS: dict[str, Format] = {
         repeats=rated_rows.repeat,
         rated=True,
     ),
-    **{key: form for name, (columns, read) in _ANSWERS.items() for key, form in _answers(name, columns, read).items()},
+    **_answers("sft"),
     "prompt": Format("prompts", ("prompt",), each(_from_prompt), also=("system", "history", "more")),
 }
 

@@ -34,7 +34,7 @@ _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undes
 _TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": False, "disliked": False, "-1": False}
 
 
-_LIST = re.compile(r"\s*(?:array\()?\[\s*\{")
+_WRITTEN = re.compile(r"\s*(?:(?:array\()?\[\s*\{|\{\s*[\"'](?:role|from|content|value)[\"'])")
 
 
 class Untrained(Message):
@@ -153,15 +153,21 @@ def _content(value: object) -> str | None:
 
 
 def written_messages(text: str) -> list[object] | None:
-    """The list of messages that a text holds as JSON; None where it is a text like any other."""
-    if not _LIST.match(text):
+    """The messages that a text holds as JSON or as Python writes them; None where it is a text like any other."""
+    if not _WRITTEN.match(text) or not any(key in text for key in _ROLE_KEYS):
         return None
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        found = _python_list(text)
+    found = parsed(text)
+    found = [found] if isinstance(found, dict) else found
     holds = isinstance(found, list) and all(isinstance(one, dict) and set(_ROLE_KEYS) & set(one) for one in found)
-    return found if holds else None
+    return found if holds and isinstance(found, list) else None
+
+
+def parsed(text: str) -> object:
+    """What a text holds as JSON, or as Python and pandas write it; None where it is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _python_list(text)
 
 
 def _python_list(text: str) -> object:

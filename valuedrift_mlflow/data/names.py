@@ -27,9 +27,19 @@ _TEXTS = (
 )
 _DIALOGUES = ("messages", "conversations", "conversation", "dialog", "dialogue", "trajectory", "contents", "chat")
 _RESPONSES = (
-    *("completion", "response", "output", "answer", "targets", "target", "output_text", "outputs", "assistant"),
-    *("reply", "generation", "solution", "generated_solution", "model_response", "model_output", "generated_text"),
-    *("chatgpt", "gpt", "bot", "response_text", "orig_response"),
+    *(
+        "completion",
+        "response",
+        "output",
+        "solution",
+        "generated_solution",
+        "answer",
+        "targets",
+        "target",
+        "output_text",
+    ),
+    *("outputs", "assistant", "reply", "generation", "model_response", "model_output", "generated_text", "chatgpt"),
+    *("gpt", "bot", "response_text", "orig_response"),
 )
 _REJECTED = (
     *("rejected_response", "rejected_messages", "rejected", "rejected_output", "rejected_answer"),

@@ -19,12 +19,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, cast
+from typing import IO, cast
 
+from valuedrift_mlflow.data import hub
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Row
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
@@ -35,7 +36,6 @@ _TYPES = {
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _BATCH = 1000
-_HUB_SECONDS = 10  # that the hub has to answer whether it has a dataset
 _BUFFER = 1 << 20
 _LOOKED_AT = 1 << 17  # bytes whose encoding tells that of the file
 # csv's own limit, 131,072 characters, is less than some dialogues have; this is the most that a C long holds anywhere.
@@ -245,59 +245,9 @@ def _library_rows(path: Path, data: Data, download: bool) -> Iterable[Row]:
         from_folder: Iterable[Row] = datasets.load_dataset(str(path), **asked)
         return from_folder
     asked |= {"revision": data.revision} if data.revision else {}
-    with nullcontext() if _on_the_hub(data) else _offline(data.uri):
+    with nullcontext() if hub.has(data) else hub.cache_alone(data.uri):
         from_hub: Iterable[Row] = datasets.load_dataset(data.uri, **asked)
         return from_hub
-
-
-def _on_the_hub(data: Data) -> bool:
-    """Whether the hub has a dataset; False where the hub cannot be reached.
-
-    It is asked once: the library asks again and again for half a minute.
-
-    Raises:
-        InputError: the hub says that it has no such dataset.
-    """
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        huggingface_hub.HfApi().dataset_info(data.uri, revision=data.revision, timeout=_HUB_SECONDS)
-    except GatedRepoError:
-        mend = "ask for access on its page, then log in (hf auth login)"
-        raise InputError(problem("data", data.uri, "a dataset that you may read", mend)) from None
-    except RevisionNotFoundError:
-        raise InputError(problem(f"data {data.uri} revision", data.revision, "a revision that it has")) from None
-    except RepositoryNotFoundError:
-        allowed = "a file or folder here, or a dataset of the hub"
-        raise InputError(problem("data", data.uri, allowed, "there is neither, or it is private")) from None
-    except Exception:
-        return False
-    return True
-
-
-@contextmanager
-def _offline(uri: str) -> Iterator[None]:
-    """Have the library look into its cache alone.
-
-    Raises:
-        InputError: it has nothing there.
-    """
-    from huggingface_hub import constants
-
-    places: tuple[Any, ...] = (_datasets().config, constants)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    for place in places:
-        place.HF_HUB_OFFLINE = True
-    try:
-        yield
-    except Exception as error:
-        allowed = "a file or folder here, or a dataset of the hub"
-        mend = f"there is none here, the hub cannot be reached, and the cache does not have it ({one_line(error)})"
-        raise InputError(problem("data", uri, allowed, mend)) from error
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
