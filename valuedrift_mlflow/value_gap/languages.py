@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -74,7 +75,6 @@ def of(texts: Sequence[str]) -> Languages:
 
 @cache
 def _detector() -> Any:
-    from lingua import Language, LanguageDetectorBuilder
-
-    known = [getattr(Language, name) for name in _KNOWN]
-    return LanguageDetectorBuilder.from_languages(*known).with_low_accuracy_mode().build()
+    lingua: Any = import_module("lingua")  # an extra: the types are checked without it too
+    known = [getattr(lingua.Language, name) for name in _KNOWN]
+    return lingua.LanguageDetectorBuilder.from_languages(*known).with_low_accuracy_mode().build()
