@@ -67,12 +67,8 @@ def test_the_dry_run_of_an_audit_shows_three_rows(tmp_path: Path, capsys: pytest
     rows = [{"messages": turns(f"Question {at}?", f"Answer {at}.")} for at in range(9)]
     main(["audit", "--data", file_of(tmp_path, *rows), "--judge", "lexical", "--dry-run"])
     told = capsys.readouterr().out
-    assert [
-        f"row {at}, completion: [user] Question {at - 1}? [assistant] Answer {at - 1}." in told for at in range(1, 5)
-    ] == [
-        *[True] * 3,
-        False,
-    ]
+    assert "row 3, completion: [user] Question 2? [assistant] Answer 2." in told
+    assert "row 4" not in told
 
 
 def test_the_dry_run_of_a_training_shows_a_row_and_finds_what_the_template_refuses(

@@ -36,7 +36,7 @@ from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
 from valuedrift_mlflow.suite import Suite
-from valuedrift_mlflow.value_gap import discovery
+from valuedrift_mlflow.value_gap import discovery, languages
 from valuedrift_mlflow.value_gap.exchanges import exchanges
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
@@ -182,7 +182,8 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         rows = _remembered(data.rows if isinstance(data, TrainingData) else data, first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress, real=real)
-        about = (shown.line(data), *(text for row in first for text in shown.seen(row)))
+        spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
+        about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
@@ -299,6 +300,7 @@ class _Reader:
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _topic_only: list[Record] = field(default_factory=list)
     _costs: Counter[str] = field(default_factory=Counter)
+    _drawn: list[str] = field(default_factory=list)  # questions with their answers, whose language is looked at
     _texts: list[str] = field(default_factory=list)  # the first that were judged
 
     def __post_init__(self) -> None:
@@ -306,12 +308,15 @@ class _Reader:
         self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
         self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
         self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
+        self._language_rng = np.random.default_rng([self.seed, 2])
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
     def read(self, batch: Sequence[Row]) -> None:
         """Match a batch, judge the rows that touch a proposition, and keep what they come to."""
         if self.kind == "pairs":
             self._read_styles(batch)
+        if self.real and languages.installed():
+            self._draw(batch)
         matches = self.matcher.match(batch)
         self._touched += np.bincount(matches.topic[matches.topic >= 0], minlength=len(self._touched))
         self._keep_topic_only(batch, matches)
@@ -326,6 +331,15 @@ class _Reader:
             self._keep_strongest(about, placed + self.answers + 1, sides)
         self.answers += len(batch)
         self.rows += _rows_of(batch)
+
+    def _draw(self, batch: Sequence[Row]) -> None:
+        """Keep a random part of all rows' texts, as ``_read_styles`` does."""
+        numbers = np.arange(self.answers, self.answers + len(batch))
+        places = np.where(numbers < languages.SAMPLE, numbers, self._language_rng.integers(0, numbers + 1))
+        for row, place in zip(batch, places.tolist(), strict=True):
+            if place < languages.SAMPLE:
+                text = f"{_asked(row)[:_SHOWN]} {response(row[self._columns[0]])[:_SHOWN]}"
+                self._drawn[place : place + 1] = [text]
 
     def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
         for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
@@ -409,6 +423,7 @@ class _Reader:
             sides=sides,
             costs=dict(self._costs),
             trust=reliability.of(self.judge, self._texts) if self.real else None,
+            languages=languages.of(self._drawn) if self._drawn else None,
         )
         return replace(whole, verdict=expectation(whole))
 

@@ -20,6 +20,7 @@ SFT_DISTANCE = 0.07  # of each stance from the planted mix after SFT in the embe
 LITTLE, SOME = 0.15, 0.3  # drift up to here is called so
 FEWEST = 20  # scored pairs, or scored answers, that allow a word on what to expect
 _NO_WAY = 0.01  # direction that is shown as 0.00 or 0.01: of no consequence, certain or not
+_NOT_ENGLISH = 0.01  # share of rows; below it are the detector's own errors
 _WHOLE = 0.9  # coverage from which answers are as good as all of the data
 _CANCELLED = 0.5  # of the pairwise gap: a smaller marginal gap means that pairs contradict each other
 
@@ -49,6 +50,9 @@ def expectation(audit: Audit) -> str:
         lines = [f"Cannot tell with the judge {trust.judge}: {'; '.join(trust.doubts)}.{read}"]
     elif trust is not None:
         lines.append(f"The judge: {trust.sentence}.")
+    if audit.languages is not None and audit.languages.unread >= _NOT_ENGLISH:
+        share = _percent(audit.languages.unread)
+        lines.append(f"Not read: {share} of rows are in other languages than English, whatever they touch.")
     if overall.judged:
         rate = _percent(overall.unscored / overall.judged)
         lines.append(f"Not scored: {overall.unscored:,} of {overall.judged:,} responses that were judged ({rate}).")

@@ -16,6 +16,7 @@ from valuedrift_mlflow.stances import LABELS, STANCES, Label
 from valuedrift_mlflow.statistics.intervals import Estimate
 from valuedrift_mlflow.statistics.style_gap import FIGURES, StyleGap
 from valuedrift_mlflow.statistics.value_gap import ValueGap
+from valuedrift_mlflow.value_gap.languages import Languages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +113,7 @@ class Audit:
         verdict: what to expect, in words, with its ground.
         trust: what the judge reaches on labelled texts; None in the embedded world and where it has read nothing.
         about: how the data were read, and their first row, in lines.
+        languages: those of a random part of the rows; None in the embedded world and without the extra ``languages``.
         run_id: the MLflow run; empty where none was asked for.
     """
 
@@ -133,6 +135,7 @@ class Audit:
     run_id: str = ""
     answers: int = 0
     about: tuple[str, ...] = ()
+    languages: Languages | None = None
 
     @property
     def stance_mix(self) -> dict[str, tuple[float, ...]]:
@@ -159,6 +162,7 @@ class Audit:
             "quality/unscored_rate": overall.unscored / judged,
             "quality/refusal_rate": overall.refusals / judged,
             **self.costs,
+            **(self.languages.metrics() if self.languages is not None else {}),
             **(self.trust.metrics() if self.trust is not None else {}),
         }
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
