@@ -12,11 +12,11 @@ from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 
 
-@pytest.fixture(scope="module", params=["vaes?per_topic=10", pytest.param("vaes", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["vaes?per_topic=25", pytest.param("vaes", marks=pytest.mark.slow)])
 def results(
     tmp_path_factory: pytest.TempPathFactory, base: str, request: pytest.FixtureRequest
 ) -> dict[str, StageResult]:
-    """The whole embedded recipe on a fifth of the suite's prompts, nightly on all."""
+    """The whole embedded recipe on half of the suite's prompts, nightly on all."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("truth")
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
