@@ -124,15 +124,13 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
     Prompts alone have none. Data that an earlier process has audited are not audited again.
     """
     judge = plan.judge if reads_responses(plan.judge) else "lexical"
-    done = tracking.audits_of(parent.run_id)
-    known: dict[str, Mix] = {}
+    known: dict[tuple[str, str], Mix] = {**tracking.audits_of(parent.run_id)}
     mixes: dict[str, Mix] = {}
     for stage in plan.recipe.stages:
-        data, key = plan.data[stage.name], f"{stage.trained_turns} {stage.data.model_dump_json()}"
+        data = plan.data[stage.name]
         if data.kind == "prompts":
             continue
-        if key not in known and (data.uri, data.format) in done:
-            known[key] = done[data.uri, data.format]
+        key = data.uri, data.digest()
         if key not in known:
             display.start("rows", len(data.rows), f"audit of {stage.name}'s data")
             prepared = audit.prepare(data, judge, plan.suite, plan.recipe.embedder or "")

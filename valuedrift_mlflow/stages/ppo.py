@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
 from valuedrift_mlflow.data.arrow_rows import BATCH, as_dataset, store
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stages.job import common_arguments
 from valuedrift_mlflow.stages.lengths import fit
-from valuedrift_mlflow.stages.stage import Job, Online
+from valuedrift_mlflow.stages.ppo_keys import Objective
+from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
     import datasets
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.stages.ppo_trainer import PPOTrainer
 
 
-class PPO(Online):
+class PPO(Objective):
     """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
 
     purpose = "Optimise a model against a reward by PPO."
@@ -46,19 +45,6 @@ class PPO(Online):
         "deepspeed": "PPO has a trainer of its own: split a model by STAGE.launch.sharded",
     }
     algorithm: Literal["ppo"]
-    # Huang et al. 2024 ("The N+ implementation details of RLHF with PPO"): rate 3e-6, beta 0.05, clip 0.2, gamma 1,
-    # lambda 0.95, after Ouyang et al. 2022, appendix C.4.
-    learning_rate: float = Field(3e-6, gt=0, description="peak learning rate of AdamW")
-    beta: float = Field(0.05, ge=0, description="weight of the KL penalty of every token")
-    clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
-    value_clip_range: float = Field(0.2, gt=0, description="clip of the value's change")
-    value_weight: float = Field(0.1, ge=0, description="weight of the value loss")
-    gamma: float = Field(1.0, gt=0, le=1, description="discount")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of the generalised advantage estimate")
-    ppo_epochs: int = Field(4, ge=1, description="passes over each batch of rollouts")
-    whiten_advantages: bool = Field(True, description="scale advantages to mean 0 and variance 1 over the batch")
-    whiten_rewards: bool = Field(False, description="scale rewards to variance 1 over the batch")
-    missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the reward of a response that does not end")
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass: every whole batch of responses is passed over ``ppo_epochs`` times."""

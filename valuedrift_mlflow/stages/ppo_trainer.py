@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from valuedrift_mlflow.data.messages import Message
-    from valuedrift_mlflow.stages.ppo import PPO
+    from valuedrift_mlflow.stages.ppo_keys import Objective
 
 VALUE_HEAD = "value_head.safetensors"
 # What every update logs, in this order: means over the rollout's responses or tokens.
@@ -194,7 +194,7 @@ class PPOTrainer(Trainer):
         self,
         model: PreTrainedModel,
         args: TrainingArguments,
-        settings: PPO,
+        settings: Objective,
         reward: RewardFunction,
         train_dataset: datasets.Dataset,
         processing_class: PreTrainedTokenizerBase,

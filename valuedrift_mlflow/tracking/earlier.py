@@ -135,12 +135,12 @@ def stages_of(parent: str) -> dict[str, EarlierRun]:
 
 
 def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
-    """What a pipeline's finished audits found: the (support, neutral, oppose) shares of topics, by URI and format."""
+    """What a pipeline's finished audits found: the (support, neutral, oppose) shares of topics, by URI and digest."""
     shares: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
     for run in _children(parent, "audit", "attributes.status = 'FINISHED'"):
         metrics = run.data.metrics
         topics = {key.split("/")[1] for key in metrics if key.startswith("stance_mix/")}
-        shares[run.data.params["data"], run.data.params["format"]] = {
+        shares[run.data.params["data"], run.data.params.get("data.digest", "")] = {
             topic: tuple(metrics[f"stance_mix/{topic}/{stance.value}"] for stance in STANCES)
             for topic in sorted(topics)
         }

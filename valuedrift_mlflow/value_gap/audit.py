@@ -174,6 +174,8 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
 
     data = prepared.data
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
+    if isinstance(data, TrainingData):
+        parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
     name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
         recorded.log_suite(active, prepared.suite)
