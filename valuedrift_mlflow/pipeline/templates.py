@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SIDES = ("completion", "chosen", "rejected")
 
 
-@cache
 def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | None:
     """A model's tokenizer, with ``local`` from its folder or the hub's cache alone; None where it cannot be had."""
     from transformers import AutoTokenizer
@@ -34,7 +33,6 @@ def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | N
     return loaded
 
 
-@cache
 def refused_by(uri: str, *, local: bool = True) -> Callable[[Record], str] | None:
     """Why a model's chat template refuses a row, as ``datasets.load_data`` asks it; None where nothing is known.
 
