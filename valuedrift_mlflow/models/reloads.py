@@ -63,6 +63,8 @@ class Reloads:
         loaded = _reloaded(folder, below, model.dtype, self._how).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
         with evaluation_mode(model), evaluation_mode(loaded):
             live, again = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, loaded))
+        if not live.isfinite().all():
+            return  # it has diverged, which the loss tells
         difference, largest = float((live - again).abs().max()), float(live.abs().max())
         if not difference <= _tolerance(model.dtype) * max(1.0, largest):
             found = f"logits that differ by {difference:.2g}, of at most {largest:.2g}"
@@ -124,4 +126,10 @@ def _other_weights(model: PreTrainedModel, folder: Path) -> str:
 def _is_equal(live: torch.Tensor, saved: torch.Tensor | None) -> bool:
     import torch
 
-    return saved is not None and torch.equal(live.detach().cpu().to(saved.dtype), saved)
+    if saved is None:
+        return False
+    here = live.detach().cpu().to(saved.dtype)
+    # A training that has diverged is told by its loss, not here: its NaN are equal to themselves.
+    return torch.equal(here, saved) or bool(
+        torch.equal(here.isnan(), saved.isnan()) and torch.equal(here.nan_to_num(), saved.nan_to_num())
+    )
