@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from valuedrift_mlflow import models
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline.plan import prepare
 from valuedrift_mlflow.recipe import read
@@ -164,15 +165,15 @@ def test_fine_tuning_keeps_its_dropout() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
-def test_vllm_is_handed_on_to_trl(algorithm: str, tmp_path: Path) -> None:
+def test_vllm_is_handed_on_to_trl(algorithm: str, random_folder: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
     settings = {"backend": "vllm", "vllm_mode": "server", "vllm_server": "http://gpu1:8000"}
     stage: Any = stage_of(algorithm, trainer={"vllm_gpu_memory_utilization": 0.4}, **settings)
     check_trainer(stage)
     model: Any = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: SimpleNamespace()))
-    none: Any = None
-    given = stage.arguments(Job(stage, model, none, SimpleNamespace(rows=[]), tmp_path, 0))  # type: ignore[arg-type]
+    tokenizer = models.load_tokenizer(str(random_folder))
+    given = stage.arguments(Job(stage, model, tokenizer, SimpleNamespace(rows=[]), tmp_path, 0))  # type: ignore[arg-type]
     assert (given["use_vllm"], given["vllm_mode"]) == (True, "server")
     assert given["vllm_server_base_url"] == "http://gpu1:8000"
     assert given["vllm_gpu_memory_utilization"] == 0.4

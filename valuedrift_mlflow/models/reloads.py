@@ -60,7 +60,9 @@ class Reloads:
         import torch
 
         ids = torch.tensor([list(tokenizer(_TEXT)["input_ids"])], device=model.device)
-        loaded = _reloaded(folder, below, model.dtype, self._how).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
+        gpus = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):  # new adapters are drawn at random before they are read: nobody may notice
+            loaded = _reloaded(folder, below, model.dtype, self._how).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
         with evaluation_mode(model), evaluation_mode(loaded):
             live, again = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, loaded))
         if not live.isfinite().all():
