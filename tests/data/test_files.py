@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pytest
 
@@ -186,3 +187,29 @@ def test_a_file_has_no_revision(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(LINES)
     with pytest.raises(InputError, match=r"revision: found 'v1', allowed: none: a file has no splits"):
         load_data(Data(uri=str(tmp_path / "rows.jsonl"), revision="v1"), "pairs")
+
+
+@pytest.mark.parametrize(
+    ("split", "numbers"),
+    [("train[:25%]", [0, 1]), ("train[6:]", [6, 7]), ("train[:1]+train[7:]", [0, 7]), ("train", list(range(8)))],
+)
+def test_some_rows_of_files_are_asked_for_as_of_hub_datasets(tmp_path: Path, split: str, numbers: list[int]) -> None:
+    """Eight rows in two files; what the datasets library reads from them is the same."""
+    rows = [{"prompt": f"Question {n}?", "chosen": f"Yes, {n}.", "rejected": f"No, {n}."} for n in range(8)]
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, part in zip(files, (rows[:3], rows[3:]), strict=True):
+        file.write_text("\n".join(map(json.dumps, part)))
+    for uri in (f"{files[0]},{files[1]}", str(tmp_path / "*.jsonl")):
+        found = load_data(Data(uri=uri, split=split), "pairs")
+        assert [row["prompt"][0]["content"] for row in found.rows] == [f"Question {n}?" for n in numbers]
+    peer = datasets.load_dataset("json", data_files=list(map(str, files)), split=split, cache_dir=str(tmp_path / "c"))
+    assert peer["prompt"] == [f"Question {n}?" for n in numbers]
+
+
+def test_a_slice_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "Why?", "chosen": "So.", "rejected": "Or so."}))
+    for split in ("train[:x]", "test[:10%]", "test"):
+        with pytest.raises(
+            InputError, match=r"split: found .*allowed: none: a file has no splits, but slices as train"
+        ):
+            load_data(Data(uri=str(tmp_path / "a.jsonl"), split=split), "pairs")

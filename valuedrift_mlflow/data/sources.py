@@ -17,6 +17,7 @@ import lzma
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import IO, cast
@@ -55,7 +56,7 @@ def check_source(data: Data) -> None:
     path = Path(data.uri).expanduser()
     several = _matching(data.uri)
     if several:
-        _refuse_split(data, "files have no splits")
+        _refuse_split(data, "files have no splits, but slices as train[:10%]")
         for file in several:
             _check_file(file, data)
         return
@@ -64,16 +65,19 @@ def check_source(data: Data) -> None:
         raise InputError(problem("data", data.uri, "an existing file or folder, an embedded: URI or a hub id"))
     if path.is_file():
         _check_file(path, data)
-        _refuse_split(data, "a file has no splits")
+        _refuse_split(data, "a file has no splits, but slices as train[:10%]")
     elif (path / "dataset_info.json").is_file():
-        _refuse_split(data, "what was saved is one split")
+        _refuse_split(data, "what was saved is one split, of which there are slices as train[:10%]")
     elif (path / "config.json").is_file():
         raise InputError(problem("data", data.uri, "data", "this folder holds a model (config.json)"))
 
 
 def _matching(uri: str) -> list[Path]:
-    """The files that a pattern (``data/part-*.jsonl``) stands for, by name; none where a URI is no pattern."""
+    """The files of a pattern (``data/part-*.jsonl``), by name, or of a list with commas; none for any other URI."""
     path = Path(uri).expanduser()
+    listed = [Path(name.strip()).expanduser() for name in uri.split(",")]
+    if len(listed) > 1 and all(map(Path.is_file, listed)):
+        return listed
     if not set("*?[") & set(uri) or path.exists() or uri.startswith(corpus.PREFIX):
         return []
     return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
@@ -87,10 +91,37 @@ def _check_file(path: Path, data: Data) -> None:
 
 
 def _refuse_split(data: Data, reason: str) -> None:
+    """Refuse what chooses among parts of data that have none; of all rows, which are ``train``, a slice can be had."""
     settings = (("split", data.split, "train"), ("subset", data.subset, None), ("revision", data.revision, None))
     for name, given, default in settings:
-        if given != default:
+        if given == default:
+            continue
+        if name != "split" or not _is_slice(data.split) or data.uri.startswith(corpus.PREFIX):
             raise InputError(problem(f"data {data.uri} {name}", given, f"none: {reason}"))
+
+
+def _is_slice(split: str) -> bool:
+    """Whether a split is some of ``train``, such as ``train[:10%]``, in the notation of the datasets library."""
+    if not split.startswith("train["):
+        return False
+    try:
+        _datasets().ReadInstruction.from_spec(split).to_absolute({"train": 100})
+    except (AssertionError, KeyError, ValueError):
+        return False
+    return True
+
+
+def _sliced(rows: Rows, split: str) -> Rows:
+    """Those rows of a source without splits that a slice names."""
+    if split == "train":
+        return rows
+
+    def read() -> Iterator[Raw]:
+        count = sum(1 for _ in rows())
+        for part in _datasets().ReadInstruction.from_spec(split).to_absolute({"train": count}):
+            yield from islice(rows(), part.from_, part.to)
+
+    return read
 
 
 def _check_bytes(path: Path, strict: bool) -> None:
@@ -160,14 +191,16 @@ def open_rows(data: Data, *, download: bool) -> Rows:
     with _named_errors(data.uri):
         several = _matching(data.uri)
         if several:
-            return _guarded(data.uri, partial(_folder_rows, several[0].parent, several))
+            return _guarded(data.uri, _sliced(partial(_folder_rows, several[0].parent, several), data.split))
         if path.is_file():
-            return _guarded(data.uri, partial(_file_rows, path))
+            return _guarded(data.uri, _sliced(partial(_file_rows, path), data.split))
         if path.is_dir() and not (path / "dataset_info.json").is_file() and not (path / "dataset_dict.json").is_file():
             files = _files_of(path, data)
             if files is not None:
                 return _guarded(data.uri, partial(_folder_rows, path, files))
         rows = _library_rows(path, data, download)
+        if (path / "dataset_info.json").is_file():  # what was saved is one split
+            return _guarded(data.uri, _sliced(lambda: _numbered(rows), data.split))
         return _guarded(data.uri, lambda: _numbered(rows))
 
 
