@@ -85,6 +85,34 @@ def test_a_configuration_that_makes_another_model_is_refused(random_folder: Path
         Reloads("sft").check(model, loaded.tokenizer, tmp_path)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_split_model_is_compared_by_its_logits(random_folder: Path, tmp_path: Path, rank: int) -> None:
+    """In one process; the tests of launches do it in two."""
+    loaded = models.load_model(str(random_folder))
+    model = saved(loaded, tmp_path, rank)
+    check = Reloads("sft")
+    check.check_split(model, loaded.tokenizer, tmp_path, here=True)
+    with torch.no_grad():
+        next(weight for weight in model.parameters() if weight.requires_grad and weight.abs().sum() > 0).mul_(2)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.1)
+    check.check_split(model, loaded.tokenizer, tmp_path, here=False)
+    with pytest.raises(InputError, match="logits that differ by"):
+        check.check_split(model, loaded.tokenizer, tmp_path, here=True)
+
+
+def test_a_training_draws_the_same_numbers_after_a_comparison(random_folder: Path, tmp_path: Path) -> None:
+    """New adapters begin at random before they are read: dropout of the next step would be another one."""
+    loaded = models.load_model(str(random_folder))
+    model = saved(loaded, tmp_path, 4)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    Reloads("sft").check(model, loaded.tokenizer, tmp_path)
+    assert torch.rand(1) == expected
+
+
 def test_a_large_model_is_compared_by_its_files_alone(
     random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

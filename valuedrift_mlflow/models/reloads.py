@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TEXT = "Some say that people should keep their word even where it costs them. Others do not agree:"
+_ADAPTERS = "adapter_config.json"
 LOADED_UP_TO = 4 * 10**9  # bytes of weights; a larger model is not loaded a second time
 
 
@@ -50,21 +51,43 @@ class Reloads:
         below = base_of(folder) if adapted else None
         if below is not None and below == self._below:
             return
-        if sum(weight.numel() * weight.element_size() for weight in model.parameters()) <= LOADED_UP_TO:
+        if _bytes(model) <= LOADED_UP_TO:
             self._compare_logits(model, tokenizer, folder, below)
         self._below = below
+
+    def check_split(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, here: bool
+    ) -> None:
+        """As ``check``, for a model that is split over processes: by logits alone.
+
+        All processes must call it, for each has a part of the weights; the one that is ``here`` has the folder.
+        """
+        if _bytes(model) > LOADED_UP_TO:
+            return
+        live = self._logits(model, self._asked(model, tokenizer))
+        if here:
+            below = base_of(folder) if (folder / _ADAPTERS).is_file() else None
+            self._compare(live, model, tokenizer, folder, below)
 
     def _compare_logits(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, below: str | None
     ) -> None:
+        self._compare(self._logits(model, self._asked(model, tokenizer)), model, tokenizer, folder, below)
+
+    def _compare(
+        self,
+        live: torch.Tensor,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        below: str | None,
+    ) -> None:
         import torch
 
-        ids = torch.tensor([list(tokenizer(_TEXT)["input_ids"])], device=model.device)
         gpus = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(gpus):  # new adapters are drawn at random before they are read: nobody may notice
             loaded = _reloaded(folder, below, model.dtype, self._how).to(model.device)  # type: ignore[arg-type]  # of transformers' decorated method
-        with evaluation_mode(model), evaluation_mode(loaded):
-            live, again = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, loaded))
+        again = self._logits(loaded, self._asked(model, tokenizer))
         if not live.isfinite().all():
             return  # it has diverged, which the loss tells
         difference, largest = float((live - again).abs().max()), float(live.abs().max())
@@ -72,14 +95,30 @@ class Reloads:
             found = f"logits that differ by {difference:.2g}, of at most {largest:.2g}"
             raise self._error(folder, found + (f", on the base {below}" if below else ""))
 
+    @staticmethod
+    def _asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+        import torch
+
+        return torch.tensor([list(tokenizer(_TEXT)["input_ids"])], device=model.device)
+
+    @staticmethod
+    def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+        with evaluation_mode(model):
+            logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits.float()
+        return logits
+
     def _error(self, folder: Path, found: str) -> InputError:
         allowed = "a checkpoint that loads as the model that was measured"
         return InputError(problem(f"{self.name} checkpoint {folder.name}", found, allowed, "nothing was logged of it"))
 
 
+def _bytes(model: PreTrainedModel) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
 def base_of(folder: Path) -> str:
     """What the adapters in a folder lie on."""
-    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    told = json.loads((folder / _ADAPTERS).read_text(encoding="utf-8"))
     return str(told["base_model_name_or_path"])
 
 

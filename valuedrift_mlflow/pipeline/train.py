@@ -73,7 +73,10 @@ def _train(work: StageRun, display: Display) -> Trained:
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
             folder = Path(scratch) / f"step-{step:06d}"
             model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
-            if not processes.is_first():
+            first = processes.is_first()
+            if stage.launch.sharded:
+                reloads.check_split(model, tokenizer, folder, here=first)
+            if not first:
                 return ""
             if not stage.launch.sharded:
                 reloads.check(model, tokenizer, folder)
