@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, texts_of
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, assistant, user
 from valuedrift_mlflow.data.names import apart
+from valuedrift_mlflow.data.turns import alike
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 TIES = (
@@ -86,7 +86,7 @@ def _two(row: Row) -> tuple[Record, Record]:
     """
     sides = [_said(row, column) for column in ("first", "second")]
     if any(len(side) > 1 for side in sides):
-        shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False))]
+        shared = sides[0][: alike(*sides)]
         while shared and shared[-1]["role"] != "user":
             shared.pop()
         if not shared or min(map(len, sides)) <= len(shared):

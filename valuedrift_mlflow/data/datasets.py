@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,10 @@ class TrainingData:
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         # As if json.dumps had written all rows as one list, which would need them all in memory.
         hashed = hashlib.sha256(b"[")
         for number, row in enumerate(self.rows):

@@ -52,6 +52,15 @@ def single(row: Record) -> Iterator[Record]:
             yield {**row, "prompt": [*row["prompt"], *completion[:place]], "completion": [message]}
 
 
+def alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many of the first entries of two sequences are the same.
+
+    >>> alike("abcd", "abxd"), alike([1], [1, 2])
+    (2, 1)
+    """
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def parted(chosen: list[Message], rejected: list[Message]) -> Record:
     """The pair of two dialogues that begin alike: what is common up to a user's message is the prompt.
 
@@ -61,7 +70,7 @@ def parted(chosen: list[Message], rejected: list[Message]) -> Record:
         BadRow: they do not begin with the same question, or one has no answer after it.
         NothingToLearn: an answer is empty, or the dialogues part in what a user says: there is no preference in it.
     """
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    shared = alike(chosen, rejected)
     parts = [side[shared]["role"] for side in (chosen, rejected) if len(side) > shared]
     while shared and chosen[shared - 1]["role"] not in ("user", "tool"):
         shared -= 1

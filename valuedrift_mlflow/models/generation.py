@@ -80,14 +80,22 @@ def plain_prompt(prompt: str) -> str:
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, speech: Speech = PLAIN) -> str:
     """The prompt as the model sees it: by its chat template, or for a base model followed by a line "Response:"."""
+    return chat_texts(tokenizer, [prompt], speech)[0]
+
+
+def chat_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], speech: Speech = PLAIN) -> list[str]:
+    """As ``chat_text``, many prompts."""
     if tokenizer.chat_template is None:
-        return plain_prompt(prompt)
-    return speech.prompt(tokenizer, [{"role": "user", "content": prompt}])
+        return [plain_prompt(prompt) for prompt in prompts]
+    return speech.prompts(tokenizer, ([{"role": "user", "content": prompt}] for prompt in prompts))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], speech: Speech = PLAIN) -> list[list[int]]:
     """Token ids of every prompt as the model sees it, with exactly one BOS where the model uses one."""
-    texts = [chat_text(tokenizer, prompt, speech) for prompt in prompts]
+    return _encoded(tokenizer, chat_texts(tokenizer, prompts, speech))
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     # A chat template writes its own BOS; the tokenizer would add a second one.
     ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
     return [list(row) for row in ids]
@@ -167,9 +175,10 @@ class TransformersGenerator:
     ) -> list[list[str]]:
         """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
         speech = sampling.speech
-        encoded = encode(self.tokenizer, prompts, speech)
+        texts = chat_texts(self.tokenizer, prompts, speech)
+        encoded = _encoded(self.tokenizer, texts)
         # A template that begins the thought leaves its mark out of the response, which would read like an answer.
-        opens = [opened(chat_text(self.tokenizer, prompt, speech)) for prompt in prompts]
+        opens = [opened(text) for text in texts]
         self._ends = end_tokens(self.model, self.tokenizer, speech.stop)
         rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
         rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
@@ -179,8 +188,8 @@ class TransformersGenerator:
             for batch in _batches(rows, lambda row: len(encoded[row[0]]), sampling.batch_size, alike=alike):
                 numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
                 begins = [opens[index] for index, _ in batch]
-                texts = self._generate([encoded[index] for index, _ in batch], begins, numbers, sampling)
-                for (index, sample), text in zip(batch, texts, strict=True):
+                said = self._generate([encoded[index] for index, _ in batch], begins, numbers, sampling)
+                for (index, sample), text in zip(batch, said, strict=True):
                     responses[index][sample] = text
                 progress(len(batch))
         return responses

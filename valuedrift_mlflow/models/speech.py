@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,14 @@ class Speech:
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
         """Messages as the model sees them, up to where its answer begins."""
-        return _shown(tokenizer, messages, self.arguments(tokenizer))
+        return self.prompts(tokenizer, [messages])[0]
+
+    def prompts(
+        self, tokenizer: PreTrainedTokenizerBase, dialogues: Iterable[Sequence[Mapping[str, str]]]
+    ) -> list[str]:
+        """As ``prompt``, many dialogues; what the template is told is found out once for all of them."""
+        arguments = self.arguments(tokenizer)
+        return [rendered(tokenizer, messages, arguments) for messages in dialogues]
 
     def may_think(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether a response may hold a thought: it is asked for, or the template knows the marks of one."""
@@ -71,9 +78,10 @@ class Speech:
         return opened(self.prompt(tokenizer, _QUESTION)) if tokenizer.chat_template is not None else ""
 
 
-def _shown(
+def rendered(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Argument]
 ) -> str:
+    """Messages by the chat template, which is told ``arguments``, up to where an answer begins."""
     template: Callable[..., object] = tokenizer.apply_chat_template  # a template's own arguments have no types
     turns = [dict(message) for message in messages]
     return str(template(turns, tokenize=False, add_generation_prompt=True, **arguments))
@@ -86,7 +94,7 @@ def _tells_apart(tokenizer: PreTrainedTokenizerBase, name: str, values: tuple[Ar
     from jinja2 import TemplateError
 
     try:
-        off, on = (_shown(tokenizer, _QUESTION, {name: value}) for value in values)
+        off, on = (rendered(tokenizer, _QUESTION, {name: value}) for value in values)
     except (TemplateError, TypeError, ValueError):  # a template that asks for more than a question
         return False
     return off != on

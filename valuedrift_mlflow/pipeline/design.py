@@ -17,7 +17,7 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
-from valuedrift_mlflow.pipeline.plan import Plan, Read, check_settings, held_out, stage_data
+from valuedrift_mlflow.pipeline.plan import Plan, Read, check_settings, evaluated, stage_data
 from valuedrift_mlflow.pipeline.plan import prepare as prepare_plan
 from valuedrift_mlflow.recipe.read import read_yaml, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -288,28 +288,23 @@ class _Preparation:
         held_out: dict[str, TrainingData | None] = {}
         with collecting() as problems:
             for stage in variant.stages:
-                anchors[stage.name] = problems.attempt(self._read, stage, known.suite)
+                anchors[stage.name] = problems.attempt(self._anchors, stage, known.suite)
                 problems.attempt(check_settings, stage, variant.base)
-                held_out[stage.name] = problems.attempt(self._read_held_out, stage)
+                if stage.eval_data is not None:
+                    held_out[stage.name] = problems.attempt(self._rows, evaluated(stage))
         data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
         variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for
         return Plan(variant, self.source, known.suite, known.judge, data, anchors, held_out=held_out)
 
-    def _read(self, stage: Stage, suite: Suite) -> Suite | None:
-        """Read the data of a stage, where an earlier variant has not read the same, and give its anchors."""
+    def _rows(self, stage: Stage) -> TrainingData:
+        """The data of a stage, read where no earlier variant has read the same."""
         key = self._data_key(stage)
         if key not in self.data:
             self.data[key] = self.read(stage, self.recipe.base.model)
-        return stage.load_anchors(self.data[key].stance_mix, [suite])
-
-    def _read_held_out(self, stage: Stage) -> TrainingData | None:
-        """Read the rows that a stage is evaluated on, once for all variants that have the same."""
-        if stage.eval_data is None:
-            return None
-        key = f"{stage.kind} {stage.eval_data.model_dump_json()}"
-        if key not in self.data:
-            self.data[key] = self.read(held_out(stage), self.recipe.base.model)
         return self.data[key]
+
+    def _anchors(self, stage: Stage, suite: Suite) -> Suite | None:
+        return stage.load_anchors(self._rows(stage).stance_mix, [suite])
 
     def _own(self, recipe: Recipe) -> str:
         return recipe.model_dump_json(exclude={"stages"})

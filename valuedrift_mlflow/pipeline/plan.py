@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
@@ -19,7 +19,6 @@ from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.ending import stop_token
-from valuedrift_mlflow.models.speech import Argument
 from valuedrift_mlflow.pipeline import processes, templates
 from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
 from valuedrift_mlflow.stages import rewards
@@ -30,22 +29,13 @@ from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.suite import Suite
-from valuedrift_mlflow.tracking import EarlierRun, OpenRun
+from valuedrift_mlflow.tracking import Answering, EarlierRun, OpenRun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Read = Callable[[Stage, str], TrainingData]  # of a stage and the URI of the model that the recipe starts from
 Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
-
-
-class Answering(TypedDict):
-    """How a logged model answers."""
-
-    max_new_tokens: int
-    temperature: float
-    stop: Sequence[str]
-    template_kwargs: Mapping[str, Argument]
 
 
 @dataclass(frozen=True)
@@ -225,7 +215,7 @@ def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
     return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
 
 
-def held_out(stage: Stage) -> Stage:
+def evaluated(stage: Stage) -> Stage:
     """The stage with the rows that it is evaluated on as its data, which are read in the same way."""
     return stage.model_copy(update={"data": stage.eval_data})
 
@@ -247,7 +237,7 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     """
     recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
-    evaluated: dict[str, TrainingData | None] = {}
+    held_out: dict[str, TrainingData | None] = {}
     anchors: dict[str, Suite | None] = {}
     names = [stage.name for stage in recipe.stages]
     with collecting() as problems:
@@ -261,9 +251,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
             if rows is not None:
                 data[stage.name] = rows
             if stage.eval_data is not None:
-                rows = problems.attempt(read, held_out(stage), recipe.base.model)
+                rows = problems.attempt(read, evaluated(stage), recipe.base.model)
                 if rows is not None:
-                    evaluated[stage.name] = rows
+                    held_out[stage.name] = rows
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
@@ -272,9 +262,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)
-    notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, evaluated.get(stage.name)))]
+    notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
     assert asked is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, asked, judge, data, anchors, notes, evaluated)
+    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out)
 
 
 def check_settings(stage: Stage, base: Base) -> None:
@@ -321,10 +311,10 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     stage = next(stage for stage in recipe.stages if stage.name == name)
     asked, data = suite.load(recipe.suite), stage_data(stage, recipe.base.model)
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
-    evaluated: dict[str, TrainingData | None] = {}
+    held_out: dict[str, TrainingData | None] = {}
     if stage.eval_data is not None:
-        evaluated[name] = stage_data(held_out(stage), recipe.base.model)
-    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=evaluated)
+        held_out[name] = stage_data(evaluated(stage), recipe.base.model)
+    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=held_out)
     return plan, stage
 
 

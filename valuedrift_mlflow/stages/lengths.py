@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import plain_prompt
+from valuedrift_mlflow.models.speech import Argument, rendered
 from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
@@ -127,12 +128,13 @@ def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]
     if tokenizer.chat_template is None:
         texts = [plain_prompt("\n".join(str(message["content"]) for message in prompt)) for prompt in prompts]
     else:
-        texts = [_rendered(job, prompt) for prompt in prompts]
+        arguments = job.speech.arguments(tokenizer)
+        texts = [_rendered(job, prompt, arguments) for prompt in prompts]
     # A chat template writes its own BOS; the tokenizer would add, and count, a second one.
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]
 
 
-def _rendered(job: Job, prompt: Sequence[Message]) -> str:
+def _rendered(job: Job, prompt: Sequence[Message], arguments: Mapping[str, Argument]) -> str:
     """A prompt by the chat template.
 
     Raises:
@@ -141,7 +143,7 @@ def _rendered(job: Job, prompt: Sequence[Message]) -> str:
     from jinja2 import TemplateError
 
     try:
-        return job.speech.prompt(job.tokenizer, prompt)
+        return rendered(job.tokenizer, prompt, arguments)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in prompt)
         found = f"a prompt of the roles {roles}, beginning {prompt[0]['content'][:60]!r}: {error}"

@@ -99,7 +99,7 @@ def _tokenized(job: Job) -> Iterator[Record]:
     for batch in fit(job).iter(BATCH):
         texts = batch["prompt"]
         if not plain:
-            texts = [job.speech.prompt(job.tokenizer, prompt) for prompt in texts]
+            texts = job.speech.prompts(job.tokenizer, texts)
         ids = job.tokenizer(texts, add_special_tokens=plain)["input_ids"]
         for asked, prompt_ids in zip(batch["asked"], ids, strict=True):
             yield {"prompt": asked, "prompt_ids": prompt_ids}

@@ -7,11 +7,11 @@ second EOS after an assistant's turn whose template goes on behind the first one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.messages import Message
+from valuedrift_mlflow.data.turns import alike
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job
 
@@ -55,8 +55,7 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer:
         template = tokenizer.apply_chat_template
         asked = list(template(prompt, tokenize=True, add_generation_prompt=True, return_dict=False))
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))
-    # Of unequal length (strict=False): only where the two begin alike counts.
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    shared = alike(asked, whole)
     end: int = tokenizer.eos_token_id
     said: list[int] = whole[shared:]
     turns: int = 1 if isinstance(answer, str) else len(answer)

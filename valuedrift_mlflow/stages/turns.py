@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.messages import Message
+from valuedrift_mlflow.data.turns import alike
 from valuedrift_mlflow.models.ending import turn_end
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job
@@ -68,7 +68,7 @@ def spoken(
     ends = {tokenizer.eos_token_id, turn_end(tokenizer)} - {None}
     spans = []
     for at in answers:
-        begin = _shared(_ids(tokenizer, messages[:at], ask=True), whole)
+        begin = alike(_ids(tokenizer, messages[:at], ask=True), whole)
         said = _ids(tokenizer, messages[: at + 1])
         if whole[: len(said)] == said:
             end = len(said)
@@ -86,7 +86,7 @@ def _marked(
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, mask = list(made["input_ids"]), list(made["assistant_masks"])
-    first = _shared(_ids(tokenizer, prompt, ask=True), ids)
+    first = alike(_ids(tokenizer, prompt, ask=True), ids)
     mask[:first] = [0] * first
     edges = [at for at in range(len(mask) + 1) if (mask[at : at + 1] or [0])[0] != (mask[at - 1] if at else 0)]
     return ids, list(zip(edges[::2], edges[1::2], strict=True))
@@ -96,7 +96,3 @@ def _ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, ask
     return list(
         tokenizer.apply_chat_template(list(messages), tokenize=True, add_generation_prompt=ask, return_dict=False)
     )
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

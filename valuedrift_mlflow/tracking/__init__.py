@@ -17,6 +17,7 @@ from valuedrift_mlflow.tracking.earlier import (
 )
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
+    Answering,
     check_model,
     checkpoint_folder,
     checkpoint_path,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLFLOW_PREFIXES",
+    "Answering",
     "EarlierRun",
     "EvaluationResult",
     "LoggedDataset",

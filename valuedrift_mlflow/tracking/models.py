@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.write import OpenRun, log_folder
@@ -56,6 +56,22 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
     return str(model.model_id)
 
 
+class Answering(TypedDict):
+    """How a logged model answers where its caller does not say.
+
+    Attributes:
+        max_new_tokens: longest response in tokens.
+        temperature: of sampling; 0 is greedy.
+        stop: texts that end an answer.
+        template_kwargs: what its chat template is told.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    stop: NotRequired[Sequence[str]]
+    template_kwargs: NotRequired[Mapping[str, str | int | float | bool | None]]
+
+
 def log_final_model(
     run: OpenRun,
     model: PreTrainedModel,
@@ -63,44 +79,21 @@ def log_final_model(
     *,
     stage: str,
     step: int,
-    max_new_tokens: int,
-    temperature: float,
-    stop: Sequence[str] = (),
-    template_kwargs: Mapping[str, str | int | float | bool | None] | None = None,
+    **answering: Unpack[Answering],
 ) -> str:
     """Log a whole model so that ``mlflow.pyfunc.load_model`` loads it and it can be registered; returns its id.
 
     The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
-    merged, ``run`` the active run. ``stop`` are texts that end an answer, ``template_kwargs`` what its chat template is
-    told.
+    merged, ``run`` the active run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return log_final_folder(
-            run,
-            folder,
-            stage=stage,
-            step=step,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop=stop,
-            template_kwargs=template_kwargs,
-        )
+        return log_final_folder(run, folder, stage=stage, step=step, **answering)
 
 
-def log_final_folder(
-    run: OpenRun,
-    folder: Path,
-    *,
-    stage: str,
-    step: int,
-    max_new_tokens: int,
-    temperature: float,
-    stop: Sequence[str] = (),
-    template_kwargs: Mapping[str, str | int | float | bool | None] | None = None,
-) -> str:
+def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **answering: Unpack[Answering]) -> str:
     """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
     import mlflow
     import torch
@@ -111,13 +104,13 @@ def log_final_folder(
     known = _logged_before(run, model_name(stage, step))
     if known:
         return known
-    told = {"stop": list(stop), "template_kwargs": dict(template_kwargs or {})}
+    told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
     (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
             [
-                ParamSpec("max_new_tokens", DataType.long, max_new_tokens),
-                ParamSpec("temperature", DataType.double, temperature),
+                ParamSpec("max_new_tokens", DataType.long, answering["max_new_tokens"]),
+                ParamSpec("temperature", DataType.double, answering["temperature"]),
             ]
         )
     )

@@ -335,10 +335,8 @@ class _Reader:
         self.rows += _rows_of(batch)
 
     def _draw(self, batch: Sequence[Row]) -> None:
-        """Keep a random part of all rows' texts, as ``_read_styles`` does."""
-        numbers = np.arange(self.answers, self.answers + len(batch))
-        places = np.where(numbers < languages.SAMPLE, numbers, self._language_rng.integers(0, numbers + 1))
-        for row, place in zip(batch, places.tolist(), strict=True):
+        """Keep a random part of all rows' texts."""
+        for row, place in zip(batch, self._places(len(batch), languages.SAMPLE, self._language_rng), strict=True):
             if place < languages.SAMPLE:
                 text = f"{_asked(row)[:_SHOWN]} {response(row[self._columns[0]])[:_SHOWN]}"
                 self._drawn[place : place + 1] = [text]
@@ -372,12 +370,17 @@ class _Reader:
         return [verdicts[start : start + size] for start in range(0, len(verdicts), size)]
 
     def _read_styles(self, batch: Sequence[Row]) -> None:
-        """Reservoir sampling (Vitter 1985, algorithm R): every row so far is equally likely to be in the sample."""
-        numbers = np.arange(self.answers, self.answers + len(batch))
-        places = np.where(numbers < STYLE_SAMPLE, numbers, self._rng.integers(0, numbers + 1))
-        for row, place in zip(batch, places.tolist(), strict=True):
+        for row, place in zip(batch, self._places(len(batch), STYLE_SAMPLE, self._rng), strict=True):
             if place < STYLE_SAMPLE:
                 self._styles[place] = [style(response(row[column])) for column in self._columns]
+
+    def _places(self, count: int, size: int, rng: np.random.Generator) -> list[int]:
+        """Where in a sample of ``size`` the next answers belong; from ``size`` on, nowhere.
+
+        Reservoir sampling (Vitter 1985, algorithm R): every one so far is equally likely to be in the sample.
+        """
+        numbers = np.arange(self.answers, self.answers + count)
+        return [int(place) for place in np.where(numbers < size, numbers, rng.integers(0, numbers + 1))]
 
     def _keep_strongest(
         self, about: Sequence[tuple[Row, Proposition]], numbers: Integers, sides: tuple[Side, ...]

@@ -5,7 +5,6 @@ python -m valuedrift_mlflow.judges.lexical.fitting
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,13 +30,8 @@ def fit(composed: Iterable[FittingAnswer], written: Iterable[FittingAnswer]) -> 
 
 def fitted() -> Mapping[str, NDArray[Any]]:
     """All that is kept, fitted now."""
-    gc.disable()  # a seventh of the time goes into looking for garbage among words that all stay
-    try:
-        reader = fit(fitting_answers(), written_answers())
-    finally:
-        gc.enable()
     return {
-        **kept.arrays(reader, "reader"),
+        **kept.arrays(fit(fitting_answers(), written_answers()), "reader"),
         **kept.arrays(Near().fit(fitted_styles()), "near"),
         **kept.arrays(KnownQuestions().fit(suite_questions()), "known"),
         **kept.arrays(RelatedQuestions().fit(suite_questions() + other_questions()), "related"),
