@@ -74,6 +74,7 @@ def test_an_arrow_file(tmp_path: Path) -> None:
     [
         ("pointer.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
         ("pointer.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        ("zipped.jsonl", b"PK\x03\x04\x14\x00\x00\x00", "a zip archive.*unzip zipped.jsonl"),
         ("wide.jsonl", LINES.decode().encode("utf-16"), "UTF-16.*save it as UTF-8"),
         ("wide.csv", sheet(",").decode().encode("utf-16"), "UTF-16.*save it as UTF-8"),
         ("a_number.json", b"42", "other json"),

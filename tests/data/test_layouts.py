@@ -33,6 +33,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "gemini": {"contents": [{"role": "user", "parts": [{"text": ASKED}]}, {"role": "model", "parts": [{"text": YES}]}]},
     "json in a text": {"messages": json.dumps([USER, GOOD])},
     "json in a prompt": {"prompt": json.dumps([USER]), "completion": YES},
+    "speakers": {"dialog": [{"speaker": "Human", "text": ASKED}, {"speaker": "Assistant", "text": YES}]},
     "texts in turn": {"conversations": [ASKED, YES]},
     "ultrachat": {"data": [ASKED, YES]},
     "dolly": {"instruction": ASKED, "context": "", "response": YES},
@@ -50,6 +51,7 @@ def test_answers(tmp_path: Path, name: str) -> None:
 
 PAIRS: dict[str, dict[str, Any]] = {
     "implicit prompt": {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "won": {"user_prompt": ASKED, "win_response": YES, "lose_response": NO},
     "orca": {"question": ASKED, "chosen": YES, "rejected": NO},
     "distilabel": {"input": ASKED, "chosen": YES, "rejected": NO},
     "alpaca": {"instruction": ASKED, "input": "", "chosen": YES, "rejected": NO},

@@ -27,8 +27,8 @@ _ROLES = {
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 _CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
-_ROLE_KEYS = ("role", "from")
-_TEXT_KEYS = ("content", "value", "parts")
+_ROLE_KEYS = ("role", "from", "speaker", "author")
+_TEXT_KEYS = ("content", "value", "parts", "text", "message")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
 _TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": False, "disliked": False, "-1": False}

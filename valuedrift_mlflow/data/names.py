@@ -71,6 +71,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "liked",
         "thumbs_up",
         "is_safe",
+        "feedback",
     ),
     "system": (
         *("system", "system_prompt", "systeminstruction", "system_instruction", "system_message", "sys_prompt"),
@@ -109,7 +110,15 @@ _SIDES = (
 )
 _SIDE_WORDS = (
     *(("chosen", "rejected"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accepted", "rejected")),
-    *(("winning", "losing"), ("better", "worse"), ("positive", "negative"), ("good", "bad"), ("best", "worst")),
+    *(
+        ("winning", "losing"),
+        ("win", "lose"),
+        ("winner", "loser"),
+        ("better", "worse"),
+        ("positive", "negative"),
+        ("good", "bad"),
+        ("best", "worst"),
+    ),
 )
 _ANSWERS = (
     *("response", "answer", "output", "completion", "candidate", "text", "reply", "generation", "summary", "comment"),

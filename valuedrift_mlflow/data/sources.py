@@ -131,6 +131,8 @@ def _check_bytes(path: Path, strict: bool) -> None:
     if start == _LFS:
         found = "a pointer of git-lfs, not the file itself"
         raise InputError(problem(f"data {path}", found, "the file", "fetch it with git lfs pull"))
+    if start.startswith(b"PK\x03\x04"):
+        raise InputError(problem(f"data {path}", "a zip archive", "the file in it", f"unpack it: unzip {path.name}"))
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(problem(f"data {path}", "text in UTF-16", "text in UTF-8", "save it as UTF-8"))
     if strict and _type(path) in ("csv", "json", "jsonl"):
