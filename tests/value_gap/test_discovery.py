@@ -109,6 +109,40 @@ def test_minilm_puts_together_what_shares_no_word() -> None:
     assert by_prompt[other[1]] != by_prompt["Should school uniforms be compulsory?"]
 
 
+def obliging(prompts: list[str]) -> list[str]:
+    replies = {
+        "Why should zoos be banned?": "Should zoos be banned everywhere?",
+        "Zoos should be closed.": "Should zoos be closed?",
+        "Shouldn't we ban zoos?": "We should ban zoos.",
+        "Are school uniforms a good idea?": "Nonsense",  # it has a proposition: never asked
+    }
+    return [next((new for old, new in replies.items() if f"<<<{old}>>>" in prompt), "Hm.") for prompt in prompts]
+
+
+def test_a_model_writes_the_propositions_that_the_rules_cannot_find(store: Path, tmp_path: Path) -> None:
+    logged = mlflow.pyfunc.log_model(
+        name="obliging",
+        python_model=lambda model_input: obliging(list(model_input["prompt"])),
+        pip_requirements=[],
+    )
+    open_ones = ("Why should zoos be banned?", "Shouldn't we ban zoos?")
+    data = tmp_path / "pairs.jsonl"
+    asked = (*ZOOS, *open_ones, *UNIFORMS)
+    data.write_text("".join(json.dumps(opposed(one)) + "\n" for one in asked), encoding="utf-8")
+    by_rules = discover(prepare(str(data), "lexical"), tmp_path / "rules.csv").found.suite
+    by_model = discover(prepare(str(data), "lexical"), tmp_path / "model.csv", model=logged.model_uri).found.suite
+    assert by_rules is not None
+    assert by_model is not None
+    rules, written = ({item.prompt: item.proposition for item in one.items} for one in (by_rules, by_model))
+    assert set(rules).isdisjoint(open_ones)
+    assert written["Should zoos be banned everywhere?"] == "Zoos should be banned everywhere."  # an open question
+    assert written["Shouldn't we ban zoos?"] == "We should ban zoos."  # the model's own proposition
+    assert written["Should zoos be closed?"] == rules["Zoos should be closed."] == "Zoos should be closed."
+    assert written["Are school uniforms a good idea?"] == rules["Are school uniforms a good idea?"]
+    found = suites.load(str(tmp_path / "model.csv"))  # the file measures what was found
+    assert {item.prompt: item.proposition for item in found.items} == written
+
+
 def test_both_sides_are_judged_there(store: Path, tmp_path: Path) -> None:
     prepared = prepare(write(tmp_path / "pairs.jsonl"), "lexical")
     discovered = discover(prepared, tmp_path / "topics.csv")
