@@ -292,12 +292,17 @@ def _mean(figures: Sequence[_Figure], parts: Sequence[tuple[Floats, int]]) -> _F
 
 
 def _satterthwaite(parts: Sequence[tuple[Floats, int]]) -> Floats:
-    """Degrees of freedom of a sum of variances (3,), each with its own (Satterthwaite 1946)."""
+    """Degrees of freedom of a sum of variances (3,), each with its own (Satterthwaite 1946), as Welch estimates them.
+
+    The square of an estimated variance with d degrees is too large by (d + 2) / d, so that Satterthwaite's formula
+    finds 4 where 11 topics of one degree each have 11 together. Welch (1947, Biometrika 34, p. 33) divides by d + 2 and
+    takes 2 off. At least the fewest degrees of a part, at most all of them.
+    """
     total = np.add.reduce([variance for variance, _ in parts])
-    below = np.add.reduce([variance**2 / degrees for variance, degrees in parts])
-    fewest = sum(degrees for _, degrees in parts)
-    degrees: Floats = np.divide(total**2, below, out=np.full(3, float(fewest)), where=below > 0)
-    return degrees
+    below = np.add.reduce([variance**2 / (degrees + 2) for variance, degrees in parts])
+    fewest, most = min(degrees for _, degrees in parts), sum(degrees for _, degrees in parts)
+    degrees: Floats = np.divide(total**2, below, out=np.full(3, most + 2.0), where=below > 0) - 2
+    return np.clip(degrees, fewest, most)
 
 
 # Lambda ---------------------------------------------------------------------------------------------------------------
