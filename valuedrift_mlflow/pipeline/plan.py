@@ -65,6 +65,7 @@ class Plan:
         return {
             "max_new_tokens": recipe.max_new_tokens + thought,
             "temperature": recipe.temperature,
+            # Texts of one token are among the end tokens that `align` has written into the model.
             "stop": [text for text in speech.stop if stop_token(tokenizer, text) is None],
             "template_kwargs": speech.arguments(tokenizer),
         }
@@ -235,6 +236,8 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     Raises:
         InputError: all problems at once.
     """
+    # First: a plan's recipe is what runs record and what a resumed
+    # one is compared with, so `auto` must be gone by then.
     recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
     held_out: dict[str, TrainingData | None] = {}
@@ -257,8 +260,10 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
+            # What the recipe names a stage has been checked with it; all else is a URI or a function.
             if stage.rated_by is not None and stage.rated_by not in names:
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
+            # Where suite or data are missing, their own problem is collected already.
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)

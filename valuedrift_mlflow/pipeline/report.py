@@ -24,6 +24,7 @@ from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, re
 def _depths(results: Sequence[StageResult]) -> dict[str, int]:
     depths: dict[str, int] = {}
     for result in results:
+        # Results come in the recipe's order, in which a start stands before whatever starts from it.
         depths[result.name] = depths[result.start] + 1 if result.start else 0
     return depths
 
@@ -152,6 +153,7 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
         annot=texts,
         fmt="",
         vmin=0,
+        # The colours reach 0.5 at least: the largest of many small drifts must not look like a large one.
         vmax=float(np.nanmax(values, initial=0.5)),
         cmap="rocket_r",
         xticklabels=[result.name for result in trained],
@@ -198,6 +200,7 @@ def html(
         figures=[(captions[name], png(figures[name])) for name in captions if name in figures],
         judge=identity(plan.judge),
         agreement=agreement,
+        # Stages on texts of one kind say the same; it is shown once.
         trusts=list({r.trust.sentence: r.trust for r in results if r.trust is not None}.values()),
         refusal=plan.recipe.refusal,
         acquiescence=[(name, m.acquiescence.overall) for name, m in last if math.isfinite(m.acquiescence.overall)],

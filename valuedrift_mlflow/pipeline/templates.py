@@ -54,6 +54,7 @@ def refused_by(uri: str, *, local: bool = True) -> Callable[[Record], str] | Non
 
     def refused(row: Record) -> str:
         asked = tuple(message["role"] for message in row["prompt"])
+        # Each side with the prompt: a template may take the prompt and refuse what follows it.
         sides = [tuple(message["role"] for message in row[side]) for side in SIDES if side in row]
         return next(filter(None, (reason((*asked, *side)) for side in sides or [()])), "")
 
