@@ -76,6 +76,7 @@ class Reward(Stage):
         if not 0 < held_out < len(rows):
             found = f"{self.held_out} of {len(rows)} pairs"
             raise InputError(problem(f"{self.name}.held_out", found, "at least one pair to hold out and one to train"))
+        # By the stage's seed: a training that is resumed must not find its held-out pairs among those it trains on.
         split = rows.train_test_split(test_size=held_out, seed=job.seed)
         arguments = RewardConfig(
             **common_arguments(job),
