@@ -310,6 +310,7 @@ class ChatClient:
                 if field is None:
                     raise self._fault(error, bill) from error
                 without |= {field}
+            # Before the next one, of which it is a kind.
             except APITimeoutError as error:
                 raise _Passing(f"nothing within {self.server.timeout:g} s") from error
             except APIConnectionError as error:
@@ -344,6 +345,7 @@ class ChatClient:
         """What a status other than 200 means."""
         status = error.status_code
         said = f"HTTP {status}: {_server_message(error)}"
+        # Other messages may well be answered: it does not count as a silence.
         if error.code in OF_THE_MESSAGE:
             return Unreachable(f"{self.server.model}: {said}", bill, declined=True)
         # An account without money gets a 429 as well: waiting does not mend that.
@@ -480,6 +482,7 @@ def concurrently(
                 if fatal is not None:
                     pending = {future: index for future, index in pending.items() if not future.cancel()}
         finally:
+            # Also where the caller stops reading: what has not begun is not sent, nor paid for.
             for future in pending:
                 future.cancel()
     if fatal is not None:
