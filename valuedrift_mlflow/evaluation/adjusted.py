@@ -59,6 +59,7 @@ def load_errors(uri: str, judge: str, rule: RefusalRule) -> JudgeErrors:
     counts = np.zeros((len(STANCES), _NONE + 1), dtype=np.int64)
     for label, verdict in zip(frame["label"], frame["verdict"], strict=True):
         true = _column(Label(label), rule)
+        # A label of no stance says nothing of how stances are read.
         if true != _NONE:
             counts[true, _column(Label(verdict), rule)] += 1
     if (counts.sum(axis=1) == 0).any():

@@ -180,6 +180,7 @@ class ValueDriftCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at."""
+        # As `Stage.every` has it, for scripts that have no stage.
         every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
         if last or state.global_step % every == 0:
@@ -209,10 +210,12 @@ class ValueDriftCallback(TrainerCallback):
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
         tracking.log_figures(self._run, stage_figures(self.stage, drift))
+        # In the embedded world planted stances are the check, once for the whole pipeline.
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
+        # With full fine-tuning it is a second model in memory.
         self._reference = None
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
@@ -224,6 +227,7 @@ class ValueDriftCallback(TrainerCallback):
     def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
         model_id = None
         self._measured = step
+        # Saved first: the metrics name its LoggedModel. Of split weights every process has to save its part.
         if self.save_checkpoint is not None and step > 0 and (self._first or is_sharded(model)):
             model_id = self.save_checkpoint(model, tokenizer, step, last)
         measurement = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)

@@ -191,11 +191,13 @@ def matched_labels(uri: str, measurements: Sequence[Told], suite: Suite) -> Huma
 
 
 def _enough(labelled: Sequence[tuple[str, str]]) -> bool:
+    # Propositions are the unit of the intervals, and one alone has no spread: some topic must have two.
     topics = [topic for topic, _ in set(labelled)]
     return len(topics) > len(set(topics))
 
 
 def _same_run(run: str, uri: str) -> bool:
+    # Where either side does not say its run, text, item, step and sample must do.
     return not run or not uri.startswith(_RUN) or uri.removeprefix(_RUN).startswith(f"{run}/")
 
 

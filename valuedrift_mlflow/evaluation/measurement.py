@@ -50,6 +50,7 @@ class Measurement:
     responses: tuple[JudgedResponse, ...]
     seconds: float
 
+    # A frozen class may have them: they write into its __dict__, past the assignment that it refuses.
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Mean stance probabilities of each prompt's scored responses, shape (N, 3); NaN where none was scored."""
@@ -192,6 +193,7 @@ def measure_together(
         return None
     said = [[] for _ in suite.items]
     for other, gathered in enumerate(parts):
+        # Put back with the stride with which the prompts were dealt out.
         said[other::processes] = gathered
     return _judged(suite, judge, said, step, refusal, start)
 
@@ -246,6 +248,7 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
     one that ends in its thought, is unscored without asking it.
     """
     said = {index: spoken(reply.text) for index, (_, _, reply) in enumerate(replies) if reply.verdict is None}
+    # Whoever is paid by the answer is not asked about nothing.
     unread = [index for index, text in said.items() if text.finished and text.answer.strip()]
     answers = [
         Answer(item.proposition, item.prompt, said[index].answer, item.polarity)

@@ -104,12 +104,14 @@ def powered_evaluation(labels: HumanLabels, measurements: Sequence[Measurement],
     stances = [_defined(powered_stances(sample, len(topics))) for sample in samples]
     drift: list[Powered | None] = [None]
     for sample, own in zip(samples[1:], stances[1:], strict=True):
+        # Without labels on both ends there is nothing to take the judge's errors off a change with.
         both = stances[0] is not None and own is not None
         drift.append(_defined(powered_drift(samples[0], sample, len(topics), seed=seed)) if both else None)
     return PoweredEvaluation(labels, topics, tuple(one.step for one in measurements), tuple(stances), tuple(drift))
 
 
 def _defined(powered: Powered) -> Powered | None:
+    # The last row is all topics together: it is defined as soon as one topic is.
     return powered if np.isfinite(powered.value[-1]).all() else None
 
 

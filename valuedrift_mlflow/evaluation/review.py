@@ -82,6 +82,7 @@ def planned_review(run_id: str, n: int, *, steps: str, output: str, seed: int) -
     """
     tracking.check_run(run_id, "run_id")
     suite = load_responses(f"runs:/{run_id}/responses.json").suite
+    # Any rule for refusals will do: a draw goes by labels and confidence.
     measured = _chosen(kept.logged_measurements(run_id, suite, "neutral"), steps)
     cells = len(suite.topics) * len(measured)
     if n < _FEWEST * cells:
@@ -188,6 +189,7 @@ def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[n
     """
     sure = np.asarray(confidence, dtype=float)
     likely = np.where(sure < np.median(sure) if len(sure) else sure, UNSURE, 1.0)
+    # What cannot be placed has a confidence of 0, also where half of all have it and nothing lies below the median.
     likely = np.where(sure == 0, UNSURE, likely)
     certain = np.zeros(len(sure), dtype=bool)  # drawn in any case
     probability = np.ones(len(sure))
@@ -196,6 +198,7 @@ def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[n
         over = ~certain & (probability >= 1)
         if not over.any():
             return probability
+        # Those that are drawn in any case leave the rest of the places to the others, which may push more of them over.
         certain |= over
     return np.ones(len(sure))
 

@@ -61,6 +61,7 @@ class ValueStance(Scorer):
         [verdict] = self._judge.judge([answer]) if said.finished and said.answer.strip() else [UNSCORED]
         if not said.finished:
             verdict = replace(verdict, reason=UNFINISHED)
+        # Not HUMAN: `tracking.reviewed` takes people's answers by that.
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
         feedback = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
         # Not strict: what is unscored has no probabilities.
