@@ -133,6 +133,7 @@ def two_with_votes(row: Row) -> Record:
     made = _compared(
         row, lambda row: (number(row.get("first_won"), "won"), number(row.get("second_won"), "won")), "won"
     )
+    # 1 and 0 say who has won, not by how much.
     del made["margin"]
     return made
 
@@ -148,6 +149,7 @@ def two_with_winner(means_first: str) -> Callable[[Row], Record]:
     def read(row: Row) -> Record:
         which = winner(row, means_first)
         made = _compared(row, lambda _: (float(which == 0), float(which == 1)), "winner")
+        # As above: there is no distance in it.
         del made["margin"]
         return made
 

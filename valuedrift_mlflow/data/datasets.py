@@ -167,6 +167,7 @@ class Stream:
             if outcome.bad:
                 self._note(counts, outcome)
             counts.dropped += outcome.dropped
+            # Read on, but give nothing: all bad rows are told at once, and nobody trains on a part by mistake.
             if counts.bad and not self._skips:
                 continue
             for row in outcome.rows:
@@ -279,6 +280,7 @@ def _stream(
     layout = _layout(data, rows, kind)
     if data.columns:
         rows = mapped(rows, columns_of(data))
+    # After the layout: the error says what was recognised instead.
     if not (serves(layout.kind, kind) if kind else layout.kind != "prompts"):
         found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"

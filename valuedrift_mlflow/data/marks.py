@@ -98,6 +98,7 @@ def turns(text: str) -> list[Message] | None:
             return _bracketed(text)
         made = [_split(text, dialect) for dialect in _TOKENS if dialect.mark.search(text)]
         return made[0] if made else None
+    # Most texts begin otherwise, and are done with here.
     if not _MAY_BEGIN.match(text):
         return None
     if text.lstrip().startswith("Human:") and "\n\nAssistant:" in text:

@@ -66,6 +66,7 @@ def _read(root: _Node, made: Made) -> list[Record]:
         prompt = [*before, user(node.text) if node.by_user else assistant(node.text)]
         if node.by_user:
             rows += made(prompt, [reply for reply in node.replies if not reply.by_user])
+        # What is put on last is taken off first: reversed, answers come in their own order.
         waiting += [(reply, prompt) for reply in reversed(node.replies)]
     return rows
 
