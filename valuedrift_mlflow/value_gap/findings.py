@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
+# eq=False: a comparison of arrays has no single truth value.
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
     """The N judged responses of one side (chosen, rejected, or the answers of SFT data).

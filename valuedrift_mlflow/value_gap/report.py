@@ -81,6 +81,7 @@ def _sides_figure(audit: Audit) -> Figure:
     plt = plot()
     import seaborn as sns
 
+    # In the order of LABELS: the sides hold places in it.
     names = [label.value for label in Label]
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (audit.sides[0].labels, audit.sides[1].labels), 1)

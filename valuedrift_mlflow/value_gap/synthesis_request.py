@@ -150,6 +150,7 @@ class Prepared:
         if logged := tracking.logged_model_id(request.model):  # an alias may come to mean another model
             made["model_id"] = logged
         if request.model == FORMS:
+            # Forms have no sampling; what they say changes with the package alone.
             return made | {"valuedrift-mlflow": tracking.package_version()}
         sampling = {"temperature": request.temperature, "max_new_tokens": request.max_new_tokens}
         return made | {"instructions": instructions_version()} | sampling
