@@ -142,6 +142,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     source = arguments.design or "algorithms"
     design, display = load_design(source), Display()
     if arguments.dry_run:
+        # With the reader of dry runs, which fetches nothing from the hub.
         planned = prepare(recipe, arguments.recipe, design, source, dry_run.read)
         dry_run.show(dry_run.dry_run(recipe, arguments.recipe), display)
         for line in dry_run.ablation_lines(planned):
@@ -153,6 +154,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     except ablation.CellsFailed as failure:
         display.line(str(failure))
         display.line(how_to_open())
+        # 1, not 2: the input was good. What went wrong stands above, cell by cell.
         raise SystemExit(1) from None
     summary = summarise(rows)
     display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summary))

@@ -67,11 +67,13 @@ def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
 
 def _run(own: Command, arguments: argparse.Namespace) -> None:
     """Load the recipe and do the job."""
+    # Here and not above: --help needs none of it.
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
     from valuedrift_mlflow.recipe.read import load_recipe
 
+    # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
     with exit_on_bad_input():

@@ -197,6 +197,8 @@ def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple
     counts = quotas(spec.size, [1 / len(by_topic)] * len(by_topic))
     for count, own in zip(counts, by_topic.values(), strict=True):
         for number in range(count):
+            # Round after round, each in an order of its own: no
+            # proposition comes up twice before all have come up once.
             if number % len(own) == 0:
                 order = rng.permutation(len(own))
             yield own[order[number % len(own)]], number

@@ -64,6 +64,7 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaF
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    # The caller's random numbers stay where they were.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(
@@ -73,6 +74,7 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaF
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
+                # Tied, adapters on the layers between would hardly move so small a model.
                 tie_word_embeddings=False,
                 **ARCHITECTURE,
             )

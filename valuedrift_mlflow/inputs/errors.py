@@ -99,6 +99,7 @@ def collecting() -> Iterator[Problems]:
     except InputError as error:
         problems.add(*error.problems)
     if problems.lines:
+        # Each once: several stages may name the same bad thing. The first error is no cause of the others.
         raise InputError(list(dict.fromkeys(problems.lines))) from None
 
 

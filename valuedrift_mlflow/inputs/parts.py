@@ -90,6 +90,7 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
     given = plugins(group).get(name, ())
     if not given:
         raise InputError(problem(field, name, known(group, f"module:{what}")))
+    # Which of two packages would win hangs on the order in which they were installed.
     if len(given) > 1:
         raise _ambiguous(name, field, what, given)
     [point] = given

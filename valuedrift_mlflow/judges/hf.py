@@ -89,6 +89,7 @@ def classes(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[Kind, dict
     'neutral'
     """
     names = {int(index): str(label).strip().lower() for index, label in id2label.items()}
+    # One alone: NLI models have it as "entailment", "entails" or "ENTAIL"; two would leave open which is meant.
     entailing = [index for index, label in names.items() if label.startswith("entail")]
     if len(entailing) == 1 and len(names) > 1:
         return "nli", {entailing[0]: Label.SUPPORT}
@@ -278,6 +279,7 @@ class HFJudge:
         digest = hashlib.sha256(repr(rules).encode())
         folders = dict.fromkeys(map(Path, (self.source, self._tokenizer_source)))
         if all(folder.is_dir() for folder in folders):
+            # Sorted: a folder lists its files in another order on another machine.
             files = (file for folder in folders for file in sorted(folder.iterdir()))
             for file in (file for file in files if file.suffix in _VERSIONED and file.is_file()):
                 with file.open("rb") as handle:
@@ -301,6 +303,7 @@ class HFJudge:
 
     def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
         """The verdicts batch by batch, answers of like length together, the longest first."""
+        # By characters: it is only to spare padding, and costs no pass of the tokenizer.
         order = sorted(range(len(answers)), key=lambda index: -len(answers[index].prompt + answers[index].response))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -333,6 +336,7 @@ class HFJudge:
         if self.rule is None:
             return means
         # The softmax of the logs divided by the temperature.
+        # With the same 1e-12 as `judge_training.calibrate`, which has fitted the temperature to these.
         scaled: NDArray[np.float64] = (means + 1e-12) ** (1 / self.rule.temperature)
         probabilities: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
         return probabilities

@@ -46,6 +46,7 @@ def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
     Raises:
         InputError: a missing file, missing columns, or bad rows, each with its number; a set twice.
     """
+    # A file first: its name may have a comma in it.
     names = [uri] if Path(uri).exists() else [name.strip() for name in uri.split(",")]
     if len(set(names)) < len(names):
         raise InputError(problem("data", uri, "every set of answers once"))

@@ -29,6 +29,7 @@ def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
     make = registry.get(name, "judge")
     try:
         made = make(**options)
+    # The user's own check of its options; it is shown as it is.
     except InputError:
         raise
     except Exception as error:  # it is the user's code

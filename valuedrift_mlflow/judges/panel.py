@@ -42,6 +42,7 @@ def joint(opinions: tuple[tuple[str, Verdict], ...]) -> Verdict:
     scored = [verdict.probabilities for verdict in verdicts if verdict.probabilities is not None]
     refusals = sum(verdict.label is Label.REFUSAL for verdict in verdicts)
     intensities = [verdict.intensity for verdict in verdicts if verdict.intensity is not None]
+    # A mean over both would call half a refusal half a stance.
     if len(scored) > refusals:
         base = Verdict.of(np.mean(scored, axis=0), float(np.mean(intensities)) if intensities else None)
     else:

@@ -92,6 +92,7 @@ class Recipe(MeasuringTraining):
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
         "a folder or a hub id",
     )
+    # SerializeAsAny: else pydantic would write a stage by the fields of `Stage`, without those of its algorithm.
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )

@@ -41,6 +41,7 @@ def plot() -> ModuleType:
     sns.set_theme(
         style="whitegrid",
         context="paper",
+        # A font that comes with matplotlib: seaborn asks for Arial first, which not every machine has.
         rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
     )
     pyplot: ModuleType = matplotlib.pyplot

@@ -167,6 +167,7 @@ def judge_quality(
         return [label for label, keep in zip(labels, scored, strict=True) if keep]
 
     t, s = kept(true), kept(said)
+    # Of the true labels alone: one that no answer has would count with an F1 of 0.
     names = sorted(set(t))
 
     def over_scored(measure: Callable[[Floats], float]) -> Estimate:
@@ -190,11 +191,13 @@ def judge_quality(
 
 def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
     """How often each answer is drawn: the answers themselves first, then the resamples, shape (1 + R, N)."""
+    # So few groups have hardly any different resamples: the interval would be far too short.
     if len(set(groups)) < _FEWEST_GROUPS:
         groups = [str(index) for index in range(len(groups))]
     names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
     rng = np.random.default_rng(seed)
     counts = drawn_counts(len(names), _RESAMPLES, rng)
+    # As weights: an answer that is drawn twice counts twice, and no row is copied.
     return np.concatenate([np.ones((1, len(group))), counts[:, group]])
 
 
@@ -214,6 +217,7 @@ def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Flo
     if not scored:
         return np.empty((0, 3))
     scored.sort(key=lambda pair: pair[0])
+    # Bins of equal size: of equal width most would be empty, as judges are mostly sure.
     bins = np.array_split(np.array(scored), min(_BINS, len(scored)))
     return np.array([[*part.mean(axis=0), len(part)] for part in bins])
 

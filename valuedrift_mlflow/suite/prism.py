@@ -179,6 +179,7 @@ def load_prism(uri: str) -> Suite:
     suite = Suite(NAME, f"prism-{digest}", tuple(items), uri, provenance)
     part = suite.subset(settings.topics, None)
     if settings.output is not None:
+        # All topics: a part can be taken of the file, too.
         suite.frame().to_csv(settings.output, index=False)
         written = settings.output.with_suffix(".provenance.json")
         written.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
@@ -285,6 +286,7 @@ def rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str]) -> li
     from valuedrift_mlflow.models.generation import Sampling
 
     generator = models.load_generator(uri)
+    # Greedy: the same file and options must give the same suite.
     sampling = Sampling(samples=1, temperature=0.0, max_new_tokens=_NEW_TOKENS)
 
     def ask(template: str, chosen: Sequence[Opening]) -> dict[str, str]:

@@ -80,6 +80,7 @@ def cluster(vectors: Floats, topics: int, size: int, seed: int) -> Clustering:
 
     most = 0
     for number in range(topics, min(_MOST_CLUSTERS * topics, len(vectors)) + 1):
+        # Ten starts, of which the best counts; by itself scikit-learn makes one.
         kmeans = KMeans(number, n_init=10, random_state=seed).fit(vectors)
         sizes = np.bincount(kmeans.labels_, minlength=number)
         # Stable: among equals the order of the texts decides, so that a build is the same everywhere.

@@ -28,6 +28,7 @@ ONLY_PAIRS = "topic_column is for opposed pairs"
 def built_in() -> Suite:
     """The suite ``vaes``, whole."""
     with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
+        # Texts as they are: pandas would read a cell "None" as missing.
         return from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
 
 
@@ -76,6 +77,7 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     Raises:
         InputError: every problem of the table at once, with row numbers (the first data row is 1).
     """
+    # As objects first, as in `opposed_pairs.items`.
     frame = frame.reset_index(drop=True).astype(object)
     frame = frame.where(frame.notna(), "")  # a cell that is missing reads as one that is empty
     if frame.empty:
