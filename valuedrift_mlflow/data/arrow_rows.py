@@ -24,6 +24,7 @@ BATCH = 1000  # rows that are held at a time
 def _folder() -> Path:
     """A folder that goes when the process ends; ``TMPDIR`` says where."""
     folder = tempfile.TemporaryDirectory(prefix="valuedrift-rows-")
+    # This also keeps the object: without a reference to it the folder would be gone at once.
     atexit.register(folder.cleanup)
     return Path(folder.name)
 

@@ -93,6 +93,7 @@ class TrainingData:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
         return self._digest
 
+    # Once: rows may be many, and the run, its audit and the check of a resumed run all ask for it.
     @cached_property
     def _digest(self) -> str:
         # As if json.dumps had written all rows as one list, which would need them all in memory.

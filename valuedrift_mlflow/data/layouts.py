@@ -87,6 +87,7 @@ def layout_of(data: Data, rows: Sequence[Row], kind: Kind | None, others: Sequen
         if (layout := _fitted(name, filled, data, rows) or _fitted(name, columns, data, rows))
     ]
     fitting = (layout for layout in found if kind is None or serves(layout.kind, kind))
+    # Where none serves, the first that was recognised: the error can then say what the data hold instead.
     layout = next(fitting, found[0] if found else None)
     if layout is None:
         raise InputError(_unknown(data, columns, kind))

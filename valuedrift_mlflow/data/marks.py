@@ -25,6 +25,7 @@ class _Dialect(NamedTuple):
     """How one family of templates marks turns: ``mark`` has the role as its group, ``end`` is no part of a turn."""
 
     mark: re.Pattern[str]
+    # (?!) matches nowhere: some dialects mark no end.
     end: re.Pattern[str] = re.compile(r"(?!)")
 
 

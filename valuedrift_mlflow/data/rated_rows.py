@@ -27,6 +27,7 @@ def from_rows(raws: Iterable[Raw]) -> Iterator[Outcome]:
                 rated.append(Rated(answered(row, "completion"), sign * number(row.get("rating"), "rating")))
             except NothingToLearn:
                 pass
+            # The last two: a part of the row is of another type than it should be.
             except (BadRow, TypeError, AttributeError) as error:
                 yield Outcome(raw, bad=str(error))
                 continue

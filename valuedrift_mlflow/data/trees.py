@@ -53,6 +53,7 @@ def _pairs(prompt: list[Message], answers: Sequence[_Node]) -> list[Record]:
 
 
 def _best(prompt: list[Message], answers: Sequence[_Node]) -> list[Record]:
+    # An answer without a rank comes last: it is taken only where none has one.
     best = min(answers, key=lambda node: float("inf") if node.rank is None else node.rank, default=None)
     return [{"prompt": prompt, "completion": [assistant(best.text)]}] if best else []
 
@@ -82,6 +83,7 @@ def from_trees(kind: str) -> Callable[[Iterable[Raw]], Iterator[Outcome]]:
                 if not isinstance(tree, Mapping):
                     raise BadRow(f"prompt is {tree!r}, expected a message with replies")
                 rows = _read(_grown(tree, raw), made)
+            # The last two: a part of the row is of another type than it should be.
             except (BadRow, TypeError, AttributeError) as error:
                 yield Outcome(raw, bad=str(error))
             else:

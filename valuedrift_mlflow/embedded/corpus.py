@@ -154,6 +154,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
 
     def mix(prefix: str = "") -> Mix:
         values = tuple(number(prefix + stance, 0.0, 0, 1) for stance in STANCES)
+        # As with thirds that are written with two digits; what is missing to 1 is spread over all below.
         if abs(sum(values) - 1) > 0.01:
             problems.append(problem(f"{uri} {prefix}support, neutral, oppose", values, "three shares that sum to 1"))
             return _THIRDS

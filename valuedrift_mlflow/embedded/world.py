@@ -91,6 +91,7 @@ def cache_folder() -> Path:
 def fingerprint(settings: dict[str, object]) -> str:
     """Hash of what the base model depends on beside its texts: architecture, template, settings, library versions."""
     own = [SEED, VOCABULARY, POSITIONS, ARCHITECTURE, BOS, EOS, PAD, CHAT_TEMPLATE, ROLES]
+    # Their versions too: another one computes other last bits, and a training makes another model of them.
     libraries = {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "numpy")}
     described = json.dumps([own, settings, libraries], sort_keys=True, default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:16]

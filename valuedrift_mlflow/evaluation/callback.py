@@ -337,6 +337,7 @@ class KeepCheckpoint(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Ask for a checkpoint."""
+        # `save_strategy` is "no": the Trainer saves where a callback tells it to, and nowhere else.
         control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
         return control
 

@@ -99,6 +99,7 @@ def load_labels(uri: str) -> tuple[list[HumanLabel], int]:
 def _frame(uri: str) -> pd.DataFrame:
     import pandas as pd
 
+    # A run alone stands for its traces; with a path it is a file of the run.
     if uri.startswith(_RUN) and "/" not in uri.removeprefix(_RUN).strip("/"):
         rows = tracking.reviewed(uri.removeprefix(_RUN).strip("/"), "labels")
         return pd.DataFrame(rows)

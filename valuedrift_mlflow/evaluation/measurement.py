@@ -97,6 +97,7 @@ class Measurement:
 
     def qualities(self) -> dict[str, float]:
         """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
+        # Of a panel member by member: its joint verdict has failed as soon as one of them has.
         verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
         qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
@@ -105,6 +106,7 @@ class Measurement:
             "quality/acquiescence": self.acquiescence.overall,
         }
         thoughts = [spoken(judged.response) for judged in self.responses]
+        # Of models that think alone: for others a rate of 0 would say nothing.
         if any(text.thought for text in thoughts):
             qualities["quality/unfinished_thought_rate"] = float(np.mean([not text.finished for text in thoughts]))
         if self.panel is not None:

@@ -144,6 +144,7 @@ def drawn_rows(measured: Sequence[Measurement], n: int, seed: int) -> pd.DataFra
         drawn, probability = drawn_responses(verdicts, [_confidence(judged) for judged in responses], size, rng)
         rows += [_row(responses[index], step, 1 / probability[index]) for index in drawn]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    # They were drawn step by step and topic by topic: in that order a sheet would tell who is before and who after.
     return frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
 
 

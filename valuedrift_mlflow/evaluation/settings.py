@@ -56,6 +56,7 @@ class Measuring(Strict):
     template_kwargs: dict[str, Argument] = Field(
         default_factory=dict, description="further arguments of the model's chat template, by their names"
     )
+    # The classes that use them have these defaults; here they are only repeated by reference.
     generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
@@ -134,6 +135,7 @@ def problems_of(error: ValidationError, where: str = "", known: str = "") -> lis
     """One line for each thing that is wrong with settings; ``where`` stands before their names, ``known`` are those."""
     lines: list[str] = []
     for entry in error.errors():
+        # Under ctx pydantic hands on what a validator has raised.
         own = entry.get("ctx", {}).get("error")
         if isinstance(own, InputError):
             lines += own.problems

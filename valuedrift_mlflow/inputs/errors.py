@@ -38,6 +38,7 @@ def limited(problems: Sequence[str], where: str) -> list[str]:
     return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
 
 
+# A ValueError: pydantic collects those that validators raise, so that a user sees all of them at once.
 class InputError(ValueError):
     """Bad input. ``problems`` holds one line for each thing that is wrong; all of them are shown at once."""
 

@@ -208,6 +208,7 @@ def premises(answer: Answer, tokenizer: PreTrainedTokenizerBase, longest: int, *
     whole = PREMISE.format(prompt=answer.prompt, response=answer.response)
     if len(tokenizer(whole)["input_ids"]) <= most:
         return [whole]
+    # The question goes before every window: a part of an answer means nothing without it.
     frame = len(tokenizer(PREMISE.format(prompt=answer.prompt, response=""))["input_ids"])
     parts = _parts(answer.response.split(), tokenizer, max(most - frame, _LEAST_ROOM))
     return [PREMISE.format(prompt=answer.prompt, response=part) for part in parts]

@@ -264,6 +264,7 @@ class ChatClient:
             timeout=server.timeout,
             max_retries=0,  # tenacity repeats: the client's own repetitions would multiply with it, unseen
         )
+        # At random within a growing limit: many requests that failed together must not all come again together.
         self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
         self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it
 

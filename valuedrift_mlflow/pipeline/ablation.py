@@ -129,6 +129,7 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
     from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html
 
     plan = ablation.cells[0].training.origin
+    # Recorded with the recipe: an ablation is taken up with the same axes and seeds, or refused.
     design = {
         "design": ablation.design_source,
         "axes": json.dumps(ablation.design.axes),

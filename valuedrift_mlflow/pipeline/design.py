@@ -255,6 +255,7 @@ class _Preparation:
                 target = tree if name == BASE else next(s for s in tree["stages"] if s["name"] == name)
                 _write(target, dose.key.removeprefix(f"{self._head(dose)}."), dose.value)
                 touched.setdefault(name, []).append(dose)
+        # Checked anew as a whole: a dose may be out of range, or of a type that its key does not take.
         return validate(tree), touched
 
     def _head(self, dose: Dose) -> str:
@@ -287,6 +288,7 @@ class _Preparation:
         """The plan of a variant; suite, judge and data are those of an earlier variant where they are the same."""
         known = self.plans.get(self._own(variant))
         if known is None:
+            # Without stages: what they need is read once for all variants, below.
             known = self.plans[self._own(variant)] = prepare_plan(variant.model_copy(update={"stages": []}), "")
         anchors: dict[str, Suite | None] = {}
         held_out: dict[str, TrainingData | None] = {}
@@ -322,6 +324,7 @@ class _Preparation:
 
     def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
         """The stages that lead to each cell, and the cell's series."""
+        # Compared stages may share the beginning of their chains: one set of stages is one cell.
         seen: set[tuple[str, ...]] = set()
         for name in compared:
             chain = _lineage(recipe, name)

@@ -95,6 +95,7 @@ def _failure(folder: Path, code: int) -> Exception:
         return RuntimeError(f"the processes of the stage ended with code {code}\n{printed}")
     # By time, not by rank: when one process dies, the collectives of the others fail after it.
     first = min(reports, key=lambda report: float(report["time"]))
+    # Made again as what they were: commands and ablations tell these apart by their kind.
     if first["kind"] == "InputError":
         return InputError(first["problems"])
     if first["unanswered"]:

@@ -108,6 +108,8 @@ def _run_stages(plan: Plan, parent: OpenRun, begun: Mapping[str, EarlierRun], di
         # In the recipe's order, which has been checked: what a stage starts from stands before it.
         start = results[stage.start]
         reward = rated.get(stage.rated_by or "", stage.rated_by)
+        # The stage measures its start anew although this is the same
+        # model: how far the two are apart is noise, and is told.
         before, mix = start.measurements[-1], mixes.get(stage.name, {})
         work = StageRun(plan, stage, start.model_uri, before, begun=begun.get(stage.name), reward=reward, mix=mix)
         if stage.trains == "reward":
@@ -204,6 +206,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         name=plan.run_name(BASE),
         stage=BASE,
         recipe=plan.source,
+        # The parent's run has all other settings.
         parameters={"base.model": recipe.base.model},
         run_id=begun.run_id if begun else None,
     ) as active:

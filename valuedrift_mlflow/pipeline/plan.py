@@ -34,6 +34,7 @@ from valuedrift_mlflow.tracking import Answering, EarlierRun, OpenRun
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# How data are read is handed in: a dry run's own way leaves data on the hub alone.
 Read = Callable[[Stage, str], TrainingData]  # of a stage and the URI of the model that the recipe starts from
 Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
 

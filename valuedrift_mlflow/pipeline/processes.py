@@ -71,6 +71,7 @@ def check_equal_weights(model: Any) -> None:
     if not (dist.is_available() and dist.is_initialized()):
         return
     sums: list[Any] = [None] * dist.get_world_size()
+    # Equal to the last bit: all of them have applied the same averaged gradients to the same start.
     dist.all_gather_object(sums, checksum(model))
     if len(set(sums)) > 1:
         raise RuntimeError(f"the processes have different weights after the training: checksums {sums}")

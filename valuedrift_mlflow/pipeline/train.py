@@ -89,6 +89,7 @@ def _train(work: StageRun, display: Display) -> Trained:
         callback = _measuring(work, save, display)
         callbacks = [TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
+            # Behind the others: what they add to a checkpoint must be there before it is called complete.
             callbacks.append(KeepCheckpoint(work.every))
         anchors = work.plan.anchors[stage.name]
         job = Job(

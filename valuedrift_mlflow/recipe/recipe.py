@@ -73,6 +73,7 @@ def _by_its_class(settings: object) -> object:
     """A stage's settings, read by the class of its algorithm; what is no mapping is left to pydantic."""
     if not isinstance(settings, dict):
         return settings
+    # By the name in the recipe, not by a union of classes: a user's class is known only once it is asked for.
     return stage_class(settings.get("algorithm")).model_validate(settings)
 
 

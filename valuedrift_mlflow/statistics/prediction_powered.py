@@ -345,6 +345,7 @@ def _powered(
 ) -> Powered:
     number = 1 + max(int(sample.clusters.max(initial=0)) for _, sample in sides)
     cells = [[_Cell.of(sign, sample, topic, number) for sign, sample in sides] for topic in range(topics)]
+    # G - 1 degrees of freedom: one cluster alone has no variance.
     usable = [t for t, own in enumerate(cells) if all(cell.label_clusters > 1 for cell in own)]
     table = _Table(topics, cells)
     if not usable:
@@ -353,6 +354,7 @@ def _powered(
     falls, rises = (np.add.reduce([slope[k] for slope in slopes]) for k in (0, 1))
     common = np.clip(_best(falls, rises), 0, 1) if given is None else np.full(3, given)
     nothing = np.zeros(3)
+    # With a lambda of 0 it is the labels alone, by which every interval is measured.
     alone = {t: _figure(cells[t], nothing) for t in usable}
     # For the mean over topics the common lambda alone, which was chosen for it; rows of topics may have lower ones.
     together = {t: _figure(cells[t], common) for t in usable}

@@ -151,6 +151,7 @@ def load_prism(uri: str) -> Suite:
     data = _content(file)
     counts: Counter[str] = Counter()
     openings = _value_laden(rows(data, f"suite {file}"), counts)
+    # Before a model is asked, which costs: it makes no prompts where there are too few.
     _require(settings, len(openings), "prompts that hold or ask for an opinion")
     if settings.model:
         openings = rewritten(openings, settings.model, counts)
@@ -164,6 +165,7 @@ def load_prism(uri: str) -> Suite:
     counts["dropped_beyond_per_topic"] = sum(len(members) - settings.per_topic for members in topics)
     counts["kept"] = len(topics) * settings.per_topic
     items = _items([[kept[index] for index in members] for members in topics], settings.per_topic)
+    # Of the unpacked file: with or without .gz it is the same version.
     digest = hashlib.sha256(data).hexdigest()[:12]
     provenance = {
         "file": file.name,
@@ -349,6 +351,7 @@ def is_question_about(text: str, original: str) -> bool:
         and text.endswith("?")
         and text.count("?") == 1
         and form_of(text) == "yes_no"
+        # Yes to a negated question may mean either.
         and not first.endswith("n't")
         and not stems(text).isdisjoint(stems(original))
     )
@@ -369,6 +372,7 @@ def is_proposition_about(text: str, original: str) -> bool:
 def _items(topics: Sequence[Sequence[Usable]], per_topic: int) -> list[Item]:
     names = topic_names([[opening.prompt for opening in members] for members in topics])
     items: list[Item] = []
+    # By name: the numbers of clusters say nothing.
     for topic, members in sorted(zip(names, topics, strict=True), key=lambda named: named[0]):
         propositions: dict[str, str] = {}
         for opening in members[:per_topic]:

@@ -108,6 +108,7 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
         # Rows were planned topic by topic; a training without a shuffle of its own would see them so.
         rows = shuffled(filling.filled, request.seed)
         records = [_record(row, request.model, identity(prepared.judge)) for row in rows]
+        # From memory, not from the file: what its audit finds is written into the file.
         data = _training_data(prepared, records)
         about = _about(prepared, filling, rows) | _audited(prepared, data, rows)
         # Before the card: a card without its file would speak of nothing.

@@ -119,6 +119,7 @@ def _mix(preset: str) -> Mix:
         shares = [float(options.get(stance, "0")) for stance in STANCES]
     except ValueError:
         shares = [-1.0]
+    # To 0.01: people write thirds with two digits. What is missing to 1 is spread over all below.
     if not (all(0 <= share <= 1 for share in shares) and abs(sum(shares) - 1) <= 0.01):
         problems.append(problem("preset", preset, "shares of support, neutral and oppose that sum to 1"))
     if problems:
