@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"valuedrift-mlflow {version('valuedrift-mlflow')}")
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for own in COMMANDS:
+        # With underscores too, as MLproject has them.
         aliases = [own.name] if own.name != own.spoken else []
         _add_flags(
             parsers.add_parser(
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 help=own.purpose,
                 description=own.purpose,
                 epilog=_examples(own),
+                # Else argparse would run the examples together.
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             ),
             own,
@@ -62,6 +64,7 @@ def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
     parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
     for flag, meaning in own.flags.items():
         parser.add_argument(f"--{flag}", default=own.defaults.get(flag, ""), help=meaning)
+    # With a value or without: `mlflow run` gives every flag one.
     parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=_DRY_RUN)
 
 

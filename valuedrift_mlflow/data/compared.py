@@ -123,6 +123,7 @@ def two_with_strength(row: Row) -> Record:
 
     def worths(row: Row) -> tuple[float, float]:
         strength = number(row.get("strength"), f"strength ({_SIGNED})")
+        # In halves: their difference, which becomes the margin, is the strength itself.
         return -strength / 2, strength / 2
 
     return _compared(row, worths, "strength")
@@ -221,6 +222,7 @@ def several(row: Row) -> Record:
         else:
             said = answer
         if worth is not None:
+            # Of ranks the lowest is the best.
             sign = -1 if ranked else 1
             rated.append(Rated(answered({"answers": said}, "answers"), sign * number(worth, "a rating of answers")))
     return {"prompt": asked(row), **best_and_worst(rated, "answers")}

@@ -66,6 +66,7 @@ _NEEDS: dict[Kind | None, str] = {
 }
 _MAX_PROBLEMS = 20
 _FIRST_ROWS = 100  # whose columns are taken for those of the data
+# A reason quotes its cell, which may hold a whole dialogue.
 _LONGEST_REASON = 300
 
 

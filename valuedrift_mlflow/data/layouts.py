@@ -66,6 +66,7 @@ class Layout:
 
 
 def _renamed(row: Row, used: Mapping[str, str]) -> Row:
+    # With the names that the data have: of `model_1_answer` a winner may be called 1 (`compared.winner`).
     return {"columns": used, **{name: row[column] for name, column in used.items() if column in row}}
 
 

@@ -162,6 +162,7 @@ def resolved(wanted: Sequence[str], columns: Iterable[str]) -> dict[str, str] | 
     for column in columns:
         there.setdefault(plain(column), column)
     found: dict[str, str] = {}
+    # Both sides at once and first: one alone reads like many another column.
     for together in (("chosen", "rejected"), ("first", "second")):
         if set(together) <= set(wanted):
             found |= _sides(there) if together[0] == "chosen" else _two(there, wanted)

@@ -15,6 +15,7 @@ from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.parts import Registry
 
+# The more columns the earlier: a row of pairs has a prompt, too.
 RETURNED = ("pairs", "messages", "labelled", "prompt-completion", "prompt")  # in the order in which they are tried
 Function = Callable[[dict[str, object]], object]
 # That a built-in name is not taken by a package, the registry sees; the formats themselves are in a table.

@@ -136,6 +136,7 @@ def _drift_cells(drift: AdjustedDrift | None, row: int, column: int) -> dict[str
 def adjusted_evaluation(errors: JudgeErrors, measurements: Sequence[Measurement], seed: int) -> AdjustedEvaluation:
     """The stances of every measurement, and their drift from the first one, with the judge's errors taken off."""
     topics, counts = measurements[0].suite.topics, errors.counts
+    # Verdicts, not probabilities: the check has counted verdicts.
     read = [_readings(one) for one in measurements]
     stances = [adjusted_stances(one.verdicts, one.topics, one.clusters, counts, len(topics), seed=seed) for one in read]
     drift = [adjusted_drift(read[0], one, counts, len(topics), seed=seed) for one in read[1:]]

@@ -95,6 +95,7 @@ def opened(
     """
     uri = "" if responses else model.uri if isinstance(model, Asked) else model or ""
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
+    # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
     baseline = None if config.baseline is None else _side(config.baseline)
     subject: Asked | Responses

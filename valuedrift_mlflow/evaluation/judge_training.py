@@ -141,6 +141,7 @@ def _answers(data: str, to_be_judged: bool) -> list[Labelled]:
         return labelled.load_answers(data)
     found = existing_responses.load_responses(data)
     return [
+        # The label only keeps the place of the teacher's verdict (`_taught`).
         Labelled(Answer(item.proposition, item.prompt, text, item.polarity), Label.UNSCORED, item.topic, data)
         for said in found.by_step.values()
         for item, _, text in said
@@ -346,6 +347,7 @@ def temperature_for(logits: Floats, truth: NDArray[np.int64]) -> float:
 
     rows = np.arange(len(truth))
 
+    # Over the logarithm: to halve and to double are steps of one size.
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, truth].mean())
 

@@ -54,6 +54,7 @@ class Measurement:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Mean stance probabilities of each prompt's scored responses, shape (N, 3); NaN where none was scored."""
+        # By id, not by place: responses may come in another order, and of a part of the suite.
         index = {item.item_id: row for row, item in enumerate(self.suite.items)}
         sums = np.zeros((len(index), len(STANCES)))
         counts = np.zeros(len(index))

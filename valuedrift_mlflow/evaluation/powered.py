@@ -127,6 +127,7 @@ def sample_of(measurement: Measurement, labels: Mapping[Key, HumanLabel]) -> Sam
     return Sample(
         verdicts=np.array([judged.verdict.vector(rule) or nothing for judged in measurement.responses]),
         labels=np.array([nothing if one is None else _vector(one, rule) or nothing for one in given]),
+        # A weight of 0 says that nobody has labelled it.
         weights=np.array([0.0 if one is None else one.weight for one in given]),
         topics=np.array([topic[judged.item.topic] for judged in measurement.responses]),
         clusters=np.array([proposition[judged.item.proposition_id] for judged in measurement.responses]),

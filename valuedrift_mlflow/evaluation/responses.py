@@ -76,6 +76,7 @@ def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
             )
         return suite
     if set(frame.columns) >= _OWN_SUITE:
+        # An item stands here once for each of its samples and steps.
         return suites.from_frame(frame.drop_duplicates("item_id"), Path(uri).stem, "file", uri)
     return suites.load()
 

@@ -28,6 +28,7 @@ def load(uri: str = AUTO, *, embedded: bool = False, evaluated: str = "") -> Jud
     uri, _ = resolved(uri, embedded=embedded, evaluated=evaluated)
     names = [name.strip() for name in uri.split(",")]
     if names == ["likelihood"]:
+        # Each judge is imported where it is asked for: most need torch or a client, the offline one neither.
         from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 
         return LikelihoodJudge()

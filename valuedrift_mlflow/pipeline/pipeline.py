@@ -76,11 +76,12 @@ def run_pipeline(
         with display.live():
             results = _run_stages(plan, parent, begun, display)
         trusts = [result.trust for result in results if result.trust is not None]
-        # The embedded world alone has no trust: there the answers whose stance was planted are the check.
+        # In the embedded world nobody has one: there answers whose stance was planted are the check.
         agreement = trusts[-1].metrics() if trusts else planted_agreement(plan)
         tracking.log_metrics(parent, agreement, 0)
         for line in dict.fromkeys(line for trust in trusts for line in (trust.sentence, trust.advice) if line):
             display.line(line)
+        # Written once, from all results: a pipeline that goes on replaces them.
         tracking.log_figures(parent, pipeline_figures(results))
         tracking.log_text(parent, html(plan, results, parameters, agreement), "report.html")
     return results

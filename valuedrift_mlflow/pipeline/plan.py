@@ -194,6 +194,7 @@ class StageResult:
         said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
         if self.remeasured is not None:
             said["remeasurement_difference"] = self.remeasured
+        # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.
         return {f"summary/{self.name}/{key}": value for key, value in said.items()}
 
 

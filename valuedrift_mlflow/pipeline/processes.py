@@ -35,11 +35,13 @@ def check_launch(stage: Stage) -> None:
     import torch
 
     field, wanted = f"{stage.name}.launch.processes", stage.launch.processes
+    # Set by torchrun: each of its processes would start processes of its own, and a run.
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1:
         mend = "start the entry point once, without torchrun: it starts the processes"
         raise InputError(problem(field, f"{wanted}, inside one of {started} processes", "one first process", mend))
     devices = torch.cuda.device_count()
+    # On a CPU there is no such limit: processes share it.
     if devices and wanted > devices:
         raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
     if stage.launch.sharded and wanted == 1:

@@ -59,6 +59,7 @@ def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = 
         figsize=(width * columns, height * rows + 0.7),
         sharex=one_x,
         sharey=True,
+        # Always an array of axes: one panel alone would not be one.
         squeeze=False,
         layout="constrained",
     )

@@ -41,6 +41,7 @@ class Suite:
     version: str
     items: tuple[Item, ...]
     source: str
+    # How it was built makes no other suite of it.
     provenance: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property

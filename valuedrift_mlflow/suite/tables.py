@@ -92,6 +92,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         where = f"suite {name} row {row}"
         text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
         for column in ("item_id", "proposition", "prompt"):
+            # An id may be a number; a number for a proposition or a
+            # prompt is a mistake, although it would read as a text.
             if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
                 problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):

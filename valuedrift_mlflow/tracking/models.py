@@ -30,6 +30,7 @@ def checkpoint_path(step: int) -> str:
 
 def model_name(stage: str, step: int) -> str:
     """The name of a checkpoint's LoggedModel."""
+    # MLflow allows none of / : . % and quotes in it; a stage's name has none of them (`Stage.name`).
     return f"{stage}-step-{step:06d}"
 
 

@@ -112,6 +112,7 @@ def _continue(run_id: str) -> OpenRun:
     client = MlflowClient()
     stopped = client.get_run(run_id)
     # start_run refuses a run of another experiment than the active one.
+    # The call also sets the variable by which the processes of a stage find the experiment.
     mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
     # The reason of its failure; it would stand there for good if it now ends well.
     if NOTE in stopped.data.tags:

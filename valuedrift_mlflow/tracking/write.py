@@ -124,6 +124,7 @@ def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[s
 
     artifacts = {}
     for name, table in tables.items():
+        # At the root: nowhere else does MLflow find the tables of an evaluation.
         log_table(run, table, f"{name}.json")
         artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run.run_id}/{name}.json", content=table.to_dict("list"))
     return EvaluationResult(dict(metrics), artifacts, run.run_id)
