@@ -234,6 +234,7 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     if ready.labels:
         parameters["labels"] = ready.labels.uri
     name = f"evaluate · {models.short_name(subject.uri)}"
+    # The suite is recorded first: metrics name the dataset that they were measured on.
     with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, subject.uri, progress)

@@ -91,6 +91,7 @@ def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge
         for entry, verdict in zip(answers, verdicts, strict=True)
     ]
     frame = pd.DataFrame(rows)
+    # As objects, or None would turn back into NaN, which JSON has not.
     return frame.astype(object).where(frame.notna(), None)
 
 

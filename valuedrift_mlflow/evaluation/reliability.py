@@ -126,6 +126,7 @@ def is_embedded(generator: object) -> bool:
 
 def is_embedded_tokenizer(tokenizer: object) -> bool:
     """The same of a tokenizer: every model that was trained from the embedded base has its template."""
+    # By the template: it goes with every model that was trained from the embedded base, whatever its folder is called.
     return getattr(tokenizer, "chat_template", None) == CHAT_TEMPLATE
 
 

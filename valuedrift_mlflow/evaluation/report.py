@@ -216,6 +216,7 @@ def _calibration_figure(check: JudgeCheck) -> Figure:
     axes.plot(
         stated, right, color=COLORS[Stance.SUPPORT], marker="o", label=f"bins of about {answers.mean():.0f} answers"
     )
+    # From 0.3: of three stances the most probable has a third at least.
     axes.set_xlim(0.3, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("probability of the judge's stance")

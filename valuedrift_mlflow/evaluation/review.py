@@ -178,6 +178,7 @@ def drawn_responses(
     random: a suite asks in turns, and distances of the same length would hit one kind of question.
     """
     probability = inclusion_probabilities(confidence, size)
+    # lexsort goes by its last key first: verdict, then probability, then chance.
     order = np.lexsort((rng.random(len(probability)), probability, np.asarray(verdicts)))
     return systematic(probability, order, rng), probability
 

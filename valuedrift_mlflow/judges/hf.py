@@ -180,6 +180,7 @@ def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) 
     start = 0
     while start < len(words):
         end, used = start, 0
+        # One word in any case, also where it has more tokens than there is room for.
         while end < len(words) and (end == start or used + sizes[end] <= room):
             used += sizes[end]
             end += 1
@@ -187,6 +188,7 @@ def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) 
         if end == len(words):
             return
         back, overlap = end, 0
+        # The next part begins at least one word further, or it would never end.
         while back > start + 1 and overlap + sizes[back - 1] <= _OVERLAP * room:
             back -= 1
             overlap += sizes[back]

@@ -26,6 +26,7 @@ class Panel:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One joint verdict per answer, in the same order; see `joint`."""
+        # All answers to each member at once: those on servers and in memory work in batches.
         columns = [member.judge(answers) for member in self.members]
         names = [member.name for member in self.members]
         return [joint(tuple(zip(names, opinions, strict=True))) for opinions in zip(*columns, strict=True)]

@@ -245,12 +245,14 @@ class TransformersGenerator:
                 max_new_tokens=min(step, longest - done),
                 eos_token_id=self._ends or None,
                 pad_token_id=pad,
+                # Else the cache would not be given back.
                 return_dict_in_generate=True,
             )
             with only_these_settings(self.model, settings):
                 output = self.model.generate(  # type: ignore[operator]
                     input_ids=ids,
                     attention_mask=mask,
+                    # With a cache transformers reads only what it lacks: the last token of each row.
                     past_key_values=cache,
                     logits_processor=LogitsProcessorList([draw] if draw else []),
                     stopping_criteria=StoppingCriteriaList([read] if read else []),
@@ -268,6 +270,7 @@ class TransformersGenerator:
             if len(left) < len(rows):
                 rows, ids, mask = [rows[at] for at in left.tolist()], ids[left], mask[left]
                 cache.batch_select_indices(left)
+            # generate() lengthens a mask of its own, and does not give it back.
             mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
         return said
 

@@ -150,6 +150,7 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
     figure, axes = plt.subplots(figsize=(2.8 + 1.25 * len(trained), 0.6 + 0.36 * len(topics)), layout="constrained")
     sns.heatmap(
         values,
+        # Texts of our own, as seaborn's have no stars.
         annot=texts,
         fmt="",
         vmin=0,

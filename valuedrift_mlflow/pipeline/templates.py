@@ -30,6 +30,7 @@ def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | N
         )
     except (OSError, ValueError):
         return None
+    # Not remembered: the folder may hold another template when it is asked the next time.
     return loaded
 
 

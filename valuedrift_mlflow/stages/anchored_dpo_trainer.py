@@ -160,4 +160,5 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         return loss + self.anchor_weight * penalty
 
     def _log(self, name: str, value: torch.Tensor) -> None:
+        # TRL's own store: it logs the mean of each list beside the loss, and begins it anew.
         self._metrics["train"][name].append(self.accelerator.gather(value.detach()).mean().item())

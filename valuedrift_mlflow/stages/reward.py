@@ -83,6 +83,7 @@ class Reward(Stage):
             per_device_eval_batch_size=self.batch_size,
             eval_strategy="steps",
             eval_steps=self.every(self.steps(len(rows))),
+            # TRL loads the weights once more: in the precision and with the attention that the start has.
             model_init_kwargs={
                 "dtype": str(job.model.dtype).removeprefix("torch."),
                 "attn_implementation": job.model.config._attn_implementation,

@@ -343,6 +343,7 @@ def _powered(
     seed: int = 0,
     varied: bool = False,
 ) -> Powered:
+    # Over both measurements: a change is paired by cluster, so that they share their numbers.
     number = 1 + max(int(sample.clusters.max(initial=0)) for _, sample in sides)
     cells = [[_Cell.of(sign, sample, topic, number) for sign, sample in sides] for topic in range(topics)]
     # G - 1 degrees of freedom: one cluster alone has no variance.

@@ -62,6 +62,7 @@ def distinct(texts: Sequence[str]) -> list[int]:
         return []
     words = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(words)
+    # Neighbours within a radius, not all distances: a large file has too many of these.
     near = NearestNeighbors(radius=1 - NEAR_DUPLICATE, metric="cosine").fit(vectors)
     kept: set[int] = set()
     for index, neighbours in enumerate(near.radius_neighbors(vectors, return_distance=False)):

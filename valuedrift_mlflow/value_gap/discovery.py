@@ -152,6 +152,7 @@ def _groups(texts: Sequence[str], embedder: str) -> list[list[int]]:
     if len(texts) < SMALLEST:
         return []
     vectors = _vectors(texts, embedder)
+    # By a distance, not a number: how many topics there are is what is asked.
     linked = AgglomerativeClustering(
         n_clusters=None,
         metric="cosine",

@@ -183,6 +183,7 @@ class Audit:
                 row["scored_pairs"] = found.gap.scored
             rows.append(row | {"judged": found.judged, "unscored": found.unscored, "refusals": found.refusals})
         frame = pd.DataFrame(rows)
+        # As objects, or None would turn back into NaN, which JSON has not.
         return frame.astype(object).where(frame.notna(), None)
 
 

@@ -384,6 +384,8 @@ class _Lexical:
         """The key words of T topics from (W, V) words of wordings, of the topics (W,): shape (V, T), 0 or 1."""
         own = np.stack([present[topic_of == topic].sum(axis=0) for topic in range(topics)], axis=1)
         wordings = np.bincount(topic_of, minlength=topics)
+        # Two wordings at least: a word of a single one tells that
+        # one. And with one topic there is nothing to be told from.
         distinct = own >= KEY_WORD_OWN * np.maximum(present.sum(axis=0), 1)[:, None]
         return np.where(distinct & (own >= np.maximum(KEY_WORD * wordings, 2)) & (topics > 1), 1.0, 0.0)
 
@@ -423,6 +425,7 @@ class _Lexical:
             few_enough = (said[near] @ (self._statements > 0).astype(np.float64) >= self._fewest) & asking
             close = about[near] @ self._profiles >= QUESTION_SIMILARITY
             passed[near] = ((wide[near] & enough) | (few[near] & few_enough)) & close
+        # What has passed stays above 0, which is what the others have.
         return np.where(passed, np.maximum(similarity, 1e-9), 0.0), self._topics_by_words(said, asked, subjects)
 
     def _topics_by_words(self, said: Floats, asked: Sequence[str], subjects: Sequence[str]) -> Integers:
