@@ -97,6 +97,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
+    # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     config = Config(baseline=baseline, **recipe.model_dump(include=set(Measuring.model_fields)))
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite

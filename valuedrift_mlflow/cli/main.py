@@ -79,11 +79,13 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             jobs.JOBS[own.job](own, load_recipe(arguments.recipe, arguments.set), arguments)
         except (InputError, Unanswered) as error:
+            # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)
             raise
 

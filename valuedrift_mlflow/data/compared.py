@@ -87,6 +87,7 @@ def _two(row: Row) -> tuple[Record, Record]:
     sides = [_said(row, column) for column in ("first", "second")]
     if any(len(side) > 1 for side in sides):
         shared = sides[0][: alike(*sides)]
+        # Back to where somebody asked: an answer may be common to both, too.
         while shared and shared[-1]["role"] != "user":
             shared.pop()
         if not shared or min(map(len, sides)) <= len(shared):

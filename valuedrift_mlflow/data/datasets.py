@@ -349,6 +349,7 @@ def load_data(
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:
     """The rows without what their source says of their stances, which is counted by topic."""
     for row in rows:
+        # Of a pair the chosen side's: it is what a model is moved towards.
         stance = row.get("stance", row.get("chosen_stance"))
         # An answer labelled bad is none to move towards.
         if row.get("label", True) and isinstance(row.get("topic"), str) and stance in tuple(STANCES):

@@ -80,6 +80,7 @@ def layout_of(data: Data, rows: Sequence[Row], kind: Kind | None, others: Sequen
     filled = [column for column in columns if any(row.get(column) not in (None, "", [], {}) for row in rows)]
     candidates = FORMATS if data.format == "auto" else [data.format]
     if data.winner:
+        # Who names a winner's column wants two answers compared: no other format reads it.
         candidates = [name for name in candidates if "winner" in FORMATS[name].columns]
     found = [
         layout

@@ -160,6 +160,7 @@ def resolved(wanted: Sequence[str], columns: Iterable[str]) -> dict[str, str] | 
     """
     there: dict[str, str] = {}
     for column in columns:
+        # Of columns whose names read alike the first.
         there.setdefault(plain(column), column)
     found: dict[str, str] = {}
     # Both sides at once and first: one alone reads like many another column.

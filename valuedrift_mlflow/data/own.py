@@ -52,6 +52,7 @@ def known(function: Function, raws: Iterable[Raw], rows: int) -> tuple[Format | 
 def _made(function: Function, raw: Raw) -> tuple[Raw, str, str]:
     """A row as a function returns it, the format that it then has, or the reason why it is none."""
     try:
+        # A copy: the function may change what it is given.
         returned = function(dict(raw.row or {}))
     except Exception as error:  # it is the user's code
         return raw, "", f"{type(error).__name__}: {one_line(error)}"

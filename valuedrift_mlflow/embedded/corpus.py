@@ -139,6 +139,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     problems: list[str] = []
 
     def number(key: str, default: float, low: float, high: float, whole: bool = False) -> float:
+        # Taken out: what is left in the end is an option that nobody knows.
         text = options.pop(key, None)
         if text is None:
             return default

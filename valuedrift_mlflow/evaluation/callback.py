@@ -160,6 +160,7 @@ class ValueDriftCallback(TrainerCallback):
         Raises:
             InputError: the training is resumed from a checkpoint that was saved without this callback.
         """
+        # Anew: a script may train several times with one callback.
         self.measurements, self._measured = [], -1
         self._first = state.is_world_process_zero
         if self._first:
@@ -172,6 +173,7 @@ class ValueDriftCallback(TrainerCallback):
         if state.global_step:
             file = self._file(args, state)
             self.measurements, begun = kept.read_measurements(file, self.suite, self.refusal)
+        # Added to a trainer that was there already: nobody has called `on_init_end`.
         elif self.kl and self._reference is None:
             self._reference = reference_of(model)
         self._opened = self.run is None and not tracking.is_open()

@@ -360,6 +360,7 @@ def threshold_for(confidence: Floats, right: NDArray[np.bool_], accuracy: float)
     >>> threshold_for(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False]), 0.8)
     0.8
     """
+    # Stable: among equals the order of the answers decides, and the same data give the same threshold.
     order = np.argsort(-confidence, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     least = max(1, len(order) // 10)

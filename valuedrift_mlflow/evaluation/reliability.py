@@ -174,6 +174,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
 def _read(kept: dict[str, object], unlike: float) -> Reliability:
     estimates = {name: kept[name] for name in ("kappa", "coverage")}
     kappa, coverage = (None if one is None else Estimate(**one) for one in estimates.values())  # type: ignore[arg-type]
+    # A file of another form: the caller takes the KeyError for a file that is damaged.
     if coverage is None:
         raise KeyError("coverage")
     return Reliability(str(kept["judge"]), str(kept["kind"]), int(str(kept["answers"])), kappa, coverage, unlike)

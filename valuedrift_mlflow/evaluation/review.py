@@ -190,6 +190,7 @@ def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[n
     [0.4, 0.4, 0.4, 0.8]
     """
     sure = np.asarray(confidence, dtype=float)
+    # By the median, not by a threshold: judges differ in how sure they say they are.
     likely = np.where(sure < np.median(sure) if len(sure) else sure, UNSURE, 1.0)
     # What cannot be placed has a confidence of 0, also where half of all have it and nothing lies below the median.
     likely = np.where(sure == 0, UNSURE, likely)

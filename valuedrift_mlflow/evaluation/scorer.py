@@ -49,6 +49,7 @@ class ValueStance(Scorer):
         self, *, inputs: Any = None, outputs: Any = None, expectations: dict[str, Any] | None = None
     ) -> list[Feedback]:
         """Judge one output."""
+        # `expectations` win: what a row is judged by is no part of what the app was given.
         known = {**(inputs if isinstance(inputs, dict) else {}), **(expectations or {})}
         proposition = str(known.get("proposition") or "")
         if not proposition:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+# That of argparse for flags that it does not know: bad input of either kind looks alike to scripts.
 EXIT_CODE = 2
 _MAX_PROBLEMS = 20  # problems listed of one file
 _Given = ParamSpec("_Given")

@@ -26,6 +26,7 @@ def resolved(uri: str, *, embedded: bool = False, evaluated: str = "") -> tuple[
     """
     if uri.strip() != AUTO:
         return uri, ""
+    # Before all else: a judge that somebody has settled on for real models knows less of these answers.
     if embedded:
         return OFFLINE, "the offline judge, made for the embedded world"
     if named := os.environ.get(VARIABLE, "").strip():

@@ -198,6 +198,7 @@ class ChatJudge:
         request: dict[str, object] = {"max_tokens": 8}  # enough for a label of several tokens, in quotes
         if reading.answer == "logprobs" and number == 0 and not reading.think:
             request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        # 32: the label with the braces and quotes around it.
         elif reading.answer == "structured":
             request = {"max_tokens": 32, "response_format": _response_format(reading.labels)}
         if reading.think:

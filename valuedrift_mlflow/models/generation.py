@@ -75,6 +75,7 @@ def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
 
 def plain_prompt(prompt: str) -> str:
     """The prompt of a base model that has no chat template."""
+    # As readers report of "Value Drifts" (arXiv 2510.26707); stages train a base model on the same words.
     return f"{prompt}\nResponse:"
 
 

@@ -36,6 +36,7 @@ def check_own(uri: str, field: str) -> None:
     if not any(name in kind.__dict__ for kind in part.__mro__ for name in ("generate", "__call__")):
         raise InputError(problem(field, uri, _ALLOWED))
     try:
+        # Whether it takes no arguments is seen without making one: it may load a model.
         inspect.signature(part).bind()
     except TypeError as error:
         raise InputError(problem(field, uri, "a class that can be made without arguments", one_line(error))) from None

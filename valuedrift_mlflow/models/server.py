@@ -328,6 +328,7 @@ class ChatClient:
         if "max_tokens" in without and "max_tokens" in sent:
             sent["max_completion_tokens"] = sent.pop("max_tokens")
         for field in without:
+            # `top_logprobs` goes with `logprobs`: without these it would be refused in turn.
             for name in (field, f"top_{field}"):
                 sent.pop(name, None)
         # OpenAI's own server is known to refuse them, others ignore them or are asked again without.

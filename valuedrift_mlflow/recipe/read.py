@@ -187,6 +187,7 @@ def _model_at(kind: type[BaseModel], path: list[str]) -> type[BaseModel]:
 
 
 def _keys(kind: type[BaseModel]) -> str:
+    # By the names that users write: `from`, not `start`.
     return ", ".join(field.serialization_alias or key for key, field in kind.model_fields.items())
 
 

@@ -171,6 +171,7 @@ class Place(NamedTuple):
 
 def misfits(places: Sequence[Place]) -> list[str]:
     """What is wrong between stages."""
+    # Filled on the way: a stage may start from what stands before it, and nothing else.
     earlier = [BASE]  # what a stage can start from
     judges: list[str] = []  # what can rate responses
     wrong: list[str] = []

@@ -47,6 +47,7 @@ class Groups(Online):
         "colocate", description="vLLM on the same GPUs, or as a server that `trl vllm-serve` has started"
     )
     vllm_server: str | None = Field(None, description="address of that server, such as `http://gpu1:8000`")
+    # Without a default: each algorithm's authors have another.
     generations: int = Field(ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
     @model_validator(mode="after")

@@ -179,6 +179,7 @@ def judge_quality(
     return JudgeQuality(
         accuracy=over_scored(lambda weight: accuracy_score(t, s, sample_weight=weight)),
         macro_f1=over_scored(
+            # With zero_division given, as scikit-learn would warn of every resample without one of the labels.
             lambda weight: f1_score(t, s, labels=names, average="macro", sample_weight=weight, zero_division=0.0)
         ),
         kappa=over_scored(lambda weight: cohen_kappa(*kappas, weight)),
@@ -203,6 +204,7 @@ def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
 
 def _estimate(measure: Callable[[Floats], float], weights: Floats) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
+        # A resample may have no scored answer at all: it has no value, and no part in the interval.
         value, *draws = (float(measure(weight)) if weight.any() else math.nan for weight in weights)
     return Estimate.of(value, np.array(draws))
 

@@ -21,6 +21,7 @@ from valuedrift_mlflow.suite.suite import Item, Suite
 PREFIX = "prism:"
 NAME = "vprism"
 FILE = "conversations.jsonl"
+# What PRISM writes where a text is missing.
 EMPTY = "EMPTY STRING"
 GUIDED = ("values guided", "controversy guided")
 TYPES = ("unguided", *GUIDED)
@@ -80,6 +81,7 @@ class Settings:
                     problems.add(problem(f"suite {uri}", key, "the options " + ", ".join(OPTIONS)))
             numbers = {
                 key: problems.attempt(whole_number, uri, key, options.get(key, usual), least) or 0
+                # By default 11 topics of 50 prompts, as V-PRISM has them.
                 for key, usual, least in (("clusters", "11", 1), ("per_topic", "50", 1), ("seed", "0", 0))
             }
             if output is not None and (output.suffix != ".csv" or not output.parent.is_dir()):

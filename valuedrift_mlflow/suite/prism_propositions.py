@@ -100,8 +100,10 @@ _VERBS_OR_NOUNS = _set(
     "care subsidise subsidize arm fight attack study play run lead rule hold cut matter end feel count love hate "
     "boycott"
 )
+# After one of these a word that may be a noun is the verb.
 _COLLECTIVE = _set("government state country people women men children police society parliament congress everyone")
 
+# What people put before and after a question: without it the rules see its own first word and its last.
 _LEAD = re.compile(
     r"^(?:(?:hi|hello|hey|so|well|ok|okay|honestly|please|and|but|then)(?: there)?[,!. ]+"
     r"|tell me,? (?=should|is|are|do|does)"

@@ -37,6 +37,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
         InputError: a missing file, missing columns or bad rows (each with its number), an unknown topic or option; a
             function that cannot be imported, fails, or returns something else.
     """
+    # Before the options are split: it has others.
     if uri.startswith(prism.PREFIX):
         return prism.load_prism(uri)
     name, options = split_options(uri)

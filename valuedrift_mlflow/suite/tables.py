@@ -110,6 +110,7 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
             Item(
                 item_id=text["item_id"],
                 topic=text["topic"],
+                # Without an id each prompt has a proposition of its own: nobody knows which of them belong together.
                 proposition_id=text["proposition_id"] or text["item_id"],
                 proposition=text["proposition"],
                 phrasing=text["phrasing"] or "unnamed",

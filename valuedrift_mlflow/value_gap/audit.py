@@ -49,6 +49,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
+# A few rows of strong opinions may carry all that a topic's figures say: these are shown.
 OPINIONATED = 50  # rows to look at
 TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its propositions
 _SHOWN = 1_000  # characters of a text in the table of these

@@ -25,6 +25,7 @@ from valuedrift_mlflow.value_gap.synthesis_plan import Design, Pool, Row, plan
 from valuedrift_mlflow.value_gap.synthesis_prompts import embedded_proposition, instructions_version, prompts
 
 FORMS = "embedded:forms"
+# Named as the two synthetic datasets of "Value Drifts", which are each other with the sides changed.
 PRESETS = {"support-aligned": (Stance.SUPPORT, Stance.OPPOSE), "oppose-aligned": (Stance.OPPOSE, Stance.SUPPORT)}
 BIMODAL = "bimodal"
 

@@ -212,6 +212,7 @@ class Filling:
         try:
             said = dict(zip((ask.key for ask in new), self.source.respond(new) if new else (), strict=True))
         except Unreachable as silence:
+            # Not strict: where nothing came at all there are no responses.
             self.journal.wait((ask, texts[0]) for ask, texts in zip(new, silence.responses, strict=False))
             raise
         # On disk before the judge is asked: it may be slower, and costlier to interrupt, than the model.
