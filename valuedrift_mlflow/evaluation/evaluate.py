@@ -115,6 +115,7 @@ def opened(
         raise InputError(
             problem("baseline", baseline.suite.identity, asked.identity, "compare responses to the same suite")
         )
+    # A judge that asks the model itself needs the weights of both sides.
     for side in (subject, baseline):
         if side and (isinstance(side, Responses) or not side.has_weights):
             reader(judge, f"{side.uri or 'what was given'} has no weights to ask")

@@ -70,6 +70,7 @@ def plugins(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     Two packages may give the same name, which is an error only where it is asked for.
     """
     by_name: dict[str, tuple[EntryPoint, ...]] = {}
+    # With the path: what is installed or added later must be found, although the answer is remembered.
     for point in _installed(group, tuple(sys.path)):
         by_name[point.name] = (*by_name.get(point.name, ()), point)
     return dict(sorted(by_name.items()))

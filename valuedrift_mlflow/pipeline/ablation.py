@@ -54,8 +54,8 @@ class _Execution:
         self.failed: dict[str, str] = {}
 
     def base(self, plan: Plan) -> StageResult:
-        # All but the stages decides how a base is measured: an axis
-        # over `samples` or `judge` gives it several measurements.
+        # Everything but the stages decides how a base is measured:
+        # an axis over `samples` or `judge` gives it several measurements.
         key = plan.recipe.model_dump_json(exclude={"stages"})
         if key not in self.bases:
             self.bases[key] = pipeline.run_base(plan, self.display, self.begun.get(BASE))

@@ -129,6 +129,7 @@ def prepare(
     """
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
+        # A judge that asks a model itself cannot read rows.
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
         source = problems.attempt(_source, data, turns)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None

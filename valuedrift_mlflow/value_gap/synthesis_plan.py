@@ -253,6 +253,7 @@ def plan(design: Design, size: int, pool: Pool, seed: int) -> list[Row]:
 
 def _interleaved(counts: Mapping[Sides, int]) -> list[Sides]:
     """Every sort as often as counted, each spread evenly: any stretch has them in about their shares."""
+    # Each in the middle of its stretch: at its beginning, rare sorts would all come first.
     places = [((n + 0.5) / count, sides) for sides, count in counts.items() for n in range(count)]
     return [sides for _, sides in sorted(places, key=lambda place: place[0])]
 
