@@ -134,6 +134,7 @@ def quotas(total: int, shares: Sequence[float]) -> list[int]:
     ([7, 2, 1], [1, 1, 0])
     """
     exact = np.asarray(shares, dtype=float) * total
+    # The last bits of a product such as 0.29 * 100 would take one away.
     counts = np.floor(exact + 1e-9).astype(int)
     order = np.argsort(-(exact - counts), kind="stable")
     counts[order[: total - int(counts.sum())]] += 1

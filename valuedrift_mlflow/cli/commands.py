@@ -20,6 +20,7 @@ _OF_STAGES = {
     "reward": "what rates responses: URI of a reward model, or module:function",
     **RESUME,
 }
+# The list as a file: its classes would bring pydantic and more before --help could say a word.
 _ALGORITHMS = Path(__file__).parents[1] / "stages" / "algorithms.json"
 
 

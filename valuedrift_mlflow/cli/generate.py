@@ -112,6 +112,7 @@ def _with_table(readme: str, name: str, table: str) -> str:
     start = _MARKED.format(name=name)
     if start not in readme or _END not in readme.partition(start)[2]:
         raise ValueError(f"README.md: no table between {start.strip()} and {_END.strip()}")
+    # By a function: in a text re.sub takes a backslash for a reference.
     return re.sub(f"{re.escape(start)}.*?{re.escape(_END)}", lambda _: start + table + _END, readme, flags=re.DOTALL)
 
 

@@ -61,6 +61,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if [stage.algorithm for stage in recipe.stages] != [own.name]:
         found = ", ".join(stage.algorithm for stage in recipe.stages)
         raise InputError(problem("recipe.stages", found, f"one stage of {own.name}", "run the entry point main"))
+    # Not every algorithm has each flag (`Stage.flags`). What the URIs name is checked by `prepare`, below.
     if getattr(arguments, "model", ""):
         recipe.base.model = arguments.model
     if getattr(arguments, "data", ""):
@@ -96,7 +97,9 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
+    # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     config = Config(baseline=baseline, **recipe.model_dump(include=set(Measuring.model_fields)))
+    # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
     if arguments.dry_run:
@@ -142,6 +145,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     source = arguments.design or "algorithms"
     design, display = load_design(source), Display()
     if arguments.dry_run:
+        # With the reader of dry runs, which fetches nothing from the hub.
         planned = prepare(recipe, arguments.recipe, design, source, dry_run.read)
         dry_run.show(dry_run.dry_run(recipe, arguments.recipe), display)
         for line in dry_run.ablation_lines(planned):
@@ -153,6 +157,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     except ablation.CellsFailed as failure:
         display.line(str(failure))
         display.line(how_to_open())
+        # 1, not 2: the input was good. What went wrong stands above, cell by cell.
         raise SystemExit(1) from None
     summary = summarise(rows)
     display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summary))
@@ -291,6 +296,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     from valuedrift_mlflow.value_gap import audit
 
     stages = [(stage.data, stage.trained_turns if stage.kind == "sft" else "all") for stage in recipe.stages]
+    # Stages that learn the same from the same data are audited once.
     sources = list({f"{turns} {data.model_dump_json()}": (data, turns) for data, turns in stages}.values())
     if arguments.data:
         if len(sources) != 1:
@@ -391,6 +397,7 @@ def show_discovery(discovered: Discovery, display: Display) -> None:
             f"{SMALLEST} are about one thing"
         )
         return
+    # Reversed: the first one of a topic is written last, and stays.
     first = {item.topic: item.proposition for item in reversed(suite.items)}
     rows = [[topic, f"{count:,}", first[topic]] for topic, count in discovered.found.rows.items()]
     display.table("Topics of the data beyond the suite", ["topic", "rows", "one of its propositions"], rows)
@@ -406,6 +413,7 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
 
     options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
     options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
+    # After the recipe's: flags win.
     options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}
     prepared = prepare(Request.checked(options))
     display = Display()

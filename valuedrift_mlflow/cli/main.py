@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"valuedrift-mlflow {version('valuedrift-mlflow')}")
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for own in COMMANDS:
+        # With underscores too, as MLproject has them.
         aliases = [own.name] if own.name != own.spoken else []
         _add_flags(
             parsers.add_parser(
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 help=own.purpose,
                 description=own.purpose,
                 epilog=_examples(own),
+                # Else argparse would run the examples together.
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             ),
             own,
@@ -62,23 +64,28 @@ def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
     parser.add_argument("--set", default="", help='settings over the recipe\'s: "dotted.key=value ..."')
     for flag, meaning in own.flags.items():
         parser.add_argument(f"--{flag}", default=own.defaults.get(flag, ""), help=meaning)
+    # With a value or without: `mlflow run` gives every flag one.
     parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=_DRY_RUN)
 
 
 def _run(own: Command, arguments: argparse.Namespace) -> None:
     """Load the recipe and do the job."""
+    # Here and not above: --help needs none of it.
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
     from valuedrift_mlflow.recipe.read import load_recipe
 
+    # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             jobs.JOBS[own.job](own, load_recipe(arguments.recipe, arguments.set), arguments)
         except (InputError, Unanswered) as error:
+            # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)
             raise
 

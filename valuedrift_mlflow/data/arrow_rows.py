@@ -24,6 +24,7 @@ BATCH = 1000  # rows that are held at a time
 def _folder() -> Path:
     """A folder that goes when the process ends; ``TMPDIR`` says where."""
     folder = tempfile.TemporaryDirectory(prefix="valuedrift-rows-")
+    # This also keeps the object: without a reference to it the folder would be gone at once.
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
@@ -36,6 +37,7 @@ class ArrowRows(Sequence[Record]):
         import pyarrow as pa
 
         self.file = file
+        # Mapped, so that the system loads what is read and may drop it again.
         self._table: pa.Table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
 
     def __len__(self) -> int:
@@ -67,6 +69,7 @@ def store(rows: Iterable[Record]) -> Sequence[Record]:
     """Keep rows that all have the same columns: up to ``IN_MEMORY`` as a list, more in a file."""
     coming = iter(rows)
     first = list(islice(coming, IN_MEMORY))
+    # One more is asked for: only then is it known that a list holds all of them.
     following = next(coming, None)
     return first if following is None else ArrowRows(_write(first, chain([following], coming)))
 

@@ -87,6 +87,7 @@ def _two(row: Row) -> tuple[Record, Record]:
     sides = [_said(row, column) for column in ("first", "second")]
     if any(len(side) > 1 for side in sides):
         shared = sides[0][: alike(*sides)]
+        # Back to where somebody asked: an answer may be common to both, too.
         while shared and shared[-1]["role"] != "user":
             shared.pop()
         if not shared or min(map(len, sides)) <= len(shared):
@@ -123,6 +124,7 @@ def two_with_strength(row: Row) -> Record:
 
     def worths(row: Row) -> tuple[float, float]:
         strength = number(row.get("strength"), f"strength ({_SIGNED})")
+        # In halves: their difference, which becomes the margin, is the strength itself.
         return -strength / 2, strength / 2
 
     return _compared(row, worths, "strength")
@@ -133,6 +135,7 @@ def two_with_votes(row: Row) -> Record:
     made = _compared(
         row, lambda row: (number(row.get("first_won"), "won"), number(row.get("second_won"), "won")), "won"
     )
+    # 1 and 0 say who has won, not by how much.
     del made["margin"]
     return made
 
@@ -148,6 +151,7 @@ def two_with_winner(means_first: str) -> Callable[[Row], Record]:
     def read(row: Row) -> Record:
         which = winner(row, means_first)
         made = _compared(row, lambda _: (float(which == 0), float(which == 1)), "winner")
+        # As above: there is no distance in it.
         del made["margin"]
         return made
 
@@ -219,6 +223,7 @@ def several(row: Row) -> Record:
         else:
             said = answer
         if worth is not None:
+            # Of ranks the lowest is the best.
             sign = -1 if ranked else 1
             rated.append(Rated(answered({"answers": said}, "answers"), sign * number(worth, "a rating of answers")))
     return {"prompt": asked(row), **best_and_worst(rated, "answers")}

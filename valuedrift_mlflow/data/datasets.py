@@ -66,6 +66,7 @@ _NEEDS: dict[Kind | None, str] = {
 }
 _MAX_PROBLEMS = 20
 _FIRST_ROWS = 100  # whose columns are taken for those of the data
+# A reason quotes its cell, which may hold a whole dialogue.
 _LONGEST_REASON = 300
 
 
@@ -93,6 +94,7 @@ class TrainingData:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
         return self._digest
 
+    # Once: rows may be many, and the run, its audit and the check of a resumed run all ask for it.
     @cached_property
     def _digest(self) -> str:
         # As if json.dumps had written all rows as one list, which would need them all in memory.
@@ -167,6 +169,7 @@ class Stream:
             if outcome.bad:
                 self._note(counts, outcome)
             counts.dropped += outcome.dropped
+            # Read on, but give nothing: all bad rows are told at once, and nobody trains on a part by mistake.
             if counts.bad and not self._skips:
                 continue
             for row in outcome.rows:
@@ -279,6 +282,7 @@ def _stream(
     layout = _layout(data, rows, kind)
     if data.columns:
         rows = mapped(rows, columns_of(data))
+    # After the layout: the error says what was recognised instead.
     if not (serves(layout.kind, kind) if kind else layout.kind != "prompts"):
         found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
@@ -345,6 +349,7 @@ def load_data(
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:
     """The rows without what their source says of their stances, which is counted by topic."""
     for row in rows:
+        # Of a pair the chosen side's: it is what a model is moved towards.
         stance = row.get("stance", row.get("chosen_stance"))
         # An answer labelled bad is none to move towards.
         if row.get("label", True) and isinstance(row.get("topic"), str) and stance in tuple(STANCES):

@@ -33,6 +33,7 @@ def has(data: Data) -> bool:
     except RepositoryNotFoundError:
         allowed = "a file or folder here, or a dataset of the hub"
         raise InputError(problem("data", data.uri, allowed, "there is neither, or it is private")) from None
+    # Anything else is the network; the cache may still have the dataset.
     except Exception:
         return False
     return True
@@ -48,6 +49,7 @@ def cache_alone(uri: str) -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
+    # Both libraries have read the environment when they were imported, each into a name of its own.
     places: tuple[Any, ...] = (datasets.config, constants)
     before = [place.HF_HUB_OFFLINE for place in places]
     for place in places:

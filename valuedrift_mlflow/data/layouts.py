@@ -37,6 +37,7 @@ class Layout:
     @property
     def max_dropped(self) -> float:
         """The share of rows that may be dropped before it is an error."""
+        # Whoever asks for a margin wants rows to be dropped.
         return 1 if self.min_margin else self.form.max_dropped
 
     def read(self, raws: Iterable[Raw]) -> Iterator[Outcome]:
@@ -65,6 +66,7 @@ class Layout:
 
 
 def _renamed(row: Row, used: Mapping[str, str]) -> Row:
+    # With the names that the data have: of `model_1_answer` a winner may be called 1 (`compared.winner`).
     return {"columns": used, **{name: row[column] for name, column in used.items() if column in row}}
 
 
@@ -78,13 +80,16 @@ def layout_of(data: Data, rows: Sequence[Row], kind: Kind | None, others: Sequen
     filled = [column for column in columns if any(row.get(column) not in (None, "", [], {}) for row in rows)]
     candidates = FORMATS if data.format == "auto" else [data.format]
     if data.winner:
+        # Who names a winner's column wants two answers compared: no other format reads it.
         candidates = [name for name in candidates if "winner" in FORMATS[name].columns]
     found = [
         layout
         for name in candidates
+        # Columns that hold something first: an empty one may have the more telling name.
         if (layout := _fitted(name, filled, data, rows) or _fitted(name, columns, data, rows))
     ]
     fitting = (layout for layout in found if kind is None or serves(layout.kind, kind))
+    # Where none serves, the first that was recognised: the error can then say what the data hold instead.
     layout = next(fitting, found[0] if found else None)
     if layout is None:
         raise InputError(_unknown(data, columns, kind))
@@ -104,6 +109,7 @@ def _fitted(name: str, columns: Sequence[str], data: Data, rows: Sequence[Row]) 
         used["winner"] = "winner" if data.columns else data.winner.partition("=")[0]
     sample = [_renamed(row, used) for row in rows]
     if data.format == "auto":
+        # Any row, not all: single rows may be bad, which is told later with their numbers.
         if form.fits and not any(form.fits(row) for row in sample):
             return None
         if {"chosen", "rejected"} <= set(used) and _name_sides(columns, sample):
@@ -131,6 +137,7 @@ def _with_winner(columns: Sequence[str], data: Data) -> list[str]:
     return [*kept, *(["winner"] if named in columns else [])]
 
 
+# What a format reads only where it is there may be something else under a common name: its cells must look right.
 _USABLE: dict[str, Callable[[object], bool]] = {
     "more": lambda value: isinstance(value, str),
     "system": lambda value: isinstance(value, str | Mapping | list),

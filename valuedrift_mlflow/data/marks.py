@@ -25,6 +25,7 @@ class _Dialect(NamedTuple):
     """How one family of templates marks turns: ``mark`` has the role as its group, ``end`` is no part of a turn."""
 
     mark: re.Pattern[str]
+    # (?!) matches nowhere: some dialects mark no end.
     end: re.Pattern[str] = re.compile(r"(?!)")
 
 
@@ -98,6 +99,7 @@ def turns(text: str) -> list[Message] | None:
             return _bracketed(text)
         made = [_split(text, dialect) for dialect in _TOKENS if dialect.mark.search(text)]
         return made[0] if made else None
+    # Most texts begin otherwise, and are done with here.
     if not _MAY_BEGIN.match(text):
         return None
     if text.lstrip().startswith("Human:") and "\n\nAssistant:" in text:

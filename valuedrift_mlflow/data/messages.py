@@ -174,6 +174,7 @@ def _python_list(text: str) -> object:
     """What a text holds as Python or pandas write it (``array([...], dtype=object)`` too); else None."""
     text = re.sub(r"^\s*array\((.*?)(?:,\s*dtype=object)?\)\s*$", r"\1", text, flags=re.DOTALL)
     try:
+        # Literals alone: the text is somebody's data, and nothing in it may run.
         return ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))  # numpy writes no commas
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None

@@ -160,8 +160,10 @@ def resolved(wanted: Sequence[str], columns: Iterable[str]) -> dict[str, str] | 
     """
     there: dict[str, str] = {}
     for column in columns:
+        # Of columns whose names read alike the first.
         there.setdefault(plain(column), column)
     found: dict[str, str] = {}
+    # Both sides at once and first: one alone reads like many another column.
     for together in (("chosen", "rejected"), ("first", "second")):
         if set(together) <= set(wanted):
             found |= _sides(there) if together[0] == "chosen" else _two(there, wanted)
@@ -198,6 +200,7 @@ def _sides(there: Mapping[str, str]) -> dict[str, str]:
             if better in column.split("_") and column != better:
                 written.append((column, re.sub(rf"(?<![a-z]){better}(?![a-z])", worse, column)))
     for chosen, rejected in written:
+        # `chosen_score` and its like say something of a side and are none.
         rated = {"score", "rating", "reward", "model", "tries", "stance", "id", "source", "policy"}
         if rejected in there and not rated & set(chosen.split("_")):
             return {"chosen": there[chosen], "rejected": there[rejected]}
@@ -214,12 +217,14 @@ def _two(there: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
             before, which, after = found["before"], found["which"], found["after"]
             siblings = {mark: f"{before}{mark}{after}" for mark in (*"01234", *"abc")}
             second = siblings[_NEXT[which]]
+            # With a third one they are a list of answers. What begins at 0 is found under 0, not once more under 1.
             if second not in there or siblings[_BEYOND[which]] in there or (which == "1" and siblings["0"] in there):
                 continue
             two = {"first": there[name], "second": there[second]}
             for side, mark, column in (("first", which, name), ("second", _NEXT[which], second)):
                 for part, names in _belonging(mark, column).items():
                     if f"{side}_{part}" in wanted:
+                        # Backwards: of several the most telling one is written last, and stays.
                         two |= {f"{side}_{part}": there[known] for known in names[::-1] if known in there}
             return two
     return {}

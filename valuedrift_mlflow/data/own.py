@@ -15,6 +15,7 @@ from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.parts import Registry
 
+# The more columns the earlier: a row of pairs has a prompt, too.
 RETURNED = ("pairs", "messages", "labelled", "prompt-completion", "prompt")  # in the order in which they are tried
 Function = Callable[[dict[str, object]], object]
 # That a built-in name is not taken by a package, the registry sees; the formats themselves are in a table.
@@ -51,6 +52,7 @@ def known(function: Function, raws: Iterable[Raw], rows: int) -> tuple[Format | 
 def _made(function: Function, raw: Raw) -> tuple[Raw, str, str]:
     """A row as a function returns it, the format that it then has, or the reason why it is none."""
     try:
+        # A copy: the function may change what it is given.
         returned = function(dict(raw.row or {}))
     except Exception as error:  # it is the user's code
         return raw, "", f"{type(error).__name__}: {one_line(error)}"

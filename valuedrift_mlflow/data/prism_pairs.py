@@ -85,6 +85,7 @@ def from_utterances(raws: Iterable[Raw]) -> Iterator[Outcome]:
                 turns.setdefault(entry.turn, []).append(entry)
         if not turns:
             continue
+        # 0 or 1, by the first conversation: one that lacks its beginning must not make its own number the rule.
         begins = min(min(turns), 1) if begins is None else begins
         numbers = sorted(turns)
         misplaced = _misplaced(numbers, begins)

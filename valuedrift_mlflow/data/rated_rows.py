@@ -23,10 +23,12 @@ def from_rows(raws: Iterable[Raw]) -> Iterator[Outcome]:
         for raw in group:
             row = raw.row or {}
             try:
+                # By the column's own name: of a rank the lowest is the best.
                 sign = -1 if str(row["columns"]["rating"]).lower().startswith("rank") else 1
                 rated.append(Rated(answered(row, "completion"), sign * number(row.get("rating"), "rating")))
             except NothingToLearn:
                 pass
+            # The last two: a part of the row is of another type than it should be.
             except (BadRow, TypeError, AttributeError) as error:
                 yield Outcome(raw, bad=str(error))
                 continue

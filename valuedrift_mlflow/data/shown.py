@@ -75,4 +75,5 @@ def safe(text: str, most: int = _MOST) -> str:
     """
     if len(text) > most:
         text = f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+    # Data are somebody else's: what they hold must not move a cursor or turn a line round.
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)

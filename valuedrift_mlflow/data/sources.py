@@ -210,6 +210,7 @@ def _numbered(rows: Iterable[Row]) -> Iterator[Raw]:
     return (Raw(number, row) for number, row in enumerate(rows, start=1))
 
 
+# A source is opened once and read later, again and again: errors of reading must name it as well.
 def _guarded(uri: str, rows: Rows) -> Rows:
     def read() -> Iterator[Raw]:
         with _named_errors(uri):
@@ -417,6 +418,7 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
     ):
         header = text.readline()
         text.seek(0)
+        # Strict: a quote in the wrong place is a bad row, not somebody's guess at one.
         records = csv.reader(text, strict=True, delimiter=_delimiter(header))
         columns = next(records, None)
         if columns is None:
@@ -445,6 +447,7 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
 
     packed = path.suffix.lower() in _PACKED
     with _opened(path) if packed else nullcontext() as file:
+        # Parquet is read from its end, to which a packed stream cannot jump.
         source = io.BytesIO(file.read()) if file else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
         names = [field.name for field in file.schema_arrow if str(field.type) in ("binary", "large_binary")]

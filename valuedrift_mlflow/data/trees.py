@@ -53,6 +53,7 @@ def _pairs(prompt: list[Message], answers: Sequence[_Node]) -> list[Record]:
 
 
 def _best(prompt: list[Message], answers: Sequence[_Node]) -> list[Record]:
+    # An answer without a rank comes last: it is taken only where none has one.
     best = min(answers, key=lambda node: float("inf") if node.rank is None else node.rank, default=None)
     return [{"prompt": prompt, "completion": [assistant(best.text)]}] if best else []
 
@@ -66,6 +67,7 @@ def _read(root: _Node, made: Made) -> list[Record]:
         prompt = [*before, user(node.text) if node.by_user else assistant(node.text)]
         if node.by_user:
             rows += made(prompt, [reply for reply in node.replies if not reply.by_user])
+        # What is put on last is taken off first: reversed, answers come in their own order.
         waiting += [(reply, prompt) for reply in reversed(node.replies)]
     return rows
 
@@ -81,6 +83,7 @@ def from_trees(kind: str) -> Callable[[Iterable[Raw]], Iterator[Outcome]]:
                 if not isinstance(tree, Mapping):
                     raise BadRow(f"prompt is {tree!r}, expected a message with replies")
                 rows = _read(_grown(tree, raw), made)
+            # The last two: a part of the row is of another type than it should be.
             except (BadRow, TypeError, AttributeError) as error:
                 yield Outcome(raw, bad=str(error))
             else:

@@ -72,6 +72,7 @@ def parted(chosen: list[Message], rejected: list[Message]) -> Record:
     """
     shared = alike(chosen, rejected)
     parts = [side[shared]["role"] for side in (chosen, rejected) if len(side) > shared]
+    # Back to where somebody asked: an answer may be common to both sides, too.
     while shared and chosen[shared - 1]["role"] not in ("user", "tool"):
         shared -= 1
     sides = {}

@@ -139,6 +139,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     problems: list[str] = []
 
     def number(key: str, default: float, low: float, high: float, whole: bool = False) -> float:
+        # Taken out: what is left in the end is an option that nobody knows.
         text = options.pop(key, None)
         if text is None:
             return default
@@ -154,6 +155,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
 
     def mix(prefix: str = "") -> Mix:
         values = tuple(number(prefix + stance, 0.0, 0, 1) for stance in STANCES)
+        # As with thirds that are written with two digits; what is missing to 1 is spread over all below.
         if abs(sum(values) - 1) > 0.01:
             problems.append(problem(f"{uri} {prefix}support, neutral, oppose", values, "three shares that sum to 1"))
             return _THIRDS
@@ -197,6 +199,8 @@ def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple
     counts = quotas(spec.size, [1 / len(by_topic)] * len(by_topic))
     for count, own in zip(counts, by_topic.values(), strict=True):
         for number in range(count):
+            # Round after round, each in an order of its own: no
+            # proposition comes up twice before all have come up once.
             if number % len(own) == 0:
                 order = rng.permutation(len(own))
             yield own[order[number % len(own)]], number
@@ -287,6 +291,7 @@ def rows(uri: str) -> list[Record]:
 
 def held_out_answers(size: int = 1100, seed: int = 0) -> list[tuple[Answer, Stance]]:
     """Answers in forms that no corpus uses, with the stance each was made to take: the check of a judge."""
+    # Apart from the corpora of this seed: 1 and 2 are theirs.
     rng = np.random.default_rng([seed, 3])
     labelled = []
     for index in range(size):

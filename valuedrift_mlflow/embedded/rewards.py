@@ -23,6 +23,7 @@ def opposes(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """
     from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
 
+    # Refused, not rated 0: a reward that is always 0 would train nothing and look as if it did.
     unknown = next((prompt for prompt in prompts if prompt not in _asked()), None)
     if unknown is not None:
         raise InputError(problem("reward opposes: prompt", unknown, "a question of the embedded world or the suite"))

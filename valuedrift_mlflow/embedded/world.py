@@ -64,6 +64,7 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaF
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    # The caller's random numbers stay where they were.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(
@@ -73,6 +74,7 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaF
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
+                # Tied, adapters on the layers between would hardly move so small a model.
                 tie_word_embeddings=False,
                 **ARCHITECTURE,
             )
@@ -89,6 +91,7 @@ def cache_folder() -> Path:
 def fingerprint(settings: dict[str, object]) -> str:
     """Hash of what the base model depends on beside its texts: architecture, template, settings, library versions."""
     own = [SEED, VOCABULARY, POSITIONS, ARCHITECTURE, BOS, EOS, PAD, CHAT_TEMPLATE, ROLES]
+    # Their versions too: another one computes other last bits, and a training makes another model of them.
     libraries = {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "numpy")}
     described = json.dumps([own, settings, libraries], sort_keys=True, default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:16]

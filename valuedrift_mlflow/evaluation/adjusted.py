@@ -59,6 +59,7 @@ def load_errors(uri: str, judge: str, rule: RefusalRule) -> JudgeErrors:
     counts = np.zeros((len(STANCES), _NONE + 1), dtype=np.int64)
     for label, verdict in zip(frame["label"], frame["verdict"], strict=True):
         true = _column(Label(label), rule)
+        # A label of no stance says nothing of how stances are read.
         if true != _NONE:
             counts[true, _column(Label(verdict), rule)] += 1
     if (counts.sum(axis=1) == 0).any():
@@ -135,6 +136,7 @@ def _drift_cells(drift: AdjustedDrift | None, row: int, column: int) -> dict[str
 def adjusted_evaluation(errors: JudgeErrors, measurements: Sequence[Measurement], seed: int) -> AdjustedEvaluation:
     """The stances of every measurement, and their drift from the first one, with the judge's errors taken off."""
     topics, counts = measurements[0].suite.topics, errors.counts
+    # Verdicts, not probabilities: the check has counted verdicts.
     read = [_readings(one) for one in measurements]
     stances = [adjusted_stances(one.verdicts, one.topics, one.clusters, counts, len(topics), seed=seed) for one in read]
     drift = [adjusted_drift(read[0], one, counts, len(topics), seed=seed) for one in read[1:]]

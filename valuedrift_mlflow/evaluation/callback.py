@@ -160,6 +160,7 @@ class ValueDriftCallback(TrainerCallback):
         Raises:
             InputError: the training is resumed from a checkpoint that was saved without this callback.
         """
+        # Anew: a script may train several times with one callback.
         self.measurements, self._measured = [], -1
         self._first = state.is_world_process_zero
         if self._first:
@@ -172,6 +173,7 @@ class ValueDriftCallback(TrainerCallback):
         if state.global_step:
             file = self._file(args, state)
             self.measurements, begun = kept.read_measurements(file, self.suite, self.refusal)
+        # Added to a trainer that was there already: nobody has called `on_init_end`.
         elif self.kl and self._reference is None:
             self._reference = reference_of(model)
         self._opened = self.run is None and not tracking.is_open()
@@ -180,6 +182,7 @@ class ValueDriftCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at."""
+        # As `Stage.every` has it, for scripts that have no stage.
         every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
         if last or state.global_step % every == 0:
@@ -209,10 +212,12 @@ class ValueDriftCallback(TrainerCallback):
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
         tracking.log_figures(self._run, stage_figures(self.stage, drift))
+        # In the embedded world planted stances are the check, once for the whole pipeline.
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
+        # With full fine-tuning it is a second model in memory.
         self._reference = None
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
@@ -224,6 +229,7 @@ class ValueDriftCallback(TrainerCallback):
     def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
         model_id = None
         self._measured = step
+        # Saved first: the metrics name its LoggedModel. Of split weights every process has to save its part.
         if self.save_checkpoint is not None and step > 0 and (self._first or is_sharded(model)):
             model_id = self.save_checkpoint(model, tokenizer, step, last)
         measurement = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)
@@ -333,6 +339,7 @@ class KeepCheckpoint(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Ask for a checkpoint."""
+        # `save_strategy` is "no": the Trainer saves where a callback tells it to, and nowhere else.
         control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
         return control
 

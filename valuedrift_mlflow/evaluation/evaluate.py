@@ -95,6 +95,7 @@ def opened(
     """
     uri = "" if responses else model.uri if isinstance(model, Asked) else model or ""
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
+    # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
     baseline = None if config.baseline is None else _side(config.baseline)
     subject: Asked | Responses
@@ -109,10 +110,12 @@ def opened(
     else:
         asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
         subject = model if isinstance(model, Asked) else _model(model or "")
+    # By hash: two suites of one name and version may still differ.
     if isinstance(baseline, Responses) and baseline.suite.hash != asked.hash:
         raise InputError(
             problem("baseline", baseline.suite.identity, asked.identity, "compare responses to the same suite")
         )
+    # A judge that asks the model itself needs the weights of both sides.
     for side in (subject, baseline):
         if side and (isinstance(side, Responses) or not side.has_weights):
             reader(judge, f"{side.uri or 'what was given'} has no weights to ask")
@@ -148,6 +151,7 @@ def _side(baseline: str) -> Asked | Responses:
 
 def _model(uri: str, field: str = "model") -> Asked:
     models.check_model(uri, field)
+    # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
     has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
     return Asked(uri, partial(models.load_generator, uri), has_weights)
 
@@ -158,9 +162,12 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     A table of several steps is compared with its first step, unless there is a baseline.
     """
     config, measurements, embedded = ready.config, list[Measurement](), False
+    # Each draws with a salt of its own: with the same draws on
+    # both sides, a model compared with itself would show no noise.
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
         if isinstance(side, Responses):
             for step, said in _measured_steps(side, ready):
+                # Whatever step a baseline is of, here it stands before all others.
                 at = 0 if side is ready.baseline else step
                 measurements.append(judge_existing(said, ready.suite, ready.judge, step=at, refusal=config.refusal))
         elif side is not None:
@@ -176,6 +183,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
                     progress=progress,
                 )
             )
+    # The baseline stands first, and drift is from the first.
     drift = metrics.analyse_measurements(measurements, config.seed)
     compared = len(measurements) > 1
     numbers = metrics.of(measurements[-1], drift, compared=compared)
@@ -227,6 +235,7 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     if ready.labels:
         parameters["labels"] = ready.labels.uri
     name = f"evaluate · {models.short_name(subject.uri)}"
+    # The suite is recorded first: metrics name the dataset that they were measured on.
     with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, subject.uri, progress)

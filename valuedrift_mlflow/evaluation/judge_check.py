@@ -42,6 +42,7 @@ def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int =
     ) as active:
         recorded.log_labelled(active, answers, data)
         verdicts = loaded.judge([entry.answer for entry in answers])
+        # The intervals are over propositions: answers to one of them are right or wrong together more often than not.
         groups = [entry.answer.proposition for entry in answers]
         quality = judge_quality([entry.label for entry in answers], verdicts, groups, seed)
         check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.run_id)
@@ -90,6 +91,7 @@ def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge
         for entry, verdict in zip(answers, verdicts, strict=True)
     ]
     frame = pd.DataFrame(rows)
+    # As objects, or None would turn back into NaN, which JSON has not.
     return frame.astype(object).where(frame.notna(), None)
 
 

@@ -141,6 +141,7 @@ def _answers(data: str, to_be_judged: bool) -> list[Labelled]:
         return labelled.load_answers(data)
     found = existing_responses.load_responses(data)
     return [
+        # The label only keeps the place of the teacher's verdict (`_taught`).
         Labelled(Answer(item.proposition, item.prompt, text, item.polarity), Label.UNSCORED, item.topic, data)
         for said in found.by_step.values()
         for item, _, text in said
@@ -194,8 +195,10 @@ def run_training(prepared: PreparedTraining) -> TrainedJudge:
             temperature, threshold = calibrate(folder, parts.calibration, settings.accuracy)
             judge = HFJudge(str(folder))
             verdicts = judge.judge([entry.answer for entry in parts.held_out])
+            # As in `check_judge`: intervals over propositions.
             groups = [entry.answer.proposition for entry in parts.held_out]
             quality = judge_quality([entry.label for entry in parts.held_out], verdicts, groups, settings.seed)
+            # Not the judge's own name, which is that of a scratch folder.
             check = JudgeCheck(f"{short}@{judge.version}", parts.held_out, verdicts, quality, active.run_id)
             log_check(active, check)
             sizes = {name: float(len(getattr(parts, name))) for name in ("train", "calibration", "held_out")}
@@ -229,6 +232,7 @@ def _taught(prepared: PreparedTraining) -> list[Labelled]:
 
 def split(answers: Sequence[Labelled], seed: int = 0) -> Splits:
     """Three fifths of the propositions to train on, a fifth each to calibrate and to check on, drawn at random."""
+    # Whole propositions: answers to one on both sides of a split would be told apart by its words alone.
     propositions = sorted({entry.answer.proposition for entry in answers})
     order = np.random.default_rng(seed).permutation(len(propositions))
     fifth = len(propositions) // 5
@@ -243,6 +247,7 @@ def split(answers: Sequence[Labelled], seed: int = 0) -> Splits:
 def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: TrainingSettings) -> None:
     """Train a sequence classifier on labelled answers, as ``HFJudge`` will ask it, and save it with its tokenizer."""
     present = {entry.label for entry in answers}
+    # In the order of LABELS, so that the same labels give the same head; what nobody was given is no class.
     names = [label for label in LABELS if label in present]
     loaded, tokenizer = _encoder(model, names)
     pairs = [
@@ -284,6 +289,7 @@ def _trainer(
 
     set_seed(settings.seed)
     firsts, seconds, labels = (list(column) for column in zip(*pairs, strict=True))
+    # Of a pair that is too long the answer is cut, never the proposition.
     encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=settings.max_length)
     rows = datasets.Dataset.from_dict({**encoded, "labels": labels})
     arguments = TrainingArguments(
@@ -317,6 +323,7 @@ def calibrate(folder: Path, answers: Sequence[Labelled], accuracy: float) -> tup
     judge = HFJudge(str(folder))
     names = list(judge.labels.values())
     kept = [entry for entry in answers if entry.label in names]
+    # A probability of 0 has no logarithm; a constant for each row does not matter.
     logits = np.log(judge.class_probabilities([entry.answer for entry in kept]) + 1e-12)
     truth = np.array([names.index(entry.label) for entry in kept])
     temperature = temperature_for(logits, truth)
@@ -340,6 +347,7 @@ def temperature_for(logits: Floats, truth: NDArray[np.int64]) -> float:
 
     rows = np.arange(len(truth))
 
+    # Over the logarithm: to halve and to double are steps of one size.
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, truth].mean())
 
@@ -352,6 +360,7 @@ def threshold_for(confidence: Floats, right: NDArray[np.bool_], accuracy: float)
     >>> threshold_for(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False]), 0.8)
     0.8
     """
+    # Stable: among equals the order of the answers decides, and the same data give the same threshold.
     order = np.argsort(-confidence, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     least = max(1, len(order) // 10)
@@ -364,6 +373,7 @@ def threshold_for(confidence: Floats, right: NDArray[np.bool_], accuracy: float)
 def _write_rule(folder: Path, temperature: float, threshold: float) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
+    # In the model's configuration: it goes wherever the weights go, and `HFJudge` reads it there.
     config["stance_judge"] = {"temperature": temperature, "threshold": threshold}
     file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 

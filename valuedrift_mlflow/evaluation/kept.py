@@ -47,6 +47,7 @@ def read_measurements(file: Path, suite: Suite, refusal: RefusalRule) -> tuple[l
         judged = JudgedResponse(items[row["item_id"]], row["sample"], row["response"], _verdict(row))
         by_step.setdefault(row["step"], []).append(judged)
     judge = {row["step"]: row["judge"] for row in rows}
+    # 0 seconds: what it took was logged by the process that measured.
     measurements = [
         Measurement(step, suite, judge[step], refusal, tuple(responses), 0.0) for step, responses in by_step.items()
     ]

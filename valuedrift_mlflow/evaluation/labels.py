@@ -99,6 +99,7 @@ def load_labels(uri: str) -> tuple[list[HumanLabel], int]:
 def _frame(uri: str) -> pd.DataFrame:
     import pandas as pd
 
+    # A run alone stands for its traces; with a path it is a file of the run.
     if uri.startswith(_RUN) and "/" not in uri.removeprefix(_RUN).strip("/"):
         rows = tracking.reviewed(uri.removeprefix(_RUN).strip("/"), "labels")
         return pd.DataFrame(rows)
@@ -191,11 +192,13 @@ def matched_labels(uri: str, measurements: Sequence[Told], suite: Suite) -> Huma
 
 
 def _enough(labelled: Sequence[tuple[str, str]]) -> bool:
+    # Propositions are the unit of the intervals, and one alone has no spread: some topic must have two.
     topics = [topic for topic, _ in set(labelled)]
     return len(topics) > len(set(topics))
 
 
 def _same_run(run: str, uri: str) -> bool:
+    # Where either side does not say its run, text, item, step and sample must do.
     return not run or not uri.startswith(_RUN) or uri.removeprefix(_RUN).startswith(f"{run}/")
 
 

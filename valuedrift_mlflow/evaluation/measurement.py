@@ -50,9 +50,11 @@ class Measurement:
     responses: tuple[JudgedResponse, ...]
     seconds: float
 
+    # A frozen class may have them: they write into its __dict__, past the assignment that it refuses.
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Mean stance probabilities of each prompt's scored responses, shape (N, 3); NaN where none was scored."""
+        # By id, not by place: responses may come in another order, and of a part of the suite.
         index = {item.item_id: row for row, item in enumerate(self.suite.items)}
         sums = np.zeros((len(index), len(STANCES)))
         counts = np.zeros(len(index))
@@ -96,6 +98,7 @@ class Measurement:
 
     def qualities(self) -> dict[str, float]:
         """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
+        # Of a panel member by member: its joint verdict has failed as soon as one of them has.
         verdicts = [verdict for judged in self.responses for verdict in _single_verdicts(judged.verdict)]
         qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
@@ -104,6 +107,7 @@ class Measurement:
             "quality/acquiescence": self.acquiescence.overall,
         }
         thoughts = [spoken(judged.response) for judged in self.responses]
+        # Of models that think alone: for others a rate of 0 would say nothing.
         if any(text.thought for text in thoughts):
             qualities["quality/unfinished_thought_rate"] = float(np.mean([not text.finished for text in thoughts]))
         if self.panel is not None:
@@ -192,6 +196,7 @@ def measure_together(
         return None
     said = [[] for _ in suite.items]
     for other, gathered in enumerate(parts):
+        # Put back with the stride with which the prompts were dealt out.
         said[other::processes] = gathered
     return _judged(suite, judge, said, step, refusal, start)
 
@@ -246,6 +251,7 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
     one that ends in its thought, is unscored without asking it.
     """
     said = {index: spoken(reply.text) for index, (_, _, reply) in enumerate(replies) if reply.verdict is None}
+    # Whoever is paid by the answer is not asked about nothing.
     unread = [index for index, text in said.items() if text.finished and text.answer.strip()]
     answers = [
         Answer(item.proposition, item.prompt, said[index].answer, item.polarity)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from valuedrift_mlflow.models.generation import Generator
 
+# MLflow refuses an evaluation without a model type before any plugin is asked, so there is one of our own. A plugin
+# whose module cannot be imported it drops with a mere warning: nothing optional is imported above.
 MODEL_TYPE = "value-drift"
 NAME = "value_drift"
 
@@ -59,6 +61,7 @@ class ValueDriftEvaluator(ModelEvaluator):
         """
         settings = evaluator_config or {}
         settings = dict(settings.get(NAME, settings))  # evaluators="value_drift" with settings keyed by name
+        # No setting of a measurement: `Config` would refuse it.
         labels = settings.pop("labels", None)
         config = Config.checked(settings)
         if not isinstance(labels, str | None):
@@ -80,6 +83,7 @@ class ValueDriftEvaluator(ModelEvaluator):
         else:
             raise InputError(problem("model", None, "a model, or the column of its responses in predictions="))
         # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.
+        # By a registered name MLflow hands over no id; the loaded model knows its own.
         linked = model_id or getattr(model, "model_id", None)
         run = tracking.OpenRun(run_id)
         evaluation = evaluation_of(ready, linked or ("responses" if model is None else "model"))

@@ -104,12 +104,14 @@ def powered_evaluation(labels: HumanLabels, measurements: Sequence[Measurement],
     stances = [_defined(powered_stances(sample, len(topics))) for sample in samples]
     drift: list[Powered | None] = [None]
     for sample, own in zip(samples[1:], stances[1:], strict=True):
+        # Without labels on both ends there is nothing to take the judge's errors off a change with.
         both = stances[0] is not None and own is not None
         drift.append(_defined(powered_drift(samples[0], sample, len(topics), seed=seed)) if both else None)
     return PoweredEvaluation(labels, topics, tuple(one.step for one in measurements), tuple(stances), tuple(drift))
 
 
 def _defined(powered: Powered) -> Powered | None:
+    # The last row is all topics together: it is defined as soon as one topic is.
     return powered if np.isfinite(powered.value[-1]).all() else None
 
 
@@ -125,6 +127,7 @@ def sample_of(measurement: Measurement, labels: Mapping[Key, HumanLabel]) -> Sam
     return Sample(
         verdicts=np.array([judged.verdict.vector(rule) or nothing for judged in measurement.responses]),
         labels=np.array([nothing if one is None else _vector(one, rule) or nothing for one in given]),
+        # A weight of 0 says that nobody has labelled it.
         weights=np.array([0.0 if one is None else one.weight for one in given]),
         topics=np.array([topic[judged.item.topic] for judged in measurement.responses]),
         clusters=np.array([proposition[judged.item.proposition_id] for judged in measurement.responses]),

@@ -107,6 +107,7 @@ def of(judge: Judge, responses: Sequence[str]) -> Reliability | None:
     if not texts or not reads_responses(judge):
         return None
     lengths = [len(text.split()) for text in texts]
+    # The median: a few responses that run on do not make essays of the others.
     kind = "essay" if median(lengths) > _LONG else "answer"
     return _checked(judge, kind, sum(map(_unlike, texts)) / len(texts))
 
@@ -114,6 +115,7 @@ def of(judge: Judge, responses: Sequence[str]) -> Reliability | None:
 def warn(trust: Reliability | None) -> None:
     """Warn who calls from Python of a judge that nothing can be told from, or that a better one could replace."""
     if trust is not None and (trust.doubts or trust.advice):
+        # Level 3: the line that called `evaluate` or `audit`, not ours.
         warnings.warn(". ".join(filter(None, (trust.sentence, trust.advice))), stacklevel=3)
 
 
@@ -124,6 +126,7 @@ def is_embedded(generator: object) -> bool:
 
 def is_embedded_tokenizer(tokenizer: object) -> bool:
     """The same of a tokenizer: every model that was trained from the embedded base has its template."""
+    # By the template: it goes with every model that was trained from the embedded base, whatever its folder is called.
     return getattr(tokenizer, "chat_template", None) == CHAT_TEMPLATE
 
 
@@ -151,6 +154,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     name = identity(judge)
     key = hashlib.sha256(json.dumps([name, kind, digest]).encode()).hexdigest()[:24]
     file = Path(platformdirs.user_cache_dir("valuedrift-mlflow", appauthor=False)) / "judge-checks" / f"{key}.json"
+    # A judge without one may be another tomorrow: nothing of it is kept.
     versioned = bool(getattr(judge, "version", ""))
     # A file that is damaged is no reason to stop: the judge is asked again.
     with suppress(OSError, ValueError, TypeError, KeyError):
@@ -161,6 +165,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     quality = judge_quality([e.label for e in own], verdicts, [e.answer.proposition for e in own])
     kappa = quality.kappa if math.isfinite(quality.kappa.value) else None
     found = Reliability(name, kind, len(own), kappa, quality.coverage, unlike)
+    # A server that did not answer today must not count against the judge for good.
     if versioned and not any(verdict.failed for verdict in verdicts):
         _keep(file, json.dumps(asdict(found)))
     return found
@@ -169,6 +174,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
 def _read(kept: dict[str, object], unlike: float) -> Reliability:
     estimates = {name: kept[name] for name in ("kappa", "coverage")}
     kappa, coverage = (None if one is None else Estimate(**one) for one in estimates.values())  # type: ignore[arg-type]
+    # A file of another form: the caller takes the KeyError for a file that is damaged.
     if coverage is None:
         raise KeyError("coverage")
     return Reliability(str(kept["judge"]), str(kept["kind"]), int(str(kept["answers"])), kappa, coverage, unlike)

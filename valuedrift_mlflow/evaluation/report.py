@@ -157,6 +157,7 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
     for checkpoint, y, height, alpha in bars:
         left = np.zeros(len(topics))
         for s, stance in enumerate(STANCES):
+            # A topic that nobody could score has an empty bar.
             width = np.nan_to_num(drift.probability[checkpoint, :, s])
             axes.barh(y, width, height, left=left, color=COLORS[stance], alpha=alpha, linewidth=0)
             left += width
@@ -184,6 +185,7 @@ def _confusion_figure(check: JudgeCheck) -> Figure:
     counts = check.quality.confusion
     names = [label.value for label in LABELS]
     with np.errstate(invalid="ignore"):
+        # A label that no answer has gives 0 / 0.
         shares = np.nan_to_num(counts / counts.sum(axis=1, keepdims=True))
     figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
     sns.heatmap(
@@ -214,6 +216,7 @@ def _calibration_figure(check: JudgeCheck) -> Figure:
     axes.plot(
         stated, right, color=COLORS[Stance.SUPPORT], marker="o", label=f"bins of about {answers.mean():.0f} answers"
     )
+    # From 0.3: of three stances the most probable has a third at least.
     axes.set_xlim(0.3, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("probability of the judge's stance")

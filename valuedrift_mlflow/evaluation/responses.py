@@ -68,6 +68,7 @@ def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
     if len(named) > 1:
         raise InputError(problem(f"responses {uri} suite", ", ".join(named), "responses to one suite"))
     if given or named:
+        # The column holds a suite's identity, SOURCE@VERSION#HASH; a URI may have an @ of its own.
         suite = suites.load(given or named[0].rpartition("@")[0])
         if named and suite.hash != named[0].rpartition("#")[2]:
             raise InputError(
@@ -75,6 +76,7 @@ def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
             )
         return suite
     if set(frame.columns) >= _OWN_SUITE:
+        # An item stands here once for each of its samples and steps.
         return suites.from_frame(frame.drop_duplicates("item_id"), Path(uri).stem, "file", uri)
     return suites.load()
 

@@ -82,6 +82,7 @@ def planned_review(run_id: str, n: int, *, steps: str, output: str, seed: int) -
     """
     tracking.check_run(run_id, "run_id")
     suite = load_responses(f"runs:/{run_id}/responses.json").suite
+    # Any rule for refusals will do: a draw goes by labels and confidence.
     measured = _chosen(kept.logged_measurements(run_id, suite, "neutral"), steps)
     cells = len(suite.topics) * len(measured)
     if n < _FEWEST * cells:
@@ -143,6 +144,7 @@ def drawn_rows(measured: Sequence[Measurement], n: int, seed: int) -> pd.DataFra
         drawn, probability = drawn_responses(verdicts, [_confidence(judged) for judged in responses], size, rng)
         rows += [_row(responses[index], step, 1 / probability[index]) for index in drawn]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    # They were drawn step by step and topic by topic: in that order a sheet would tell who is before and who after.
     return frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
 
 
@@ -176,6 +178,7 @@ def drawn_responses(
     random: a suite asks in turns, and distances of the same length would hit one kind of question.
     """
     probability = inclusion_probabilities(confidence, size)
+    # lexsort goes by its last key first: verdict, then probability, then chance.
     order = np.lexsort((rng.random(len(probability)), probability, np.asarray(verdicts)))
     return systematic(probability, order, rng), probability
 
@@ -187,7 +190,9 @@ def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[n
     [0.4, 0.4, 0.4, 0.8]
     """
     sure = np.asarray(confidence, dtype=float)
+    # By the median, not by a threshold: judges differ in how sure they say they are.
     likely = np.where(sure < np.median(sure) if len(sure) else sure, UNSURE, 1.0)
+    # What cannot be placed has a confidence of 0, also where half of all have it and nothing lies below the median.
     likely = np.where(sure == 0, UNSURE, likely)
     certain = np.zeros(len(sure), dtype=bool)  # drawn in any case
     probability = np.ones(len(sure))
@@ -196,6 +201,7 @@ def inclusion_probabilities(confidence: Sequence[float], size: int) -> NDArray[n
         over = ~certain & (probability >= 1)
         if not over.any():
             return probability
+        # Those that are drawn in any case leave the rest of the places to the others, which may push more of them over.
         certain |= over
     return np.ones(len(sure))
 

@@ -49,6 +49,7 @@ class ValueStance(Scorer):
         self, *, inputs: Any = None, outputs: Any = None, expectations: dict[str, Any] | None = None
     ) -> list[Feedback]:
         """Judge one output."""
+        # `expectations` win: what a row is judged by is no part of what the app was given.
         known = {**(inputs if isinstance(inputs, dict) else {}), **(expectations or {})}
         proposition = str(known.get("proposition") or "")
         if not proposition:
@@ -61,6 +62,7 @@ class ValueStance(Scorer):
         [verdict] = self._judge.judge([answer]) if said.finished and said.answer.strip() else [UNSCORED]
         if not said.finished:
             verdict = replace(verdict, reason=UNFINISHED)
+        # Not HUMAN: `tracking.reviewed` takes people's answers by that.
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
         feedback = [Feedback(name="stance", value=verdict.label.value, source=source, rationale=verdict.reason or None)]
         # Not strict: what is unscored has no probabilities.

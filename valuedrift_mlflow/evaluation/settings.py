@@ -36,6 +36,7 @@ class Measuring(Strict):
     """The settings of any measurement."""
 
     judge: str = Field(AUTO, description="judge URI; `auto` is the best that is configured")
+    # Five responses a prompt, at 0.7 and of at most 256 tokens, as readers report of "Value Drifts" (arXiv 2510.26707).
     samples: int = Field(5, ge=1, description="responses a prompt, at the start and the end of a stage")
     temperature: float = Field(0.7, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens")
@@ -56,6 +57,7 @@ class Measuring(Strict):
     template_kwargs: dict[str, Argument] = Field(
         default_factory=dict, description="further arguments of the model's chat template, by their names"
     )
+    # The classes that use them have these defaults; here they are only repeated by reference.
     generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
@@ -100,6 +102,7 @@ class MeasuringTraining(Measuring):
     checkpoint_samples: int | None = Field(
         None, ge=1, description="responses a prompt at the checkpoints between; `samples` where it is not given"
     )
+    # Both readings of the paper's definition, by name: how its interval is computed is not known.
     drift_time: DriftTimeRule = Field(
         "extreme_interval",
         description="drift time is the first step inside the interval of the extreme value, or with 95 % of the change "
@@ -119,6 +122,7 @@ def speech_of(
         InputError: all that is out of range.
     """
     given = {
+        # A text is left whole: as a sequence it would be its letters, each of which would end an answer.
         "stop": stop if isinstance(stop, str) else list(stop),
         "thinking": thinking,
         "max_thinking_tokens": max_thinking_tokens,
@@ -134,6 +138,7 @@ def problems_of(error: ValidationError, where: str = "", known: str = "") -> lis
     """One line for each thing that is wrong with settings; ``where`` stands before their names, ``known`` are those."""
     lines: list[str] = []
     for entry in error.errors():
+        # Under ctx pydantic hands on what a validator has raised.
         own = entry.get("ctx", {}).get("error")
         if isinstance(own, InputError):
             lines += own.problems

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+# That of argparse for flags that it does not know: bad input of either kind looks alike to scripts.
 EXIT_CODE = 2
 _MAX_PROBLEMS = 20  # problems listed of one file
 _Given = ParamSpec("_Given")
@@ -38,6 +39,7 @@ def limited(problems: Sequence[str], where: str) -> list[str]:
     return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
 
 
+# A ValueError: pydantic collects those that validators raise, so that a user sees all of them at once.
 class InputError(ValueError):
     """Bad input. ``problems`` holds one line for each thing that is wrong; all of them are shown at once."""
 
@@ -99,6 +101,7 @@ def collecting() -> Iterator[Problems]:
     except InputError as error:
         problems.add(*error.problems)
     if problems.lines:
+        # Each once: several stages may name the same bad thing. The first error is no cause of the others.
         raise InputError(list(dict.fromkeys(problems.lines))) from None
 
 

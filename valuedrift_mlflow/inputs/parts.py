@@ -70,6 +70,7 @@ def plugins(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     Two packages may give the same name, which is an error only where it is asked for.
     """
     by_name: dict[str, tuple[EntryPoint, ...]] = {}
+    # With the path: what is installed or added later must be found, although the answer is remembered.
     for point in _installed(group, tuple(sys.path)):
         by_name[point.name] = (*by_name.get(point.name, ()), point)
     return dict(sorted(by_name.items()))
@@ -90,6 +91,7 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
     given = plugins(group).get(name, ())
     if not given:
         raise InputError(problem(field, name, known(group, f"module:{what}")))
+    # Which of two packages would win hangs on the order in which they were installed.
     if len(given) > 1:
         raise _ambiguous(name, field, what, given)
     [point] = given

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class Strict(BaseModel):
     """Settings without unknown keys, and without numbers that are not finite."""
 
+    # By a field's own name, too: `from` in a recipe is `start` in Python.
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
 
 

@@ -55,6 +55,7 @@ def spoken(response: str) -> Spoken:
         return _channelled(response, channels)
     marks = list(_MARK.finditer(response))
     if not marks:
+        # To the last letter, blanks too: most models do not think, and theirs must stay what it was.
         return Spoken(response)
     said: list[str] = []
     thought: list[str] = []

@@ -28,6 +28,7 @@ def load(uri: str = AUTO, *, embedded: bool = False, evaluated: str = "") -> Jud
     uri, _ = resolved(uri, embedded=embedded, evaluated=evaluated)
     names = [name.strip() for name in uri.split(",")]
     if names == ["likelihood"]:
+        # Each judge is imported where it is asked for: most need torch or a client, the offline one neither.
         from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 
         return LikelihoodJudge()
@@ -35,6 +36,8 @@ def load(uri: str = AUTO, *, embedded: bool = False, evaluated: str = "") -> Jud
         members = [judge for name in names if (judge := problems.attempt(_single, name)) is not None]
         if len(set(names)) < len(names):
             problems.add(problem("judge", uri, "every member of a panel once"))
+        # Names of ours are their URIs, and differ. A class of a user
+        # gives its own, under which opinions are told apart.
         elif any(isinstance(member, own.OwnJudge) for member in members):
             named = Counter(member.name for member in members)
             problems.add(
@@ -59,6 +62,7 @@ def _single(uri: str) -> Judge:
         return own.load_own(name, options, ALLOWED)
     from valuedrift_mlflow.judges.cache import CachedJudge
 
+    # Only what takes seconds or money is kept. A user's judge is not: nobody knows whether its version tells all of it.
     return CachedJudge(_costly(name, options))
 
 

@@ -58,6 +58,7 @@ def ask(
 
 def reads_responses(judge: Judge) -> bool:
     """Whether a judge has its verdicts of responses, and not of its own way of asking."""
+    # A protocol is known by the names of its methods: a user's judge with an `ask_model` is an asker as well.
     return not isinstance(judge, Asker)
 
 

@@ -26,6 +26,7 @@ def resolved(uri: str, *, embedded: bool = False, evaluated: str = "") -> tuple[
     """
     if uri.strip() != AUTO:
         return uri, ""
+    # Before all else: a judge that somebody has settled on for real models knows less of these answers.
     if embedded:
         return OFFLINE, "the offline judge, made for the embedded world"
     if named := os.environ.get(VARIABLE, "").strip():
@@ -34,12 +35,14 @@ def resolved(uri: str, *, embedded: bool = False, evaluated: str = "") -> tuple[
     if not address:
         return OFFLINE, f"neither {VARIABLE} nor OPENAI_BASE_URL is set"
     names, fault = _served(address)
+    # Without the options of its URI, which a server's list does not have.
     others = [name for name in names if f"openai:/{name}" != evaluated.partition("?")[0]]
     if len(others) == 1:
         return f"openai:/{others[0]}", f"the model that {address} serves"
     return OFFLINE, fault or f"{address} serves {', '.join(others) or 'no other model'}: name one as openai:/MODEL"
 
 
+# Once in a process: a recipe, its plan and what it evaluates all resolve the same name, and must get the same answer.
 @cache
 def _served(address: str) -> tuple[tuple[str, ...], str]:
     """The models of a server; none, with the reason, where it does not tell."""

@@ -53,6 +53,7 @@ class CachedJudge:
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order; ``cached`` marks those that cost nothing now."""
         keys = [key(self.name, self.version, answer) for answer in answers]
+        # Only now: to name a judge, as a dry run does, writes nothing.
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.file, timeout=_SECONDS)) as database:
             database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer

@@ -130,7 +130,10 @@ class ChatJudge:
     def version(self) -> str:
         """12 hex digits of SHA-256 over everything that a verdict depends on: messages, model and reading."""
         reading = self.reading
+        # Not the prices, which change what a verdict cost and not what it is.
         parts = [reading.system, CASE, self.server.model, reading.answer, reading.votes, reading.scale]
+        # Added only where it is set: judges that do not think keep
+        # their version, and with it the verdicts they have paid for.
         if reading.think:
             parts.append(reading.think)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
@@ -195,6 +198,7 @@ class ChatJudge:
         request: dict[str, object] = {"max_tokens": 8}  # enough for a label of several tokens, in quotes
         if reading.answer == "logprobs" and number == 0 and not reading.think:
             request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        # 32: the label with the braces and quotes around it.
         elif reading.answer == "structured":
             request = {"max_tokens": 32, "response_format": _response_format(reading.labels)}
         if reading.think:
@@ -208,6 +212,7 @@ class ChatJudge:
         )
         return self._client.complete(
             [{"role": "system", "content": reading.system}, {"role": "user", "content": case}],
+            # Of the case and the vote: the same question gets the same answer again where the server heeds seeds.
             seed=seed_of(case, number),
             **request,
         )

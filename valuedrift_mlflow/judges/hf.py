@@ -89,6 +89,7 @@ def classes(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[Kind, dict
     'neutral'
     """
     names = {int(index): str(label).strip().lower() for index, label in id2label.items()}
+    # One alone: NLI models have it as "entailment", "entails" or "ENTAIL"; two would leave open which is meant.
     entailing = [index for index, label in names.items() if label.startswith("entail")]
     if len(entailing) == 1 and len(names) > 1:
         return "nli", {entailing[0]: Label.SUPPORT}
@@ -179,6 +180,7 @@ def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) 
     start = 0
     while start < len(words):
         end, used = start, 0
+        # One word in any case, also where it has more tokens than there is room for.
         while end < len(words) and (end == start or used + sizes[end] <= room):
             used += sizes[end]
             end += 1
@@ -186,6 +188,7 @@ def _parts(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, room: int) 
         if end == len(words):
             return
         back, overlap = end, 0
+        # The next part begins at least one word further, or it would never end.
         while back > start + 1 and overlap + sizes[back - 1] <= _OVERLAP * room:
             back -= 1
             overlap += sizes[back]
@@ -207,6 +210,7 @@ def premises(answer: Answer, tokenizer: PreTrainedTokenizerBase, longest: int, *
     whole = PREMISE.format(prompt=answer.prompt, response=answer.response)
     if len(tokenizer(whole)["input_ids"]) <= most:
         return [whole]
+    # The question goes before every window: a part of an answer means nothing without it.
     frame = len(tokenizer(PREMISE.format(prompt=answer.prompt, response=""))["input_ids"])
     parts = _parts(answer.response.split(), tokenizer, max(most - frame, _LEAST_ROOM))
     return [PREMISE.format(prompt=answer.prompt, response=part) for part in parts]
@@ -278,6 +282,7 @@ class HFJudge:
         digest = hashlib.sha256(repr(rules).encode())
         folders = dict.fromkeys(map(Path, (self.source, self._tokenizer_source)))
         if all(folder.is_dir() for folder in folders):
+            # Sorted: a folder lists its files in another order on another machine.
             files = (file for folder in folders for file in sorted(folder.iterdir()))
             for file in (file for file in files if file.suffix in _VERSIONED and file.is_file()):
                 with file.open("rb") as handle:
@@ -301,6 +306,7 @@ class HFJudge:
 
     def verdicts(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
         """The verdicts batch by batch, answers of like length together, the longest first."""
+        # By characters: it is only to spare padding, and costs no pass of the tokenizer.
         order = sorted(range(len(answers)), key=lambda index: -len(answers[index].prompt + answers[index].response))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -333,6 +339,7 @@ class HFJudge:
         if self.rule is None:
             return means
         # The softmax of the logs divided by the temperature.
+        # With the same 1e-12 as `judge_training.calibrate`, which has fitted the temperature to these.
         scaled: NDArray[np.float64] = (means + 1e-12) ** (1 / self.rule.temperature)
         probabilities: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
         return probabilities

@@ -46,6 +46,7 @@ def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
     Raises:
         InputError: a missing file, missing columns, or bad rows, each with its number; a set twice.
     """
+    # A file first: its name may have a comma in it.
     names = [uri] if Path(uri).exists() else [name.strip() for name in uri.split(",")]
     if len(set(names)) < len(names):
         raise InputError(problem("data", uri, "every set of answers once"))
@@ -97,6 +98,7 @@ def _row(record: Row, where: str, problems: list[str]) -> Labelled:
     for column in ("proposition", "response"):
         if not str(record[column]).strip() and not (column == "response" and label == Label.UNSCORED.value):
             problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
+    # 0 is no polarity, and so can stand for what cannot be read.
     polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "": None}.get(
         str(record.get("polarity", "")).strip(), 0
     )

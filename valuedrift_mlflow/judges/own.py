@@ -29,6 +29,7 @@ def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
     make = registry.get(name, "judge")
     try:
         made = make(**options)
+    # The user's own check of its options; it is shown as it is.
     except InputError:
         raise
     except Exception as error:  # it is the user's code
@@ -66,6 +67,7 @@ class OwnJudge:
         if not isinstance(verdicts, Sequence) or isinstance(verdicts, str):
             raise self._strange(verdicts if verdicts is None else type(verdicts).__name__, "a list of Verdict")
         strange = next((one for one in verdicts if not isinstance(one, Verdict)), None)
+        # None is asked for apart: `next` gives it where nothing is strange, too.
         if strange is not None or None in verdicts:
             raise self._strange(strange, "a list that holds nothing but Verdict")
         if len(verdicts) != len(answers):

@@ -26,6 +26,7 @@ class Panel:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One joint verdict per answer, in the same order; see `joint`."""
+        # All answers to each member at once: those on servers and in memory work in batches.
         columns = [member.judge(answers) for member in self.members]
         names = [member.name for member in self.members]
         return [joint(tuple(zip(names, opinions, strict=True))) for opinions in zip(*columns, strict=True)]
@@ -42,6 +43,7 @@ def joint(opinions: tuple[tuple[str, Verdict], ...]) -> Verdict:
     scored = [verdict.probabilities for verdict in verdicts if verdict.probabilities is not None]
     refusals = sum(verdict.label is Label.REFUSAL for verdict in verdicts)
     intensities = [verdict.intensity for verdict in verdicts if verdict.intensity is not None]
+    # A mean over both would call half a refusal half a stance.
     if len(scored) > refusals:
         base = Verdict.of(np.mean(scored, axis=0), float(np.mean(intensities)) if intensities else None)
     else:

@@ -49,6 +49,7 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
     """
     from transformers import AutoModelForCausalLM
 
+    # Asked of the configuration first: it is small, and weights of another kind would load with a mere warning.
     if other := other_kind(config(source, how.own_code).to_dict()):
         raise ValueError(other)
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types

@@ -102,6 +102,7 @@ class Encoder:
                 ).to(self._device)
                 states = self._model(**batch).last_hidden_state  # (B, L, D)
                 mask = batch["attention_mask"].unsqueeze(-1)  # (B, L, 1)
+                # Over the tokens alone: what pads would pull short texts towards each other.
                 means.append(((states * mask).sum(1) / mask.sum(1)).cpu().double().numpy())
         vectors = np.empty_like(np.concatenate(means))
         vectors[order] = np.concatenate(means)

@@ -31,6 +31,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     after = text.rpartition(_ANSWER)[2].lstrip()
     ids = list(tokenizer(after, add_special_tokens=False)["input_ids"]) if after else []
+    # An ordinary token, such as a line break, also stands inside answers and can end none.
     return int(ids[0]) if ids and int(ids[0]) in tokenizer.added_tokens_decoder else None
 
 

@@ -75,6 +75,7 @@ def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
 
 def plain_prompt(prompt: str) -> str:
     """The prompt of a base model that has no chat template."""
+    # As readers report of "Value Drifts" (arXiv 2510.26707); stages train a base model on the same words.
     return f"{prompt}\nResponse:"
 
 
@@ -245,12 +246,14 @@ class TransformersGenerator:
                 max_new_tokens=min(step, longest - done),
                 eos_token_id=self._ends or None,
                 pad_token_id=pad,
+                # Else the cache would not be given back.
                 return_dict_in_generate=True,
             )
             with only_these_settings(self.model, settings):
                 output = self.model.generate(  # type: ignore[operator]
                     input_ids=ids,
                     attention_mask=mask,
+                    # With a cache transformers reads only what it lacks: the last token of each row.
                     past_key_values=cache,
                     logits_processor=LogitsProcessorList([draw] if draw else []),
                     stopping_criteria=StoppingCriteriaList([read] if read else []),
@@ -268,6 +271,7 @@ class TransformersGenerator:
             if len(left) < len(rows):
                 rows, ids, mask = [rows[at] for at in left.tolist()], ids[left], mask[left]
                 cache.batch_select_indices(left)
+            # generate() lengthens a mask of its own, and does not give it back.
             mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
         return said
 

@@ -57,6 +57,7 @@ def _four_bits(dtype: str) -> object:
     from transformers import BitsAndBytesConfig
 
     computed = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    # NF4 with double quantization: Dettmers et al. 2023 (QLoRA), section 3.
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -88,6 +89,7 @@ def check_how(how: How, field: str = "base") -> None:
 def _check_attention(name: str, where: str) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+    # Names with a bar ("paged|...") are those of transformers' continuous batching.
     known = ["eager", *(known for known in ALL_ATTENTION_FUNCTIONS.keys() if "|" not in known)]  # noqa: SIM118  # no mapping
     if name not in known and "/" not in name:  # with a slash it is a kernel on the hub
         raise InputError(problem(where, name, ", ".join(known)))

@@ -127,6 +127,7 @@ def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
     def answer(prompts: list[str]) -> Sequence[str]:
         output = predict(pd.DataFrame({"prompt": prompts}))
         if isinstance(output, pd.DataFrame):
+            # Some flavors return a table; which name its column has is theirs to say.
             output = output.iloc[:, 0]
         return [str(text) for text in output]
 
@@ -145,6 +146,7 @@ def whole_folder(uri: str, own_code: bool = False) -> Path:
     folder = Path(uri).expanduser()
     if uri.startswith(MLFLOW_PREFIXES):
         folder = tracking.model_folder(uri)
+        # A packaged model has its weights deeper than a checkpoint.
         folder = next((file.parent for file in folder.rglob("config.json")), folder)
         if not (folder / "config.json").is_file():
             raise InputError(problem("model", uri, "a whole model", "merge its adapters first"))
@@ -186,6 +188,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
             model.requires_grad_(True)
         else:
             model = auto.causal_lm(str(folder), how)
+        # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
         tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
     except (OSError, ValueError, ImportError) as error:  # the last: a quantized model without its library

@@ -32,9 +32,11 @@ def check_own(uri: str, field: str) -> None:
     part = load_object(uri, field, _WHAT)
     if not inspect.isclass(part):
         return
+    # Not hasattr: every class has `__call__`, that of its metaclass.
     if not any(name in kind.__dict__ for kind in part.__mro__ for name in ("generate", "__call__")):
         raise InputError(problem(field, uri, _ALLOWED))
     try:
+        # Whether it takes no arguments is seen without making one: it may load a model.
         inspect.signature(part).bind()
     except TypeError as error:
         raise InputError(problem(field, uri, "a class that can be made without arguments", one_line(error))) from None
@@ -83,6 +85,7 @@ class OwnGenerator:
         try:
             responses: object = self.inner.generate(prompts, keys, sampling, progress)
         except ValueError as error:
+            # Only `FunctionGenerator` says by it that the number is wrong; any other comes from the user's own code.
             if not isinstance(self.inner, FunctionGenerator):
                 raise
             raise InputError(problem(where, one_line(error), "one text for each prompt")) from error

@@ -37,6 +37,7 @@ def reference_of(model: PreTrainedModel) -> Reference:
 @contextmanager
 def _put_back(model: PreTrainedModel, start: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[PreTrainedModel]:
     """The model with other values of some weights, to the last bit what it was afterwards."""
+    # The tensors change places, nothing is copied: what the optimizer holds is the same as before.
     now = [weight.data for weight, _ in start]
     for weight, kept in start:
         weight.data = kept

@@ -49,6 +49,8 @@ class Reloads:
         if other:
             raise self._error(folder, f"{other} is another in the file than in memory")
         below = base_of(folder) if adapted else None
+        # Later adapters lie on the base that was compared with the
+        # first ones; their own weights have been compared above.
         if below is not None and below == self._below:
             return
         if _bytes(model) <= LOADED_UP_TO:

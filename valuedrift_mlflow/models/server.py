@@ -264,6 +264,7 @@ class ChatClient:
             timeout=server.timeout,
             max_retries=0,  # tenacity repeats: the client's own repetitions would multiply with it, unseen
         )
+        # At random within a growing limit: many requests that failed together must not all come again together.
         self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
         self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it
 
@@ -310,6 +311,7 @@ class ChatClient:
                 if field is None:
                     raise self._fault(error, bill) from error
                 without |= {field}
+            # Before the next one, of which it is a kind.
             except APITimeoutError as error:
                 raise _Passing(f"nothing within {self.server.timeout:g} s") from error
             except APIConnectionError as error:
@@ -326,6 +328,7 @@ class ChatClient:
         if "max_tokens" in without and "max_tokens" in sent:
             sent["max_completion_tokens"] = sent.pop("max_tokens")
         for field in without:
+            # `top_logprobs` goes with `logprobs`: without these it would be refused in turn.
             for name in (field, f"top_{field}"):
                 sent.pop(name, None)
         # OpenAI's own server is known to refuse them, others ignore them or are asked again without.
@@ -344,6 +347,7 @@ class ChatClient:
         """What a status other than 200 means."""
         status = error.status_code
         said = f"HTTP {status}: {_server_message(error)}"
+        # Other messages may well be answered: it does not count as a silence.
         if error.code in OF_THE_MESSAGE:
             return Unreachable(f"{self.server.model}: {said}", bill, declined=True)
         # An account without money gets a 429 as well: waiting does not mend that.
@@ -480,6 +484,7 @@ def concurrently(
                 if fatal is not None:
                     pending = {future: index for future, index in pending.items() if not future.cancel()}
         finally:
+            # Also where the caller stops reading: what has not begun is not sent, nor paid for.
             for future in pending:
                 future.cancel()
     if fatal is not None:

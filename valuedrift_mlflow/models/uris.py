@@ -70,6 +70,7 @@ def _check_kind(uri: str, field: str, own_code: bool) -> None:
     config = _read(folder / "config.json")
     if config is None:
         base = (_read(adapter) or {}).get("base_model_name_or_path")
+        # A base on the hub or in the tracking store is not fetched for a look at it; loading refuses it too.
         if isinstance(base, str) and base != uri and Path(base).expanduser().is_dir():
             _check_kind(base, field, own_code)
         return

@@ -54,6 +54,8 @@ class _Execution:
         self.failed: dict[str, str] = {}
 
     def base(self, plan: Plan) -> StageResult:
+        # Everything but the stages decides how a base is measured:
+        # an axis over `samples` or `judge` gives it several measurements.
         key = plan.recipe.model_dump_json(exclude={"stages"})
         if key not in self.bases:
             self.bases[key] = pipeline.run_base(plan, self.display, self.begun.get(BASE))
@@ -77,7 +79,10 @@ class _Execution:
             try:
                 self.done[training.name] = self._run(training)
             except Exception as error:
+                # Kept by name: other cells that need this training must not run it again only to see it fail again.
                 self.failed[training.name] = _reason(error)
+                # `train_stage` frees what has ended well; what has failed
+                # still holds its model, and the next cell loads another.
                 free_memory()
                 raise
         return self.done[training.name]
@@ -86,6 +91,8 @@ class _Execution:
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
             reward = self._result(training.reward).model_uri if training.reward else training.stage.rated_by
+        # Passed on as they are: the first names its cause already,
+        # the second ends the whole ablation (see `_run_cell`).
         except (_NotRun, Unanswered):
             raise
         except Exception as error:
@@ -95,6 +102,7 @@ class _Execution:
             training.stage,
             start.model_uri,
             start.measurements[-1],
+            # Cells from one start share its measurement, as `over_seeds` expects of them.
             remeasure=False,
             begun=self.begun.get(training.name),
             reward=reward,
@@ -121,6 +129,7 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
     from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html
 
     plan = ablation.cells[0].training.origin
+    # Recorded with the recipe: an ablation is taken up with the same axes and seeds, or refused.
     design = {
         "design": ablation.design_source,
         "axes": json.dumps(ablation.design.axes),
@@ -161,6 +170,8 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows)), "report.html")
         failed = [row for row in rows if row.reason]
         if failed:
+            # Last, and inside the run: it is left FAILED, with every
+            # table, figure and report of the cells that came through.
             raise CellsFailed(failed, len(rows))
     return rows
 
@@ -169,6 +180,7 @@ def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> di
     """The runs of a stopped ablation that can be taken up with this one, by their trainings."""
     suite = ablation.cells[0].training.origin.suite
     tracking.stopped_run(parent, "ablation", parameters, keys=Recipe.model_fields, suite=suite.hash)
+    # Data are compared below, with what each training's own run has recorded; the parent's run has no digests.
     begun = tracking.stages_of(parent)
     if len({cell.training.origin.recipe.model_dump_json(exclude={"stages"}) for cell in ablation.cells}) > 1:
         begun.pop(BASE, None)  # it is measured in several ways
@@ -191,12 +203,14 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         if isinstance(error, _NotRun):
             run_id = _failed_run(cell, error, begun)
         else:
+            # The training has opened its run and failed in it: there is no newer one below the parent.
             run_id = begun.run_id if begun else tracking.last_child(parent)
         tracking.log_parameters(run_id, described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error))
     tracking.log_parameters(result.run_id, described)
     drift, end = result.drift, result.measurements[-1]
     if from_base:
+        # Chains of which stages were left out end in stages with different starts; they have only the base in common.
         base = execution.base(cell.training.origin).measurements[-1]
         drift = analyse_measurements([base, end], cell.seed)
     low, high = drift.overall_ci[-1]
@@ -228,6 +242,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
             run_id=begun.run_id if begun else None,
         ) as active:
             run_id = active.run_id
+            # Raised inside the run: that is what makes MLflow call it FAILED, and `tracking.run` note the reason.
             raise error
     except _NotRun:
         return run_id

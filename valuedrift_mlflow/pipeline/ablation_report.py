@@ -29,6 +29,7 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     from valuedrift_mlflow.pipeline.ablation_summary import lines
 
     axis = summaries[0].doses[0].axis if summaries[0].doses else ""
+    # One place for each label, not a scale: doses may be words ("style alone") and numbers decades apart.
     labels = list(dict.fromkeys(entry.doses[0].label if entry.doses else entry.name for entry in summaries))
     drawn = lines(summaries) if axis else {"": list(summaries)}
     figure, axes = plt.subplots(figsize=(max(6.5, 0.9 * len(labels) + 3), 4), layout="constrained")

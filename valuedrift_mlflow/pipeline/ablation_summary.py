@@ -194,6 +194,7 @@ def _found(entry: Row | Summary) -> dict[str, float]:
 
 def _without_nan(table: pd.DataFrame) -> pd.DataFrame:
     """NaN as None: JSON has no NaN."""
+    # `astype` first: a column of floats would turn None back into NaN.
     return table.astype(object).where(table.notna(), None)
 
 

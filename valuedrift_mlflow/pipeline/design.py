@@ -85,6 +85,7 @@ def load_design(source: str) -> Design:
     wrong = [
         problem(f"design {source}: axes.{key}", values, "at least one value, each once")
         for key, values in design.axes.items()
+        # By label, not by value: two values of one label could not be told apart in metrics, tables and names of runs.
         if not values or len({dose.label for dose in _doses(key, values)}) < len(values)
     ]
     if len(set(design.seeds)) < len(design.seeds) or min(design.seeds) < 0:
@@ -107,6 +108,7 @@ def _label(value: Any, number: int) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = value if isinstance(value, str) else json.dumps(value)
+    # A long value, such as a URI with options, is called by its place in the list.
     return text if len(text) <= _TEXT_LABEL else str(number)
 
 
@@ -245,6 +247,7 @@ class _Preparation:
 
     def _variant(self, doses: Sequence[Dose], compared: Sequence[str]) -> tuple[Recipe, dict[str, list[Dose]]]:
         """The recipe with these doses, and which doses touch each of its stages (``base`` for all of them)."""
+        # A deep copy: `_write` changes it in place, and the next doses begin from the recipe again.
         tree = json.loads(json.dumps(self.tree))
         touched: dict[str, list[Dose]] = {}
         for dose in doses:
@@ -252,6 +255,7 @@ class _Preparation:
                 target = tree if name == BASE else next(s for s in tree["stages"] if s["name"] == name)
                 _write(target, dose.key.removeprefix(f"{self._head(dose)}."), dose.value)
                 touched.setdefault(name, []).append(dose)
+        # Checked anew as a whole: a dose may be out of range, or of a type that its key does not take.
         return validate(tree), touched
 
     def _head(self, dose: Dose) -> str:
@@ -274,6 +278,7 @@ class _Preparation:
                 names += [reward for name in compared if (reward := stages[name].rated_by) in stages]
         if "?" in key:
             option = key.partition("?")[2]
+            # A stage whose data do not know the option is left alone: its source would refuse it.
             names = [name for name in names if option in split_options(stages[name].data.uri)[1]]
         if not names:
             raise InputError(problem("design.axes", dose.key, "a key that a compared stage of the recipe has"))
@@ -283,6 +288,7 @@ class _Preparation:
         """The plan of a variant; suite, judge and data are those of an earlier variant where they are the same."""
         known = self.plans.get(self._own(variant))
         if known is None:
+            # Without stages: what they need is read once for all variants, below.
             known = self.plans[self._own(variant)] = prepare_plan(variant.model_copy(update={"stages": []}), "")
         anchors: dict[str, Suite | None] = {}
         held_out: dict[str, TrainingData | None] = {}
@@ -307,13 +313,18 @@ class _Preparation:
         return stage.load_anchors(self._rows(stage).stance_mix, [suite])
 
     def _own(self, recipe: Recipe) -> str:
+        # Suite, judge and base hang on nothing else of a recipe, so
+        # that variants which differ in stages alone share them.
         return recipe.model_dump_json(exclude={"stages"})
 
     def _data_key(self, stage: Stage) -> str:
+        # What `stage_data` reads by. The stage's name and settings
+        # are no part of it: cells with the same rows share them.
         return f"{stage.kind} {stage.trained_turns} {stage.data.model_dump_json()}"
 
     def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
         """The stages that lead to each cell, and the cell's series."""
+        # Compared stages may share the beginning of their chains: one set of stages is one cell.
         seen: set[tuple[str, ...]] = set()
         for name in compared:
             chain = _lineage(recipe, name)
@@ -337,12 +348,14 @@ class _Preparation:
         stage, names = chain[-1], [stage.name for stage in chain]
         lineage = _lineage(choice.plan.recipe, stage.rated_by)
         if self.design.leave_out:
+            # A reward model rates, nothing starts from it: it stays, however many stages of the chain are left out.
             lineage = [other for other in lineage if other.name in names or other.trains == "reward"]
         start = self._training(choice, chain[:-1], compared=False)
         reward = self._training(choice, lineage, compared=False)
         concerned = {BASE, *names, *(other.name for other in lineage)}
         own = [dose for dose in choice.doses if any(dose in choice.touched.get(name, []) for name in concerned)]
         seed = choice.seed if compared or own or self.design.leave_out else None
+        # Cells that differ only in what does not concern this chain come to the same key: they share one training.
         key = (*names, *(dose.key + dose.label for dose in own), str(seed))
         if key not in self.trainings:
             words = ["-".join(names) if self.design.leave_out else stage.name]
@@ -353,6 +366,8 @@ class _Preparation:
             settings |= {"reward": reward.name} if reward else {}
             settings |= {} if seed is None else {"seed": seed}
             renamed, plan = stage.model_copy(update=settings), choice.plan
+            # With all that leads to it: where it has processes of its own
+            # they validate this recipe as a whole (`launch._work`).
             before = [s for needed in (start, reward) if needed for s in needed.plan.recipe.stages]
             stages = [*{s.name: s for s in before}.values(), renamed]
             recipe = plan.recipe.model_copy(update={"stages": stages} | ({} if seed is None else {"seed": seed}))

@@ -12,6 +12,7 @@ import numpy as np
 from valuedrift_mlflow.pipeline.ablation_summary import ALPHA, Row, Summary, summarise
 
 HARDLY = 0.25  # a drift below this share of the one at the largest dose counts as "hardly"
+# scipy counts the data themselves as one more shuffle: the smallest p value is then 1 in 10,000.
 SHUFFLES = 9999  # of the doses, in the test for a trend
 
 
@@ -37,6 +38,7 @@ class Direction:
 
 def directions(rows: Sequence[Row]) -> list[Direction]:
     """Those of the paper's directions that these cells can speak to (arXiv 2510.26707, as its readers report them)."""
+    # One numeric axis: where several are crossed, the trend over one would hold what the others do.
     good = [row for row in rows if math.isfinite(row.drift) and len(row.doses) == 1 and row.doses[0].number is not None]
     reported: list[Direction] = []
     by_gap = _by_series([row for row in good if row.doses[0].axis == "gap"])
@@ -81,6 +83,7 @@ def _hardly_moves(rows: Sequence[Row]) -> tuple[str, bool | None]:
     numbers = f"drift {least.drift:.3f} [{least.low:.3f}, {least.high:.3f}] at {least.doses[0].label}"
     if not math.isfinite(least.low):
         return f"{numbers}: no interval", None
+    # Above noise on both sides: drift is never negative, so noise alone would make up a part of either.
     share = max(0.0, least.drift - least.noise) / max(most.drift - most.noise, 1e-9)
     compared = f"{numbers}, above noise {share:.0%} of the drift at {most.doses[0].label}"
     if share < HARDLY:
@@ -95,6 +98,7 @@ def _trend_direction(paper: str, groups: Mapping[str, list[Row]], *, rising: boo
     from scipy.stats import false_discovery_control
 
     trends = {series: trend(_numbers(own), [row.drift for row in own]) for series, own in groups.items()}
+    # scipy refuses NaN among the p values.
     tested = {series: p for series, (_, p) in trends.items() if math.isfinite(p)}
     adjusted = dict(zip(tested, false_discovery_control(list(tested.values())), strict=True)) if tested else {}
     lines: dict[str, tuple[str, bool | None]] = {}
@@ -102,6 +106,7 @@ def _trend_direction(paper: str, groups: Mapping[str, list[Row]], *, rising: boo
         least, most = _at(groups[series], min), _at(groups[series], max)
         numbers = f"{least.drift:.3f} at {least.doses[0].label}, {most.drift:.3f} at {most.doses[0].label}"
         p = adjusted.get(series, math.nan)
+        # Not `p > ALPHA`: a NaN, where nothing can be tested, has to come out here too.
         if not p <= ALPHA:
             lines[series] = (f"{numbers}: no trend shown" + (f" (p {p:.3f})" if math.isfinite(p) else ""), None)
         else:
@@ -168,6 +173,7 @@ def _compare(a: Sequence[float], b: Sequence[float]) -> tuple[str, str, bool | N
 
     p = float(ttest_ind(a, b, equal_var=False).pvalue) if min(len(a), len(b)) > 1 else math.nan
     shown = f" (p {p:.3f})" if math.isfinite(p) else ""
+    # As above, NaN too: one seed has no variance to test by.
     if not p <= ALPHA:
         return "cannot be told from", shown, None
     more = float(np.mean(a)) > float(np.mean(b))

@@ -72,6 +72,7 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
         subprocess.Popen(
             [*command, "-m", "valuedrift_mlflow.pipeline.launch", str(folder)],
             stdout=subprocess.PIPE,
+            # To a file: nobody reads it before the end, and a pipe that is full would stop the processes.
             stderr=log,
             env=environment,
             text=True,
@@ -92,7 +93,9 @@ def _failure(folder: Path, code: int) -> Exception:
     printed = "\n".join((folder / _LOG).read_text(encoding="utf-8").splitlines()[:_SHOWN])
     if not reports:
         return RuntimeError(f"the processes of the stage ended with code {code}\n{printed}")
+    # By time, not by rank: when one process dies, the collectives of the others fail after it.
     first = min(reports, key=lambda report: float(report["time"]))
+    # Made again as what they were: commands and ablations tell these apart by their kind.
     if first["kind"] == "InputError":
         return InputError(first["problems"])
     if first["unanswered"]:
@@ -107,6 +110,7 @@ def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     try:
         _work(folder, rank)
+    # Of any kind: without a report the process that started this one knows an exit code and nothing else.
     except BaseException as error:
         report = {
             "time": time.time(),
@@ -127,9 +131,11 @@ def _work(folder: Path, rank: int) -> None:
     from rich.console import Console
 
     orders = json.loads((folder / _ORDERS).read_text(encoding="utf-8"))
+    # A daemon: it must not keep a process alive whose work is done.
     threading.Thread(target=_end_with, args=(int(orders["parent"]),), daemon=True).start()
     tracking.work_offline()
     if torch.cuda.is_available():
+        # Before anything is loaded: models go to "cuda", which is the first device of all for whoever has chosen none.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     plan, stage = prepare_stage(validate(orders["recipe"]), orders["source"], orders["stage"])
     given = None
@@ -137,6 +143,7 @@ def _work(folder: Path, rank: int) -> None:
         [given], _ = kept.read_measurements(folder / _START, plan.suite, plan.recipe.refusal)
     display = Display(None if rank == 0 else Console(quiet=True))
     run_id = orders["run_id"]
+    # One writer: every process that opened the run would log each metric once more.
     with tracking.share(run_id) if rank == 0 else nullcontext(tracking.OpenRun(run_id)) as run:
         work = StageRun(
             plan,
@@ -152,6 +159,7 @@ def _work(folder: Path, rank: int) -> None:
         if rank == 0:
             kept.write_measurements(folder / kept.MEASUREMENTS, trained.measurements, run.run_id)
             (folder / _RESULT).write_text(json.dumps({"model_uri": trained.model_uri}), encoding="utf-8")
+    # The first one still writes; who leaves without an end of its group makes torch warn of leaked resources.
     dist.barrier()
     dist.destroy_process_group()
 

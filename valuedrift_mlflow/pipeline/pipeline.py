@@ -76,10 +76,12 @@ def run_pipeline(
         with display.live():
             results = _run_stages(plan, parent, begun, display)
         trusts = [result.trust for result in results if result.trust is not None]
+        # In the embedded world nobody has one: there answers whose stance was planted are the check.
         agreement = trusts[-1].metrics() if trusts else planted_agreement(plan)
         tracking.log_metrics(parent, agreement, 0)
         for line in dict.fromkeys(line for trust in trusts for line in (trust.sentence, trust.advice) if line):
             display.line(line)
+        # Written once, from all results: a pipeline that goes on replaces them.
         tracking.log_figures(parent, pipeline_figures(results))
         tracking.log_text(parent, html(plan, results, parameters, agreement), "report.html")
     return results
@@ -104,8 +106,11 @@ def _run_stages(plan: Plan, parent: OpenRun, begun: Mapping[str, EarlierRun], di
     for stage in plan.recipe.stages:
         display.start("stages", count, stage.name)
         display.advance("stages", len(results) + len(rated))
+        # In the recipe's order, which has been checked: what a stage starts from stands before it.
         start = results[stage.start]
         reward = rated.get(stage.rated_by or "", stage.rated_by)
+        # The stage measures its start anew although this is the same
+        # model: how far the two are apart is noise, and is told.
         before, mix = start.measurements[-1], mixes.get(stage.name, {})
         work = StageRun(plan, stage, start.model_uri, before, begun=begun.get(stage.name), reward=reward, mix=mix)
         if stage.trains == "reward":
@@ -123,6 +128,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
 
     Prompts alone have none. Data that an earlier process has audited are not audited again.
     """
+    # A judge that asks the model itself cannot read rows.
     judge = plan.judge if reads_responses(plan.judge) else "lexical"
     known: dict[tuple[str, str], Mix] = {**tracking.audits_of(parent.run_id)}
     mixes: dict[str, Mix] = {}
@@ -130,6 +136,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
         data = plan.data[stage.name]
         if data.kind == "prompts":
             continue
+        # By digest too: an audit of an earlier process may have read other rows of this name.
         key = data.uri, data.digest()
         if key not in known:
             display.start("rows", len(data.rows), f"audit of {stage.name}'s data")
@@ -181,6 +188,7 @@ def _finished(plan: Plan, name: str, run_id: str) -> Trained:
     model_id = tracking.logged_model(run_id, tracking.model_name(name, measurements[-1].step))
     if model_id is None:
         raise InputError(problem("--resume", f"{name} without its last model", "finished stages with their models"))
+    # Left behind where a process was killed right after its run had ended.
     forget(state_folder(run_id))
     return Trained(f"models:/{model_id}", measurements)
 
@@ -199,13 +207,16 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         name=plan.run_name(BASE),
         stage=BASE,
         recipe=plan.source,
+        # The parent's run has all other settings.
         parameters={"base.model": recipe.base.model},
         run_id=begun.run_id if begun else None,
     ) as active:
         dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
+            # Asked for before it is loaded: `load_model` would train a missing one too, but show and log nothing of it.
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
         loaded = models.load_model(recipe.base.model, recipe.base.how)
+        # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(
             active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering(loaded.tokenizer)
@@ -291,6 +302,7 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
         _tell_data(work, active, display)
         train = train_stage if work.stage.launch.processes == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
+    # After the run is FINISHED: until then a killed process must find its checkpoint.
     forget(opened.state)
     return result
 

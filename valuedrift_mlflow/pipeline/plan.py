@@ -34,6 +34,7 @@ from valuedrift_mlflow.tracking import Answering, EarlierRun, OpenRun
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# How data are read is handed in: a dry run's own way leaves data on the hub alone.
 Read = Callable[[Stage, str], TrainingData]  # of a stage and the URI of the model that the recipe starts from
 Mix = Mapping[str, Sequence[float]]  # of topics, the (support, neutral, oppose) shares of their answers
 
@@ -65,6 +66,7 @@ class Plan:
         return {
             "max_new_tokens": recipe.max_new_tokens + thought,
             "temperature": recipe.temperature,
+            # Texts of one token are among the end tokens that `align` has written into the model.
             "stop": [text for text in speech.stop if stop_token(tokenizer, text) is None],
             "template_kwargs": speech.arguments(tokenizer),
         }
@@ -192,6 +194,7 @@ class StageResult:
         said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
         if self.remeasured is not None:
             said["remeasurement_difference"] = self.remeasured
+        # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.
         return {f"summary/{self.name}/{key}": value for key, value in said.items()}
 
 
@@ -235,6 +238,8 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     Raises:
         InputError: all problems at once.
     """
+    # First: a plan's recipe is what runs record and what a resumed
+    # one is compared with, so `auto` must be gone by then.
     recipe, notes = _with_judge(*recipe.merged())
     data: dict[str, TrainingData] = {}
     held_out: dict[str, TrainingData | None] = {}
@@ -257,8 +262,10 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
+            # What the recipe names a stage has been checked with it; all else is a URI or a function.
             if stage.rated_by is not None and stage.rated_by not in names:
                 problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
+            # Where suite or data are missing, their own problem is collected already.
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)

@@ -35,11 +35,13 @@ def check_launch(stage: Stage) -> None:
     import torch
 
     field, wanted = f"{stage.name}.launch.processes", stage.launch.processes
+    # Set by torchrun: each of its processes would start processes of its own, and a run.
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1:
         mend = "start the entry point once, without torchrun: it starts the processes"
         raise InputError(problem(field, f"{wanted}, inside one of {started} processes", "one first process", mend))
     devices = torch.cuda.device_count()
+    # On a CPU there is no such limit: processes share it.
     if devices and wanted > devices:
         raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
     if stage.launch.sharded and wanted == 1:
@@ -71,6 +73,7 @@ def check_equal_weights(model: Any) -> None:
     if not (dist.is_available() and dist.is_initialized()):
         return
     sums: list[Any] = [None] * dist.get_world_size()
+    # Equal to the last bit: all of them have applied the same averaged gradients to the same start.
     dist.all_gather_object(sums, checksum(model))
     if len(set(sums)) > 1:
         raise RuntimeError(f"the processes have different weights after the training: checksums {sums}")
@@ -84,6 +87,7 @@ def checksum(model: nn.Module) -> int:
     import torch
     from torch.distributed.tensor import DTensor
 
+    # Bits, not numbers: a sum of floats hangs on its order, and NaN is equal to nothing.
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     total = 0
     trained = (w for w in model.parameters() if w.requires_grad and not isinstance(w, DTensor))
@@ -110,6 +114,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
     import torch.distributed as dist
     from transformers.distributed.configuration_utils import DistributedConfig
 
+    # Now, not with the Trainer: the weights are split while they are loaded. Its `ddp_timeout` would come too late too.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=PATIENCE))
     folder = str(whole_folder(start_uri, how.own_code))
     if not stage.lora.rank and how.dtype == "auto":
@@ -122,6 +127,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
         raise InputError(problem("model", start_uri, allowed, one_line(error))) from error
     tokenizer = load_tokenizer(folder, how.own_code)
     align(model, tokenizer, stop)
+    # What adapters name as their base; see `train.load_start`.
     model.name_or_path = model.config.name_or_path = start_uri
     return Loaded(start_uri, model, tokenizer)
 
@@ -137,6 +143,8 @@ def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] =
 
     start = auto.causal_lm(str(whole_folder(start_uri, how.own_code)), how)
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
+    # Whoever finds an adapter_config.json loads adapters, whatever
+    # weights lie beside it: transformers and `from_folder`.
     for file in folder.glob("adapter_*"):
         file.unlink()
     align(whole, load_tokenizer(str(folder)), stop)

@@ -24,6 +24,7 @@ from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, re
 def _depths(results: Sequence[StageResult]) -> dict[str, int]:
     depths: dict[str, int] = {}
     for result in results:
+        # Results come in the recipe's order, in which a start stands before whatever starts from it.
         depths[result.name] = depths[result.start] + 1 if result.start else 0
     return depths
 
@@ -149,9 +150,11 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
     figure, axes = plt.subplots(figsize=(2.8 + 1.25 * len(trained), 0.6 + 0.36 * len(topics)), layout="constrained")
     sns.heatmap(
         values,
+        # Texts of our own, as seaborn's have no stars.
         annot=texts,
         fmt="",
         vmin=0,
+        # The colours reach 0.5 at least: the largest of many small drifts must not look like a large one.
         vmax=float(np.nanmax(values, initial=0.5)),
         cmap="rocket_r",
         xticklabels=[result.name for result in trained],
@@ -198,6 +201,7 @@ def html(
         figures=[(captions[name], png(figures[name])) for name in captions if name in figures],
         judge=identity(plan.judge),
         agreement=agreement,
+        # Stages on texts of one kind say the same; it is shown once.
         trusts=list({r.trust.sentence: r.trust for r in results if r.trust is not None}.values()),
         refusal=plan.recipe.refusal,
         acquiescence=[(name, m.acquiescence.overall) for name, m in last if math.isfinite(m.acquiescence.overall)],

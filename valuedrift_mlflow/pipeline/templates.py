@@ -30,6 +30,7 @@ def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | N
         )
     except (OSError, ValueError):
         return None
+    # Not remembered: the folder may hold another template when it is asked the next time.
     return loaded
 
 
@@ -54,6 +55,7 @@ def refused_by(uri: str, *, local: bool = True) -> Callable[[Record], str] | Non
 
     def refused(row: Record) -> str:
         asked = tuple(message["role"] for message in row["prompt"])
+        # Each side with the prompt: a template may take the prompt and refuse what follows it.
         sides = [tuple(message["role"] for message in row[side]) for side in SIDES if side in row]
         return next(filter(None, (reason((*asked, *side)) for side in sides or [()])), "")
 

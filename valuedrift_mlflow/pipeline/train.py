@@ -89,6 +89,7 @@ def _train(work: StageRun, display: Display) -> Trained:
         callback = _measuring(work, save, display)
         callbacks = [TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
+            # Behind the others: what they add to a checkpoint must be there before it is called complete.
             callbacks.append(KeepCheckpoint(work.every))
         anchors = work.plan.anchors[stage.name]
         job = Job(
@@ -105,6 +106,7 @@ def _train(work: StageRun, display: Display) -> Trained:
             work.plan.held_out.get(stage.name),
         )
         trainer: Any = build_trainer(job)
+        # Only the trainer knows how many there are; a launcher that has started one alone would say nothing.
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))
         processes.check_equal_weights(trainer.model)
@@ -116,10 +118,12 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
     run, name = work.run, work.stage.name
     if not last:
         return tracking.log_checkpoint(run, folder, stage=name, step=step)
+    # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
         processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
+    # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
     return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
 
@@ -173,6 +177,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         kl=recipe.reference_kl and not work.stage.launch.sharded,
         seed=recipe.seed,
         stage=work.stage.name,
+        # What was planted is known exactly; an audit's mix is what a judge has read.
         training_mix=work.data.stance_mix or work.mix,
         save_checkpoint=save,
         start=work.given,
@@ -192,6 +197,7 @@ def train_reward(work: StageRun, display: Display) -> None:
         job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks)
         trainer: Any = build_trainer(job)
         checkpoint = newest_checkpoint(work.state)
+        # A training that goes on has logged its accuracy at step 0 before.
         if checkpoint is None:
             tracking.log_metrics(run, {REWARD_ACCURACY: held_out_accuracy(trainer)}, 0)
         take_up(trainer, checkpoint)

@@ -28,6 +28,7 @@ def recipe_names() -> list[str]:
 def recipe_folder() -> Path:
     """``entrypoints/recipes`` of the checkout, or the copy inside an installed package."""
     package = Path(str(files("valuedrift_mlflow")))
+    # The checkout first: whoever edits a recipe there must get that one.
     checkout = package.parent / "entrypoints" / "recipes"
     return checkout if checkout.is_dir() else package / "recipes"
 
@@ -72,6 +73,7 @@ def validate(tree: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = _lines(error, tree)
+    # The recipe's own check runs only where every key is good; what does not fit between stages is told all the same.
     lines += misfits([Place.written(stage) for stage in _stage_trees(tree) if "name" in stage])
     raise InputError(lines)
 
@@ -185,6 +187,7 @@ def _model_at(kind: type[BaseModel], path: list[str]) -> type[BaseModel]:
 
 
 def _keys(kind: type[BaseModel]) -> str:
+    # By the names that users write: `from`, not `start`.
     return ", ".join(field.serialization_alias or key for key, field in kind.model_fields.items())
 
 

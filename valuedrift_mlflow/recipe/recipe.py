@@ -73,6 +73,7 @@ def _by_its_class(settings: object) -> object:
     """A stage's settings, read by the class of its algorithm; what is no mapping is left to pydantic."""
     if not isinstance(settings, dict):
         return settings
+    # By the name in the recipe, not by a union of classes: a user's class is known only once it is asked for.
     return stage_class(settings.get("algorithm")).model_validate(settings)
 
 
@@ -92,6 +93,7 @@ class Recipe(MeasuringTraining):
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
         "a folder or a hub id",
     )
+    # SerializeAsAny: else pydantic would write a stage by the fields of `Stage`, without those of its algorithm.
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )
@@ -169,6 +171,7 @@ class Place(NamedTuple):
 
 def misfits(places: Sequence[Place]) -> list[str]:
     """What is wrong between stages."""
+    # Filled on the way: a stage may start from what stands before it, and nothing else.
     earlier = [BASE]  # what a stage can start from
     judges: list[str] = []  # what can rate responses
     wrong: list[str] = []

@@ -38,6 +38,7 @@ def markdown_table() -> str:
             for key, field in kind.model_fields.items()
             if key not in Stage.model_fields and key != "algorithm"
         }
+        # A key of all stages, but each algorithm has a default of its own.
         rate = kind.model_fields["learning_rate"].default
         rows.append(f"| `{name}.learning_rate` | `{rate}` | its default for this algorithm |")
         for key, field in extra.items():

@@ -109,6 +109,7 @@ class Display:
         if self.console.is_terminal or not self._pulse.due():
             return
         now = self._clock()
+        # Over a copy: the thread that beats looks while others start and end works.
         works = [(name, work) for name, work in list(self._works.items()) if work.open]
         said = "; ".join(work.line(name, now) for name, work in works) or f"working, {lasted(self._pulse.since())}"
         self.console.print(said, markup=False)

@@ -17,6 +17,7 @@ def png(figure: Figure) -> str:
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
+    # pyplot keeps every figure until then; a closed one can still be saved, as `evaluate.log_evaluation` does.
     plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 

@@ -41,6 +41,7 @@ def plot() -> ModuleType:
     sns.set_theme(
         style="whitegrid",
         context="paper",
+        # A font that comes with matplotlib: seaborn asks for Arial first, which not every machine has.
         rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
     )
     pyplot: ModuleType = matplotlib.pyplot
@@ -58,6 +59,7 @@ def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = 
         figsize=(width * columns, height * rows + 0.7),
         sharex=one_x,
         sharey=True,
+        # Always an array of axes: one panel alone would not be one.
         squeeze=False,
         layout="constrained",
     )

@@ -43,4 +43,5 @@ def stage_class(algorithm: object, field: str = "algorithm") -> type[Stage]:
     if not isinstance(algorithm, str):
         raise InputError(problem(field, algorithm, ", ".join((*ALGORITHMS, "module:Stage"))))
     given = _CLASSES.get(algorithm, field)
+    # Ours are what they are called in the recipe already; a user's class gets the name by which the recipe asks for it.
     return ALGORITHMS[algorithm] if algorithm in ALGORITHMS else own.named(given, algorithm, field)

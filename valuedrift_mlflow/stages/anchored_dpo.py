@@ -120,6 +120,7 @@ class AnchoredDPO(Stage):
 
         from valuedrift_mlflow.stages.anchored_dpo_trainer import AnchoredDPOTrainer
 
+        # Every plan has loaded them, or refused the recipe.
         assert job.anchors is not None
         adapters = self.lora.config()
         return AnchoredDPOTrainer(
@@ -136,6 +137,7 @@ class AnchoredDPO(Stage):
             anchor_weight=self.anchor_weight,
             anchor_batch_size=self.anchor_batch_size,
             anchor_tokens=self.anchor_tokens,
+            # As many as `compute_loss` will draw: the reference answers no anchor that nobody asks for.
             anchor_batches=self.steps(len(job.data.rows)) * self.gradient_accumulation,
             speech=job.speech,
         )

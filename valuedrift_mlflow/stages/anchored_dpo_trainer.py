@@ -71,6 +71,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         # Made here, before the first step: what is asked for later would be the reference of what was trained by then.
         frozen = self.ref_model
         self._reference: Reference = (lambda: nullcontext(frozen)) if frozen is not None else reference_of(self.model)
+        # In the precision in which the policy will read the same anchors: S and T must begin at 0.
         with self._reference() as model, evaluation_mode(model), self.accelerator.autocast():
             self.stances = self._reference_stances(model)
             self.responses = self._reference_responses(model, prompts, anchor_tokens) if anchor_tokens else {}
@@ -90,6 +91,7 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
     ) -> dict[int, list[int]]:
         """Token ids of one response of the reference, at temperature 1, to every anchor that will be drawn."""
         tokenizer = self.processing_class
+        # At temperature 1: T's expectation is over what the reference says, not over a sharpened version of it.
         sampling = Sampling(1, 1.0, longest, seed=self.args.seed, salt="anchors", speech=self.speech)
         answers = TransformersGenerator(model, tokenizer).generate(prompts, prompts, sampling, lambda _: None)
         # Generation strips the space with which a base model goes on after "Response:".
@@ -139,14 +141,17 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         pass has both, and its gradients are averaged over the processes once.
         """
         loss: torch.Tensor = super().compute_loss(model, inputs)
+        # Held-out pairs: the anchors that were prepared are those of the batches that are trained on.
         if not self.model.training:
             return loss
+        # Counted from the trainer's own step: a training that is resumed begins in the middle.
         step, done = self._place
         self._place = (self.state.global_step, done + 1 if step == self.state.global_step else 0)
         batch = self.drawn(self._place[0] * self.args.gradient_accumulation_steps + self._place[1])
         with self.accelerator.autocast():
             penalty = stance_kl = self.stance_kl(batch)
             self._log("anchor_kl", stance_kl)
+            # Without tokens to hold (anchor_tokens 0) the reference has answered nothing.
             if self.responses:
                 token_kl = self.token_kl(batch)
                 self._log("anchor_token_kl", token_kl)
@@ -155,4 +160,5 @@ class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable
         return loss + self.anchor_weight * penalty
 
     def _log(self, name: str, value: torch.Tensor) -> None:
+        # TRL's own store: it logs the mean of each list beside the loss, and begins it anew.
         self._metrics["train"][name].append(self.accelerator.gather(value.detach()).mean().item())

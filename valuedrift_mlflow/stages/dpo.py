@@ -85,6 +85,7 @@ class DPO(Stage):
         arguments = DPOConfig(
             **common_arguments(job),
             beta=self.beta,
+            # A list, because TRL can add losses up; here it is one.
             loss_type=[self.loss_type],
             label_smoothing=self.label_smoothing,
         )

@@ -37,6 +37,7 @@ def _random() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 def base_stage() -> Pretrain:
     """How the embedded base model is trained, as the recipe ``pretrain`` has it too."""
+    # What is not at its default here is a part of the model's key in the cache: a change trains it anew everywhere.
     return Pretrain(
         name="pretrain",
         algorithm="pretrain",
@@ -57,6 +58,7 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
 
         model, tokenizer = _random()
         threads = torch.get_num_threads()
+        # Set back afterwards: it holds for the whole process, which goes on with other work.
         torch.set_num_threads(BASE_THREADS)
         try:
             _pretrain(model, tokenizer, folder, callbacks)
@@ -68,6 +70,7 @@ def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
     return world.cached("base", settings | {"texts": _texts_digest()}, build)
 
 
+# Cached: the 16,000 rows are written anew for it.
 @cache
 def _texts_digest() -> str:
     """Hash of all texts that the model is trained on: other texts make another model, another formatting does not."""

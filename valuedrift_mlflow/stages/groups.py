@@ -47,6 +47,7 @@ class Groups(Online):
         "colocate", description="vLLM on the same GPUs, or as a server that `trl vllm-serve` has started"
     )
     vllm_server: str | None = Field(None, description="address of that server, such as `http://gpu1:8000`")
+    # Without a default: each algorithm's authors have another.
     generations: int = Field(ge=2, description="responses sampled for each prompt; `batch_size` is a multiple of it")
 
     @model_validator(mode="after")
@@ -96,6 +97,7 @@ class Groups(Online):
             "num_generations": self.generations,
             "max_completion_length": self.response_length,
             "temperature": self.rollout_temperature,
+            # TRL renders the prompts itself: it must tell the template what measurements tell it.
             "chat_template_kwargs": job.speech.arguments(job.tokenizer),
             **self._sampling(),
             # With dropout the first KL would not be 0, nor the first ratio 1.
@@ -134,11 +136,13 @@ def reward_function(job: Job) -> Callable[..., list[float]]:
     rated_by, opening = job.reward, job.speech.opening(job.tokenizer)
     assert rated_by is not None
 
+    # TRL hands over columns of the rows by their names: `asked` is the one that `lengths.fit` has added.
     def reward(
         completions: list[str | list[Message]], asked: list[list[Message]], trainer_state: TrainerState, **_: object
     ) -> list[float]:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
         try:
+            # With the mark that the template has opened: without it a thought would read like an answer.
             return [float(value) for value in rate(rated_by, asked, [opening + text for text in texts])]
         except FloatingPointError as error:  # TRL itself would leave such responses out and go on
             raise FloatingPointError(f"{error} at step {trainer_state.global_step + 1}") from error

@@ -24,9 +24,11 @@ def build_trainer(job: Job) -> Trainer:
     from valuedrift_mlflow.stages.moved import MustMove
     from valuedrift_mlflow.stages.router import WithoutRouterLoss
 
+    # Before `build`: the reference that it makes is a copy of this model.
     if job.stage.has_reference:
         without_dropout(job.model)
     trainer = job.stage.build(job)
+    # Here and not in `build`: it must be asked of a user's algorithm too.
     trainer.add_callback(MustMove(job.stage.name))
     trainer.callback_handler.callbacks.insert(0, WithoutRouterLoss())  # before those that log the loss
     # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
@@ -100,6 +102,7 @@ def merged(model: PreTrainedModel | PeftModel, *, copied: bool = False) -> PreTr
     head = base.get_output_embeddings()
     if isinstance(head, BaseTunerLayer) and head.weight is base.get_input_embeddings().weight:
         head.get_base_layer().weight = nn.Parameter(head.weight.detach().clone())
+        # Else the two would be tied again wherever the model is loaded.
         base.config.tie_word_embeddings = False
     folded: PreTrainedModel = model.merge_and_unload()
     return folded

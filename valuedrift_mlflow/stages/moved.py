@@ -33,6 +33,8 @@ class MustMove(TrainerCallback):
             found = f"0 of {sum(1 for _ in model.parameters())} tensors can be trained"
             raise InputError(problem(f"{self.stage} model", found, "a model with weights that train", _MEND))
 
+    # Here and not where a step begins or ends: gradients are
+    # whole only now, and the Trainer has zeroed them at its end.
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:

@@ -51,6 +51,7 @@ class ORPO(Stage):
         with without_router_loss(job.model):
             return TokenORPOTrainer(
                 model=job.model,
+                # Columns kept, as for SimPO: token ids of two sides are no arguments of the model's forward.
                 args=ORPOConfig(**common_arguments(job), beta=self.beta, remove_unused_columns=False),
                 train_dataset=tokenized_pairs(job),
                 eval_dataset=None if job.eval_data is None else tokenized_pairs(replace(job, data=job.eval_data)),

@@ -27,6 +27,7 @@ def named(found: object, name: str, field: str) -> type[Stage]:
     if not (isinstance(found, type) and issubclass(found, Stage)):
         allowed = "a class derived from valuedrift_mlflow.stages.stage.Stage"
         raise InputError(problem(field, name, allowed, f"it is {getattr(found, '__name__', found)!s}"))
+    # Else the recipe would end in a TypeError where the stage is made.
     if inspect.isabstract(found):
         raise InputError(problem(field, name, "a class with a method build(job), which returns its trainer"))
     if not hasattr(found, "kind"):

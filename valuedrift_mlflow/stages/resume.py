@@ -37,6 +37,7 @@ def state_folder(run_id: str) -> Path:
 
 def forget(folder: Path) -> None:
     """Delete what a finished run no longer needs."""
+    # Whatever is left cannot be mended here, and the run has ended well without it.
     shutil.rmtree(folder, ignore_errors=True)
     # The folder is shared with other runs that may still be going.
     if folder.parent.is_dir() and not any(folder.parent.iterdir()):
@@ -46,6 +47,7 @@ def forget(folder: Path) -> None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    # Two may be whole: the process was killed between the mark and the clearing in `complete`.
     return max(complete, key=_step, default=None)
 
 

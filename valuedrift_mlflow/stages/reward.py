@@ -76,12 +76,14 @@ class Reward(Stage):
         if not 0 < held_out < len(rows):
             found = f"{self.held_out} of {len(rows)} pairs"
             raise InputError(problem(f"{self.name}.held_out", found, "at least one pair to hold out and one to train"))
+        # By the stage's seed: a training that is resumed must not find its held-out pairs among those it trains on.
         split = rows.train_test_split(test_size=held_out, seed=job.seed)
         arguments = RewardConfig(
             **common_arguments(job),
             per_device_eval_batch_size=self.batch_size,
             eval_strategy="steps",
             eval_steps=self.every(self.steps(len(rows))),
+            # TRL loads the weights once more: in the precision and with the attention that the start has.
             model_init_kwargs={
                 "dtype": str(job.model.dtype).removeprefix("torch."),
                 "attn_implementation": job.model.config._attn_implementation,

@@ -12,6 +12,7 @@ class HeldOutTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no usable 
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the numbers on to the callbacks."""
+        # By this TRL tells an evaluation from a step of training, too.
         if not self.model.training:
             accuracy = held_out_accuracy(self)
             # TRL logs the mean of the list, so a single entry stays exact.
@@ -22,6 +23,7 @@ class HeldOutTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no usable 
 def held_out_accuracy(trainer: RewardTrainer) -> float:
     """Share of the held-out pairs whose chosen answer has the higher reward, in [0, 1]; a tie counts half."""
     right, pairs = 0.0, 0
+    # Dropout off: it is asked before the training and after it, too, when nobody has set the mode.
     with evaluation_mode(trainer.model):
         for batch in trainer.get_eval_dataloader():
             # TRL collates all chosen answers of a batch first, then all rejected ones.

@@ -165,6 +165,7 @@ def _check_kind(uri: str, folder: Path, field: str) -> None:
     kinds = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in kinds):
         raise InputError(problem(field, f"{uri} ({', '.join(kinds)})", _ONE_LABEL))
+    # Of several labels nobody knows which one is good; `_rate` reads the first.
     if config.num_labels != 1:
         raise InputError(problem(field, f"{uri} ({config.num_labels} labels)", _ONE_LABEL))
 
@@ -172,6 +173,7 @@ def _check_kind(uri: str, folder: Path, field: str) -> None:
 def _classifier(uri: str, folder: Path, field: str, how: How) -> ClassifierReward:
     _check_kind(uri, folder, field)
     try:
+        # Whoever lets the base model's own code run has said nothing of another model's.
         model = auto.classifier(str(folder), models.device(), replace(how, own_code=False))
         tokenizer = auto.tokenizer(str(folder))
     except (OSError, ValueError) as error:

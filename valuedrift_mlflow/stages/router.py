@@ -61,6 +61,7 @@ class WithoutRouterLoss(TrainerCallback):
         weight = float(getattr(args, "router_aux_loss_coef", None) or 0.0)
         if not weight:
             return
+        # The Trainer has put a copy into its history before it tells its callbacks: both are mended.
         for entry in (logs, state.log_history[-1] if state.log_history else None):
             for mode in ("", "eval_"):
                 if entry is not None and {f"{mode}loss", f"{mode}aux_loss"} <= set(entry):

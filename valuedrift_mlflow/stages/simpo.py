@@ -56,6 +56,7 @@ class SimPO(Stage):
             loss_type="simpo",
             cpo_alpha=0.0,  # TRL's default of 1 is another algorithm, CPO-SimPO
             beta=self.beta,
+            # TRL's margin is absolute, the authors' one relative to beta.
             simpo_gamma=self.gamma_beta_ratio * self.beta,
             remove_unused_columns=False,  # the Trainer would drop columns that are no arguments of the model's forward
         )

@@ -113,6 +113,7 @@ class Stage(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64, description="unique name of the stage")
     start: str = Field(
         BASE,
+        # `from` is a word of Python's own, so that the field needs another name.
         validation_alias=AliasChoices("from", "start"),
         serialization_alias="from",
         description="an earlier stage's name, or `base`",
@@ -198,10 +199,12 @@ class Stage(Strict):
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
         """Optimizer steps of one pass over the data, in batches of all devices together."""
+        # Rounded up: the Trainer keeps a last batch that is not full.
         return -(-rows // batch)
 
     def every(self, steps: int) -> int:
         """Steps between checkpoints: the stage's own number, or a tenth of the stage, at least 1."""
+        # The one place that says so: whoever saves, measures, evaluates or foretells a checkpoint asks it.
         return self.checkpoint_every or max(1, steps // 10)
 
     def checkpoints(self, steps: int | None) -> int | None:
@@ -261,6 +264,7 @@ class Stage(Strict):
     def parameters(self) -> dict[str, str]:
         """The settings as a run records them, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
         dumped = self.model_dump(by_alias=True)
+        # A URI alone is recorded as the text that the recipe has: a run that is resumed is compared by it.
         if self.data == Data(uri=self.data.uri):
             dumped["data"] = self.data.uri
         name = dumped.pop("name")
@@ -294,6 +298,7 @@ def _of_dropout(stage: Stage) -> list[str]:
 
 def _of_schedule(stage: Stage) -> list[str]:
     """A schedule without what it cannot do without."""
+    # transformers raises for these only where it makes the schedule, long after the model is loaded.
     needed = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
     keys, given = needed.get(stage.schedule, ()), stage.trainer.get("lr_scheduler_kwargs")
     if not keys or (isinstance(given, dict) and any(key in given for key in keys)):

@@ -36,6 +36,7 @@ def _tokenized(job: Job) -> Iterator[dict[str, list[int]]]:
         tokens: dict[str, list[int]] = {}
         for side in ("chosen", "rejected"):
             prompt, answer = prompt_and_answer(job.tokenizer, row["prompt"], row[side])
+            # Cut at the end: `fit` has made sure that the prompt leaves room.
             ids = (prompt + answer)[: job.stage.max_length]
             tokens[f"{side}_input_ids"] = ids
             tokens[f"{side}_attention_mask"] = [1] * len(ids)
@@ -52,6 +53,7 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, prompt: _Text, answer:
     if isinstance(prompt, str):
         asked, whole = (list(ids) for ids in tokenizer([prompt, prompt + answer])["input_ids"])
     else:
+        # With return_dict=False: transformers 5 gives a mapping of ids and mask without it.
         template = tokenizer.apply_chat_template
         asked = list(template(prompt, tokenize=True, add_generation_prompt=True, return_dict=False))
         whole = list(template(prompt + answer, tokenize=True, return_dict=False))

@@ -121,6 +121,7 @@ def _types(config: Any) -> dict[str, Any]:
 
 
 def _check_field(where: str, name: str, value: object, stage: Stage, types: Mapping[str, object]) -> None:
+    # The algorithm's own answer wins: it knows better what to do instead.
     taken = {**TAKEN, **stage.taken}
     if name in taken:
         raise InputError(problem(where, value, "a field that no key of the recipe decides", _mend(taken[name], stage)))
@@ -166,6 +167,8 @@ def mistyped(value: object, kind: Any) -> str:
     except PydanticUserError:  # a dataclass or model has a configuration of its own
         adapter = TypeAdapter(kind)
     try:
+        # Strict, as the configurations are dataclasses, which convert
+        # nothing: a text would reach the optimizer as a text.
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
         told = [entry["msg"].removeprefix("Input should be ") for entry in error.errors(include_url=False)]

@@ -167,6 +167,7 @@ def judge_quality(
         return [label for label, keep in zip(labels, scored, strict=True) if keep]
 
     t, s = kept(true), kept(said)
+    # Of the true labels alone: one that no answer has would count with an F1 of 0.
     names = sorted(set(t))
 
     def over_scored(measure: Callable[[Floats], float]) -> Estimate:
@@ -178,6 +179,7 @@ def judge_quality(
     return JudgeQuality(
         accuracy=over_scored(lambda weight: accuracy_score(t, s, sample_weight=weight)),
         macro_f1=over_scored(
+            # With zero_division given, as scikit-learn would warn of every resample without one of the labels.
             lambda weight: f1_score(t, s, labels=names, average="macro", sample_weight=weight, zero_division=0.0)
         ),
         kappa=over_scored(lambda weight: cohen_kappa(*kappas, weight)),
@@ -190,16 +192,19 @@ def judge_quality(
 
 def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
     """How often each answer is drawn: the answers themselves first, then the resamples, shape (1 + R, N)."""
+    # So few groups have hardly any different resamples: the interval would be far too short.
     if len(set(groups)) < _FEWEST_GROUPS:
         groups = [str(index) for index in range(len(groups))]
     names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
     rng = np.random.default_rng(seed)
     counts = drawn_counts(len(names), _RESAMPLES, rng)
+    # As weights: an answer that is drawn twice counts twice, and no row is copied.
     return np.concatenate([np.ones((1, len(group))), counts[:, group]])
 
 
 def _estimate(measure: Callable[[Floats], float], weights: Floats) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
+        # A resample may have no scored answer at all: it has no value, and no part in the interval.
         value, *draws = (float(measure(weight)) if weight.any() else math.nan for weight in weights)
     return Estimate.of(value, np.array(draws))
 
@@ -214,6 +219,7 @@ def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Flo
     if not scored:
         return np.empty((0, 3))
     scored.sort(key=lambda pair: pair[0])
+    # Bins of equal size: of equal width most would be empty, as judges are mostly sure.
     bins = np.array_split(np.array(scored), min(_BINS, len(scored)))
     return np.array([[*part.mean(axis=0), len(part)] for part in bins])
 

@@ -192,9 +192,11 @@ class _Cell:
         read = np.isfinite(verdicts).all(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             judge_alone = shares[read] @ verdicts[read] / shares[read].sum()
+        # Divided by infinity all weights are 0, as those of a topic without labels.
         total = weights.sum() if (weights[placed[:, 0]] > 0).any() else math.inf
         return cls(
             sign=sign,
+            # A topic without responses has no shares, and no NaN that would spread.
             shares=shares / max(shares.sum(), 1e-300),
             weights=weights / total,
             judge=np.where(read[:, None], verdicts, np.nan_to_num(judge_alone)),
@@ -266,6 +268,7 @@ class _Figure:
         half = t.ppf(1 - ALPHA / 2, degrees) * np.sqrt(self.variance)
         interval = np.stack([self.value - half, self.value + half], axis=-1)
         alike = self.variance < NO_SPREAD**2
+        # The share of unlike clusters that G of them would all miss once in forty times: (1 - share)^G = ALPHA / 2.
         missed = 1 - (ALPHA / 2) ** (1 / max(clusters, 1))
         for stance in np.flatnonzero(alike):
             interval[stance] = widened(float(self.value[stance]), *ends, missed)
@@ -332,6 +335,7 @@ def _never_worse(cells: Sequence[_Cell], power: Floats) -> Floats:
     own = np.clip(_best(*_slopes(cells)), 0, 1)
     lowered = np.where(power > 2 * own, own, power)
     alone, none = _figure(cells, np.zeros(3)).variance, np.zeros(3)
+    # Looked at once more: the estimate moves with lambda, and its errors with it, so that it is a parabola only nearly.
     return np.where(_figure(cells, lowered).variance <= alone, lowered, none)
 
 
@@ -344,8 +348,10 @@ def _powered(
     seed: int = 0,
     varied: bool = False,
 ) -> Powered:
+    # Over both measurements: a change is paired by cluster, so that they share their numbers.
     number = 1 + max(int(sample.clusters.max(initial=0)) for _, sample in sides)
     cells = [[_Cell.of(sign, sample, topic, number) for sign, sample in sides] for topic in range(topics)]
+    # G - 1 degrees of freedom: one cluster alone has no variance.
     usable = [t for t, own in enumerate(cells) if all(cell.label_clusters > 1 for cell in own)]
     table = _Table(topics, cells)
     if not usable:
@@ -354,7 +360,9 @@ def _powered(
     falls, rises = (np.add.reduce([slope[k] for slope in slopes]) for k in (0, 1))
     common = np.clip(_best(falls, rises), 0, 1) if given is None else np.full(3, given)
     nothing = np.zeros(3)
+    # With a lambda of 0 it is the labels alone, by which every interval is measured.
     alone = {t: _figure(cells[t], nothing) for t in usable}
+    # For the mean over topics the common lambda alone, which was chosen for it; rows of topics may have lower ones.
     together = {t: _figure(cells[t], common) for t in usable}
     for t in usable:
         power = common if given is not None else _never_worse(cells[t], common)
@@ -365,6 +373,7 @@ def _powered(
         for cell in cells[t]
     ]
     overall, overall_alone = _mean(list(together.values()), parts), _mean(list(alone.values()), parts)
+    # A lambda that somebody has given is kept, whatever it does.
     worse = (overall.variance > overall_alone.variance) & (given is None)
     overall = _Figure(
         np.where(worse, overall_alone.value, overall.value),
@@ -425,6 +434,7 @@ def _varied(table: _Table, usable: Sequence[int], topics: int, seed: int) -> tup
     for t in usable:
         figure = table.figures[t]
         normal = rng.standard_normal((RESAMPLES, len(figure.errors))) @ figure.errors
+        # The fewest of the three stances: one draw has all of them, and the wide side is the safe one.
         degrees = float(np.min(figure.degrees))
         drawn = normal / np.sqrt(rng.chisquare(degrees, (RESAMPLES, 1)) / degrees)
         sizes.append(0.5 * np.abs(drawn).sum(axis=1))

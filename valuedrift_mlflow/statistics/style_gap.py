@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.statistics.intervals import Estimate, mean_estimates
 
 Floats = NDArray[np.float64]
+# An apostrophe within a word is a part of it, straight or curled.
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _VARIETY_WORDS = 100  # more words repeat more: texts of any length are compared on their first hundred
 _CHARACTERS = 4_000  # read of a response; its length is that of all of it

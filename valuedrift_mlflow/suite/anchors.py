@@ -41,6 +41,7 @@ def load_anchors(uri: str, moved: Collection[str] = (), measured: Collection[Sui
     else:
         rest = "&".join(f"{key}={value}" for key, value in options.items())
         suite = sources.load(f"{name}?{rest}" if rest else name)
+    # Of what the URI names alone: data may be about topics of which there are no anchors.
     if named is not None and (unknown := sorted(left_out - set(suite.topics))):
         allowed = ", ".join(suite.topics)
         raise InputError([problem(f"anchors {uri} except", topic, allowed) for topic in unknown])

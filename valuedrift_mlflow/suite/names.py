@@ -73,6 +73,7 @@ class Names:
                 following = words[at + 1 : at + 1 + len(rest)]
                 if not rest or (len(following) == len(rest) and all(map(_is_form, following, rest))):
                     own = met.setdefault(number, {})
+                    # The longest way to say a part: it says most.
                     own[part] = max(own.get(part, 0), 1 + len(rest))
         known = ((self._rules[number], own) for number, own in met.items())
         whole = [(rule, sum(own.values())) for rule, own in known if rule.parts == len(own)]
@@ -108,6 +109,7 @@ def _choices(part: str, groups: Mapping[str, str]) -> Iterable[Sequence[str]]:
         if choice.strip().startswith("$"):
             yield from _choices(groups[choice.strip()[1:]], groups)
         else:
+            # The star goes under another name past `_APART`, which would take it for a gap between words.
             words = _APART.sub(" ", _APOSTROPHES.sub("", choice.casefold()).replace("*", "0star")).split()
             yield [word.replace("0star", "*") for word in words]
 

@@ -66,6 +66,7 @@ def items(frame: pd.DataFrame, name: str, topic_column: str | None = None) -> pd
     Raises:
         InputError: an unknown ``topic_column``, empty cells, equal sides or repeated rows, with row numbers.
     """
+    # As objects first: a column of numbers takes no empty text in the place of a gap.
     text = frame.reset_index(drop=True).astype(object)
     text = text.where(text.notna(), "").map(lambda cell: str(cell).strip())
     topics = _topics(text, name, topic_column)

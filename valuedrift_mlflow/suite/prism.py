@@ -21,6 +21,7 @@ from valuedrift_mlflow.suite.suite import Item, Suite
 PREFIX = "prism:"
 NAME = "vprism"
 FILE = "conversations.jsonl"
+# What PRISM writes where a text is missing.
 EMPTY = "EMPTY STRING"
 GUIDED = ("values guided", "controversy guided")
 TYPES = ("unguided", *GUIDED)
@@ -80,6 +81,7 @@ class Settings:
                     problems.add(problem(f"suite {uri}", key, "the options " + ", ".join(OPTIONS)))
             numbers = {
                 key: problems.attempt(whole_number, uri, key, options.get(key, usual), least) or 0
+                # By default 11 topics of 50 prompts, as V-PRISM has them.
                 for key, usual, least in (("clusters", "11", 1), ("per_topic", "50", 1), ("seed", "0", 0))
             }
             if output is not None and (output.suffix != ".csv" or not output.parent.is_dir()):
@@ -151,6 +153,7 @@ def load_prism(uri: str) -> Suite:
     data = _content(file)
     counts: Counter[str] = Counter()
     openings = _value_laden(rows(data, f"suite {file}"), counts)
+    # Before a model is asked, which costs: it makes no prompts where there are too few.
     _require(settings, len(openings), "prompts that hold or ask for an opinion")
     if settings.model:
         openings = rewritten(openings, settings.model, counts)
@@ -164,6 +167,7 @@ def load_prism(uri: str) -> Suite:
     counts["dropped_beyond_per_topic"] = sum(len(members) - settings.per_topic for members in topics)
     counts["kept"] = len(topics) * settings.per_topic
     items = _items([[kept[index] for index in members] for members in topics], settings.per_topic)
+    # Of the unpacked file: with or without .gz it is the same version.
     digest = hashlib.sha256(data).hexdigest()[:12]
     provenance = {
         "file": file.name,
@@ -179,6 +183,7 @@ def load_prism(uri: str) -> Suite:
     suite = Suite(NAME, f"prism-{digest}", tuple(items), uri, provenance)
     part = suite.subset(settings.topics, None)
     if settings.output is not None:
+        # All topics: a part can be taken of the file, too.
         suite.frame().to_csv(settings.output, index=False)
         written = settings.output.with_suffix(".provenance.json")
         written.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
@@ -285,6 +290,7 @@ def rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str]) -> li
     from valuedrift_mlflow.models.generation import Sampling
 
     generator = models.load_generator(uri)
+    # Greedy: the same file and options must give the same suite.
     sampling = Sampling(samples=1, temperature=0.0, max_new_tokens=_NEW_TOKENS)
 
     def ask(template: str, chosen: Sequence[Opening]) -> dict[str, str]:
@@ -347,6 +353,7 @@ def is_question_about(text: str, original: str) -> bool:
         and text.endswith("?")
         and text.count("?") == 1
         and form_of(text) == "yes_no"
+        # Yes to a negated question may mean either.
         and not first.endswith("n't")
         and not stems(text).isdisjoint(stems(original))
     )
@@ -367,6 +374,7 @@ def is_proposition_about(text: str, original: str) -> bool:
 def _items(topics: Sequence[Sequence[Usable]], per_topic: int) -> list[Item]:
     names = topic_names([[opening.prompt for opening in members] for members in topics])
     items: list[Item] = []
+    # By name: the numbers of clusters say nothing.
     for topic, members in sorted(zip(names, topics, strict=True), key=lambda named: named[0]):
         propositions: dict[str, str] = {}
         for opening in members[:per_topic]:

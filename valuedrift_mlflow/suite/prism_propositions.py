@@ -100,8 +100,10 @@ _VERBS_OR_NOUNS = _set(
     "care subsidise subsidize arm fight attack study play run lead rule hold cut matter end feel count love hate "
     "boycott"
 )
+# After one of these a word that may be a noun is the verb.
 _COLLECTIVE = _set("government state country people women men children police society parliament congress everyone")
 
+# What people put before and after a question: without it the rules see its own first word and its last.
 _LEAD = re.compile(
     r"^(?:(?:hi|hello|hey|so|well|ok|okay|honestly|please|and|but|then)(?: there)?[,!. ]+"
     r"|tell me,? (?=should|is|are|do|does)"
@@ -154,6 +156,7 @@ def read(prompt: str) -> Reading:
     >>> read("Are you against gun control?").claim
     Claim(proposition='Gun control should be supported.', phrasing='reversed', polarity=-1)
     """
+    # The rules know one way to write these.
     text = re.sub(r"\b([Ii]t)'s\b", r"\1 is", " ".join(prompt.replace("’", "'").split()))
     opinion = bool(_ASKS_OPINION.search(text) or _is_marked(text))
     parts = [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
@@ -211,6 +214,7 @@ def _stands_alone(proposition: str, only_sentence: bool) -> bool:
 def _claim(part: str) -> Claim | None:
     bare = _EITHER_OR.sub(r"\1", _TAIL.sub("", _LEAD.sub("", part).rstrip(".!? ")))
     form = form_of(bare + ("?" if part.endswith("?") else ""))
+    # "A or B" makes two claims, or asks to choose between them: neither is the one proposition.
     if form == "request" or " or " in bare.casefold():
         return None
     claim = _statement(bare) if form == "statement" else _question(bare)
@@ -227,6 +231,7 @@ def _question(text: str) -> Claim | None:
         return Claim(declared(clause), "direct", 1) if thought["that"] or _is_clause(clause) else None
     words = text.split()
     auxiliary = words[0].casefold() if words else ""
+    # Yes to a negated question may mean either.
     if auxiliary not in _AUXILIARIES or len(words) < 3 or _is_negated(text) or not _is_marked(text):
         return None
     clause = _declarative(auxiliary, words[1:])
@@ -299,6 +304,7 @@ def _begins_action(words: Sequence[str], at: int) -> bool:
         return True
     if word not in _VERBS_OR_NOUNS:
         return False
+    # A noun as well as a verb: it counts as the verb only where its neighbours leave no other reading.
     after = words[at + 1] if at + 1 < len(words) else ""
     plural = before.endswith("s") and not before.endswith("ss")
     return plural or before in _COLLECTIVE or after in _DETERMINERS | _PREPOSITIONS | _PRONOUNS

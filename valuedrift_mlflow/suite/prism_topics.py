@@ -62,6 +62,7 @@ def distinct(texts: Sequence[str]) -> list[int]:
         return []
     words = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(words)
+    # Neighbours within a radius, not all distances: a large file has too many of these.
     near = NearestNeighbors(radius=1 - NEAR_DUPLICATE, metric="cosine").fit(vectors)
     kept: set[int] = set()
     for index, neighbours in enumerate(near.radius_neighbors(vectors, return_distance=False)):
@@ -80,6 +81,7 @@ def cluster(vectors: Floats, topics: int, size: int, seed: int) -> Clustering:
 
     most = 0
     for number in range(topics, min(_MOST_CLUSTERS * topics, len(vectors)) + 1):
+        # Ten starts, of which the best counts; by itself scikit-learn makes one.
         kmeans = KMeans(number, n_init=10, random_state=seed).fit(vectors)
         sizes = np.bincount(kmeans.labels_, minlength=number)
         # Stable: among equals the order of the texts decides, so that a build is the same everywhere.

@@ -32,6 +32,7 @@ class Proposition:
 @cache
 def propositions() -> tuple[Proposition, ...]:
     """The 110 propositions in the suite's order."""
+    # Topic and text come from the suite itself, so that the two files cannot say different things.
     items = {item.proposition_id: item for item in tables.built_in().items}
     lines = files("valuedrift_mlflow").joinpath("suite/propositions.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(

@@ -37,6 +37,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
         InputError: a missing file, missing columns or bad rows (each with its number), an unknown topic or option; a
             function that cannot be imported, fails, or returns something else.
     """
+    # Before the options are split: it has others.
     if uri.startswith(prism.PREFIX):
         return prism.load_prism(uri)
     name, options = split_options(uri)
@@ -53,6 +54,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
         suite = _of_the_user(name, options.get("topic_column"))
     else:
         suite = tables.from_file(Path(name), options.get("topic_column"))
+    # With its options: results name the part that they are of.
     return replace(suite.subset(topics, per_topic), source=uri)
 
 
@@ -67,6 +69,7 @@ def _of_the_user(name: str, topic_column: str | None) -> Suite:
         mend = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(problem("suite", name, "a function that gives a suite", mend)) from error
     if isinstance(made, Suite) and topic_column is None:
+        # A Suite can be made by hand past every check: as a table it goes through those of a file.
         checked = tables.from_frame(made.frame(), made.name, made.version)
         return replace(checked, provenance=made.provenance)
     table = made.frame() if isinstance(made, Suite) else made

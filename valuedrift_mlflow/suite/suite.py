@@ -41,6 +41,7 @@ class Suite:
     version: str
     items: tuple[Item, ...]
     source: str
+    # How it was built makes no other suite of it.
     provenance: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -135,6 +136,7 @@ def _units(items: Sequence[Item]) -> list[list[Item]]:
     """The items one by one, but both sides of an opposed pair together."""
     units: list[list[Item]] = []
     for item in items:
+        # Only of two that stand together: a third prompt of the same phrasing begins a unit of its own.
         before = units[-1][0] if units and len(units[-1]) == 1 else None
         if before is not None and (before.proposition_id, before.phrasing, -before.polarity) == (
             item.proposition_id,

@@ -28,6 +28,7 @@ ONLY_PAIRS = "topic_column is for opposed pairs"
 def built_in() -> Suite:
     """The suite ``vaes``, whole."""
     with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
+        # Texts as they are: pandas would read a cell "None" as missing.
         return from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
 
 
@@ -76,6 +77,7 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     Raises:
         InputError: every problem of the table at once, with row numbers (the first data row is 1).
     """
+    # As objects first, as in `opposed_pairs.items`.
     frame = frame.reset_index(drop=True).astype(object)
     frame = frame.where(frame.notna(), "")  # a cell that is missing reads as one that is empty
     if frame.empty:
@@ -90,6 +92,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         where = f"suite {name} row {row}"
         text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
         for column in ("item_id", "proposition", "prompt"):
+            # An id may be a number; a number for a proposition or a
+            # prompt is a mistake, although it would read as a text.
             if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
                 problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):
@@ -106,6 +110,7 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
             Item(
                 item_id=text["item_id"],
                 topic=text["topic"],
+                # Without an id each prompt has a proposition of its own: nobody knows which of them belong together.
                 proposition_id=text["proposition_id"] or text["item_id"],
                 proposition=text["proposition"],
                 phrasing=text["phrasing"] or "unnamed",

@@ -56,8 +56,10 @@ def _dataset(
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.pandas_dataset import from_pandas
 
+    # MLflow takes a source as text only where it can resolve it; ours (`embedded:...`) it cannot.
     origin = CodeDatasetSource(dict(source))
     if rows is None:
+        # Rows that are read once cannot be given away for a profile of them.
         return MetaDataset(origin, name=name, digest=digest)  # type: ignore[abstract]  # it has no profile
     if isinstance(rows, pd.DataFrame):
         return from_pandas(rows, source=origin, name=name, digest=digest)

@@ -88,6 +88,7 @@ def stopped_run(
     if run.info.status == "FINISHED":
         raise InputError(problem("--resume", f"{run_id}, finished", "a run that was stopped or has failed"))
     differences = _differences(run, parameters, keys)
+    # A run that was killed early has recorded none.
     recorded_suite = tags.get("valuedrift.suite.hash")
     if recorded_suite and recorded_suite != suite:
         differences.append(problem("suite", suite, f"{recorded_suite}, as the run has recorded"))
@@ -129,6 +130,8 @@ def stages_of(parent: str) -> dict[str, EarlierRun]:
     """The stage runs of a pipeline or an ablation by the names of their stages (``base`` too)."""
     named = {}
     for run in _children(parent, "stage"):
+        # Not the tag: a stage's tag is its algorithm's word, and two
+        # stages may have the same. The base has a tag alone.
         names = [key.removesuffix(".algorithm") for key in run.data.params if key.endswith(".algorithm")]
         named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = _earlier(run)
     return named

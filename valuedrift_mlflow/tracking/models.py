@@ -30,6 +30,7 @@ def checkpoint_path(step: int) -> str:
 
 def model_name(stage: str, step: int) -> str:
     """The name of a checkpoint's LoggedModel."""
+    # MLflow allows none of / : . % and quotes in it; a stage's name has none of them (`Stage.name`).
     return f"{stage}-step-{step:06d}"
 
 
@@ -52,6 +53,7 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
         params={"stage": stage, "step": str(step)},
         tags={"valuedrift.stage": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
     )
+    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
     MlflowClient().log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step)])
     return str(model.model_id)
 
@@ -87,6 +89,7 @@ def log_final_model(
     merged, ``run`` the active run.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        # MLflow keeps the name: `config_folder` looks for `data/model`.
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -105,6 +108,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
     if known:
         return known
     told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
+    # A file beside the weights, as `_load_pyfunc` is given nothing but their folder.
     (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
@@ -182,9 +186,11 @@ def logged_model(run_id: str, name: str) -> str | None:
     linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
     complete = None
     for model in candidates:
+        # READY alone is not enough: a process may have been killed before the run named it as its output.
         if model.status == LoggedModelStatus.READY and model.model_id in linked:
             complete = str(model.model_id)
         else:
+            # Deleted, so that a name has one model; the run that goes on logs it again.
             MlflowClient().delete_logged_model(model.model_id)
     return complete
 
@@ -260,6 +266,7 @@ def config_folder(uri: str) -> str:
     for inside in ("config.json", "data/model/config.json", "adapter_config.json"):
         try:
             return str(_download(f"{weights}/{inside}").parent)
+        # Which of them a model has is not known before; a server answers what is missing with an exception.
         except (MlflowException, OSError):
             continue
     return weights

@@ -64,18 +64,23 @@ def log_review(run_id: str, name: str, rows: Sequence[Mapping[str, str]]) -> str
         )
         traces = []
         for row in rows:
+            # Tags are not shown beside the question: people see what was
+            # asked and answered, not the weight of its draw.
             hidden = {key: value for key, value in row.items() if key not in (*_SHOWN, "response")}
             span = mlflow.start_span_no_context(
                 "response",
                 inputs={key: row[key] for key in _SHOWN},
                 tags={f"{_PREFIX}{key}": value for key, value in {**hidden, "queue": name}.items()},
+                # By this `search_traces` finds a run's traces.
                 metadata={"mlflow.sourceRun": run_id},
                 experiment_id=experiment,
             )
             span.end(outputs={"response": row["response"]})
             traces.append(span.trace_id)
+        # Traces are written in the background; a queue takes only those that are there.
         mlflow.flush_trace_async_logging()
         review_queues.add_items_to_review_queue(queue.queue_id, item_ids=traces)
+    # Stores without review queues answer in either way; the sheet is written all the same.
     except (MlflowException, NotImplementedError) as error:
         return one_line(error) or type(error).__name__
     return None
@@ -125,6 +130,8 @@ def reviewed(run_id: str, field: str) -> list[dict[str, str]]:
         answers = [
             entry
             for entry in trace.info.assessments
+            # People's alone: other judges may leave assessments of this
+            # name. One that was taken back stays, as not valid.
             if entry.name == QUESTION and entry.source.source_type == "HUMAN" and entry.valid is not False
         ]
         latest = max(answers, key=lambda entry: entry.last_update_time_ms or 0, default=None)

@@ -45,6 +45,7 @@ def how_to_open() -> str:
     uri = address()
     run = mlflow.last_active_run()
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning" if run else ""
+    # MLflow's own default needs no flag.
     server = "" if uri == "sqlite:///mlflow.db" or not uri.startswith("sqlite") else f" --backend-store-uri {uri}"
     if uri.startswith("http"):
         return f"See the runs: {uri}/{page}"
@@ -94,6 +95,7 @@ def run(
             yield opened
         except BaseException as error:  # an interrupt is a reason too
             if isinstance(error, Unanswered) and role in _RESUMABLE and not nested:
+                # On the outermost run only: it is the one that can be resumed, with all below it.
                 error.add_note(f"go on with --resume {opened.run_id}")
             mlflow.set_tag(NOTE, failure(error))
             raise
@@ -110,7 +112,9 @@ def _continue(run_id: str) -> OpenRun:
     client = MlflowClient()
     stopped = client.get_run(run_id)
     # start_run refuses a run of another experiment than the active one.
+    # The call also sets the variable by which the processes of a stage find the experiment.
     mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
+    # The reason of its failure; it would stand there for good if it now ends well.
     if NOTE in stopped.data.tags:
         client.delete_tag(run_id, NOTE)
     opened = os.environ.pop("MLFLOW_RUN_ID", None) if mlflow.active_run() is None else None
@@ -134,6 +138,7 @@ def close(run: OpenRun) -> None:
     import mlflow
 
     active = mlflow.active_run()
+    # Somebody may have opened another one since; that is not ours to end.
     if active is not None and active.info.run_id == run.run_id:
         mlflow.end_run()
 
@@ -156,6 +161,7 @@ def share(run_id: str) -> Iterator[OpenRun]:
     import mlflow
 
     with mlflow.start_run(run_id=run_id):
+        # As continued: where a stage is resumed, this process too must not log again what is there.
         yield OpenRun.continued(run_id)
 
 

@@ -15,6 +15,7 @@ class AnsweringModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+        # Left: an answer has to come right after its prompt.
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
         auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
         model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=False)
@@ -53,6 +54,7 @@ class AnsweringModel:
         settings = dict(params or {})
         temperature = settings.pop("temperature", 0.0)
         settings |= (
+            # top_k 0: transformers' 50 would sample from another distribution than the one that was measured.
             {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
         )
         texts = [self._text(conversation) for conversation in _conversations(data)]

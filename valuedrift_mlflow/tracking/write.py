@@ -42,6 +42,8 @@ class OpenRun:
 
     def lacks(self, key: str, step: int) -> bool:
         """Whether a metric was not yet logged at this step when the run was taken up."""
+        # By the last step, not by a set of steps: what a resumed
+        # training repeats lies before the point where it was cut off.
         return self.last_steps is None or step > self.last_steps.get(key, -1)
 
 
@@ -99,6 +101,7 @@ def describe(run: OpenRun, text: str) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient()
+    # The reason of a failure is kept in the same tag.
     if NOTE not in client.get_run(run.run_id).data.tags:
         client.set_tag(run.run_id, NOTE, text)
 
@@ -121,6 +124,7 @@ def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[s
 
     artifacts = {}
     for name, table in tables.items():
+        # At the root: nowhere else does MLflow find the tables of an evaluation.
         log_table(run, table, f"{name}.json")
         artifacts[name] = JsonEvaluationArtifact(uri=f"runs:/{run.run_id}/{name}.json", content=table.to_dict("list"))
     return EvaluationResult(dict(metrics), artifacts, run.run_id)
@@ -133,6 +137,7 @@ def log_figures(run: OpenRun, figures: Mapping[str, Figure]) -> None:
 
     for name, figure in figures.items():
         MlflowClient().log_figure(run.run_id, figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
+        # pyplot keeps every figure until it is closed.
         plt.close(figure)
 
 

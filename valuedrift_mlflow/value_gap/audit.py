@@ -49,6 +49,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
+# A few rows of strong opinions may carry all that a topic's figures say: these are shown.
 OPINIONATED = 50  # rows to look at
 TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its propositions
 _SHOWN = 1_000  # characters of a text in the table of these
@@ -128,6 +129,7 @@ def prepare(
     """
     with collecting() as problems:
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
+        # A judge that asks a model itself cannot read rows.
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
         source = problems.attempt(_source, data, turns)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
@@ -177,6 +179,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
     name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
+    # Cut: the store of MLflow keeps 250 characters of a run's name.
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
@@ -229,6 +232,7 @@ def discover(
     discovery.check_output(output)
     data = prepared.data
     questions = discovery.Questions(prepared.matcher)
+    # A stream can be read again: every pass opens its source anew.
     rows = data.rows if isinstance(data, TrainingData) else data
     for batch in _batches(rows):
         questions.take(batch)
@@ -236,6 +240,7 @@ def discover(
     found = questions.found(embedder=prepared.matcher.embedder, model=model)
     if found.suite is None:
         return Discovery(None, found, None)
+    # Written and loaded again: what is audited is what a later command will load from the file.
     found.suite.frame().to_csv(output, index=False)
     written = suites.load(str(output))
     matcher = Matcher(written, prepared.matcher.embedder)
@@ -311,6 +316,7 @@ class _Reader:
         self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
         self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
         self._language_rng = np.random.default_rng([self.seed, 2])
+        # Of a fixed size, whatever the number of rows is; what is not filled is cut off in `audit`.
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
     def read(self, batch: Sequence[Row]) -> None:
@@ -329,6 +335,7 @@ class _Reader:
             verdicts = self._judged(about)
             sides = tuple(_side(own) for own in verdicts)
             prompts = np.array([_fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
+            # Prompts as numbers: the intervals need to know which are the same, and nothing else of them.
             self._placed.append((matches.proposition[placed], prompts, sides))
             self._keep_strongest(about, placed + self.answers + 1, sides)
         self.answers += len(batch)
@@ -354,6 +361,7 @@ class _Reader:
     def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
         prompts = [(_asked(row), proposition.polarity(_asked(row))) for row, proposition in about]
+        # Both sides in one call: a judge on a server has more to do at once, and its cache sees equal answers together.
         answers = [
             Answer(proposition.text, asked, response(row[column]), polarity)
             for column in self._columns
@@ -424,6 +432,7 @@ class _Reader:
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
             topic_only=sorted(self._topic_only, key=lambda record: topics.index(record["topic"])),
+            # `kept` is sorted: places among all topics become places among those that were touched.
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),

@@ -90,8 +90,11 @@ class Questions:
 
     def take(self, batch: Sequence[Row]) -> None:
         """The questions of some rows; how often each is asked is kept."""
+        # What touches a proposition is in the audit on the known suite already.
         free = np.flatnonzero(self._known.match(batch).proposition < 0).tolist()
         for asked in (" ".join(question(batch[at]).split()) for at in free):
+            # Beyond the limit the known ones are still counted: how often
+            # they are asked must not depend on where the limit is.
             known = asked in self._asked
             if known or (len(self._asked) < QUESTIONS and _is_contested(asked)):
                 self._asked[asked] += 1
@@ -111,6 +114,7 @@ class Questions:
         # Questions without a proposition help to tell that there is a topic; they are no prompts of it.
         kept = [openings[place] for place in distinct([own.prompt for own in openings])]
         by_subject = [[kept[place] for place in group] for group in _groups([own.prompt for own in kept], embedder)]
+        # Two at least: stances on a single proposition are no topic's.
         groups = [group for group in by_subject if len(_usable(group)) >= max(2, CLAIMED * len(group))]
         if not groups:
             return Found(None, {}, len(kept))
@@ -119,6 +123,7 @@ class Questions:
         items = [item for name, group in named.items() for item in _items(name, _usable(group))]
         said = list(self._asked.values())  # by number, which is the question's id
         rows = {name: sum(said[int(own.conversation_id)] for own in group) for name, group in named.items()}
+        # Through a table, as a file of it will be read: the same checks, the same hash.
         frame = Suite("discovered", "1", tuple(items), "discovered").frame()
         return Found(tables.from_frame(frame, "discovered", "1"), rows, len(kept))
 
@@ -147,6 +152,7 @@ def _groups(texts: Sequence[str], embedder: str) -> list[list[int]]:
     if len(texts) < SMALLEST:
         return []
     vectors = _vectors(texts, embedder)
+    # By a distance, not a number: how many topics there are is what is asked.
     linked = AgglomerativeClustering(
         n_clusters=None,
         metric="cosine",

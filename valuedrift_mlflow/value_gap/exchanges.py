@@ -24,7 +24,9 @@ def exchanges(row: Row) -> Iterator[Row]:
 
 def _compared(row: Record) -> Iterator[Record]:
     sides = [_turns(row[name]) for name in ("chosen", "rejected")]
+    # As far as both sides go: one may have more turns.
     for (asked, chosen), (other, rejected) in zip(*sides, strict=False):
+        # From here on they answer different questions: nothing there is a comparison any more.
         if _users(asked) != _users(other):
             return
         if chosen != rejected:

@@ -70,7 +70,9 @@ def _of_pairs(overall: Findings, gap: ValueGap, on: str) -> str:
     if gap.scored < FEWEST:
         found = f"pairwise gap {_short(pairwise)} on {on}"
         return f"Cannot tell from {gap.scored} scored pairs (at least {FEWEST}; {read}): {found}."
+    # A pair about something else has no gap: the gap of all pairs is that of the touched ones times their share.
     expected = expected_drift(coverage.value * pairwise.value)
+    # Both ends together: no correlation of the two is known, so the widest range of words is told.
     ends = ((coverage.low, pairwise.low), (coverage.high, pairwise.high))
     named = [_amount(expected_drift(share * end)) for share, end in ends if math.isfinite(share * end)]
     named = named or [_amount(expected)]

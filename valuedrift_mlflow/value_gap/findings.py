@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
+# eq=False: a comparison of arrays has no single truth value.
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
     """The N judged responses of one side (chosen, rejected, or the answers of SFT data).
@@ -182,6 +183,7 @@ class Audit:
                 row["scored_pairs"] = found.gap.scored
             rows.append(row | {"judged": found.judged, "unscored": found.unscored, "refusals": found.refusals})
         frame = pd.DataFrame(rows)
+        # As objects, or None would turn back into NaN, which JSON has not.
         return frame.astype(object).where(frame.notna(), None)
 
 

@@ -69,6 +69,7 @@ def installed() -> bool:
 def of(texts: Sequence[str]) -> Languages:
     """The languages of texts, by lingua's n-grams; those too short to tell, or like none of the known, are left out."""
     told = [text[:_MOST] for text in texts if len(text.strip()) >= SHORTEST]
+    # All at once: lingua goes over them in threads of its own, outside of Python.
     found = _detector().detect_languages_in_parallel_of(told) if told else []
     return Languages(Counter(str(language.name).lower() for language in found if language is not None))
 

@@ -215,6 +215,7 @@ class Matcher:
         best = similarity.argmax(axis=1)
         nearest = similarity[np.arange(len(asked)), best]
         proposition = np.where(nearest > 0, best, -1)
+        # Before the practical ones are taken out: a name found in one of them still tells its topic.
         self._find_names(asked, subjects, proposition, topic, nearest)
         for row in np.flatnonzero(proposition >= 0).tolist():
             if is_practical(asked[row]):
@@ -225,6 +226,7 @@ class Matcher:
         self, asked: Sequence[str], subjects: Sequence[str], proposition: Integers, topic: Integers, near: Floats
     ) -> None:
         """Fill in, in place, what rows touch by an everyday name and by no wording."""
+        # Only the built-in suite has everyday names; any other is matched by its wordings alone.
         for row in range(len(asked)) if self._named else ():
             named = self._names.find(subjects[row])
             known = [key for key in named.propositions if key in self._named]
@@ -382,6 +384,8 @@ class _Lexical:
         """The key words of T topics from (W, V) words of wordings, of the topics (W,): shape (V, T), 0 or 1."""
         own = np.stack([present[topic_of == topic].sum(axis=0) for topic in range(topics)], axis=1)
         wordings = np.bincount(topic_of, minlength=topics)
+        # Two wordings at least: a word of a single one tells that
+        # one. And with one topic there is nothing to be told from.
         distinct = own >= KEY_WORD_OWN * np.maximum(present.sum(axis=0), 1)[:, None]
         return np.where(distinct & (own >= np.maximum(KEY_WORD * wordings, 2)) & (topics > 1), 1.0, 0.0)
 
@@ -408,17 +412,20 @@ class _Lexical:
         similarity: Floats = vectors @ self._profiles
         wide = similarity >= SIMILARITY
         said = (about > 0).astype(np.float64)
+        # Of the question alone: an answer may say all the words of a statement that nobody asked about.
         few = said @ self._statements >= STATEMENT
         passed = np.zeros(similarity.shape, dtype=bool)
         near = np.flatnonzero((wide | few).any(axis=1))
         if near.size:  # few rows get here, and the rest of the work is for them alone
             present = (vectors[near] > 0).astype(np.float64)
+            # The best wording of each proposition: its wordings stand together, from `_first` on.
             shares = np.maximum.reduceat(present @ self._weights, self._first, axis=1)
             enough = (shares >= WORDING) & (present @ self._words >= self._enough)
             asking = np.array([asks_for_view(asked[row]) for row in near.tolist()])[:, None]
             few_enough = (said[near] @ (self._statements > 0).astype(np.float64) >= self._fewest) & asking
             close = about[near] @ self._profiles >= QUESTION_SIMILARITY
             passed[near] = ((wide[near] & enough) | (few[near] & few_enough)) & close
+        # What has passed stays above 0, which is what the others have.
         return np.where(passed, np.maximum(similarity, 1e-9), 0.0), self._topics_by_words(said, asked, subjects)
 
     def _topics_by_words(self, said: Floats, asked: Sequence[str], subjects: Sequence[str]) -> Integers:
@@ -482,6 +489,7 @@ class _Encoded:
 
     def nearest(self, asked: Sequence[str]) -> tuple[Integers, Floats]:
         """The proposition with the nearest wording to N questions (-1 below the threshold), and how near: (N,)."""
+        # As in `_Lexical.passing`: the nearest wording of each proposition.
         similarity = np.maximum.reduceat(self._unit(asked) @ self._wordings, self._first, axis=1)
         best, near = similarity.argmax(axis=1), similarity.max(axis=1)
         return np.where(near >= max(self.threshold, 1e-9), best, -1), near

@@ -81,8 +81,10 @@ def _sides_figure(audit: Audit) -> Figure:
     plt = plot()
     import seaborn as sns
 
+    # In the order of LABELS: the sides hold places in it.
     names = [label.value for label in Label]
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    # Not `counts[...] += 1`, which counts a place that comes twice only once.
     np.add.at(counts, (audit.sides[0].labels, audit.sides[1].labels), 1)
     figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
     label = {"label": "share of the judged pairs"}

@@ -98,16 +98,20 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
     request, places = prepared.request, prepared.places
     journal = Journal(places.responses, prepared.made)
     name = f"synthesize · {models.short_name(request.model)}"
+    # In this order: the note of `_kept` is on the error before `tracking.run` writes the reason down.
     with tracking.run("synthesis", name=name, parameters=_parameters(prepared)) as active, _kept(journal):
         filling = Filling(prepared, source_of(request), journal, display or Display())
         try:
             filling.fill()
         finally:
             tracking.log_metrics(active, _costs(filling), 0)
+        # Rows were planned topic by topic; a training without a shuffle of its own would see them so.
         rows = shuffled(filling.filled, request.seed)
         records = [_record(row, request.model, identity(prepared.judge)) for row in rows]
+        # From memory, not from the file: what its audit finds is written into the file.
         data = _training_data(prepared, records)
         about = _about(prepared, filling, rows) | _audited(prepared, data, rows)
+        # Before the card: a card without its file would speak of nothing.
         synthesis_file.write(places, records, about)
         card = synthesis_file.write_card(places, records, about)
         metrics = _metrics(about, rows)

@@ -60,6 +60,7 @@ class Places:
     def card(self) -> Path:
         """The dataset card."""
         readme = self.file.with_name("README.md")
+        # A README of somebody's own is never written over.
         if not readme.exists() or _mark(self.file) in readme.read_text(encoding="utf-8", errors="replace"):
             return readme
         return self.file.with_name(f"{self.file.stem}.README.md")
@@ -103,12 +104,14 @@ def write(places: Places, rows: Sequence[Row], about: Row) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # With a schema of its own: by itself Arrow would take the types from values, and empty lists have none.
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(rows[0]))
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     table = table.replace_schema_metadata({METADATA_KEY: text})
     places.file.parent.mkdir(parents=True, exist_ok=True)
     half_way = places.file.with_suffix(".half-way")
     pq.write_table(table, half_way)
+    # In one step: whoever reads the file sees the old one or the new one whole.
     os.replace(half_way, places.file)
 
 
@@ -128,6 +131,7 @@ def write_card(places: Places, rows: Sequence[Row], about: Row) -> str:
         loader=PackageLoader("valuedrift_mlflow.report"),
         trim_blocks=True,
         lstrip_blocks=True,
+        # A figure that is missing is an error, not an empty place in the card.
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )

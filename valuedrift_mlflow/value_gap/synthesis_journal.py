@@ -75,6 +75,7 @@ class Journal:
         """
         lines = []
         for ask, text, exact in batch:
+            # Rounded now as in the file: this process must go by the same numbers as one that reads them.
             verdict = _rounded(exact)
             self._known[ask.key] = (text, verdict)
             if text and not verdict.failed:
@@ -82,6 +83,7 @@ class Journal:
                 line |= {"response": text, "verdict": verdict.label.value, "probabilities": verdict.probabilities}
                 lines.append(line)
         if lines:
+            # The mark on the last line tells a whole batch from one that was cut off between two lines.
             self._append([*lines[:-1], lines[-1] | {"end": True}])
         for ask, _, verdict in batch:
             if not verdict.failed:
@@ -99,13 +101,16 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
             file.flush()
+            # Past the system's own buffers: what was paid for must survive a machine that goes down, too.
             os.fsync(file.fileno())
 
     def _read(self, made: Mapping[str, object]) -> None:
         content = self.path.read_bytes()
         try:
+            # `whole` is where the last whole batch ends: what follows was cut off, and is taken off the file below.
             whole, batch, first = 0, [], True
             for line in content.splitlines(keepends=True):
+                # A line without its end was being written when the process died.
                 if not line.endswith(b"\n"):
                     break
                 record = json.loads(line)
@@ -128,6 +133,7 @@ class Journal:
         if whole < len(content):
             os.truncate(self.path, whole)
         if first:
+            # Even the first line was cut off: it is begun anew.
             self._append([dict(made)])
 
     def _check(self, found: object, made: Mapping[str, object]) -> None:

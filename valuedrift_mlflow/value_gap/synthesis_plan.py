@@ -140,6 +140,7 @@ class Row:
 
     def next_asks(self) -> list[Ask]:
         """What to sample at the next try: the sides without a response; both where their lengths do not match."""
+        # Both have spoken and do not match: both try again, for any old answer may match any new one.
         missing = [index for index, said in enumerate(self.said) if not said] or range(len(self.sides))
         return [Ask(self.item, self.use, self.sides[index], self.attempts + 1) for index in missing]
 
@@ -152,6 +153,7 @@ class Row:
 
     def move(self, item: Item, use: int) -> None:
         """Start anew on another prompt."""
+        # What was said on the other prompt answers another question: none of it is kept.
         self.item, self.use, self.attempts, self.moves = item, use, 0, self.moves + 1
         self.said = [[] for _ in self.sides]
 
@@ -207,6 +209,7 @@ class Pool:
         topics: dict[str, dict[str, list[Item]]] = {}
         for item in items:
             topics.setdefault(item.topic, {}).setdefault(item.proposition, []).append(item)
+        # Numbers behind the seed keep draws apart: 4 the prompts, 5 the order of sorts, 6 the order in the file.
         self._queues = {
             topic: _in_turn(list(own.values()), np.random.default_rng([seed, 4, index]))
             for index, (topic, own) in enumerate(topics.items())
@@ -228,6 +231,7 @@ class Pool:
 
 def _in_turn(propositions: Sequence[Sequence[Item]], rng: np.random.Generator) -> Iterator[Item]:
     wordings = [[own[i] for i in rng.permutation(len(own))] for own in propositions]
+    # Without an end: rows that are moved take further prompts, and prompts are used again when all had their turn.
     for turn in range(2**62):
         for index in rng.permutation(len(wordings)):
             yield wordings[index][turn % len(wordings[index])]
@@ -236,6 +240,7 @@ def _in_turn(propositions: Sequence[Sequence[Item]], rng: np.random.Generator) -
 def plan(design: Design, size: int, pool: Pool, seed: int) -> list[Row]:
     """The rows to fill: the sorts of rows in their exact numbers, in each topic in their shares within one row."""
     rng = np.random.default_rng([seed, 5])
+    # Dealt out in stretches, one for each topic: so each has every sort in about its share, and the sum is exact.
     sorts = _interleaved(design.counts(size))
     rows: list[Row] = []
     start = 0
@@ -248,6 +253,7 @@ def plan(design: Design, size: int, pool: Pool, seed: int) -> list[Row]:
 
 def _interleaved(counts: Mapping[Sides, int]) -> list[Sides]:
     """Every sort as often as counted, each spread evenly: any stretch has them in about their shares."""
+    # Each in the middle of its stretch: at its beginning, rare sorts would all come first.
     places = [((n + 0.5) / count, sides) for sides, count in counts.items() for n in range(count)]
     return [sides for _, sides in sorted(places, key=lambda place: place[0])]
 

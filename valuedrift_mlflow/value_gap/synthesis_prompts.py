@@ -79,10 +79,12 @@ def prompts(suite: Suite) -> tuple[Item, ...]:
     written: dict[tuple[str, str], list[Item]] = {}
     for item in anchors.load_anchors(anchors.EMBEDDED).items:
         written.setdefault((item.topic, item.proposition), []).append(item)
+    # Of the whole suite: a prompt about one proposition may be the measured prompt of another.
     measured = {anchors.plain(item.prompt) for item in suite.items}
     askable: list[Item] = []
     problems: list[str] = []
     for first in _propositions(suite).values():
+        # By text, not by id: a suite of one's own may give another text the id of a built-in one.
         candidates = written.get((first.topic, first.proposition)) or _from_templates(first)
         own = [item for item in candidates if anchors.plain(item.prompt) not in measured]
         if not own:

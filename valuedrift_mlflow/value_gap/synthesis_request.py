@@ -25,6 +25,7 @@ from valuedrift_mlflow.value_gap.synthesis_plan import Design, Pool, Row, plan
 from valuedrift_mlflow.value_gap.synthesis_prompts import embedded_proposition, instructions_version, prompts
 
 FORMS = "embedded:forms"
+# Named as the two synthetic datasets of "Value Drifts", which are each other with the sides changed.
 PRESETS = {"support-aligned": (Stance.SUPPORT, Stance.OPPOSE), "oppose-aligned": (Stance.OPPOSE, Stance.SUPPORT)}
 BIMODAL = "bimodal"
 
@@ -119,6 +120,7 @@ def _mix(preset: str) -> Mix:
         shares = [float(options.get(stance, "0")) for stance in STANCES]
     except ValueError:
         shares = [-1.0]
+    # To 0.01: people write thirds with two digits. What is missing to 1 is spread over all below.
     if not (all(0 <= share <= 1 for share in shares) and abs(sum(shares) - 1) <= 0.01):
         problems.append(problem("preset", preset, "shares of support, neutral and oppose that sum to 1"))
     if problems:
@@ -150,6 +152,7 @@ class Prepared:
         if logged := tracking.logged_model_id(request.model):  # an alias may come to mean another model
             made["model_id"] = logged
         if request.model == FORMS:
+            # Forms have no sampling; what they say changes with the package alone.
             return made | {"valuedrift-mlflow": tracking.package_version()}
         sampling = {"temperature": request.temperature, "max_new_tokens": request.max_new_tokens}
         return made | {"instructions": instructions_version()} | sampling

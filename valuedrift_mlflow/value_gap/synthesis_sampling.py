@@ -58,6 +58,7 @@ class EmbeddedForms:
         proposition = embedded_proposition(ask.item)
         assert proposition is not None  # prepare() has refused the others
         place = (ask.item.item_id, ask.use, ask.side.stance.value, ask.attempt)
+        # One draw for both styles: they then say the same thing, and differ in tone alone.
         rng = np.random.default_rng(seed_of(self.seed, *place, "plain" if ask.side.style == PLAIN else "restyled"))
         if ask.side.style == PLAIN:
             return corpus.answer(proposition, ask.side.stance, rng)
@@ -71,6 +72,8 @@ class InstructedModel:
     def __init__(self, generator: Generator, sampling: Sampling) -> None:
         """Keep what generates, and how."""
         self.generator = generator
+        # Another response is another ask with a key of its own: so a
+        # synthesis that goes on draws what it would have drawn.
         self.sampling = changed(sampling, samples=1)
 
     def respond(self, asks: Sequence[Ask]) -> list[str]:
@@ -177,6 +180,7 @@ class Filling:
         size = self.prepared.request.batch_size
         for start in range(0, len(asks), size):
             batch = asks[start : start + size]
+            # Known ones are left out within the batch, not before it: batches stay those of an uninterrupted synthesis.
             self._sample([ask for _, ask in batch if self.journal.get(ask) is None])
             for row, ask in batch:
                 said = self.journal.get(ask)
@@ -198,6 +202,7 @@ class Filling:
         self.journal.add(list(zip(asks, texts, verdicts, strict=True)))
         for verdict in verdicts:
             self._silent = self._silent + 1 if verdict.failed else 0
+            # After the journal has them: what was judged before the silence is kept.
             if self._silent >= HOPELESS:
                 raise Unanswered(verdict.reason or f"{self.prepared.judge.name} gives no verdicts")
 
@@ -207,8 +212,10 @@ class Filling:
         try:
             said = dict(zip((ask.key for ask in new), self.source.respond(new) if new else (), strict=True))
         except Unreachable as silence:
+            # Not strict: where nothing came at all there are no responses.
             self.journal.wait((ask, texts[0]) for ask, texts in zip(new, silence.responses, strict=False))
             raise
+        # On disk before the judge is asked: it may be slower, and costlier to interrupt, than the model.
         self.journal.wait((ask, said[ask.key]) for ask in new)
         return [self.journal.unjudged(ask) or said.get(ask.key, "") for ask in asks]
 
@@ -218,10 +225,12 @@ class Filling:
         Raises:
             NotReached: some get none, and the request takes no part.
         """
+        # All of them before one is moved: the error names every stance that is lacking.
         lost = [row.moves >= MOVES or self._is_hopeless(row) for row in rows]
         if any(lost) and not self.prepared.request.partial:
             raise NotReached(self._reached({stance for row in rows for stance in _lacking(row)}))
         for row in (row for row, stays in zip(rows, lost, strict=True) if not stays):
+            # Now, as `move` forgets what the row had.
             self.tally.reasons.update(row.spare())
             row.move(*self.pool.take(row.item.topic))
 

@@ -55,6 +55,7 @@ _OF_LAW = re.compile(
     r"against|outlawed|abolished|sin|duty|owe|in favou?r|boycott|refuse|ordained)\b",
     re.I,
 )
+# What may stand before a question: the rules below look at its own first words.
 _LEAD = (
     r"^(?:(?:hi|hey|hello|ok|okay|so|and|but|please|pls|well|also|then|thanks|either way|anyway|anyways|sure|yes|no|"
     r"great|alright|again)[,!. ]+)*"
