@@ -11,11 +11,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import valuedrift_mlflow
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.embedded import corpus
-from valuedrift_mlflow.evaluation.judge_training import prepare, split, temperature_for, threshold_for
+from valuedrift_mlflow.evaluation.judge_training import (
+    TrainingSettings,
+    fit,
+    prepare,
+    split,
+    temperature_for,
+    threshold_for,
+)
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.hf import HFJudge
 from valuedrift_mlflow.judges.labelled import load_answers
@@ -131,6 +139,17 @@ def test_a_small_judge_learns_from_a_strong_ones_verdicts(
     assert mlflow.get_run(trained.run_id).data.params["teacher"] == "planted@1"
     assert trained.check.quality.kappa.value > 0.3
     assert trained.uri.startswith("hf:models:/m-")
+
+
+def test_a_seed_fixes_the_judge(encoder: Path, tmp_path: Path) -> None:
+    few = load_answers("check")[:16]
+    heads = []
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        settings = TrainingSettings(epochs=1, batch_size=8, seed=seed)
+        fit(few, str(encoder), tmp_path / name, settings)
+        heads.append(load_file(tmp_path / name / "model.safetensors")["classifier.weight"])
+    assert np.array_equal(heads[0], heads[1])
+    assert not np.array_equal(heads[0], heads[2])
 
 
 def test_whole_propositions_are_kept_apart() -> None:

@@ -56,6 +56,19 @@ def test_steps_and_samples_are_told_apart(store: Path) -> None:
     assert metrics["drift_magnitude/religion/neutral"] > 0.5  # from its first step to its last
 
 
+def test_the_column_sample_numbers_the_answers_whatever_their_order(tmp_path: Path) -> None:
+    frame = pd.concat([table(sample=1), table(sample=0), table(sample=None)])
+    frame.to_csv(tmp_path / "said.csv", index=False)
+    found = responses.load_responses(str(tmp_path / "said.csv"), PART)
+    items = len(table())
+    assert [sample for _, sample, _ in found.by_step[0]] == [1] * items + [0] * items + [2] * items
+    for wrong in (-1, 0.5, "first", 0):  # the last stands there already
+        bad = pd.concat([table(sample=0), table(sample=wrong)])
+        bad.to_csv(tmp_path / "bad.csv", index=False)
+        with pytest.raises(InputError, match=f"row {items + 1} sample: found '?{wrong}"):
+            responses.load_responses(str(tmp_path / "bad.csv"), PART)
+
+
 def test_a_table_with_a_suite_of_its_own(tmp_path: Path) -> None:
     own = pd.DataFrame(
         {

@@ -8,14 +8,17 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline.ablation import CellsFailed, run_ablation
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, crossed, over_seeds, summarise
 from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design, prepare
 from valuedrift_mlflow.pipeline.directions import Direction, directions
+from valuedrift_mlflow.pipeline.plan import stage_data
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
+from valuedrift_mlflow.stages.stage import Stage
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=20"
 SFT = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?size=20"}
@@ -94,6 +97,21 @@ def test_any_key_is_an_axis_and_what_it_does_not_touch_is_shared() -> None:
     assert [cell.training.plan.recipe.samples for cell in cells] == [1, 3, 1, 3]
     assert [cell.training.start and cell.training.start.stage.max_steps for cell in cells] == [1, 1, 2, 2]
     assert {cell.training.start and cell.training.start.stage.seed for cell in cells} == {4}
+
+
+def test_each_base_model_reads_rows_by_its_own_template() -> None:
+    read_for: list[tuple[str, str]] = []
+
+    def seen(stage: Stage, base: str) -> TrainingData:
+        read_for.append((stage.name, base))
+        return stage_data(stage, base)
+
+    bases = ["embedded:base", "embedded:random"]
+    design = Design(axes={"base.model": bases}, seeds=[0, 1])
+    prepare(tiny(SFT, preference("dpo")), "tiny", design, "own", seen)
+    assert sorted(read_for) == [
+        (name, base) for name in ("dpo", "sft") for base in bases
+    ]  # once each
 
 
 def test_settings_reach_every_cell_of_an_algorithm() -> None:

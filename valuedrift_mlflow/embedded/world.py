@@ -60,7 +60,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def random_model(tokenizer: PreTrainedTokenizerFast, seed: int = SEED) -> LlamaForCausalLM:
-    """A Llama of about 1.6 million parameters with random weights."""
+    """A Llama of about 1.7 million parameters with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -88,12 +88,17 @@ def cache_folder() -> Path:
     return user_cache_path("valuedrift-mlflow")
 
 
-def fingerprint(settings: dict[str, object]) -> str:
-    """Hash of what the base model depends on beside its texts: architecture, template, settings, library versions."""
+def made_of(settings: dict[str, object]) -> str:
+    """Hash of what a model of the embedded world is made of: architecture, template, settings."""
     own = [SEED, VOCABULARY, POSITIONS, ARCHITECTURE, BOS, EOS, PAD, CHAT_TEMPLATE, ROLES]
+    return hashlib.sha256(json.dumps([own, settings], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint(settings: dict[str, object]) -> str:
+    """Hash of `made_of` and of the versions of the libraries that made it."""
     # Their versions too: another one computes other last bits, and a training makes another model of them.
     libraries = {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "numpy")}
-    described = json.dumps([own, settings, libraries], sort_keys=True, default=str)
+    described = json.dumps([made_of(settings), libraries], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 

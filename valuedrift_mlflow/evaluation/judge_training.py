@@ -246,9 +246,13 @@ def split(answers: Sequence[Labelled], seed: int = 0) -> Splits:
 
 def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: TrainingSettings) -> None:
     """Train a sequence classifier on labelled answers, as ``HFJudge`` will ask it, and save it with its tokenizer."""
+    from transformers import set_seed
+
     present = {entry.label for entry in answers}
     # In the order of LABELS, so that the same labels give the same head; what nobody was given is no class.
     names = [label for label in LABELS if label in present]
+    # Before the model is loaded, and not by the Trainer alone: the weights of a new head are drawn while it loads.
+    set_seed(settings.seed)
     loaded, tokenizer = _encoder(model, names)
     pairs = [
         (window, entry.answer.proposition, names.index(entry.label))
@@ -285,9 +289,8 @@ def _trainer(
     settings: TrainingSettings,
 ) -> Trainer:
     import datasets
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    set_seed(settings.seed)
     firsts, seconds, labels = (list(column) for column in zip(*pairs, strict=True))
     # Of a pair that is too long the answer is cut, never the proposition.
     encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=settings.max_length)

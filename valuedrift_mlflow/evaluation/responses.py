@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +88,7 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
     by_prompt = {item.prompt: item for item in suite.items}
     problems: list[str] = []
     by_step: dict[int, list[tuple[Item, int, str]]] = defaultdict(list)
-    seen: Counter[tuple[int, str]] = Counter()
+    taken: dict[tuple[int, str], set[int]] = defaultdict(set)
     records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
     for row, record in enumerate(records, start=1):
         where = f"responses {uri} row {row}"
@@ -107,8 +109,26 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
         except ValueError:
             problems.append(problem(f"{where} step", record["step"], "a whole number"))
             continue
-        by_step[step].append((item, seen[step, item.item_id], response))
-        seen[step, item.item_id] += 1
+        sample = _sample(record, taken[step, item.item_id])
+        if sample is None:
+            allowed = "a whole number of at least 0, once for each item and step"
+            problems.append(problem(f"{where} sample", record["sample"], allowed))
+            continue
+        taken[step, item.item_id].add(sample)
+        by_step[step].append((item, sample, response))
     if problems:
         raise InputError(limited(problems, f"responses {uri}"))
     return dict(sorted(by_step.items()))
+
+
+def _sample(record: Mapping[str, object], taken: set[int]) -> int | None:
+    """The number of a row's answer among those to one prompt; in the order of the rows where the table does not say."""
+    given = record.get("sample")
+    # A column with gaps holds them as NaN or, read from a csv, as empty texts, and its numbers may be floats.
+    if given in (None, "") or given != given:
+        return next(number for number in itertools.count() if number not in taken)
+    try:
+        sample = int(float(str(given)))
+    except (ValueError, OverflowError):
+        return None
+    return sample if sample >= 0 and sample == float(str(given)) and sample not in taken else None

@@ -202,7 +202,7 @@ class _Preparation:
         self.names = [stage.name for stage in self.recipe.stages]
         self.plans = {self._own(self.recipe): self.first}
         self.data: dict[str, TrainingData] = {
-            self._data_key(stage): self.first.data[stage.name] for stage in self.recipe.stages
+            self._data_key(stage, self.recipe.base.model): self.first.data[stage.name] for stage in self.recipe.stages
         }
         self.trainings: dict[tuple[str, ...], Training] = {}
 
@@ -294,33 +294,33 @@ class _Preparation:
         held_out: dict[str, TrainingData | None] = {}
         with collecting() as problems:
             for stage in variant.stages:
-                anchors[stage.name] = problems.attempt(self._anchors, stage, known.suite)
+                anchors[stage.name] = problems.attempt(self._anchors, stage, variant.base.model, known.suite)
                 problems.attempt(check_settings, stage, variant.base)
                 if stage.eval_data is not None:
-                    held_out[stage.name] = problems.attempt(self._rows, evaluated(stage))
-        data = {stage.name: self.data[self._data_key(stage)] for stage in variant.stages}
+                    held_out[stage.name] = problems.attempt(self._rows, evaluated(stage), variant.base.model)
+        data = {stage.name: self.data[self._data_key(stage, variant.base.model)] for stage in variant.stages}
         variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for
         return Plan(variant, self.source, known.suite, known.judge, data, anchors, held_out=held_out)
 
-    def _rows(self, stage: Stage) -> TrainingData:
-        """The data of a stage, read where no earlier variant has read the same."""
-        key = self._data_key(stage)
+    def _rows(self, stage: Stage, base: str) -> TrainingData:
+        """The data of a stage that begins with the model ``base``, read where no earlier variant has read the same."""
+        key = self._data_key(stage, base)
         if key not in self.data:
-            self.data[key] = self.read(stage, self.recipe.base.model)
+            self.data[key] = self.read(stage, base)
         return self.data[key]
 
-    def _anchors(self, stage: Stage, suite: Suite) -> Suite | None:
-        return stage.load_anchors(self._rows(stage).stance_mix, [suite])
+    def _anchors(self, stage: Stage, base: str, suite: Suite) -> Suite | None:
+        return stage.load_anchors(self._rows(stage, base).stance_mix, [suite])
 
     def _own(self, recipe: Recipe) -> str:
         # Suite, judge and base hang on nothing else of a recipe, so
         # that variants which differ in stages alone share them.
         return recipe.model_dump_json(exclude={"stages"})
 
-    def _data_key(self, stage: Stage) -> str:
-        # What `stage_data` reads by. The stage's name and settings
-        # are no part of it: cells with the same rows share them.
-        return f"{stage.kind} {stage.trained_turns} {stage.data.model_dump_json()}"
+    def _data_key(self, stage: Stage, base: str) -> str:
+        # What `stage_data` reads by: the base model too, as its chat template
+        # may refuse rows. The stage's name and settings are no part of it.
+        return f"{base} {stage.kind} {stage.trained_turns} {stage.data.model_dump_json()}"
 
     def _chains(self, recipe: Recipe, compared: Sequence[str]) -> Iterator[tuple[list[Stage], str]]:
         """The stages that lead to each cell, and the cell's series."""

@@ -149,7 +149,7 @@ class Display:
 
 
 def quiet_libraries() -> None:
-    """Leave the terminal to the display: the libraries' own bars and notices off, their warnings on."""
+    """Leave the terminal to the display: the libraries' own bars and notices off, transformers' warnings too."""
     import datasets as hf_datasets
     import transformers
 

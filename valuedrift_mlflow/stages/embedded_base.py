@@ -1,8 +1,14 @@
-"""The small base model of the embedded world: trained on the spot, once, and kept in the user's cache."""
+"""The small base model of the embedded world: shipped with the package, and trained anew where its texts have changed.
+
+python -m valuedrift_mlflow.stages.embedded_base
+
+trains it and puts it in its place in the package (about three minutes on two cores).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
-from valuedrift_mlflow.embedded import corpus, world
+from valuedrift_mlflow.embedded import corpus, shipped, world
 from valuedrift_mlflow.models.loading import Loaded, from_folder
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.pretrain import Pretrain
@@ -30,9 +36,14 @@ def load_embedded(uri: str) -> Loaded:
 
 
 def _random() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    texts = (message["content"] for row in corpus.rows(base_stage().data.uri) for message in row["messages"])
-    tokenizer = world.train_tokenizer(texts)
+    tokenizer = shipped.tokenizer()
     return world.random_model(tokenizer).eval(), tokenizer
+
+
+def base_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer trained on the texts of the base model."""
+    texts = (message["content"] for row in corpus.rows(base_stage().data.uri) for message in row["messages"])
+    return world.train_tokenizer(texts)
 
 
 def base_stage() -> Pretrain:
@@ -51,23 +62,37 @@ def base_stage() -> Pretrain:
 
 
 def base_folder(callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """The folder of the trained embedded base model: from the user's cache, or trained now."""
+    """The folder of the embedded base model in the user's cache: unpacked there, or trained where it is not shipped."""
+    settings = base_settings()
 
     def build(folder: Path) -> None:
-        import torch
+        if shipped.is_of(world.made_of(settings)):
+            shipped.unpack(folder)
+        else:
+            train_base(folder, callbacks)
 
-        model, tokenizer = _random()
-        threads = torch.get_num_threads()
-        # Set back afterwards: it holds for the whole process, which goes on with other work.
-        torch.set_num_threads(BASE_THREADS)
-        try:
-            _pretrain(model, tokenizer, folder, callbacks)
-        finally:
-            torch.set_num_threads(threads)
+    return world.cached("base", settings, build)
 
+
+def base_settings() -> dict[str, object]:
+    """What the base model is made of, beside the architecture: how it is trained, and the hash of its texts."""
     # What is left at its default is left out: a key that a later version adds is no reason to train the model anew.
-    settings = base_stage().model_dump(mode="json", exclude_defaults=True)
-    return world.cached("base", settings | {"texts": _texts_digest()}, build)
+    return base_stage().model_dump(mode="json", exclude_defaults=True) | {"texts": _texts_digest()}
+
+
+def train_base(folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> None:
+    """Train the base model and save it to ``folder``."""
+    import torch
+
+    tokenizer = base_tokenizer()
+    model = world.random_model(tokenizer)
+    threads = torch.get_num_threads()
+    # Set back afterwards: it holds for the whole process, which goes on with other work.
+    torch.set_num_threads(BASE_THREADS)
+    try:
+        _pretrain(model, tokenizer, folder, callbacks)
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Cached: the 16,000 rows are written anew for it.
@@ -91,3 +116,9 @@ def _pretrain(
     trainer.train()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        train_base(Path(scratch))
+        shipped.pack(Path(scratch), world.made_of(base_settings()))
