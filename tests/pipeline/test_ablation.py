@@ -109,9 +109,7 @@ def test_each_base_model_reads_rows_by_its_own_template() -> None:
     bases = ["embedded:base", "embedded:random"]
     design = Design(axes={"base.model": bases}, seeds=[0, 1])
     prepare(tiny(SFT, preference("dpo")), "tiny", design, "own", seen)
-    assert sorted(read_for) == [
-        (name, base) for name in ("dpo", "sft") for base in bases
-    ]  # once each
+    assert sorted(read_for) == [(name, base) for name in ("dpo", "sft") for base in bases]  # once each
 
 
 def test_settings_reach_every_cell_of_an_algorithm() -> None:
