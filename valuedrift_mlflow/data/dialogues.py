@@ -96,7 +96,7 @@ def asked(row: Row, column: str = "prompt") -> list[Message]:
     if messages is None:
         if marks.token(value):
             raise BadRow(f"{column} holds marks of a chat template that give no turns: {value!r}")
-        more = row.get("more")
+        value, more = marks.unspoken(value), row.get("more")
         return [user(f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value)]
     while messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
         messages.pop()  # where the answer goes
@@ -123,13 +123,17 @@ def answered(row: Row, column: str) -> list[Message]:
     if isinstance(answer, str) and written_messages(answer) is None:
         if answer.startswith("\n\nHuman:"):
             return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
+        if isinstance(row.get("prompt"), str) and marks.token(row["prompt"]):
+            answer = marks.unended(answer)  # a template wrote both: its end of a turn is no part of what is said
         mark = marks.token(answer)
         turned = marks.turns(answer) if mark else None
         if turned and turned[-1]["role"] == "assistant" and any(turn["role"] == "user" for turn in turned):
             return turned  # the whole dialogue, as a template writes it
         if mark:
             raise BadRow(f"{column} holds marks of a chat template ({mark}), expected its text alone")
-        return [assistant(answer)]
+        # Sources whose texts are meant to be joined (TRL's completions, HH-RLHF's) part them by this one space.
+        joined = answer[:1] == " " and not answer[1:2].isspace()
+        return [assistant(answer[1:] if joined else answer)]
     messages = dialogue_of(answer, column)
     if messages[-1]["role"] != "assistant":
         raise BadRow(f"{column} does not end with an assistant's message")

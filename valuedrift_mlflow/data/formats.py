@@ -22,11 +22,13 @@ from valuedrift_mlflow.data.messages import (
     Raw,
     Untrained,
     calls_tool,
+    joined,
     messages_of,
     text_of,
     truth,
     written_messages,
 )
+from valuedrift_mlflow.data.names import BAD, plain
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.data.turns import parted
 from valuedrift_mlflow.inputs.rows import Record, Row
@@ -203,11 +205,18 @@ def _beside(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
     return both
 
 
+def _label(row: Row) -> bool | None:
+    """Whether an answer is labelled good; None where nothing says it."""
+    label = truth(row["label"]) if "label" in row else None
+    says_bad = label is not None and plain(row.get("columns", {}).get("label", "")) in BAD
+    return not label if says_bad else label
+
+
 def _labelled(read: Callable[[Row], Record]) -> Callable[[Row], Record]:
     """Reads an answer and whether it is good."""
 
     def both(row: Row) -> Record:
-        label = truth(row.get("label"))
+        label = _label(row)
         if label is None:
             raise BadRow(f"label is {row.get('label')!r}, expected true or false")
         return {**read(row), "label": label}
@@ -270,7 +279,8 @@ def _in_context(made: Record, row: Row) -> Record:
         prompt[:0] = _earlier(row["history"])
     told = row.get("system")
     if told is not None and told != "":
-        text = told if isinstance(told, str) else messages_of(told, "system")[0]["content"]
+        text = joined(told)
+        text = messages_of(told, "system")[0]["content"] if text is None else text
         own = [message["content"] for message in prompt if message["role"] == "system"]
         if own and own != [text]:
             raise BadRow(f"system is {text!r}, and the dialogue has another system message: {own[0]!r}")
@@ -305,7 +315,7 @@ def each(read: Callable[[Row], Record | list[Record]]) -> Reader:
                 yield Outcome(raw, bad=str(error))
             else:
                 named = {column: row[column] for column in NAMED if isinstance(row.get(column), str)}
-                label = truth(row.get("label"))
+                label = _label(row)
                 if label is not None:
                     named["label"] = label
                 margin = _margin(row)
@@ -327,7 +337,7 @@ def _compared(
     *columns: str, read: Callable[[Row], Record | list[Record]], fits: Fits | None = None, rated: bool = False
 ) -> Format:
     """Pairs from compared answers, among which ties are common."""
-    also = ("system", "history", "first_model", "second_model")
+    also = ("system", "history", "more", "first_model", "second_model")
     return Format("pairs", columns, each(read), max_dropped=1, also=also, fits=fits, rated=rated)
 
 
@@ -402,15 +412,29 @@ def _any_row(row: Row) -> bool:
 
 
 def _one_answer(column: str) -> Fits:
-    """Not where a column holds several answers: they are the sides of a pair."""
-    return lambda row: len(_texts(row.get(column)) or ()) < 2
+    """Not where a column holds several answers: they are the sides of a pair.
+
+    What is called a label is an answer where it has words (summaries), and else a class.
+    """
+
+    def fits(row: Row) -> bool:
+        if plain(row["columns"][column]) == "label" and " " not in str(row.get(column)).strip():
+            return False
+        return len(_texts(row.get(column)) or ()) < 2
+
+    return fits
+
+
+def _asks_alone(row: Row) -> bool:
+    """Whether texts alone are called turns: so MT-Bench and its kin name what is asked, and nobody answers."""
+    return plain(row["columns"]["messages"]) == "turns" and texts_of(row.get("messages")) is not None
 
 
 # A column of such a name may hold many other things.
 _FITS: dict[str, Fits] = {
     "alpaca": _one_answer("output"),
     "prompt-completion": _one_answer("completion"),
-    "messages": lambda row: isinstance(row.get("messages"), str | Mapping | Sequence),
+    "messages": lambda row: isinstance(row.get("messages"), str | Mapping | Sequence) and not _asks_alone(row),
     "sharegpt": _answers_in("conversations"),
     "ultrachat": _answers_in("data"),
 }

@@ -57,6 +57,8 @@ _MAY_BEGIN = re.compile(r"\s*(?:#{2,3}|<|Below is|[A-Za-z]{2,9}:)")
 # What stands before the first turn in Alpaca's prompts: the template's own words.
 _PREFACE = re.compile(r"\s*(?:<s>|<\|begin_of_text\|>)?\s*Below is an instruction[^#]*", re.IGNORECASE)
 _ENDS = re.compile(r"(?:</s>|<\|endoftext\|>|<\|end_of_text\|>|<eos>)\s*$")
+_END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|</s>|<\|endoftext\|>))+\s*$")
+_SPEAKER = re.compile(r"\s*(?:Human|User|USER): ?(?=\S)")
 _TOKEN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|begin_of_text|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
@@ -118,6 +120,25 @@ def token(text: str) -> str:
         return ""
     found = _TOKEN.search(text)
     return found[0] if found else ""
+
+
+def unspoken(text: str) -> str:
+    """A prompt without the mark of a user that it begins with, where no other speaker follows.
+
+    >>> unspoken("User: Is it fair?"), unspoken("Is it fair?")
+    ('Is it fair?', 'Is it fair?')
+    """
+    mark = _SPEAKER.match(text)
+    return text[mark.end() :] if mark else text
+
+
+def unended(text: str) -> str:
+    """An answer without the marks that end a turn in a template.
+
+    >>> unended("Yes.<|im_end|>")
+    'Yes.'
+    """
+    return _END.sub("", text)
 
 
 def _split(text: str, dialect: _Dialect) -> list[Message]:

@@ -29,9 +29,11 @@ _ROLES = {
 _CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
 _ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "parts", "text", "message")
+_LEARNT = ("train", "training", "loss")  # what is false in a turn that nobody learns from, beside a weight of 0
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
 _TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": False, "disliked": False, "-1": False}
+_TRUTH |= {"yes": True, "no": False}
 
 
 _WRITTEN = re.compile(r"\s*(?:(?:array\()?\[\s*\{|\{\s*[\"'](?:role|from|content|value)[\"'])")
@@ -125,17 +127,18 @@ def messages_of(value: object, column: str) -> list[Message]:
 
 
 def _weighed(made: Message, source: Row, column: str) -> Message:
-    """A message with the weight that OpenAI's fine-tuning files give it.
+    """A message with the weight that OpenAI's fine-tuning files give it; axolotl and Swift say true or false.
 
     Raises:
         BadRow: another weight than 0 and 1, which no trainer here would heed.
     """
-    weight = source.get("weight")
-    if weight is None or made["role"] != "assistant" or weight in (1, "1"):
+    if made["role"] != "assistant":
         return made
-    if weight not in (0, "0"):
+    weight = source.get("weight")
+    if weight is not None and weight not in (0, 1, "0", "1"):
         raise BadRow(f"{column} holds the weight {weight!r}, expected 0 or 1")
-    return Untrained(made)
+    untrained = weight in (0, "0") or any(source.get(name) is False for name in _LEARNT)
+    return Untrained(made) if untrained else made
 
 
 def _first(message: Row, keys: Sequence[str]) -> object:
@@ -150,6 +153,11 @@ def _content(value: object) -> str | None:
         return value
     texts = [_content(part) for part in value] if isinstance(value, Sequence) else [None]
     return None if not texts or None in texts else "".join(map(str, texts))
+
+
+def joined(value: object) -> str | None:
+    """The text of a cell that is one, or that holds it in parts; None for anything else."""
+    return _content(value)
 
 
 def written_messages(text: str) -> list[object] | None:
