@@ -471,9 +471,10 @@ FORMATS: dict[str, Format] = {
         prism_pairs.from_utterances,
         max_dropped=1,  # ties are common
         also=("within_turn_id",),
+        rated=True,
     ),
     "prism-conversations": Format(
-        "pairs", ("conversation_history",), each(prism_pairs.from_conversation), max_dropped=1, also=()
+        "pairs", ("conversation_history",), each(prism_pairs.from_conversation), max_dropped=1, also=(), rated=True
     ),
     "dialogue-and-rejected": _pairs(
         "dialogue", "rejected_one", read=_beside(_last_answer("dialogue")), fits=_holds_both

@@ -47,7 +47,8 @@ class Layout:
                 continue
             far = [row for row in outcome.rows if row.get("margin", self.min_margin) >= self.min_margin]
             if len(far) < len(outcome.rows):
-                yield outcome._replace(rows=far, dropped=outcome.dropped + (not far))
+                dropped = 0 if far else outcome.made_from
+                yield outcome._replace(rows=far, dropped=outcome.dropped + dropped)
             else:
                 yield outcome
 

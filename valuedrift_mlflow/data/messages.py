@@ -67,6 +67,7 @@ class Outcome(NamedTuple):
     rows: Sequence[Record] = ()
     bad: str = ""
     dropped: int = 0  # raw rows that teach nothing
+    made_from: int = 1  # raw rows that the given ones are made from
 
 
 def text_of(row: Row, column: str) -> str:
