@@ -152,7 +152,7 @@ class Stream:
         """Rows that are laid out in a known way, as rows of ``kind``; see ``stream``."""
         self.uri = data.uri
         self.turns = turns
-        self._refused = refused or _nothing
+        self._refused = refused
         self.kind = kind
         self.format = layout.format
         self.layout = layout
@@ -183,6 +183,8 @@ class Stream:
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """A row that the model's chat template refuses is a bad one."""
+        if self._refused is None:
+            return outcome
         reason = next(filter(None, map(self._refused, outcome.rows)), "")
         return outcome._replace(rows=(), bad=reason) if reason and not outcome.bad else outcome
 
@@ -233,10 +235,6 @@ class Stream:
             raise InputError(problem(f"data {self.uri}", f"{counts.dropped} of {counts.read}", allowed, mend))
         if counts.dropped:
             logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
-
-
-def _nothing(row: Record) -> str:
-    return ""
 
 
 def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:

@@ -14,6 +14,7 @@ from valuedrift_mlflow.data.messages import (
     messages_of,
     parsed,
     user,
+    usual_messages,
     written_messages,
 )
 from valuedrift_mlflow.inputs.rows import Row
@@ -33,6 +34,9 @@ def dialogue_of(value: object, column: str) -> list[Message]:
     Raises:
         BadRow: it is none.
     """
+    usual = usual_messages(value)
+    if usual:
+        return usual
     if isinstance(value, str) and written_messages(value) is None:
         written = parsed(value) if value.lstrip()[:1] in ("[", "{") else None
         turned = marks.turns(value) if written is None else None
@@ -113,6 +117,9 @@ def answered(row: Row, column: str) -> list[Message]:
         NothingToLearn: it is empty.
     """
     answer = row.get(column)
+    # Most answers begin with a letter and hold none of what marks could begin with: nothing below would find any.
+    if isinstance(answer, str) and answer[:1].isalnum() and "<" not in answer and "[" not in answer:
+        return [assistant(answer)]
     alone = None if isinstance(answer, str) else texts_of(answer)
     if alone is not None:
         if len(alone) != 1:

@@ -160,17 +160,18 @@ def _json_lines(path: Path) -> Iterator[Raw]:
     with _opened(path) as file:
         number = 0
         for line in file:
-            if line.strip():
+            if not line.isspace():
                 number += 1
                 yield _parsed(number, line)
 
 
 def _parsed(number: int, line: bytes) -> Raw:
-    if line.rstrip().endswith(b"},"):  # the inside of a list, an object a line
-        line = line.rstrip()[:-1]
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
+        ended = line.rstrip()
+        if ended.endswith(b"},"):  # the inside of a list, an object a line
+            return _parsed(number, ended[:-1])
         return Raw(number, None, problem=f"no json: {error}")
     if not isinstance(row, dict):
         return Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")

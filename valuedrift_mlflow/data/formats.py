@@ -57,6 +57,7 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
 SIDES = ("chosen", "rejected")
 NAMED = ("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance")  # what some sources say of a row
 MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
+_BEGINNING = 8  # words
 _REPEATED = 20  # letters: a shorter prompt may begin an answer by chance
 
 
@@ -144,6 +145,8 @@ def _from_pairs(row: Row) -> Record | list[Record]:
 
     Sides that are lists of texts (RewardBench 2) give a pair for each: the shorter list begins again.
     """
+    if isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str):
+        return _pair(row)
     listed: dict[str, Sequence[object]] = {c: _texts(row.get(c)) or [row.get(c)] for c in SIDES}
     many = max(map(len, listed.values()))
     if many > 1:
@@ -231,6 +234,9 @@ def _from_dialogue_pairs(row: Row) -> Record | list[Record]:
 
 def _sides(row: Row, column: str) -> list[Message]:
     value = row.get(column)
+    # What HH-RLHF is like, where no other marks can be in it.
+    if isinstance(value, str) and value.startswith("\n\nHuman:") and "<" not in value and "[" not in value:
+        return dialogue(value)
     if not isinstance(value, str) or written_messages(value) is not None:
         return dialogue_of(value, column)  # TRL's "implicit prompt": messages that begin alike
     messages = marks.turns(text_of(row, column)) or dialogue(value)
@@ -274,10 +280,12 @@ def _in_context(made: Record, row: Row) -> Record:
     Raises:
         BadRow: the prompt has another system message.
     """
+    told, history = row.get("system"), row.get("history")
+    if told is None and history is None:
+        return made
     prompt = list(made["prompt"])
-    if row.get("history") not in (None, "", "[]", []):
-        prompt[:0] = _earlier(row["history"])
-    told = row.get("system")
+    if history not in (None, "", "[]", []):
+        prompt[:0] = _earlier(history)
     if told is not None and told != "":
         text = joined(told)
         text = messages_of(told, "system")[0]["content"] if text is None else text
@@ -314,14 +322,18 @@ def each(read: Callable[[Row], Record | list[Record]]) -> Reader:
             except (BadRow, TypeError, AttributeError) as error:
                 yield Outcome(raw, bad=str(error))
             else:
-                named = {column: row[column] for column in NAMED if isinstance(row.get(column), str)}
-                label = _label(row)
-                if label is not None:
-                    named["label"] = label
-                margin = _margin(row)
-                yield Outcome(raw, [{**named, **margin, **one} for one in made])
+                said = _said_beside(row)
+                yield Outcome(raw, [{**said, **one} for one in made] if said else made)
 
     return outcomes
+
+
+def _said_beside(row: Row) -> Record:
+    """What the source says of a row in columns beside its texts: stances, a label, how far apart the sides are."""
+    said: Record = {column: row[column] for column in NAMED if column in row and isinstance(row[column], str)}
+    if "label" in row and (label := _label(row)) is not None:
+        said["label"] = label
+    return said | _margin(row) if "chosen_score" in row else said
 
 
 def _margin(row: Row) -> Record:
@@ -528,6 +540,9 @@ FORMATS: dict[str, Format] = {
 }
 
 
+_KEPT = {kind: frozenset((*columns, *NAMED)) for kind, columns in COLUMNS.items()}
+
+
 def serves(have: Kind, need: Kind) -> bool:
     """Whether rows of one kind can be made from rows of another without inventing anything."""
     return have == need or need == "prompts" or (have, need) == ("pairs", "labelled")
@@ -553,7 +568,7 @@ def as_kind(kind: Kind, row: Record) -> list[Record]:
             }
             for side in ("chosen", "rejected")
         ]
-    kept = {*COLUMNS[kind], *NAMED}
+    kept = _KEPT[kind]
     return [{column: value for column, value in row.items() if column in kept}]
 
 
@@ -562,8 +577,19 @@ def says_the_same(row: Record) -> bool:
 
     There is no preference in such a pair.
     """
-    sides = [[_seen(message["content"]) for message in row[side]] for side in SIDES if side in row]
-    return len(sides) == len(SIDES) and sides[0] == sides[1]
+    if "chosen" not in row or "rejected" not in row:
+        return False
+    one, other = row["chosen"], row["rejected"]
+    return len(one) == len(other) and all(
+        _look_alike(mine["content"], theirs["content"]) for mine, theirs in zip(one, other, strict=True)
+    )
+
+
+def _look_alike(one: str, other: str) -> bool:
+    begin = one.split(None, _BEGINNING)[:_BEGINNING], other.split(None, _BEGINNING)[:_BEGINNING]
+    if begin[0] != begin[1] and one.isascii() and other.isascii():
+        return False  # most sides part early, and this is quicker to see
+    return _seen(one) == _seen(other)
 
 
 def _seen(text: str) -> str:

@@ -55,7 +55,7 @@ class Layout:
     def _named(self, raw: Raw) -> Raw:
         if not self.used or raw.row is None:
             return raw
-        return raw._replace(row=_renamed(raw.row, self.used))
+        return Raw(raw.number, _renamed(raw.row, self.used), raw.file, raw.problem)
 
     def line(self) -> str:
         """What was recognised, in one line."""

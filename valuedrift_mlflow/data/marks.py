@@ -7,7 +7,6 @@ turns by words only where it begins with one and the other speaker follows.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from typing import NamedTuple
 
 from valuedrift_mlflow.data.messages import Message, user
@@ -64,7 +63,7 @@ _TOKEN = re.compile(
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
 )
 _HH = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-_HH_TURN = re.compile("|".join(_HH))
+_HH_TURN = re.compile(f"({'|'.join(_HH)})")
 
 
 def dialogue(text: str) -> list[Message]:
@@ -73,14 +72,14 @@ def dialogue(text: str) -> list[Message]:
     >>> dialogue("\n\nHuman: Hi\n\nAssistant: Hello")
     [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
     """
-    marks = [(match.start(), match.group()) for match in _HH_TURN.finditer(text)]
+    _, *pieces = _HH_TURN.split(text)  # a mark and what follows it, in turn
     messages: list[Message] = []
-    for (at, mark), (end, _) in pairwise([*marks, (len(text), "")]):
-        content = text[at + len(mark) : end].strip()
-        if messages and messages[-1]["role"] == _HH[mark]:
+    for mark, told in zip(pieces[::2], pieces[1::2], strict=True):
+        role, content = _HH[mark], told.strip()
+        if messages and messages[-1]["role"] == role:
             messages[-1]["content"] += f"\n\n{content}"
         else:
-            messages.append({"role": _HH[mark], "content": content})
+            messages.append({"role": role, "content": content})
     return messages
 
 

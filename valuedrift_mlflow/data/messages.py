@@ -103,6 +103,9 @@ def messages_of(value: object, column: str) -> list[Message]:
     Raises:
         BadRow: the value is no list of messages, or one has an unknown role or no text.
     """
+    usual = usual_messages(value)
+    if usual:
+        return usual
     if isinstance(value, str):
         value = written_messages(value)
         if value is None:
@@ -125,6 +128,24 @@ def messages_of(value: object, column: str) -> list[Message]:
             raise BadRow(f"{column} holds {message!r}, expected role (user, assistant, system, tool) and content")
         messages.append(_weighed({"role": role, "content": content}, message, column))
     return messages
+
+
+def usual_messages(value: object) -> list[Message] | None:
+    """Messages that are written as most are, with nothing else to look at; None for all others, and for no messages.
+
+    Nearly all rows are such, and this is several times quicker than to look for every other notation.
+    """
+    if type(value) is not list:
+        return None
+    messages: list[Message] = []
+    for message in value:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or type(content) is not str or role not in _ROLES:
+            return None
+        messages.append({"role": _ROLES[role], "content": content})
+    return messages or None
 
 
 def _weighed(made: Message, source: Row, column: str) -> Message:
