@@ -20,16 +20,10 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.columns import columns_of, mapped
-from valuedrift_mlflow.data.formats import (
-    COLUMNS,
-    FORMATS,
-    MAX_DROPPED,
-    as_kind,
-    dialogue,
-    says_the_same,
-    serves,
-)
+from valuedrift_mlflow.data.formats import FORMATS, MAX_DROPPED
+from valuedrift_mlflow.data.kinds import COLUMNS, as_kind, says_the_same, serves
 from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
+from valuedrift_mlflow.data.marks import dialogue
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
 from valuedrift_mlflow.data.turns import answers, runs

@@ -244,6 +244,7 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
     ):
         header = text.readline()
         text.seek(0)
+        # Strict: a quote in the wrong place is a bad row, not somebody's guess at one.
         records = csv.reader(text, strict=True, delimiter=_delimiter(header))
         columns = next(records, None)
         if columns is None:
@@ -271,6 +272,7 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
     import pyarrow.parquet as parquet
 
     packed = path.suffix.lower() in _PACKED
+    # Parquet is read from its end, to which a packed stream cannot jump.
     with _opened(path) if packed else nullcontext() as file:
         source = io.BytesIO(file.read()) if file else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:

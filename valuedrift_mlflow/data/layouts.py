@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from valuedrift_mlflow.data import compared, names
+from valuedrift_mlflow.data.beside import each
 from valuedrift_mlflow.data.dialogues import holds_dialogue
-from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, NAMED, Format, each, serves
+from valuedrift_mlflow.data.formats import FORMATS, Format
+from valuedrift_mlflow.data.kinds import COLUMNS, NAMED, serves
 from valuedrift_mlflow.data.messages import Outcome, Raw, truth
 from valuedrift_mlflow.data.settings import NAMES, Data, Kind
 from valuedrift_mlflow.embedded import corpus

@@ -172,6 +172,7 @@ def open_rows(data: Data, *, download: bool) -> Rows:
 
 
 def _guarded(uri: str, rows: Rows) -> Rows:
+    # A source is opened once and read later, again and again: errors of reading must name it as well.
     def read() -> Iterator[Raw]:
         with _named_errors(uri):
             yield from rows()
