@@ -154,6 +154,10 @@ PAIRS: dict[str, Rows] = {
         "chosen": f"{YES}<|im_end|>\n",
         "rejected": f"{NO}<|im_end|>\n",
     },
+    "HH-RLHF's marks, a line apart": {
+        "chosen": f"\n\nHuman: {ASKED}\nAssistant: {YES}",
+        "rejected": f"\n\nHuman: {ASKED}\nAssistant: {NO}",
+    },
     "HH-RLHF in three columns": {
         "prompt": f"\n\nHuman: {ASKED}\n\nAssistant:",
         "chosen": f" {YES}",

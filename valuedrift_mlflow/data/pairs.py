@@ -92,10 +92,14 @@ def from_dialogues(row: Row) -> Record:
     return parted(*(_sides(row, column) for column in SIDES))
 
 
+def _like_hh_rlhf(text: str) -> bool:
+    """Whether a text is marked as HH-RLHF's are, and no template's marks can be in it."""
+    return text.startswith("\n\nHuman:") and "\n\nAssistant:" in text and "<" not in text and "[" not in text
+
+
 def _sides(row: Row, column: str) -> list[Message]:
     value = row.get(column)
-    # What HH-RLHF is like, where no other marks can be in it.
-    if isinstance(value, str) and value.startswith("\n\nHuman:") and "<" not in value and "[" not in value:
+    if isinstance(value, str) and _like_hh_rlhf(value):
         return dialogue(value)
     if not isinstance(value, str) or written_messages(value) is not None:
         return dialogue_of(value, column)  # TRL's "implicit prompt": messages that begin alike
