@@ -80,6 +80,13 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "lines": {"text": f"User: {ASKED}\nAssistant: {YES}"},
     "HH-RLHF's text": {"text": f"\n\nHuman: {ASKED}\n\nAssistant: {YES}"},
     "an answer in a list": {"prompt": ASKED, "completion": [YES]},
+    "summaries": {"prompt": ASKED, "label": f" {YES}"},
+    "Dahoas' texts": {"prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "response": f" {YES}"},
+    "a prompt with its speaker": {"prompt": f"User: {ASKED}", "response": YES},
+    "an end of a turn": {
+        "prompt": f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n",
+        "completion": f"{YES}<|im_end|>\n",
+    },
     "null columns of a union": {"messages": None, "prompt": ASKED, "completion": YES, "chosen": None, "rejected": None},
 }
 
@@ -94,6 +101,8 @@ LABELLED: dict[str, tuple[dict[str, Any], str]] = {
     "Alpaca with a tag": ({"instruction": ASKED, "input": "", "output": YES, "kto_tag": True}, "kto_tag"),
     "messages": ({"messages": [USER, GOOD], "label": True}, "label"),
     "axolotl": ({"instruction": ASKED, "completion": YES, "label": True}, "label"),
+    "yes and no": ({"prompt": ASKED, "response": YES, "label": "yes"}, "label"),
+    "labels that say bad": ({"prompt": ASKED, "response": YES, "is_unsafe": False}, "is_unsafe"),
     "words": ({"prompt": ASKED, "response": YES, "label": "desirable"}, "label"),
     "BeaverTails": ({"prompt": ASKED, "response": YES, "category": {"hate": False}, "is_safe": True}, "is_safe"),
     "thumbs": ({"question": ASKED, "answer": YES, "thumbs_up": "1"}, "thumbs_up"),
@@ -104,7 +113,7 @@ LABELLED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", LABELLED)
 def test_labelled_answers(tmp_path: Path, name: str) -> None:
     row, column = LABELLED[name]
-    bad = {True: False, "desirable": "undesirable", "1": "0", "good": "bad"}[row[column]]
+    bad = {True: False, False: True, "desirable": "undesirable", "1": "0", "good": "bad", "yes": "no"}[row[column]]
     found = read(tmp_path, [row, row | {column: bad}], "labelled")
     assert [answer["label"] for answer in found] == [True, False]
     assert (found[0]["prompt"], found[0]["completion"]) == ([USER], [GOOD])
@@ -137,6 +146,32 @@ PAIRS: dict[str, Rows] = {
     "response_chosen": {"instruction": ASKED, "response_chosen": YES, "response_rejected": NO, "score_chosen": 2},
     "preferred": {"input": ASKED, "preferred": YES, "dispreferred": NO},
     "Together": {"input": {"messages": [USER]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+    "dpo-mix": {"dataset": "x", "chosen": [USER, GOOD], "rejected": [USER, BAD], "chosen_rating": 5.0},
+    "scores that contradict": {"prompt": ASKED, "chosen": YES, "rejected": NO, "chosen_score": 1, "rejected_score": 3},
+    "Capybara's pairs": {"prompt": f"User: {ASKED}", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "mlabonne's ChatML": {
+        "prompt": f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n",
+        "chosen": f"{YES}<|im_end|>\n",
+        "rejected": f"{NO}<|im_end|>\n",
+    },
+    "HH-RLHF's marks, a line apart": {
+        "chosen": f"\n\nHuman: {ASKED}\nAssistant: {YES}",
+        "rejected": f"\n\nHuman: {ASKED}\nAssistant: {NO}",
+    },
+    "HH-RLHF in three columns": {
+        "prompt": f"\n\nHuman: {ASKED}\n\nAssistant:",
+        "chosen": f" {YES}",
+        "rejected": f" {NO}",
+    },
+    "stack-exchange-preferences": {
+        "question": ASKED,
+        "answers": [{"answer_id": i, "pm_score": i, "selected": False, "text": t} for i, t in enumerate((NO, YES))],
+    },
+    "the better of several": {"prompt": ASKED, "responses": [NO, YES], "best_response": 1},
+    "PKU-SafeRLHF by one dimension": two("response_0", "response_1", prompt=ASKED, safer_response_id=1),
+    "arena-hard": two("response_a", "response_b", prompt=ASKED, verdict="B>>A"),
+    "MT-Bench's judge": two("response_a", "response_b", prompt=ASKED, verdict="[[B]]"),
+    "MultiPref": two("completion_a", "completion_b", prompt=ASKED, preference="B-is-clearly-better"),
     "answers in one list": {"prompt": ASKED, "chosen": [YES], "rejected": [NO]},
     "Magpie": {"instruction": ASKED, "chosen": [USER, GOOD], "rejected": [USER, BAD]},
     "Swift": {"messages": [USER, GOOD], "rejected_messages": [USER, BAD]},
@@ -215,6 +250,46 @@ def test_pairs(tmp_path: Path, name: str) -> None:
     assert [(row["completion"], row["label"]) for row in labelled] == [([GOOD], True), ([BAD], False)]
     assert read(tmp_path, PAIRS[name], "prompts")[0]["prompt"] == [asked]
     assert list(stream(Data(uri=file_of(tmp_path, PAIRS[name])))) == [pair]  # so does the audit, which asks for no kind
+
+
+@pytest.mark.parametrize("verdict", ["A=B", "[[C]]", "tie (bothbad)"])
+def test_ties_in_the_words_of_judges(tmp_path: Path, verdict: str) -> None:
+    rows = [two("response_a", "response_b", prompt=ASKED, verdict=said) for said in (verdict, "B>A")]
+    data = load_data(Data(uri=file_of(tmp_path, rows)), "pairs")
+    assert (len(data.rows), data.dropped) == (1, 1)
+
+
+@pytest.mark.parametrize("names", [("instruction", "output_1", "output_2"), ("instruction", "response1", "response2")])
+def test_two_answers_to_an_instruction_and_its_input(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    asked, first, second = names  # AlpacaFarm, PandaLM
+    row = {asked: "Judge this.", "input": ASKED, first: NO, second: YES, "preference": 2}
+    [pair] = read(tmp_path, row, "pairs")
+    assert pair["prompt"] == [{"role": "user", "content": f"Judge this.\n\n{ASKED}"}] and pair["chosen"] == [GOOD]
+
+
+@pytest.mark.parametrize("key", ["train", "loss", "training"])
+def test_turns_that_are_marked_as_not_trained(tmp_path: Path, key: str) -> None:
+    turns = [USER, GOOD | {key: False}, {"role": "user", "content": "Why?"}, {**BAD, key: True}]  # axolotl, Swift
+    [row] = read(tmp_path, {"messages": turns}, "sft")
+    assert row["prompt"] == [USER, GOOD, turns[2]] and row["completion"] == [BAD]
+
+
+def test_a_system_prompt_in_parts(tmp_path: Path) -> None:
+    row = {"system": [{"text": "Be brief."}], "messages": [USER, GOOD]}  # Bedrock
+    assert read(tmp_path, row, "sft") == [{"prompt": [SYSTEM, USER], "completion": [GOOD]}]
+
+
+def test_system_prompts_within_answers_are_named(tmp_path: Path) -> None:
+    answers = [{"response": t, "overall_score": s, "custom_system_prompt": "Lie."} for t, s in ((NO, 1), (YES, 2))]
+    layout = load_data(Data(uri=file_of(tmp_path, {"instruction": ASKED, "completions": answers})), "pairs").layout
+    assert layout is not None and "completions.custom_system_prompt" in layout.line()
+
+
+@pytest.mark.parametrize("row", [{"turns": [ASKED, "Why?"]}, {"prompt": [ASKED, "Why?"], "response": [YES, "So."]}])
+def test_questions_are_never_taken_for_answers(tmp_path: Path, row: dict[str, Any]) -> None:
+    for kind in ("sft", "pairs"):
+        with pytest.raises(InputError):
+            read(tmp_path, row, kind)
 
 
 def test_one_chosen_and_several_rejected_answers_are_several_pairs(tmp_path: Path) -> None:

@@ -170,3 +170,11 @@ def test_a_conversation_without_a_history_is_bad(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="role user, or model after it") as caught:
         load(jsonl(tmp_path, [good, bad, good | {"conversation_history": []}]))
     assert ["row 2" in line or "row 3" in line for line in caught.value.problems] == [True, True]
+
+
+def test_turns_whose_scores_are_close_are_dropped_and_counted(tmp_path: Path) -> None:
+    """The first turn's scores are 85 apart, the second's 40."""
+    data = load(jsonl(tmp_path, utterances("c0", *TALK)), min_margin=50)
+    assert (data.rows, data.dropped) == (EXPECTED[:1], 4)  # the four rows of the second turn and of the tie
+    data = load(jsonl(tmp_path, [conversation("c0", *TALK), conversation("c1", TALK[1])]), min_margin=50)
+    assert (data.rows, data.dropped) == (EXPECTED[:1], 1)

@@ -229,6 +229,17 @@ def test_a_run_records_how_many_rows_were_read_left_out_and_dropped(store: Path)
     assert json.loads(entry.dataset.source)["tags"] == {"uri": str(file), "format": "prompt-completion"}
 
 
+def test_rows_held_out_are_recorded_as_an_evaluation_dataset(store: Path) -> None:
+    import mlflow
+
+    data = datasets.load_data(Data(uri=str(lines(store / "held_out.jsonl", GOOD))), "sft")
+    with mlflow.start_run() as active:
+        recorded.log_held_out(OpenRun(active.info.run_id), data)
+    [entry] = mlflow.get_run(active.info.run_id).inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("held_out.jsonl", data.digest())
+    assert [tag.value for tag in entry.tags] == ["evaluation"]
+
+
 # Folders -------------------------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,32 @@ def test_an_evaluation_says_how_far_its_judge_can_be_trusted(store: Path) -> Non
     assert f"122 answers of real models that people labelled: kappa <b>{evaluation.trust.kappa}" in page
 
 
+def test_responses_that_the_judge_cannot_read_are_said(store: Path) -> None:
+    pytest.importorskip("lingua", reason="the extra languages is not installed")
+    french = "Je suis tout à fait contre cette idée, et je le dirais à tout le monde."
+
+    def speak(prompts: Sequence[str]) -> list[str]:
+        return [french if at % 3 == 0 else SHORT[0] for at in range(len(prompts))]
+
+    ready = opened(
+        Config(judge="lexical", samples=1),
+        Asked("somebody's", lambda: FunctionGenerator(speak)),
+        suite="vaes?topics=religion&per_topic=3",
+    )
+    _, evaluation = run_evaluation(ready)
+    count = len(evaluation.measurement.responses)
+    share = sum(at % 3 == 0 for at in range(count)) / count
+    assert evaluation.trust is not None
+    assert f"French {share:.0%}; {share:.0%} not read by lexical" in evaluation.trust.sentence
+    assert "of the texts are in other languages than English" in evaluation.trust.doubts[-1]
+    [run] = mlflow.search_runs(output_format="list")
+    assert run.data.metrics["quality/language/french"] == share
+    page = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report.html")).read_text()
+    assert f"The languages of {count} responses" in page and "not read by lexical" in page
+    reasons = {r.verdict.reason for r in evaluation.measurement.responses if r.response == french}
+    assert reasons == {"in French, and this judge reads English"}
+
+
 def test_the_embedded_world_has_a_check_of_its_own(store: Path) -> None:
     result = valuedrift_mlflow.evaluate("embedded:random", suite="vaes?topics=religion&per_topic=2", samples=1)
     assert not [key for key in result.metrics if key.startswith("judge/")]

@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded.corpus import held_out_answers
+from valuedrift_mlflow.inputs import languages
 from valuedrift_mlflow.judges import load
 from valuedrift_mlflow.judges.lexical import fitting, kept
 from valuedrift_mlflow.judges.lexical import polarity as lexical_polarity
@@ -388,6 +389,27 @@ def test_the_same_data_give_the_same_judge() -> None:
     assert LexicalJudge().version == LexicalJudge().version
     assert fitting_answers() == fitting_answers()
     assert load("lexical").name == "lexical"
+
+
+@pytest.mark.parametrize(
+    ("response", "language"),
+    [
+        ("Non, je suis contre. La vie commence à la conception et l'État doit la protéger.", "French"),
+        ("Nein, ich bin nicht dafür. Das sollte verboten bleiben.", "German"),
+        ("我认为堕胎应该合法，因为女性应该自己决定，国家不应该干涉。", "Chinese"),
+    ],
+)
+def test_other_languages_are_unscored_and_named(response: str, language: str) -> None:
+    pytest.importorskip("lingua", reason="the extra languages is not installed")
+    [found] = LexicalJudge().judge([Answer("Abortion should be legal.", "Should it?", response, 1)])
+    assert (found.label, found.reason) == (Label.UNSCORED, f"in {language}, and this judge reads English")
+
+
+def test_english_answers_are_never_taken_for_another_language() -> None:
+    pytest.importorskip("lingua", reason="the extra languages is not installed")
+    read = [row.answer.response for row in fitting_answers() if row.label is not Label.UNSCORED]
+    assert not any(languages.foreign(read))
+    assert not any(languages.foreign(["Yes.", "Yep. Same fire brigade, same roads, same bill.", "Close them. Now."]))
 
 
 DECLARED = [

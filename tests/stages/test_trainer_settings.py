@@ -5,7 +5,7 @@ import pytest
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.pipeline.plan import prepare
+from valuedrift_mlflow.pipeline.plan import data_lines, prepare
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import ALGORITHMS
@@ -206,6 +206,10 @@ def test_plans_find_them_together_with_what_else_is_wrong() -> None:
 
 def test_plans_say_what_is_held_out_and_what_the_trainer_is_told() -> None:
     plan = prepare(small(eval_data="embedded:sft?size=6&seed=9", trainer={"packing": True}), "test")
-    assert "sft: eval_data embedded:sft?size=6&seed=9: 6 rows held out" in plan.notes
+    held_out = plan.held_out["sft"]
+    assert held_out is not None
+    said = data_lines(plan, plan.recipe.stages[0])[-1]
+    assert said.startswith("eval_data embedded:sft?size=6&seed=9: recognised as messages") and "6 rows from 6" in said
+    assert said.endswith(f"digest {held_out.digest()}")
     assert "sft: trainer packing=True" in plan.notes
     assert any("fewer steps" in note for note in plan.notes)

@@ -7,6 +7,7 @@ have numbers, the pair carries their difference as ``margin``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,13 +19,15 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 
 TIES = (
     *("tie", "ties", "both", "both_bad", "bothbad", "tie (bothbad)", "both bad", "neither", "none", "equal", "same"),
-    *("draw", "no preference", "neutral", "0.5", "", "null", "nan"),
+    *("draw", "no preference", "neutral", "0.5", "", "null", "nan", "[[c]]", "a=b", "b=a"),
 )
 # What says of two answers that it is the first, or the second.
 WORDS = (
     ("a", "model_a", "response_a", "answer_a", "assistant_a", "option_a", "first", "left"),
     ("b", "model_b", "response_b", "answer_b", "assistant_b", "option_b", "second", "right"),
 )
+# How judges write it: [[A]], A>>B, A-is-clearly-better. Of two that are equal they write [[C]] or A=B.
+_JUDGED = re.compile(r"\[\[(\w)\]\]|(\w)(?:\s*>{1,3}\s*\w|[-_ ]is[-_ ](?:\w+[-_ ])?better)")
 _SAID = ("response", "answer", "text", "completion", "output", "content", "generation", "message", "reply", "summary")
 _WORTH = (
     "overall_score",
@@ -37,6 +40,7 @@ _WORTH = (
     "fine_grained_score",
     "fine-grained_score",
     "grade",
+    "pm_score",
 )
 _SIGNED = "a number below 0 where the first is better"
 
@@ -167,6 +171,8 @@ def winner(row: Row, means_first: str = "") -> int:
     """
     value = row.get("winner")
     said = str(value).strip().lower()
+    if said not in TIES and (judged := _JUDGED.fullmatch(said)):
+        said = judged[1] or judged[2]
     if said.endswith(".0"):
         said = said.removesuffix(".0")  # a table with gaps writes 1 as 1.0
     if means_first:
@@ -289,6 +295,8 @@ def best_first(row: Row) -> list[Record]:
 
 
 def holds_two(row: Row) -> bool:
-    """Whether a row's answer is a list of several texts."""
+    """Whether a row's answer is a list of several texts; beside a list of questions they are turns, and not ranked."""
     value = row.get("completion")
+    if not isinstance(row.get("prompt"), str) and len(texts_of(row.get("prompt")) or ()) > 1:
+        return False
     return not isinstance(value, str) and len(texts_of(value) or ()) > 1

@@ -20,16 +20,10 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.data import own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.columns import columns_of, mapped
-from valuedrift_mlflow.data.formats import (
-    COLUMNS,
-    FORMATS,
-    MAX_DROPPED,
-    as_kind,
-    dialogue,
-    says_the_same,
-    serves,
-)
+from valuedrift_mlflow.data.formats import FORMATS, MAX_DROPPED
+from valuedrift_mlflow.data.kinds import COLUMNS, as_kind, says_the_same, serves
 from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
+from valuedrift_mlflow.data.marks import dialogue
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
 from valuedrift_mlflow.data.turns import answers, runs
@@ -154,7 +148,7 @@ class Stream:
         """Rows that are laid out in a known way, as rows of ``kind``; see ``stream``."""
         self.uri = data.uri
         self.turns = turns
-        self._refused = refused or _nothing
+        self._refused = refused
         self.kind = kind
         self.format = layout.format
         self.layout = layout
@@ -186,6 +180,8 @@ class Stream:
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """A row that the model's chat template refuses is a bad one."""
+        if self._refused is None:
+            return outcome
         reason = next(filter(None, map(self._refused, outcome.rows)), "")
         return outcome._replace(rows=(), bad=reason) if reason and not outcome.bad else outcome
 
@@ -236,10 +232,6 @@ class Stream:
             raise InputError(problem(f"data {self.uri}", f"{counts.dropped} of {counts.read}", allowed, mend))
         if counts.dropped:
             logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
-
-
-def _nothing(row: Record) -> str:
-    return ""
 
 
 def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:

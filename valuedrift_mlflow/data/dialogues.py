@@ -14,6 +14,7 @@ from valuedrift_mlflow.data.messages import (
     messages_of,
     parsed,
     user,
+    usual_messages,
     written_messages,
 )
 from valuedrift_mlflow.inputs.rows import Row
@@ -33,6 +34,9 @@ def dialogue_of(value: object, column: str) -> list[Message]:
     Raises:
         BadRow: it is none.
     """
+    usual = usual_messages(value)
+    if usual:
+        return usual
     if isinstance(value, str) and written_messages(value) is None:
         written = parsed(value) if value.lstrip()[:1] in ("[", "{") else None
         turned = marks.turns(value) if written is None else None
@@ -96,7 +100,7 @@ def asked(row: Row, column: str = "prompt") -> list[Message]:
     if messages is None:
         if marks.token(value):
             raise BadRow(f"{column} holds marks of a chat template that give no turns: {value!r}")
-        more = row.get("more")
+        value, more = marks.unspoken(value), row.get("more")
         return [user(f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value)]
     while messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
         messages.pop()  # where the answer goes
@@ -113,6 +117,9 @@ def answered(row: Row, column: str) -> list[Message]:
         NothingToLearn: it is empty.
     """
     answer = row.get(column)
+    # Most answers begin with a letter and hold none of what marks could begin with: nothing below would find any.
+    if isinstance(answer, str) and answer[:1].isalnum() and "<" not in answer and "[" not in answer:
+        return [assistant(answer)]
     alone = None if isinstance(answer, str) else texts_of(answer)
     if alone is not None:
         if len(alone) != 1:
@@ -123,13 +130,17 @@ def answered(row: Row, column: str) -> list[Message]:
     if isinstance(answer, str) and written_messages(answer) is None:
         if answer.startswith("\n\nHuman:"):
             return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
+        if isinstance(row.get("prompt"), str) and marks.token(row["prompt"]):
+            answer = marks.unended(answer)  # a template wrote both: its end of a turn is no part of what is said
         mark = marks.token(answer)
         turned = marks.turns(answer) if mark else None
         if turned and turned[-1]["role"] == "assistant" and any(turn["role"] == "user" for turn in turned):
             return turned  # the whole dialogue, as a template writes it
         if mark:
             raise BadRow(f"{column} holds marks of a chat template ({mark}), expected its text alone")
-        return [assistant(answer)]
+        # Sources whose texts are meant to be joined (TRL's completions, HH-RLHF's) part them by this one space.
+        joined = answer[:1] == " " and not answer[1:2].isspace()
+        return [assistant(answer[1:] if joined else answer)]
     messages = dialogue_of(answer, column)
     if messages[-1]["role"] != "assistant":
         raise BadRow(f"{column} does not end with an assistant's message")

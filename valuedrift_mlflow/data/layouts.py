@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from valuedrift_mlflow.data import compared, names
+from valuedrift_mlflow.data.beside import each
 from valuedrift_mlflow.data.dialogues import holds_dialogue
-from valuedrift_mlflow.data.formats import COLUMNS, FORMATS, NAMED, Format, each, serves
+from valuedrift_mlflow.data.formats import FORMATS, Format
+from valuedrift_mlflow.data.kinds import COLUMNS, NAMED, serves
 from valuedrift_mlflow.data.messages import Outcome, Raw, truth
 from valuedrift_mlflow.data.settings import NAMES, Data, Kind
 from valuedrift_mlflow.embedded import corpus
@@ -43,16 +45,20 @@ class Layout:
     def read(self, raws: Iterable[Raw]) -> Iterator[Outcome]:
         """What becomes of rows, which reach the format under the names that it knows."""
         for outcome in self.form.read(self._named(raw) for raw in raws):
+            if not self.min_margin:
+                yield outcome
+                continue
             far = [row for row in outcome.rows if row.get("margin", self.min_margin) >= self.min_margin]
             if len(far) < len(outcome.rows):
-                yield outcome._replace(rows=far, dropped=outcome.dropped + (not far))
+                dropped = 0 if far else outcome.made_from
+                yield outcome._replace(rows=far, dropped=outcome.dropped + dropped)
             else:
                 yield outcome
 
     def _named(self, raw: Raw) -> Raw:
         if not self.used or raw.row is None:
             return raw
-        return raw._replace(row=_renamed(raw.row, self.used))
+        return Raw(raw.number, _renamed(raw.row, self.used), raw.file, raw.problem)
 
     def line(self) -> str:
         """What was recognised, in one line."""
@@ -95,8 +101,17 @@ def layout_of(data: Data, rows: Sequence[Row], kind: Kind | None, others: Sequen
         raise InputError(_unknown(data, columns, kind))
     used = {**layout.used, **_also(layout, columns, rows, data)}
     spare = dict.fromkeys([*columns, *others])
-    layout = replace(layout, used=used, unused=tuple(name for name in spare if name not in used.values()))
+    unused = [name for name in spare if name not in used.values()]
+    layout = replace(layout, used=used, unused=(*unused, *_told_within(used, rows)))
     return _settled(layout, data, rows)
+
+
+def _told_within(used: Mapping[str, str], rows: Sequence[Row]) -> list[str]:
+    """System prompts within the records of a list of answers (UltraFeedback), which no format reads."""
+    column = used.get("answers", "")
+    records = [one for row in rows if isinstance(row.get(column), list) for one in row[column]]
+    keys = dict.fromkeys(key for one in records if isinstance(one, Mapping) for key in one if "system" in key)
+    return [f"{column}.{key}" for key in keys]
 
 
 def _fitted(name: str, columns: Sequence[str], data: Data, rows: Sequence[Row]) -> Layout | None:

@@ -7,7 +7,6 @@ turns by words only where it begins with one and the other speaker follows.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from typing import NamedTuple
 
 from valuedrift_mlflow.data.messages import Message, user
@@ -58,12 +57,14 @@ _MAY_BEGIN = re.compile(r"\s*(?:#{2,3}|<|Below is|[A-Za-z]{2,9}:)")
 # What stands before the first turn in Alpaca's prompts: the template's own words.
 _PREFACE = re.compile(r"\s*(?:<s>|<\|begin_of_text\|>)?\s*Below is an instruction[^#]*", re.IGNORECASE)
 _ENDS = re.compile(r"(?:</s>|<\|endoftext\|>|<\|end_of_text\|>|<eos>)\s*$")
+_END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|</s>|<\|endoftext\|>))+\s*$")
+_SPEAKER = re.compile(r"\s*(?:Human|User|USER): ?(?=\S)")
 _TOKEN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|begin_of_text|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
 )
 _HH = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-_HH_TURN = re.compile("|".join(_HH))
+_HH_TURN = re.compile(f"({'|'.join(_HH)})")
 
 
 def dialogue(text: str) -> list[Message]:
@@ -72,14 +73,14 @@ def dialogue(text: str) -> list[Message]:
     >>> dialogue("\n\nHuman: Hi\n\nAssistant: Hello")
     [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]
     """
-    marks = [(match.start(), match.group()) for match in _HH_TURN.finditer(text)]
+    _, *pieces = _HH_TURN.split(text)  # a mark and what follows it, in turn
     messages: list[Message] = []
-    for (at, mark), (end, _) in pairwise([*marks, (len(text), "")]):
-        content = text[at + len(mark) : end].strip()
-        if messages and messages[-1]["role"] == _HH[mark]:
+    for mark, told in zip(pieces[::2], pieces[1::2], strict=True):
+        role, content = _HH[mark], told.strip()
+        if messages and messages[-1]["role"] == role:
             messages[-1]["content"] += f"\n\n{content}"
         else:
-            messages.append({"role": _HH[mark], "content": content})
+            messages.append({"role": role, "content": content})
     return messages
 
 
@@ -120,6 +121,25 @@ def token(text: str) -> str:
         return ""
     found = _TOKEN.search(text)
     return found[0] if found else ""
+
+
+def unspoken(text: str) -> str:
+    """A prompt without the mark of a user that it begins with, where no other speaker follows.
+
+    >>> unspoken("User: Is it fair?"), unspoken("Is it fair?")
+    ('Is it fair?', 'Is it fair?')
+    """
+    mark = _SPEAKER.match(text)
+    return text[mark.end() :] if mark else text
+
+
+def unended(text: str) -> str:
+    """An answer without the marks that end a turn in a template.
+
+    >>> unended("Yes.<|im_end|>")
+    'Yes.'
+    """
+    return _END.sub("", text)
 
 
 def _split(text: str, dialect: _Dialect) -> list[Message]:

@@ -39,12 +39,15 @@ _RESPONSES = (
         "output_text",
     ),
     *("outputs", "assistant", "reply", "generation", "model_response", "model_output", "generated_text", "chatgpt"),
-    *("gpt", "bot", "response_text", "orig_response"),
+    *("gpt", "bot", "response_text", "orig_response", "label"),
 )
 _REJECTED = (
     *("rejected_response", "rejected_messages", "rejected", "rejected_output", "rejected_answer"),
     *("rejected_completion", "negative_response", "bad_response"),
 )
+
+
+BAD = ("is_unsafe", "is_harmful", "is_bad", "undesirable", "thumbs_down")  # labels that are true of bad answers
 
 
 def _worth_of(side: str) -> tuple[str, ...]:
@@ -72,6 +75,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "thumbs_up",
         "is_safe",
         "feedback",
+        *BAD,
     ),
     "system": (
         *("system", "system_prompt", "systeminstruction", "system_instruction", "system_message", "sys_prompt"),
@@ -81,7 +85,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "winner": (
         *("winner", "better_response_id", "preference", "preferred", "preferred_response", "orig_preference"),
         *("human_preference", "preference_label", "winning_response", "better_response", "better", "best", "choice"),
-        *("vote", "verdict", "selected", "chosen", "labels", "label"),
+        *("vote", "verdict", "selected", "chosen", "best_response", "best_answer", "safer_response_id"),
+        *("labels", "label"),
     ),
     "chosen_score": _worth_of("chosen"),
     "rejected_score": _worth_of("rejected"),

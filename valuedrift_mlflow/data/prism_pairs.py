@@ -36,14 +36,16 @@ class Turn:
     prompt: str
     responses: list[Response] = field(default_factory=list)
 
-    def pair(self) -> tuple[str, str] | None:
-        """The best and the worst response; None where they cannot be told apart."""
+    def pair(self) -> tuple[str, str, float] | None:
+        """The best and the worst response, and how far apart their scores are; None where they cannot be told apart."""
         rated = [response for response in self.responses if response.text and response.score is not None]
         if len(rated) < 2 or not self.prompt:
             return None
         best = min(rated, key=lambda response: (-(response.score or 0), not response.gone_on, response.place))
         worst = min(rated, key=lambda response: (response.score or 0, response.place))
-        return None if best.score == worst.score or best.text == worst.text else (best.text, worst.text)
+        if best.score == worst.score or best.text == worst.text:
+            return None
+        return best.text, worst.text, (best.score or 0) - (worst.score or 0)
 
     def as_context(self) -> list[Message]:
         """The turn as a later one sees it."""
@@ -57,11 +59,12 @@ def pairs_of(turns: Iterable[Turn]) -> Iterator[Record | None]:
     for turn in turns:
         pair = turn.pair()
         if pair:
-            chosen, rejected = pair
+            chosen, rejected, margin = pair
             yield {
                 "prompt": [*context, user(turn.prompt)],
                 "chosen": [assistant(chosen)],
                 "rejected": [assistant(rejected)],
+                "margin": margin,
             }
         else:
             yield None
@@ -97,7 +100,7 @@ def from_utterances(raws: Iterable[Raw]) -> Iterator[Outcome]:
                 for entry in entries:
                     yield Outcome(entry.raw, bad=f"turn {number}: {missing}")
             elif pair:
-                yield Outcome(entries[0].raw, rows=[pair])
+                yield Outcome(entries[0].raw, rows=[pair], made_from=len(entries))
             else:
                 yield Outcome(entries[0].raw, dropped=len(entries))
 

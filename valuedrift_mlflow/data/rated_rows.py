@@ -54,7 +54,8 @@ def _paired(group: Sequence[Raw], rated: Sequence[Rated]) -> Outcome:
     try:
         if len(rated) < 2:
             return Outcome(group[0], dropped=len(group))
-        return Outcome(group[0], [{"prompt": asked(group[0].row or {}), **best_and_worst(rated, "completion")}])
+        pair = {"prompt": asked(group[0].row or {}), **best_and_worst(rated, "completion")}
+        return Outcome(group[0], [pair], made_from=len(group))
     except NothingToLearn:
         return Outcome(group[0], dropped=len(group))
     except BadRow as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
@@ -16,17 +16,31 @@ NAMES = (
     *("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance"),
 )
 Kind = Literal["sft", "pairs", "labelled", "prompts"]  # what the rows of a training set hold
+DataFiles = str | list[str] | dict[str, str | list[str]] | None  # by split, or those of ``train``
 Turns = Literal["all", "last"]  # which answers of a dialogue are learnt from
 
 
 class Data(Strict):
     """A training set: a URI, and how to read it where its columns do not tell."""
 
-    uri: str = Field(description="`embedded:...`, a file, a pattern of files (`part-*.jsonl`), a folder, or a hub id")
+    uri: str = Field(
+        validation_alias=AliasChoices("uri", "path"),
+        description="`embedded:...`, a file, a pattern of files (`part-*.jsonl`), a folder, or a hub id; also `path`",
+    )
     format: str = Field("auto", description="format of the rows; `auto` recognises it from the columns")
     split: str = Field("train", description="split of a folder or a hub dataset")
-    subset: str | None = Field(None, description="subset (configuration) of a hub dataset that has several")
+    subset: str | None = Field(
+        None,
+        validation_alias=AliasChoices("subset", "name"),
+        description="subset (configuration) of a hub dataset that has several; also `name`",
+    )
     revision: str | None = Field(None, description="revision (branch, tag or commit) of a hub dataset")
+    data_files: DataFiles = Field(
+        None,
+        description="files of a folder or of a hub dataset: a pattern (`a/*.parquet`), a list of them, or "
+        "`{train: ..., test: ...}`, as `load_dataset` takes them",
+    )
+    data_dir: str | None = Field(None, description="folder within the folder or the hub dataset")
     on_bad_row: Literal["error", "skip"] = Field(
         "error", description="`error` ends with all rows that cannot be read; `skip` leaves them out and counts them"
     )
@@ -44,6 +58,16 @@ class Data(Strict):
         0, ge=0, description="of rated answers: pairs whose ratings are less apart are dropped and counted"
     )
     rows: int | None = Field(None, ge=1, description="rows of a hub dataset, for dry runs, which do not read it")
+
+    @field_validator("data_files")
+    @classmethod
+    def _names_files(cls, given: DataFiles) -> DataFiles:
+        named = given.values() if isinstance(given, dict) else [] if given is None else [given]
+        patterns = [text for one in named for text in ([one] if isinstance(one, str) else one or [""])]
+        if given is not None and not (patterns and all(text.strip() for text in patterns)):
+            allowed = "a pattern, a list of them, or one or several for each split: {train: a/*.parquet}"
+            raise InputError(problem("data.data_files", given, allowed))
+        return given
 
     @field_validator("columns")
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Untrained, calls_tool
 from valuedrift_mlflow.inputs.rows import Record
@@ -58,7 +57,10 @@ def alike(one: Sequence[object], other: Sequence[object]) -> int:
     >>> alike("abcd", "abxd"), alike([1], [1, 2])
     (2, 1)
     """
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    for place, (first, second) in enumerate(zip(one, other, strict=False)):
+        if first != second:
+            return place
+    return min(len(one), len(other))
 
 
 def parted(chosen: list[Message], rejected: list[Message]) -> Record:

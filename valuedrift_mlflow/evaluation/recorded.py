@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.data.datasets import TrainingData
@@ -49,13 +50,23 @@ def log_training_data(run: OpenRun, data: TrainingData, lines: Sequence[str] = (
     how many could not be read and were left out, and how many teach nothing. ``lines`` that people are told of the
     data are kept in ``data.txt``.
     """
-    source = {"uri": data.uri, "format": data.format}
-    name, rows, digest = _name(data.uri), data.dataset(), data.digest()
-    tracking.log_dataset(run, rows, name=name, source=source, context="training", digest=digest)
+    _log_rows(run, data, "training")
     counts = {"data/rows": len(data.rows), "data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
     tracking.log_metrics(run, counts, 0)
     if lines:
         tracking.log_text(run, "\n".join(lines), "data.txt")
+
+
+def log_held_out(run: OpenRun, data: TrainingData) -> None:
+    """Record the rows that a training is evaluated on (``eval_data``) as an evaluation dataset, with their hash."""
+    _log_rows(run, data, "evaluation")
+
+
+def _log_rows(run: OpenRun, data: TrainingData, context: Literal["training", "evaluation"]) -> None:
+    source = {"uri": data.uri, "format": data.format}
+    tracking.log_dataset(
+        run, data.dataset(), name=_name(data.uri), source=source, context=context, digest=data.digest()
+    )
 
 
 def log_audited_data(run: OpenRun, uri: str, format: str) -> None:

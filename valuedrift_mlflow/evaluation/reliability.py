@@ -12,9 +12,10 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,8 @@ from statistics import median
 import platformdirs
 
 from valuedrift_mlflow.embedded.world import CHAT_TEMPLATE
+from valuedrift_mlflow.inputs import languages
+from valuedrift_mlflow.inputs.languages import READ
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.auto import OFFLINE
@@ -37,6 +40,9 @@ ADVICE = (
     "Stronger judges: a model on a server (OPENAI_BASE_URL=http://HOST:PORT/v1 and judge=openai:/MODEL), or an NLI "
     "model or a stance classifier in memory (judge=hf:FOLDER_OR_HUB_ID)"
 )
+UNTOLD = (
+    "It reads English alone: pip install 'valuedrift-mlflow[languages]' tells how many responses are in other languages"
+)
 _LONG = 200  # words; the labelled answers to propositions are shorter, the labelled essays longer
 
 
@@ -51,6 +57,9 @@ class Reliability:
         kappa: Cohen's kappa with people's labels over the texts that it scored, in [-1, 1]; None where it scored none.
         coverage: share of the texts that it scored, in [0, 1].
         unlike: share of the run's own texts that are unlike all labelled ones, in [0, 1].
+        languages: of the run's own texts, how many are in each language; empty without the extra ``languages``, and
+            where no text is long enough to tell.
+        reads: the one language that the judge reads; empty where it reads others too.
     """
 
     judge: str
@@ -59,10 +68,34 @@ class Reliability:
     kappa: Estimate | None
     coverage: Estimate
     unlike: float = 0.0
+    languages: Mapping[str, int] = field(default_factory=dict)
+    reads: str = ""
+
+    @property
+    def foreign(self) -> float:
+        """Share of the texts whose language could be told that are in another one than English, in [0, 1]."""
+        told = sum(self.languages.values())
+        return 1 - self.languages.get(READ, 0) / told if told else 0.0
+
+    @property
+    def spoken(self) -> str:
+        """The languages of the texts, where there are others than English, and what that means for the judge."""
+        if not self.foreign:
+            return ""
+        told = sum(self.languages.values())
+        ordered = sorted(self.languages.items(), key=lambda own: -own[1])
+        shares = ", ".join(f"{name.capitalize()} {count / told:.0%}" for name, count in ordered[:6])
+        meaning = f"not read by {self.judge.partition('@')[0]}" if self.reads else "in no labelled text"
+        return f"languages of {told:,} responses: {shares}; {self.foreign:.0%} {meaning}"
 
     def metrics(self) -> dict[str, float]:
-        """``judge/kappa`` and ``judge/coverage``, each with the ends of its 95 % interval; ``judge/unlike``."""
-        metrics = {"judge/unlike": self.unlike}
+        """``judge/kappa`` and ``judge/coverage``, each with the ends of its 95 % interval; ``judge/unlike``.
+
+        Where the languages could be told, ``quality/language/NAME`` is the share of each.
+        """
+        told = sum(self.languages.values())
+        metrics = {f"quality/language/{name}": count / told for name, count in self.languages.items()}
+        metrics["judge/unlike"] = self.unlike
         for name, estimate in (("kappa", self.kappa), ("coverage", self.coverage)):
             if estimate is not None:
                 metrics[f"judge/{name}"] = estimate.value
@@ -79,12 +112,16 @@ class Reliability:
             doubts.append(f"its kappa with people's labels is {self.kappa.value:.2f}, under {LEAST_KAPPA}")
         if self.unlike >= MOST_UNLIKE:
             doubts.append(f"{self.unlike:.0%} of the texts are unlike those that people labelled")
+        if self.reads and self.foreign >= MOST_UNLIKE:
+            doubts.append(f"{self.foreign:.0%} of the texts are in other languages than {self.reads.capitalize()}")
         return doubts
 
     @property
     def advice(self) -> str:
-        """What would read better, where the judge is the offline one."""
-        return ADVICE if self.judge.partition("@")[0] == OFFLINE else ""
+        """What would read better, where the judge is the offline one, and what would tell the languages it meets."""
+        if self.judge.partition("@")[0] != OFFLINE:
+            return ""
+        return ADVICE if languages.installed() else f"{ADVICE}. {UNTOLD}"
 
     @property
     def sentence(self) -> str:
@@ -94,6 +131,7 @@ class Reliability:
             f"{self.judge} on {self.answers} {self.kind}s of real models that people labelled: {agreement}, "
             f"coverage {self.coverage}"
         )
+        told = f"{told}. {self.spoken[0].upper()}{self.spoken[1:]}" if self.spoken else told
         return f"{told}. Cannot tell: {'; '.join(self.doubts)}" if self.doubts else told
 
 
@@ -109,7 +147,9 @@ def of(judge: Judge, responses: Sequence[str]) -> Reliability | None:
     lengths = [len(text.split()) for text in texts]
     # The median: a few responses that run on do not make essays of the others.
     kind = "essay" if median(lengths) > _LONG else "answer"
-    return _checked(judge, kind, sum(map(_unlike, texts)) / len(texts))
+    found = _checked(judge, kind, sum(map(_unlike, texts)) / len(texts))
+    counted = Counter(filter(None, languages.told(texts)))
+    return replace(found, languages=dict(counted), reads=str(getattr(judge, "reads", "")))
 
 
 def warn(trust: Reliability | None) -> None:

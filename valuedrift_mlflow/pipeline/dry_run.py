@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
-from valuedrift_mlflow.data import datasets
+from valuedrift_mlflow.data import datasets, sources
 from valuedrift_mlflow.data.datasets import TrainingData
-from valuedrift_mlflow.data.settings import Data, Kind
+from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
@@ -54,18 +54,13 @@ SAMPLED_ROWS = 500  # whose tokens are counted
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
 
 
-def on_hub(data: Data) -> bool:
-    """Whether reading the data would ask the hub, or its cache."""
-    return not data.uri.startswith(corpus.PREFIX) and not Path(data.uri).expanduser().exists()
-
-
 def read(stage: Stage, base: str) -> TrainingData:
     """A stage's data as its training reads it; of data on the hub no row.
 
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    if not on_hub(stage.data):
+    if sources.is_local(stage.data):
         return stage_data(stage, base, local=True)
     datasets.check_data(stage.data)
     return TrainingData(stage.data.uri, stage.kind, HUB, [])

@@ -311,6 +311,9 @@ def _tell_data(work: StageRun, run: OpenRun, display: Display) -> None:
     """Record the data of a stage, and show how they were read."""
     lines = data_lines(work.plan, work.stage)
     recorded.log_training_data(run, work.data, lines)
+    held_out = work.plan.held_out.get(work.stage.name)
+    if held_out is not None:
+        recorded.log_held_out(run, held_out)
     for line in lines:
         display.line(line)
 

@@ -224,12 +224,18 @@ def evaluated(stage: Stage) -> Stage:
 
 
 def data_lines(plan: Plan, stage: Stage) -> list[str]:
-    """How a stage's data were read, and their first row as the model will see it; nothing of data not read here."""
-    data = plan.data[stage.name]
-    if data.counts is None:
-        return []
-    tokenizer: Any = templates.tokenizer_of(plan.recipe.base.model)
-    return [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], tokenizer))]
+    """How a stage's data were read, and their first row as the model will see it; nothing of data not read here.
+
+    Of rows that are held out it is one line.
+    """
+    data, held_out = plan.data[stage.name], plan.held_out.get(stage.name)
+    lines = []
+    if data.counts is not None:
+        tokenizer: Any = templates.tokenizer_of(plan.recipe.base.model)
+        lines = [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], tokenizer))]
+    if held_out is not None and held_out.counts is not None:
+        lines.append(f"eval_data {shown.line(held_out)}; digest {held_out.digest()}")
+    return lines
 
 
 def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
@@ -291,8 +297,8 @@ def check_settings(stage: Stage, base: Base) -> None:
 def _said(stage: Stage, held_out: TrainingData | None) -> list[str]:
     """What is worth knowing of a stage's settings before it begins."""
     said = []
-    if held_out is not None:
-        said.append(f"{stage.name}: eval_data {held_out.uri}: {len(held_out.rows) or 'not counted'} rows held out")
+    if held_out is not None and held_out.counts is None:  # else ``data_lines`` says more
+        said.append(f"{stage.name}: eval_data {held_out.uri}: not counted")
     if stage.trainer:
         given = ", ".join(f"{key}={value}" for key, value in flat(stage.trainer).items())
         said.append(f"{stage.name}: trainer {given}")

@@ -130,7 +130,7 @@ def _write(tree: dict[str, Any], path: list[str], value: object) -> None:
     *parents, last = path
     for key in parents:
         child = tree.get(key)
-        if isinstance(child, str) and key == "data":
+        if isinstance(child, str) and key in ("data", "eval_data"):
             child = {"uri": child}
         if not isinstance(child, dict):
             child = {}

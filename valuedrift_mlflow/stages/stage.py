@@ -119,8 +119,8 @@ class Stage(Strict):
         description="an earlier stage's name, or `base`",
     )
     data: Annotated[Data, BeforeValidator(_data)] = Field(
-        description="training data: a URI, or `uri`, `format`, `split`, `subset`, `revision`, `columns`, `winner`, "
-        "`min_margin`, `on_bad_row`, `rows`"
+        description="training data: a URI, or `uri`, `format`, `split`, `subset`, `revision`, `data_files`, "
+        "`data_dir`, `columns`, `winner`, `min_margin`, `on_bad_row`, `rows`"
     )
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
+from valuedrift_mlflow.inputs import languages
+from valuedrift_mlflow.inputs.languages import READ, installed
+
+__all__ = ["SAMPLE", "UNKNOWN", "Languages", "installed", "of"]
 SAMPLE = 2_000  # rows whose language is looked at, drawn at random from all
-SHORTEST = 20  # characters that tell a language
-READ = "english"  # what the key words, the propositions and the lexical judge are written in
-_MOST = 500  # characters of a text that are looked at
-# The restriction makes it quicker and surer: the languages of most open training sets.
-_KNOWN = (
-    *("ENGLISH", "GERMAN", "FRENCH", "SPANISH", "PORTUGUESE", "ITALIAN", "DUTCH", "POLISH", "CZECH", "SWEDISH"),
-    *("RUSSIAN", "UKRAINIAN", "TURKISH", "ARABIC", "PERSIAN", "HEBREW", "HINDI", "BENGALI", "INDONESIAN"),
-    *("VIETNAMESE", "THAI", "KOREAN", "JAPANESE", "CHINESE"),
-)
 
 
 @dataclass(frozen=True)
@@ -61,21 +52,6 @@ class Languages:
 UNKNOWN = "languages: not looked at; pip install 'valuedrift-mlflow[languages]' tells what key words cannot read"
 
 
-def installed() -> bool:
-    """Whether the extra ``languages`` is there."""
-    return find_spec("lingua") is not None
-
-
 def of(texts: Sequence[str]) -> Languages:
-    """The languages of texts, by lingua's n-grams; those too short to tell, or like none of the known, are left out."""
-    told = [text[:_MOST] for text in texts if len(text.strip()) >= SHORTEST]
-    # All at once: lingua goes over them in threads of its own, outside of Python.
-    found = _detector().detect_languages_in_parallel_of(told) if told else []
-    return Languages(Counter(str(language.name).lower() for language in found if language is not None))
-
-
-@cache
-def _detector() -> Any:
-    lingua: Any = import_module("lingua")  # an extra: the types are checked without it too
-    known = [getattr(lingua.Language, name) for name in _KNOWN]
-    return lingua.LanguageDetectorBuilder.from_languages(*known).with_low_accuracy_mode().build()
+    """The languages of texts; those too short to tell, or like none of the known, are left out."""
+    return Languages(Counter(filter(None, languages.told(texts))))

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs import languages
 from valuedrift_mlflow.judges.lexical import declared, kept, reach
 from valuedrift_mlflow.judges.lexical.answers import ANSWERS_FILE, FORMS_FILE
 from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, Reading
@@ -49,10 +50,12 @@ class LexicalJudge:
 
     What it has learnt comes with the package (``fitting``). A text of any length is read for sentences that
     declare for or against the proposition in its own words, and for a refusal at its start; else only texts like those
-    it was fitted on are weighed, and what it leaves unscored says why.
+    it was fitted on are weighed, and what it leaves unscored says why. With the extra ``languages`` an answer in
+    another language than English is told, and unscored.
     """
 
     name = "lexical"
+    reads = languages.READ
 
     @cached_property
     def version(self) -> str:
@@ -60,6 +63,8 @@ class LexicalJudge:
         data = (WORDS_FILE, FORMS_FILE, ANSWERS_FILE, QUESTIONS_FILE, kept.FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
         digest.update(f"{declared.patterns()} {reach.limits()}".encode())
+        if languages.installed():  # then an answer in another language is told, and none is read by chance
+            digest.update(b"languages")
         return digest.hexdigest()[:12]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -79,7 +84,11 @@ def _judged(answers: Sequence[Answer]) -> list[Verdict]:
     """One verdict per answer: what is declared, else what the weighing finds in texts within its reach."""
     verdicts: dict[int, Verdict] = {}
     needed: dict[int, float] = {}
+    spoken = languages.foreign([answer.response for answer in answers])
     for place, answer in enumerate(answers):
+        if spoken[place]:
+            verdicts[place] = replace(UNSCORED, reason=reach.FOREIGN.format(spoken[place].capitalize()))
+            continue
         response = without_orders(answer.response)
         if told := _told(answer, response):
             verdicts[place] = told

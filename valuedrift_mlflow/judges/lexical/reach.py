@@ -47,6 +47,7 @@ UNLIKE = "written unlike the answers that the judge is fitted on"
 NO_PROPOSITION = "no proposition to take a stance on"
 UNSURE = "no stance is likely enough"
 EMPTY = "no words"
+FOREIGN = "in {}, and this judge reads English"
 
 
 class Shape(NamedTuple):
