@@ -41,8 +41,8 @@ class Measuring(Strict):
     max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens")
     stop: Annotated[list[str], BeforeValidator(_texts)] = Field(
         default_factory=list,
-        description="texts that end an answer, beside the model's own end tokens; those that are one special token end "
-        "sampled responses of training too",
+        description="texts that end an answer, beside the model's own end tokens, where it is measured and where "
+        "training samples it; they are no part of what is judged or rewarded",
     )
     thinking: Thinking = Field(
         "off", description="whether models whose chat template has a switch for it think before they answer (`on`)"
