@@ -96,7 +96,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
     quiet_libraries()
-    config = Config(baseline=baseline, **recipe.model_dump(include=set(Measuring.model_fields)))
+    measuring = recipe.model_dump(include=set(Measuring.model_fields))
+    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
     if arguments.dry_run:

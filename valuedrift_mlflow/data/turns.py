@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Untrained, calls_tool
-from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.inputs.rows import Record, alike
 
 
 def answers(messages: Sequence[Message]) -> int:
@@ -50,15 +49,6 @@ def single(row: Record) -> Iterator[Record]:
     for place, message in enumerate(completion):
         if message["role"] == "assistant":
             yield {**row, "prompt": [*row["prompt"], *completion[:place]], "completion": [message]}
-
-
-def alike(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many of the first entries of two sequences are the same.
-
-    >>> alike("abcd", "abxd"), alike([1], [1, 2])
-    (2, 1)
-    """
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def parted(chosen: list[Message], rejected: list[Message]) -> Record:

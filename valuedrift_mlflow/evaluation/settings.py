@@ -11,12 +11,9 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.models.generation import Sampling
-from valuedrift_mlflow.models.speech import Argument, Speech
+from valuedrift_mlflow.models.speech import RESERVED, Argument, Speech
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import DriftTimeRule
-
-# What the template is told by whoever asks, whatever a user says.
-_RESERVED = ("conversation", "messages", "tools", "tokenize", "add_generation_prompt", "continue_final_message")
 
 
 def _switch(value: object) -> object:
@@ -70,9 +67,9 @@ class Measuring(Strict):
     @field_validator("template_kwargs")
     @classmethod
     def _are_arguments(cls, given: dict[str, Argument]) -> dict[str, Argument]:
-        wrong = [name for name in given if not name.isidentifier() or name in _RESERVED]
+        wrong = [name for name in given if not name.isidentifier() or name in RESERVED]
         if wrong:
-            allowed = f"names of a template's own arguments, none of {', '.join(_RESERVED)}"
+            allowed = f"names of a template's own arguments, none of {', '.join(RESERVED)}"
             raise InputError(problem("template_kwargs", ", ".join(wrong), allowed))
         return given
 
