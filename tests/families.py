@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,4 +98,36 @@ def make(family: str, tokenizer_folder: Path, folder: Path) -> Path:
                 weight.mul_(4)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+# A model whose own code says when it is imported; it is a Llama that calls itself otherwise.
+_OWN_CODE = """
+from pathlib import Path
+
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path({ran!r}).touch()
+
+
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+
+
+class Mine(LlamaForCausalLM):
+    config_class = MineConfig
+"""
+
+
+def with_own_code(llama: Path, folder: Path, ran: Path) -> Path:
+    """Save the Llama of a folder in another one as a model with code of its own, which makes the file ``ran``."""
+    shutil.copytree(llama, folder)
+    told = json.loads((folder / "config.json").read_text())
+    told |= {
+        "model_type": "mine",
+        "architectures": ["MineForCausalLM"],
+        "auto_map": {"AutoConfig": "mine.MineConfig", "AutoModelForCausalLM": "mine.Mine"},
+    }
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "mine.py").write_text(_OWN_CODE.format(ran=str(ran)))
     return folder

@@ -10,6 +10,8 @@ from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.data.datasets import load_data, stream
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.data.shown import line, safe, seen
+from valuedrift_mlflow.models import load_tokenizer
+from valuedrift_mlflow.models.speech import Speech
 
 Row = dict[str, Any]
 
@@ -49,17 +51,19 @@ def test_a_row_cannot_write_to_the_terminal() -> None:
     assert len(safe("a" * 9999)) < 320
 
 
-def test_a_row_as_the_chat_template_shows_it() -> None:
-    class Template:
-        chat_template = "made"
-
-        def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> str:
-            return "".join(f"<{one['role']}>{one['content']}\n" for one in conversation)
-
+def test_a_row_as_the_chat_template_shows_it(random_folder: Path) -> None:
+    tokenizer = load_tokenizer(str(random_folder))
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% if not enable_thinking %}(no thought){% endif %}{% endif %}"
+    )
     row = {"prompt": turns("A?"), "chosen": turns("", "B.")[1:], "rejected": turns("", "C.")[1:]}
-    assert seen(row, Template()) == [
-        "chosen: <user>A?\\n<assistant>B.\\n",
-        "rejected: <user>A?\\n<assistant>C.\\n",
+    assert seen(row, Speech().rendering(tokenizer)) == [
+        "chosen: <user>A?\\n<assistant>(no thought)B.\\n",
+        "rejected: <user>A?\\n<assistant>(no thought)C.\\n",
+    ]
+    assert seen({"prompt": turns("A?")}, Speech(thinking=True).rendering(tokenizer)) == [
+        "prompt: <user>A?\\n<assistant>"
     ]
 
 

@@ -1,11 +1,10 @@
 """How models are loaded: precision, attention, quantization and code of their own, from the recipe to the weights."""
 
 import importlib.util
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import families
 import mlflow
 import pytest
 import torch
@@ -22,23 +21,6 @@ from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display
 
 SFT: dict[str, Any] = {"name": "sft", "algorithm": "sft", "data": "embedded:sft?size=4", "max_steps": 1}
-# A model whose own code says when it is imported.
-OWN_CODE = """
-from pathlib import Path
-
-from transformers import LlamaConfig, LlamaForCausalLM
-
-Path(__file__).with_name("ran").touch()
-Path({ran!r}).touch()
-
-
-class MineConfig(LlamaConfig):
-    model_type = "mine"
-
-
-class Mine(LlamaForCausalLM):
-    config_class = MineConfig
-"""
 
 
 def recipe(folder: Path | str, stage: dict[str, Any] | None = None, **base: Any) -> Recipe:
@@ -127,16 +109,8 @@ def test_quantization_is_told_to_transformers(random_folder: Path) -> None:
 
 
 def test_a_models_own_code_runs_where_that_is_asked_for_and_nowhere_else(random_folder: Path, tmp_path: Path) -> None:
-    folder, ran = tmp_path / "mine", tmp_path / "ran"
-    shutil.copytree(random_folder, folder)
-    told = json.loads((folder / "config.json").read_text())
-    told |= {
-        "model_type": "mine",
-        "architectures": ["MineForCausalLM"],
-        "auto_map": {"AutoConfig": "mine.MineConfig", "AutoModelForCausalLM": "mine.Mine"},
-    }
-    (folder / "config.json").write_text(json.dumps(told))
-    (folder / "mine.py").write_text(OWN_CODE.format(ran=str(ran)))
+    ran = tmp_path / "ran"
+    folder = families.with_own_code(random_folder, tmp_path / "mine", ran)
     with pytest.raises(InputError, match=r"base\.model: .*base\.trust_remote_code: true"):
         prepare(recipe(folder), "test")
     assert not ran.exists()

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, texts_of
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, assistant, user
 from valuedrift_mlflow.data.names import apart
-from valuedrift_mlflow.data.turns import alike
-from valuedrift_mlflow.inputs.rows import Record, Row
+from valuedrift_mlflow.inputs.rows import Record, Row, alike
 
 TIES = (
     *("tie", "ties", "both", "both_bad", "bothbad", "tie (bothbad)", "both bad", "neither", "none", "equal", "same"),

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from valuedrift_mlflow.data.datasets import ReadCounts, Stream, TrainingData
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.rows import Row
+from valuedrift_mlflow.models.speech import Rendering
 
 _SIDES = ("completion", "chosen", "rejected")
 _MOST = 300  # characters of each text
-
-
-class Renders(Protocol):
-    """What knows a chat template: a tokenizer of transformers."""
-
-    chat_template: object
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> object:
-        """The text that the model sees."""
 
 
 def line(data: Stream | TrainingData) -> str:
@@ -51,20 +41,20 @@ def counted(counts: ReadCounts, kind: Kind, turns: str) -> str:
 _NAMED: dict[Kind, str] = {"sft": "rows", "pairs": "pairs", "labelled": "labelled answers", "prompts": "prompts"}
 
 
-def seen(row: Row, tokenizer: Renders | None = None) -> list[str]:
+def seen(row: Row, rendering: Rendering | None = None) -> list[str]:
     """A row as the model will see it, a line for each of its texts: by its chat template, else by roles.
 
     Long texts lose their middle; what a terminal would obey is written out.
     """
     prompt = list(row["prompt"])
-    texts = {side: [*prompt, *row[side]] for side in _SIDES if side in row} or {"prompt": prompt}
-    return [f"{name}: {safe(_rendered(messages, tokenizer))}" for name, messages in texts.items()]
+    sides = {side: list(row[side]) for side in _SIDES if side in row} or {"prompt": []}
+    return [f"{name}: {safe(_rendered(prompt, answer, rendering))}" for name, answer in sides.items()]
 
 
-def _rendered(messages: list[dict[str, str]], tokenizer: Renders | None) -> str:
-    if tokenizer is not None and tokenizer.chat_template is not None:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return " ".join(f"[{message['role']}] {message['content']}" for message in messages)
+def _rendered(prompt: list[dict[str, str]], answer: list[dict[str, str]], rendering: Rendering | None) -> str:
+    if rendering is not None:
+        return rendering.row(prompt, answer) if answer else rendering.prompt(prompt)
+    return " ".join(f"[{message['role']}] {message['content']}" for message in [*prompt, *answer])
 
 
 def safe(text: str, most: int = _MOST) -> str:

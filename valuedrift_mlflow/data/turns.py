@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Untrained, calls_tool
-from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.inputs.rows import Record, alike
 
 
 def answers(messages: Sequence[Message]) -> int:
@@ -49,18 +49,6 @@ def single(row: Record) -> Iterator[Record]:
     for place, message in enumerate(completion):
         if message["role"] == "assistant":
             yield {**row, "prompt": [*row["prompt"], *completion[:place]], "completion": [message]}
-
-
-def alike(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many of the first entries of two sequences are the same.
-
-    >>> alike("abcd", "abxd"), alike([1], [1, 2])
-    (2, 1)
-    """
-    for place, (first, second) in enumerate(zip(one, other, strict=False)):
-        if first != second:
-            return place
-    return min(len(one), len(other))
 
 
 def parted(chosen: list[Message], rejected: list[Message]) -> Record:

@@ -28,7 +28,7 @@ from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference, reference_kl, reference_of
-from valuedrift_mlflow.models.speech import Argument
+from valuedrift_mlflow.models.speech import Argument, check_arguments
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stances import RefusalRule
@@ -148,7 +148,13 @@ class ValueDriftCallback(TrainerCallback):
         self._dataset: LoggedDataset
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Keep the start as the reference of the KL; a resumed training has other weights when it begins."""
+        """Keep the start as the reference of the KL; a resumed training has other weights when it begins.
+
+        Raises:
+            InputError: the chat template does not read an argument of ``template_kwargs``.
+        """
+        if self.sampling.speech.template and kwargs.get("processing_class") is not None:
+            check_arguments(self.sampling.speech.template, kwargs["processing_class"])
         if self.kl and state.is_world_process_zero:
             self._reference = reference_of(kwargs["model"])
 

@@ -31,10 +31,14 @@ from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models import EMBEDDED
+from valuedrift_mlflow.models.files import check_template
 from valuedrift_mlflow.models.generation import Generator
+from valuedrift_mlflow.models.speech import check_arguments
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from valuedrift_mlflow.models.generation import Progress
     from valuedrift_mlflow.tracking import EvaluationResult
 
@@ -43,6 +47,7 @@ class Config(Measuring):
     """Settings of an evaluation; the keys of ``evaluator_config``."""
 
     baseline: str | None = None
+    trust_remote_code: bool = False  # run the code that comes with the models
 
     @classmethod
     def checked(cls, settings: dict[str, Any]) -> Config:
@@ -59,11 +64,15 @@ class Config(Measuring):
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is to be asked; ``load`` brings its weights to memory, where it ``has_weights`` to bring."""
+    """A model that is to be asked; ``load`` brings its weights to memory, where it ``has_weights`` to bring.
+
+    ``tokenizer`` is that of a model which is in memory already.
+    """
 
     uri: str
     load: Callable[[], Generator]
     has_weights: bool = True
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def opened(
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
     # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
-    baseline = None if config.baseline is None else _side(config.baseline)
+    baseline = None if config.baseline is None else _side(config.baseline, config)
     subject: Asked | Responses
     if responses:
         if model:
@@ -109,7 +118,9 @@ def opened(
         subject, asked = responses, responses.suite
     else:
         asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
-        subject = model if isinstance(model, Asked) else _model(model or "")
+        subject = model if isinstance(model, Asked) else _model(model or "", config)
+    for side in (subject, baseline):
+        check_speech(side, config)
     # By hash: two suites of one name and version may still differ.
     if isinstance(baseline, Responses) and baseline.suite.hash != asked.hash:
         raise InputError(
@@ -121,6 +132,22 @@ def opened(
             reader(judge, f"{side.uri or 'what was given'} has no weights to ask")
     ready = Opened(config, judge, asked, subject, baseline)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def check_speech(side: Asked | Responses | None, config: Config, *, local: bool = True) -> None:
+    """Refuse template arguments that a model's chat template does not read.
+
+    Of a model that is at hand its own tokenizer tells, of others their files; with ``local`` the hub is not asked.
+
+    Raises:
+        InputError: with those that it reads.
+    """
+    if not isinstance(side, Asked):
+        return
+    if side.tokenizer is not None:
+        check_arguments(config.template_kwargs, side.tokenizer)
+    elif side.uri:
+        check_template(side.uri, config.speech, local=local)
 
 
 def _matched(labels: str, ready: Opened) -> HumanLabels | JudgeErrors:
@@ -143,17 +170,21 @@ def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tupl
     return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
-def _side(baseline: str) -> Asked | Responses:
+def _side(baseline: str, config: Config) -> Asked | Responses:
     if existing_responses.is_table(baseline):
         return existing_responses.load_responses(baseline)
-    return _model(baseline, "baseline")
+    return _model(baseline, config, "baseline")
 
 
-def _model(uri: str, field: str = "model") -> Asked:
-    models.check_model(uri, field)
+def _model(uri: str, config: Config, field: str = "model") -> Asked:
     # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
     has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
-    return Asked(uri, partial(models.load_generator, uri), has_weights)
+    if has_weights:
+        models.check_trainable(uri, field, own_code=config.trust_remote_code)
+    else:
+        models.check_model(uri, field)
+    how = models.How(own_code=config.trust_remote_code)
+    return Asked(uri, partial(models.load_generator, uri, how), has_weights)
 
 
 def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) -> Evaluation:
@@ -231,6 +262,8 @@ def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationR
 def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[EvaluationResult, Evaluation]:
     """Measure and log what has been opened, in a run of its own (nested where one is active)."""
     subject, config = ready.subject, ready.config
+    for side in (subject, ready.baseline):
+        check_speech(side, config, local=False)
     parameters = {key: str(value) for key, value in config.model_dump(exclude_none=True).items()}
     if ready.labels:
         parameters["labels"] = ready.labels.uri
@@ -267,7 +300,8 @@ def evaluate(
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``seed``.
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``seed``,
+            ``trust_remote_code`` (code that comes with the models may run; nothing else lets it).
 
     Returns:
         The metrics of the README's table (drift only with a baseline) and the tables ``responses``,

@@ -75,7 +75,8 @@ class ValueDriftEvaluator(ModelEvaluator):
         suite = suites.from_frame(dataset.features_data, dataset.name or "data")
         if model is not None:
             generator = _generator(model)
-            asked = Asked("", lambda: generator, isinstance(generator, TransformersGenerator))
+            tokenizer = generator.tokenizer if isinstance(generator, TransformersGenerator) else None
+            asked = Asked("", lambda: generator, tokenizer is not None, tokenizer)
             ready = opened(config, asked, suite=suite, labels=labels)
         elif dataset.has_predictions:
             said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]

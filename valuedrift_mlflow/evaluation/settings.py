@@ -11,12 +11,9 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.models.generation import Sampling
-from valuedrift_mlflow.models.speech import Argument, Speech
+from valuedrift_mlflow.models.speech import RESERVED, Argument, Speech
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import DriftTimeRule
-
-# What the template is told by whoever asks, whatever a user says.
-_RESERVED = ("conversation", "messages", "tools", "tokenize", "add_generation_prompt", "continue_final_message")
 
 
 def _switch(value: object) -> object:
@@ -42,8 +39,8 @@ class Measuring(Strict):
     max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens")
     stop: Annotated[list[str], BeforeValidator(_texts)] = Field(
         default_factory=list,
-        description="texts that end an answer, beside the model's own end tokens; those that are one special token end "
-        "sampled responses of training too",
+        description="texts that end an answer, beside the model's own end tokens, where it is measured and where "
+        "training samples it; they are no part of what is judged or rewarded",
     )
     thinking: Thinking = Field(
         "off", description="whether models whose chat template has a switch for it think before they answer (`on`)"
@@ -72,9 +69,9 @@ class Measuring(Strict):
     @field_validator("template_kwargs")
     @classmethod
     def _are_arguments(cls, given: dict[str, Argument]) -> dict[str, Argument]:
-        wrong = [name for name in given if not name.isidentifier() or name in _RESERVED]
+        wrong = [name for name in given if not name.isidentifier() or name in RESERVED]
         if wrong:
-            allowed = f"names of a template's own arguments, none of {', '.join(_RESERVED)}"
+            allowed = f"names of a template's own arguments, none of {', '.join(RESERVED)}"
             raise InputError(problem("template_kwargs", ", ".join(wrong), allowed))
         return given
 

@@ -127,6 +127,15 @@ def begun(text: str) -> bool:
     return bool(re.search(_OPEN, text, re.IGNORECASE) or _CHANNEL.search(text))
 
 
+def begins(text: str) -> bool:
+    """Whether a text begins with a thought.
+
+    >>> begins("<think>Hm.</think>Yes."), begins("Yes. <think>")
+    (True, False)
+    """
+    return bool(re.match(rf"\s*(?:{_OPEN})", text, re.IGNORECASE))
+
+
 def ended(text: str) -> bool:
     """Whether a thought ends in a text."""
     return bool(re.search(_CLOSE, text, re.IGNORECASE) or _FINAL.search(text))

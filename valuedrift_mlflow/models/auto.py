@@ -31,7 +31,10 @@ def other_kind(config: Mapping[str, object]) -> str:
         return f"an encoder-decoder model{f' ({names[0]})' if names else ''}"
     if config.get("vision_config") or config.get("audio_config"):
         return f"a model of several kinds of input{f' ({names[0]})' if names else ''}"
-    causal = any(re.search(r"CausalLM|LMHeadModel|LMHead$", name) for name in names)
+    # Classes of a model's own code may have any name; what they stand for is said beside them.
+    mapped = config.get("auto_map")
+    causal = isinstance(mapped, dict) and "AutoModelForCausalLM" in mapped
+    causal = causal or any(re.search(r"CausalLM|LMHeadModel|LMHead$", name) for name in names)
     return "" if causal or not names else f"a {names[0]}"
 
 

@@ -72,8 +72,10 @@ def _embedded(name: str) -> Callable[..., object]:
     return load_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
 
 
-def load_generator(uri: str) -> Generator:
+def load_generator(uri: str, how: How = STORED) -> Generator:
     """What answers prompts for a URI: a transformers model in memory, a server, any other MLflow pyfunc, a user's own.
+
+    ``how``: a model whose weights are loaded here.
 
     Raises:
         InputError: the URI names no model.
@@ -86,8 +88,8 @@ def load_generator(uri: str) -> Generator:
     if own.is_own(uri):
         return own.load_own(uri)
     if not uri.startswith(MLFLOW_PREFIXES):
-        return load_model(uri).generator()
-    raw = _raw_model(uri)
+        return load_model(uri, how).generator()
+    raw = _raw_model(uri, how)
     return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
 
 
@@ -96,7 +98,13 @@ def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     folder = tracking.checkpoint_folder(uri)
     if folder is not None:
         return from_folder(uri, folder, how)
-    raw = unwrap(tracking.load_pyfunc(uri), uri)
+    try:
+        raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
+    except ValueError as error:  # of our own packaged models: they have code that may not run
+        if how.own_code or "code of its own" not in str(error):
+            raise
+        mend = "its code is not run (without trust_remote_code: true)"
+        raise InputError(problem("model", f"{uri}: a model with code of its own", "none", mend)) from None
     if isinstance(raw, Loaded):
         how.of_made(raw.model)
     return raw
@@ -192,7 +200,8 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
         tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
     except (OSError, ValueError, ImportError) as error:  # the last: a quantized model without its library
-        allowed = "a folder or hub id of a causal language model that transformers can load (without code of its own)"
+        own = "" if how.own_code else " (without code of its own: trust_remote_code is not true)"
+        allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())

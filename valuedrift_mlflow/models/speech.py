@@ -1,14 +1,18 @@
-"""How a model is made to speak: what ends its answers, whether it thinks first, what its chat template is told."""
+"""How a model is made to speak: what ends its answers, whether it thinks first, what its chat template is told.
+
+``Speech`` decides it for all: measurements, rollouts, and the rows that a model is trained on.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.thoughts import has_mark, marks_among, opened
+from valuedrift_mlflow.inputs.rows import alike
+from valuedrift_mlflow.inputs.thoughts import begins, closing, has_mark, marks_among, opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +25,13 @@ SWITCHES: Mapping[str, tuple[Argument, Argument]] = {
     "thinking": (False, True),
     "thinking_budget": (0, -1),
 }
+# What the template is told by whoever asks, whatever a user says.
+RESERVED = ("conversation", "messages", "tools", "tokenize", "add_generation_prompt", "continue_final_message")
 _QUESTION = [{"role": "user", "content": "?"}]
+_ANSWER = {
+    "role": "assistant",
+    "content": "valuedrift",
+}  # stands for an answer where a template shows what is before it
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,18 @@ class Speech:
         """What the chat template is told; ``template`` has the last word.
 
         Raises:
-            InputError: the template does not name an argument of ``template``, which would do nothing.
+            InputError: the template does not know an argument of ``template``, which would do nothing.
         """
-        unknown = [name for name in self.template if not re.search(rf"\b{name}\b", str(tokenizer.chat_template or ""))]
-        if unknown:
-            allowed = "arguments that the model's chat template names"
-            raise InputError(problem("template_kwargs", ", ".join(unknown), allowed, "look into its chat template"))
+        check_arguments(self.template, tokenizer)
         return {**self.switch(tokenizer), **self.template}
+
+    def rendering(self, tokenizer: PreTrainedTokenizerBase) -> Rendering:
+        """The tokenizer's chat template with what it is told, for many dialogues.
+
+        Raises:
+            InputError: as ``arguments``.
+        """
+        return Rendering(tokenizer, self.arguments(tokenizer))
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
         """Messages as the model sees them, up to where its answer begins."""
@@ -66,8 +81,8 @@ class Speech:
         self, tokenizer: PreTrainedTokenizerBase, dialogues: Iterable[Sequence[Mapping[str, str]]]
     ) -> list[str]:
         """As ``prompt``, many dialogues; what the template is told is found out once for all of them."""
-        arguments = self.arguments(tokenizer)
-        return [rendered(tokenizer, messages, arguments) for messages in dialogues]
+        rendering = self.rendering(tokenizer)
+        return [rendering.prompt(messages) for messages in dialogues]
 
     def may_think(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether a response may hold a thought: it is asked for, or the template knows the marks of one."""
@@ -78,13 +93,97 @@ class Speech:
         return opened(self.prompt(tokenizer, _QUESTION)) if tokenizer.chat_template is not None else ""
 
 
-def rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Argument]
-) -> str:
-    """Messages by the chat template, which is told ``arguments``, up to where an answer begins."""
-    template: Callable[..., object] = tokenizer.apply_chat_template  # a template's own arguments have no types
-    turns = [dict(message) for message in messages]
-    return str(template(turns, tokenize=False, add_generation_prompt=True, **arguments))
+class Exchange(NamedTuple):
+    """A prompt with its answer as the model sees them, one text after the other."""
+
+    asked: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A chat template and what it is told.
+
+    Attributes:
+        tokenizer: has the template.
+        arguments: of the template.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    arguments: Mapping[str, Argument]
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Messages up to where an answer begins."""
+        return self._text(messages, ask=True)
+
+    def dialogue(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Messages up to the end of the last one."""
+        return self._text(messages, ask=False)
+
+    def exchange(self, prompt: Sequence[Mapping[str, str]], answer: Sequence[Mapping[str, str]]) -> Exchange:
+        """A row to train on: its answer comes right after what a measurement asks.
+
+        Many templates show an answer in a dialogue otherwise than they ask for one: an empty thought, by which a model
+        is told not to think, stands in the prompt alone; others open a thought. Trained without it a model would learn
+        to answer another prompt than it is asked. So the answer is put behind the prompt as it is asked, where that
+        opens a thought after its end. Where the answer itself brings a thought, that takes the place of the prompt's.
+        """
+        asked, whole = self.prompt(prompt), self.dialogue([*prompt, *answer])
+        if whole.startswith(asked):
+            return Exchange(asked, whole[len(asked) :])
+        shown = self.dialogue([*prompt, _ANSWER])
+        begin = alike(asked, shown)  # of an answer, in a dialogue
+        if whole[:begin] != asked[:begin] or begins(whole[begin:]):
+            begin = alike(asked, whole)
+            return Exchange(asked[:begin], whole[begin:])
+        return Exchange(asked, closing(asked) + whole[begin:])
+
+    def row(self, prompt: Sequence[Mapping[str, str]], completion: Sequence[Mapping[str, str]]) -> str:
+        """A dialogue whose last answer is asked as it is measured; earlier ones are shown as what was said before."""
+        messages = [*prompt, *completion]
+        last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
+        return "".join(self.exchange(messages[:last], messages[last:]))
+
+    def ids(self, *texts: str) -> list[list[int]]:
+        """Tokens of rendered texts: the template writes its own BOS, the tokenizer would add a second one."""
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def _text(self, messages: Sequence[Mapping[str, str]], *, ask: bool) -> str:
+        template: Callable[..., object] = self.tokenizer.apply_chat_template  # a template's own arguments have no types
+        turns = [dict(message) for message in messages]
+        return str(template(turns, tokenize=False, add_generation_prompt=ask, **self.arguments))
+
+
+def check_arguments(given: Mapping[str, Argument], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse arguments that a chat template does not know: they would do nothing.
+
+    Raises:
+        InputError: with those that it knows.
+    """
+    if not given:
+        return
+    known = template_names(tokenizer)
+    unknown = [name for name in given if name not in known]
+    if not unknown:
+        return
+    own = sorted(known - {*RESERVED, *tokenizer.special_tokens_map})
+    allowed = f"arguments that the model's chat template reads: {', '.join(own) or 'it reads none'}"
+    if tokenizer.chat_template is None:
+        allowed = "nothing: the model has no chat template"
+    raise InputError(problem("template_kwargs", ", ".join(unknown), allowed))
+
+
+def template_names(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """The names that a chat template takes from who asks it, those of the messages and the special tokens too."""
+    if tokenizer.chat_template is None:
+        return frozenset()
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import _get_template_variables
+
+    try:  # by transformers' own environment: templates may hold its marks of what is generated
+        return frozenset(_get_template_variables(str(tokenizer.get_chat_template())))
+    except (TemplateError, ValueError):  # whose error is for the rendering to tell
+        return frozenset(re.findall(r"\w+", str(tokenizer.chat_template)))
 
 
 def _tells_apart(tokenizer: PreTrainedTokenizerBase, name: str, values: tuple[Argument, Argument]) -> bool:
@@ -94,7 +193,7 @@ def _tells_apart(tokenizer: PreTrainedTokenizerBase, name: str, values: tuple[Ar
     from jinja2 import TemplateError
 
     try:
-        off, on = (rendered(tokenizer, _QUESTION, {name: value}) for value in values)
+        off, on = (Rendering(tokenizer, {name: value}).prompt(_QUESTION) for value in values)
     except (TemplateError, TypeError, ValueError):  # a template that asks for more than a question
         return False
     return off != on

@@ -1,8 +1,12 @@
-"""When the responses of a batch have ended: thoughts and answers have lengths of their own, and texts may end one."""
+"""When the responses of a batch have ended: thoughts and answers have lengths of their own, and texts may end one.
+
+Measurements, rollouts and samplers elsewhere (vLLM) are all read by ``Ends``: while they speak, or afterwards.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.thoughts import begun, ended
@@ -26,6 +30,7 @@ class Ends:
 
     Attributes:
         kept: of every row, how many of its tokens belong to the response; None while it goes on.
+        stopped: of every row, whether a text of ``stop`` has ended it, the tokens of which are the last ones kept.
         rows: those that it is asked about; others have ended and left the batch.
     """
 
@@ -42,6 +47,7 @@ class Ends:
             opens: of every row, whether its prompt has opened a thought.
         """
         self.kept: list[int | None] = [None] * len(opens)
+        self.stopped = [False] * len(opens)
         self.rows = list(range(len(opens)))
         self._tokenizer = tokenizer
         self._stops = [text for text in speech.stop if stop_token(tokenizer, text) is None]
@@ -50,18 +56,29 @@ class Ends:
         self._answer = [0] * len(opens)  # where a row's answer begins
         # Every token has a byte at least, so that a text is in as many tokens as it has bytes.
         self._window = max((len(text.encode()) for text in self._stops), default=0) + 1
+        self._enough = max(self._window, _MARK_TOKENS)  # tokens from the end that are read
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         """True for the rows that have ended: shape (rows,)."""
         import torch
 
-        # Tokens are read on the CPU: (rows, n), of which the last window is enough.
+        # Tokens are read on the CPU: (rows, n), of which the last ones are enough.
         count = input_ids.shape[1] - self._width
-        recent = input_ids[:, self._width :][:, -max(self._window, _MARK_TOKENS) :].tolist()
+        recent = input_ids[:, self._width :][:, -self._enough :].tolist()
         for row, tokens in zip(self.rows, recent, strict=True):
-            if self.kept[row] is None and self._has_ended(row, tokens, count):
-                self.kept[row] = count
+            self._read_on(row, tokens, count)
         return torch.tensor([self.kept[row] is not None for row in self.rows], device=input_ids.device)
+
+    def read(self, row: int, tokens: Sequence[int]) -> None:
+        """Read a whole response as if it were being generated."""
+        for count in range(1, len(tokens) + 1):
+            if self.kept[row] is not None:
+                return
+            self._read_on(row, list(tokens[max(0, count - self._enough) : count]), count)
+
+    def _read_on(self, row: int, recent: list[int], count: int) -> None:
+        if self.kept[row] is None and self._has_ended(row, recent, count):
+            self.kept[row] = count
 
     def _has_ended(self, row: int, recent: list[int], count: int) -> bool:
         if not self._thinking[row] and self._answer[row] == 0 and count <= _FIRST:
@@ -76,7 +93,29 @@ class Ends:
         if not self._stops or length == 0:
             return False
         text = self._read(recent[-min(self._window, length) :])
-        return any(stop in text for stop in self._stops)
+        self.stopped[row] = any(stop in text for stop in self._stops)
+        return self.stopped[row]
 
     def _read(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+def rollout_ends(
+    tokenizer: PreTrainedTokenizerBase, speech: Speech, longest: int, width: int, rows: int
+) -> Ends | None:
+    """What ends the responses of a rollout: the texts of ``stop``; None where all of these are tokens.
+
+    A rollout has one length for thought and answer together, which its sampler keeps: here it bounds both. As in a
+    measurement what stands in a thought ends nothing.
+
+    Args:
+        tokenizer: of the policy.
+        speech: how the policy is made to speak.
+        longest: tokens of a response.
+        width: tokens of the padded prompts.
+        rows: responses.
+    """
+    if all(stop_token(tokenizer, text) is not None for text in speech.stop):
+        return None
+    whole = replace(speech, max_thinking_tokens=longest)
+    return Ends(tokenizer, whole, longest, width, [bool(speech.opening(tokenizer))] * rows)

@@ -27,30 +27,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow import models
 from valuedrift_mlflow.data import datasets, sources
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
-from valuedrift_mlflow.pipeline.templates import tokenizer_of
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
-from valuedrift_mlflow.stages.stage import BASE, Stage
+from valuedrift_mlflow.stages.stage import BASE, Job, Stage
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PretrainedConfig
+    from transformers import PretrainedConfig
 
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
 SAMPLED_ROWS = 500  # whose tokens are counted
+PACKED_ROWS = 20_000  # that are tokenized to count how many are left where they are packed
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
 
 
@@ -163,24 +163,8 @@ def _configuration(uri: str) -> PretrainedConfig | None:
         return AutoConfig.for_model(
             "llama", vocab_size=world.VOCABULARY, tie_word_embeddings=False, dtype="float32", **world.ARCHITECTURE
         )
-    folder = _config_folder(uri)
-    adapter = Path(folder) / "adapter_config.json"
-    if adapter.is_file():
-        import json
-
-        return _configuration(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]))
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None
-    return config
-
-
-def _config_folder(uri: str) -> str:
-    """Where ``config.json`` of a model lies; of a model in the tracking store nothing else is fetched."""
-    if not uri.startswith(tracking.MLFLOW_PREFIXES):
-        return auto.source(uri)
-    return tracking.config_folder(uri)
+    base = files.below(files.files_of(uri))
+    return files.config_of(uri) if base is None else _configuration(base)
 
 
 # A stage -------------------------------------------------------------------------------------------------------------
@@ -199,6 +183,7 @@ class StagePlan:
     checkpoints: int | None
     disk: float | None  # bytes of all checkpoints and of the last model
     memory: dict[str, float] | None  # bytes on each device, by what they are for
+    packing: str = ""  # what is known of rows that are packed
 
     @property
     def devices(self) -> int:
@@ -248,18 +233,37 @@ def _whole_width(recipe: Recipe) -> int:
 def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, widths: Mapping[str, float]) -> StagePlan:
     data = plan.data[stage.name]
     rows = len(data.rows) or stage.data.rows
-    steps = stage.steps(rows or 0) if rows or stage.max_steps else None
+    packed, packing = _packed(plan, stage, data, model)
+    steps = stage.steps(packed or rows or 0) if rows or stage.max_steps else None
     checkpoints = stage.checkpoints(steps)
-    tokens, tokens_from = _tokens(plan.recipe, stage, data, steps)
+    tokens, tokens_from = _tokens(plan.recipe, stage, data, steps, len(data.rows) / packed if packed else 1)
     disk = memory = None
     if model:
         memory = _memory(plan, stage, model, trained, widths)
         disk = checkpoints * 4.0 * trained + model.parameters * widths[stage.name] if checkpoints else None
-    return StagePlan(stage, data.format, rows, steps, tokens, tokens_from, checkpoints, disk, memory)
+    return StagePlan(stage, data.format, rows, steps, tokens, tokens_from, checkpoints, disk, memory, packing)
 
 
-def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None) -> tuple[int | None, str]:
-    """Tokens that the stage trains on, and where the number is from."""
+def _packed(plan: Plan, stage: Stage, data: TrainingData, model: Model | None) -> tuple[int | None, str]:
+    """How many rows are left of those that are packed, and what to say of them; None where that cannot be known."""
+    if not stage.packs:
+        return None, ""
+    from valuedrift_mlflow.stages.turns import packed
+
+    tokenizer = files.tokenizer_of(plan.recipe.base.model)
+    rows = None
+    if tokenizer is not None and model is not None and 0 < len(data.rows) <= PACKED_ROWS:
+        seed = plan.recipe.seed if stage.seed is None else stage.seed
+        rows = packed(Job(stage, _empty(model.config), tokenizer, data, Path(), seed, speech=plan.recipe.speech))
+    if rows is None:
+        return None, "packing: steps and checkpoints are an upper bound, of one row each"
+    return rows, f"packing: {rows:,} rows of at most {stage.max_length:,} tokens"
+
+
+def _tokens(
+    recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None, joined: float
+) -> tuple[int | None, str]:
+    """Tokens that the stage trains on, and where the number is from; ``joined`` rows of the data are one of a batch."""
     if steps is None:
         return None, ""
     rows = steps * stage.batch_size * stage.gradient_accumulation * stage.launch.processes
@@ -267,14 +271,14 @@ def _tokens(recipe: Recipe, stage: Stage, data: TrainingData, steps: int | None)
         return rows * stage.sequences * stage.max_length, "at most, from max_length"
     sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
     texts = [text for row in sampled for text in _texts(row, data.kind)]
-    tokenizer: Any = tokenizer_of(recipe.base.model)
+    tokenizer: Any = files.tokenizer_of(recipe.base.model)
     if tokenizer is None:
         lengths, source = [len(text) / CHARACTERS for text in texts], f"{CHARACTERS} characters a token"
     else:
         lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
         source = "the tokenizer"
     each = sum(min(length + stage.sampled_length, stage.max_length) for length in lengths) / len(sampled)
-    return round(rows * each), f"about, from {source}, in {len(sampled)} rows"
+    return round(rows * each * joined), f"about, from {source}, in {len(sampled)} rows"
 
 
 def _texts(row: Mapping[str, Any], kind: Kind) -> list[str]:
@@ -392,6 +396,8 @@ def lines_of(plan: DryRun) -> list[str]:
         batch = f"{stage.batch_size} x {stage.gradient_accumulation} rows a step on {_devices(entry)}"
         lines.append(f"{stage.name} ({stage.algorithm}, {kind}, {batch}): {stage.data.uri} ({entry.format})")
         lines += [f"  {line}" for line in data_lines(plan.plan, stage)]
+        if entry.packing:
+            lines.append(f"  {entry.packing}")
         if entry.tokens is not None:
             lines.append(f"  tokens: {entry.tokens_from}")
         if entry.memory:
@@ -420,10 +426,11 @@ def speech_lines(recipe: Recipe, uri: str) -> list[str]:
     Raises:
         InputError: its chat template does not name an argument of ``template_kwargs``.
     """
-    tokenizer, speech = tokenizer_of(uri), recipe.speech
+    tokenizer, speech = files.tokenizer_of(uri), recipe.speech
     if tokenizer is None:
         return []
-    names = [repr(tokenizer.decode([token])) for token in known_ends(_generation_config(uri), tokenizer, speech.stop)]
+    ends = known_ends(files.generation_config_of(uri), tokenizer, speech.stop)
+    names = [repr(tokenizer.decode([token])) for token in ends]
     names += [repr(text) for text in speech.stop if stop_token(tokenizer, text) is None]
     lines = [f"  answers end with {', '.join(names) or 'nothing but their length'}"]
     told = ", ".join(f"{name}={value}" for name, value in speech.arguments(tokenizer).items())
@@ -435,15 +442,6 @@ def speech_lines(recipe: Recipe, uri: str) -> list[str]:
     if speech.thinking and not switch:
         lines.append("  thinking on does nothing here: the chat template has no switch for it")
     return lines
-
-
-def _generation_config(uri: str) -> GenerationConfig | None:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(str(Path(uri).expanduser()), local_files_only=True)
-    except (OSError, ValueError):
-        return None
 
 
 def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
@@ -474,6 +472,7 @@ def ablation_lines(ablation: Ablation) -> list[str]:
         f"({len(trainings) - len(own)} of them shared or needed by others), {sum(steps):,} steps",
         f"  {measured * recipe.samples * len(suite.items):,} responses at the ends of the trainings and of the base",
         f"  seeds {', '.join(map(str, ablation.design.seeds))} of: {'; '.join(choices)}",
+        *(["  packing: steps are an upper bound, of one row each"] if any(t.stage.packs for t in trainings) else []),
     ]
 
 

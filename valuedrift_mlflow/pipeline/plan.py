@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
@@ -19,6 +19,7 @@ from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.ending import stop_token
+from valuedrift_mlflow.models.files import check_template, tokenizer_of
 from valuedrift_mlflow.pipeline import processes, templates
 from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
 from valuedrift_mlflow.stages import rewards
@@ -231,8 +232,10 @@ def data_lines(plan: Plan, stage: Stage) -> list[str]:
     data, held_out = plan.data[stage.name], plan.held_out.get(stage.name)
     lines = []
     if data.counts is not None:
-        tokenizer: Any = templates.tokenizer_of(plan.recipe.base.model)
-        lines = [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], tokenizer))]
+        tokenizer = tokenizer_of(plan.recipe.base.model)
+        known = tokenizer is not None and tokenizer.chat_template is not None
+        rendering = plan.recipe.speech.rendering(tokenizer) if tokenizer is not None and known else None
+        lines = [shown.line(data), *(f"  {text}" for text in shown.seen(data.rows[0], rendering))]
     if held_out is not None and held_out.counts is not None:
         lines.append(f"eval_data {shown.line(held_out)}; digest {held_out.digest()}")
     return lines
@@ -265,6 +268,8 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
                 rows = problems.attempt(read, evaluated(stage), recipe.base.model)
                 if rows is not None:
                     held_out[stage.name] = rows
+        # Now: where the data were read the hub's cache has the tokenizer.
+        problems.attempt(check_template, recipe.base.model, recipe.speech)
         if recipe.audit and recipe.embedder:
             problems.attempt(check_embedder, recipe.embedder)
         for stage in recipe.stages:
@@ -302,8 +307,6 @@ def _said(stage: Stage, held_out: TrainingData | None) -> list[str]:
     if stage.trainer:
         given = ", ".join(f"{key}={value}" for key, value in flat(stage.trainer).items())
         said.append(f"{stage.name}: trainer {given}")
-    if stage.trainer.get("packing") and stage.max_steps is None:
-        said.append(f"{stage.name}: packed rows make fewer steps than are counted here, which has one row each")
     return said
 
 

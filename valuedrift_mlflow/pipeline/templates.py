@@ -4,34 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from valuedrift_mlflow import tracking
-from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.rows import Record
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from valuedrift_mlflow.models.files import tokenizer_of
 
 SIDES = ("completion", "chosen", "rejected")
-
-
-def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | None:
-    """A model's tokenizer, with ``local`` from its folder or the hub's cache alone; None where it cannot be had."""
-    from transformers import AutoTokenizer
-
-    if uri.startswith((corpus.PREFIX, *tracking.MLFLOW_PREFIXES)):
-        return None
-    try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(Path(uri).expanduser()), local_files_only=local, trust_remote_code=False
-        )
-    except (OSError, ValueError):
-        return None
-    # Not remembered: the folder may hold another template when it is asked the next time.
-    return loaded
 
 
 def refused_by(uri: str, *, local: bool = True) -> Callable[[Record], str] | None:

@@ -18,7 +18,7 @@ from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
-from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer, merged, trained_rows
 from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
 from valuedrift_mlflow.stages.stage import BASE, Job
 
@@ -86,11 +86,11 @@ def _train(work: StageRun, display: Display) -> Trained:
             shutil.rmtree(folder)  # the run has a copy: only one checkpoint at a time lies here
             return saved[-1]
 
-        callback = _measuring(work, save, display)
+        callback, keep = _measuring(work, save, display), KeepCheckpoint(work.every)
         callbacks = [TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             # Behind the others: what they add to a checkpoint must be there before it is called complete.
-            callbacks.append(KeepCheckpoint(work.every))
+            callbacks.append(keep)
         anchors = work.plan.anchors[stage.name]
         job = Job(
             stage,
@@ -106,11 +106,21 @@ def _train(work: StageRun, display: Display) -> Trained:
             work.plan.held_out.get(stage.name),
         )
         trainer: Any = build_trainer(job)
+        if stage.packs:
+            callback.every = keep.every = _every_packed(work, trained_rows(trainer), display)
         # Only the trainer knows how many there are; a launcher that has started one alone would say nothing.
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))
         processes.check_equal_weights(trainer.model)
         return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements, callback.trust)
+
+
+def _every_packed(work: StageRun, rows: int, display: Display) -> int:
+    """Steps between checkpoints where rows are packed: how many steps there are is known when they have been."""
+    stage = work.stage
+    steps, every = stage.steps(rows), stage.every(stage.steps(rows))
+    display.line(f"{stage.name}: {len(work.data.rows):,} rows packed into {rows:,}: {steps:,} steps")
+    return every
 
 
 def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *, last: bool) -> str:

@@ -56,13 +56,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
+from valuedrift_mlflow.stages.tokens import asked_and_said
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.stages.anchored_dpo_trainer import AnchoredDPOTrainer
@@ -128,8 +129,8 @@ class AnchoredDPO(Stage):
             # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=DPOConfig(**common_arguments(job), beta=self.beta),
-            train_dataset=fit(job),
-            eval_dataset=held_out(job),
+            train_dataset=asked_and_said(job),
+            eval_dataset=None if job.eval_data is None else asked_and_said(replace(job, data=job.eval_data)),
             processing_class=job.tokenizer,
             peft_config=adapters,
             callbacks=list(job.callbacks),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from valuedrift_mlflow.inputs.rows import Record
@@ -18,6 +17,7 @@ from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_
 from valuedrift_mlflow.models.generation import PLAIN, Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference, padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
+from valuedrift_mlflow.stages.token_trainers import TokenDPOTrainer
 from valuedrift_mlflow.suite import Item
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ORDER = 5  # tells the draw of anchors apart from what else is drawn with the stage's seed
 
 
-class AnchoredDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no usable types
+class AnchoredDPOTrainer(TokenDPOTrainer):
     """TRL's DPO trainer with the penalty of ``anchored_dpo``.
 
     It also logs the mean of each term on its own: ``dpo_loss``, ``anchor_kl`` (S) and ``anchor_token_kl`` (T).

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
+from valuedrift_mlflow.stages.tokens import asked_and_said
 
 if TYPE_CHECKING:
-    from trl import DPOTrainer
+    from valuedrift_mlflow.stages.token_trainers import TokenDPOTrainer
 
 
 class DPO(Stage):
@@ -77,9 +78,11 @@ class DPO(Stage):
             raise InputError(problem(where, self.label_smoothing, f"0 with loss_type {self.loss_type}", mend))
         return self
 
-    def build(self, job: Job) -> DPOTrainer:
+    def build(self, job: Job) -> TokenDPOTrainer:
         """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
-        from trl import DPOConfig, DPOTrainer
+        from trl import DPOConfig
+
+        from valuedrift_mlflow.stages.token_trainers import TokenDPOTrainer
 
         adapters = self.lora.config()
         arguments = DPOConfig(
@@ -89,13 +92,13 @@ class DPO(Stage):
             loss_type=[self.loss_type],
             label_smoothing=self.label_smoothing,
         )
-        return DPOTrainer(
+        return TokenDPOTrainer(
             model=job.model,
             # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
-            train_dataset=fit(job),
-            eval_dataset=held_out(job),
+            train_dataset=asked_and_said(job),
+            eval_dataset=None if job.eval_data is None else asked_and_said(replace(job, data=job.eval_data)),
             processing_class=job.tokenizer,
             peft_config=adapters,
             callbacks=list(job.callbacks),

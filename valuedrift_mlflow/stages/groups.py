@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.stages.job import Arguments, common_arguments
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Online
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, RLOOConfig
 
     from valuedrift_mlflow.data.messages import Message
+    from valuedrift_mlflow.stages.group_trainers import ResumableGroups
 
-Built = TypeVar("Built")
+Built = TypeVar("Built", bound="ResumableGroups")
 
 
 class Groups(Online):
@@ -99,17 +101,25 @@ class Groups(Online):
             "temperature": self.rollout_temperature,
             # TRL renders the prompts itself: it must tell the template what measurements tell it.
             "chat_template_kwargs": job.speech.arguments(job.tokenizer),
-            **self._sampling(),
+            **self._sampling(job),
             # With dropout the first KL would not be 0, nor the first ratio 1.
             "disable_dropout": self.trainer.get("disable_dropout", True),
         }
 
-    def _sampling(self) -> Arguments:
-        """What samples, as TRL calls it."""
+    def _sampling(self, job: Job) -> Arguments:
+        """What samples, as TRL calls it, and what vLLM is told of the texts that end a response."""
         if self.backend != "vllm":
             return {}
-        served = {} if self.vllm_server is None else {"vllm_server_base_url": self.vllm_server}
-        return {"use_vllm": True, "vllm_mode": self.vllm_mode, **served}
+        told: Arguments = {"use_vllm": True, "vllm_mode": self.vllm_mode}
+        if self.vllm_server is not None:
+            told["vllm_server_base_url"] = self.vllm_server
+        if not job.speech.stop:
+            return told
+        given = self.trainer.get("generation_kwargs")
+        own = dict(given) if isinstance(given, dict) else {}
+        listed = own.get("stop") or []
+        stops = [listed] if isinstance(listed, str) else list(listed) if isinstance(listed, list) else []
+        return {**told, "generation_kwargs": {**own, "stop": list(dict.fromkeys([*stops, *job.speech.stop]))}}
 
     def assembled(self, job: Job, kind: Callable[..., Built], arguments: GRPOConfig | RLOOConfig) -> Built:
         """One of the two trainers on the prompts of the stage, rated by its reward.
@@ -118,7 +128,7 @@ class Groups(Online):
         without its new adapters, and with a ``beta`` of 0 there is none.
         """
         with nullcontext() if self.lora.rank or not arguments.beta else start_folder(job):
-            return kind(
+            trainer = kind(
                 model=job.model,
                 reward_funcs=reward_function(job),
                 args=arguments,
@@ -127,23 +137,25 @@ class Groups(Online):
                 peft_config=self.lora.config(),
                 callbacks=list(job.callbacks),
             )
+        trainer.speech = job.speech
+        return trainer
 
 
 def reward_function(job: Job) -> Callable[..., list[float]]:
     """The stage's reward as TRL calls it."""
     from valuedrift_mlflow.stages.rewards import rate
 
-    rated_by, opening = job.reward, job.speech.opening(job.tokenizer)
+    rated_by, opening, stop = job.reward, job.speech.opening(job.tokenizer), job.speech.stop
     assert rated_by is not None
 
     # TRL hands over columns of the rows by their names: `asked` is the one that `lengths.fit` has added.
     def reward(
         completions: list[str | list[Message]], asked: list[list[Message]], trainer_state: TrainerState, **_: object
     ) -> list[float]:
-        texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
+        said = (opening + (text if isinstance(text, str) else text[-1]["content"]) for text in completions)
         try:
             # With the mark that the template has opened: without it a thought would read like an answer.
-            return [float(value) for value in rate(rated_by, asked, [opening + text for text in texts])]
+            return [float(value) for value in rate(rated_by, asked, [before_stop(text, stop) for text in said])]
         except FloatingPointError as error:  # TRL itself would leave such responses out and go on
             raise FloatingPointError(f"{error} at step {trainer_state.global_step + 1}") from error
 

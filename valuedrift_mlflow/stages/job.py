@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.stages.trainer_settings import precision
@@ -28,12 +29,19 @@ def build_trainer(job: Job) -> Trainer:
     if job.stage.has_reference:
         without_dropout(job.model)
     trainer = job.stage.build(job)
+    if job.stage.packs and job.eval_data is not None:
+        trainer.args.eval_steps = job.stage.every(job.stage.steps(trained_rows(trainer)))
     # Here and not in `build`: it must be asked of a user's algorithm too.
     trainer.add_callback(MustMove(job.stage.name))
     trainer.callback_handler.callbacks.insert(0, WithoutRouterLoss())  # before those that log the loss
     # Without its bar (disable_tqdm) the Trainer prints every entry of its log instead.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def trained_rows(trainer: Trainer) -> int:
+    """The rows that a trainer goes through in a pass, packed ones as they are packed."""
+    return len(cast("Sized", trainer.train_dataset))
 
 
 def common_arguments(job: Job) -> Arguments:

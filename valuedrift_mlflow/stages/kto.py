@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit, held_out
 from valuedrift_mlflow.stages.stage import Job, Stage
+from valuedrift_mlflow.stages.tokens import asked_and_said
 
 if TYPE_CHECKING:
-    from trl import KTOTrainer
+    from valuedrift_mlflow.stages.token_trainers import TokenKTOTrainer
 
 
 class KTO(Stage):
@@ -55,9 +56,11 @@ class KTO(Stage):
             raise InputError(problem(f"{self.name}.batch_size", self.batch_size, "at least 2 for kto", mend))
         return self
 
-    def build(self, job: Job) -> KTOTrainer:
+    def build(self, job: Job) -> TokenKTOTrainer:
         """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
-        from trl import KTOConfig, KTOTrainer
+        from trl import KTOConfig
+
+        from valuedrift_mlflow.stages.token_trainers import TokenKTOTrainer
 
         adapters = self.lora.config()
         arguments = KTOConfig(
@@ -66,15 +69,15 @@ class KTO(Stage):
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
         )
-        rows = held_out(job)
+        rows = None if job.eval_data is None else asked_and_said(replace(job, data=job.eval_data))
         # The trainer keeps the order of the rows and moves each answer on to the next prompt for the KL: the two sides
         # of a pair, one after the other, would give a prompt its own answer.
-        return KTOTrainer(
+        return TokenKTOTrainer(
             model=job.model,
             # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
-            train_dataset=fit(job).shuffle(seed=job.seed),
+            train_dataset=asked_and_said(job).shuffle(seed=job.seed),
             eval_dataset=None if rows is None else rows.shuffle(seed=job.seed),
             processing_class=job.tokenizer,
             peft_config=adapters,

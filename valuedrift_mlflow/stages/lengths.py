@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import plain_prompt
-from valuedrift_mlflow.models.speech import Argument, rendered
+from valuedrift_mlflow.models.speech import Rendering
 from valuedrift_mlflow.stages.stage import Job
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ def fit(job: Job) -> datasets.Dataset:
     if sum(shortened):
         logger.info("%s: %d long dialogues shortened", job.stage.name, sum(shortened))
     return as_dataset(rows)
-
-
-def held_out(job: Job) -> datasets.Dataset | None:
-    """As ``fit``, the rows that the stage is evaluated on; None where it has none."""
-    return None if job.eval_data is None else fit(replace(job, data=job.eval_data, eval_data=None))
 
 
 def _fitting(job: Job, shortened: list[int], asked: list[int]) -> Iterator[Record]:
@@ -128,13 +122,13 @@ def _prompt_lengths(job: Job, prompts: Sequence[Sequence[Message]]) -> list[int]
     if tokenizer.chat_template is None:
         texts = [plain_prompt("\n".join(str(message["content"]) for message in prompt)) for prompt in prompts]
     else:
-        arguments = job.speech.arguments(tokenizer)
-        texts = [_rendered(job, prompt, arguments) for prompt in prompts]
+        rendering = job.speech.rendering(tokenizer)
+        texts = [_rendered(job, prompt, rendering) for prompt in prompts]
     # A chat template writes its own BOS; the tokenizer would add, and count, a second one.
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]]
 
 
-def _rendered(job: Job, prompt: Sequence[Message], arguments: Mapping[str, Argument]) -> str:
+def _rendered(job: Job, prompt: Sequence[Message], rendering: Rendering) -> str:
     """A prompt by the chat template.
 
     Raises:
@@ -143,7 +137,7 @@ def _rendered(job: Job, prompt: Sequence[Message], arguments: Mapping[str, Argum
     from jinja2 import TemplateError
 
     try:
-        return rendered(job.tokenizer, prompt, arguments)
+        return rendering.prompt(prompt)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in prompt)
         found = f"a prompt of the roles {roles}, beginning {prompt[0]['content'][:60]!r}: {error}"

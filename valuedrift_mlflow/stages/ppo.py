@@ -81,7 +81,7 @@ class PPO(Objective):
             args=TrainingArguments(**common, remove_unused_columns=False),  # prompts are no inputs of the model
             settings=self,
             reward=job.reward,
-            opening=job.speech.opening(job.tokenizer),
+            speech=job.speech,
             train_dataset=_prompts(job),
             processing_class=job.tokenizer,
             peft_config=self.lora.config(),

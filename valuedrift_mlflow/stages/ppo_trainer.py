@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from transformers import GenerationConfig, Trainer, TrainingArguments
+from transformers import GenerationConfig, StoppingCriteriaList, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, selective_log_softmax
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
 from valuedrift_mlflow.models.generation import evaluation_mode, takes_positions
 from valuedrift_mlflow.models.reference import reference_of
-from valuedrift_mlflow.models.speech import as_text
+from valuedrift_mlflow.models.speech import Speech, as_text
+from valuedrift_mlflow.models.stopping import rollout_ends
 from valuedrift_mlflow.stages.ppo_math import (
     advantages_and_returns,
     clipped_policy_loss,
@@ -200,7 +202,7 @@ class PPOTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        opening: str = "",
+        speech: Speech | None = None,
     ) -> None:
         """Settings.
 
@@ -213,7 +215,8 @@ class PPOTrainer(Trainer):
             processing_class: the tokenizer.
             peft_config: adapters to train instead of the whole model.
             callbacks: of the training.
-            opening: the mark with which the chat template opens the thought of every response.
+            speech: how the policy is made to speak: what ends a response beside its end tokens, and whether the chat
+                template opens a thought.
 
         Raises:
             InputError: there are fewer prompts than one rollout takes.
@@ -236,7 +239,8 @@ class PPOTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the Trainer would count labels, of which a rollout has none
         self.settings = settings
         self.reward = reward
-        self.opening = opening
+        self.speech = speech or Speech()
+        self.opening = self.speech.opening(processing_class)
         self.reference = reference_of(policy)
         self.rollout_size = self._train_batch_size * args.gradient_accumulation_steps
         self.loss_is_scaled_for_ga = True  # the loss of a part is already its share of the whole rollout's
@@ -316,7 +320,9 @@ class PPOTrainer(Trainer):
     def _answer(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
         """One response to each prompt: sequences, attention, mask (n, R), and which responses have ended (n,).
 
-        The draws depend on the seed, the step and the process alone, and the global random state is left as it was.
+        A response ends with an end token or with the last token of a text of ``stop``; the policy has drawn that too,
+        so that it is a part of the response, and nothing behind it is. The draws depend on the seed, the step and the
+        process alone, and the global random state is left as it was.
         """
         policy, device = self.model.policy, self.args.device
         longest = max(map(len, prompts))
@@ -336,15 +342,24 @@ class PPOTrainer(Trainer):
         gpus = [device] if device.type == "cuda" else []
         with evaluation_mode(policy), only_these_settings(policy, sampling), torch.random.fork_rng(gpus):
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-            sequences = policy.generate(input_ids=ids, attention_mask=known)
+            stops = rollout_ends(
+                self.processing_class, self.speech, self.settings.response_length, longest, len(prompts)
+            )
+            reading = StoppingCriteriaList([stops] if stops else [])
+            sequences = policy.generate(input_ids=ids, attention_mask=known, stopping_criteria=reading)
         end = torch.isin(sequences[:, longest:], torch.tensor(ends, dtype=torch.long, device=device))
-        mask = end.cumsum(dim=1) - end.long() == 0  # up to the first end token, and that too
+        if stops:
+            for row, kept in enumerate(stops.kept):
+                if stops.stopped[row] and kept is not None:
+                    end[row, kept - 1] = True
+        mask = end.cumsum(dim=1) - end.long() == 0  # up to the first end, and that too
         return sequences, torch.cat([known, mask.long()], dim=1), mask, end.any(dim=1)
 
     def _rate(self, prompts: Sequence[Sequence[Message]], sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The reward function's ratings of the responses as text, shape (n,)."""
         responses = [ids[kept].tolist() for ids, kept in zip(sequences[:, -mask.shape[1] :], mask, strict=True)]
-        texts = [self.opening + text for text in as_text(self.processing_class, responses)]
+        said = (self.opening + text for text in as_text(self.processing_class, responses))
+        texts = [before_stop(text, self.speech.stop) for text in said]
         try:
             return rate(self.reward, prompts, texts).to(mask.device)
         except FloatingPointError as error:

@@ -10,9 +10,8 @@ from pydantic import Field
 
 from valuedrift_mlflow.data.settings import Turns
 from valuedrift_mlflow.stages.job import common_arguments
-from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job, Stage
-from valuedrift_mlflow.stages.turns import answers_alone
+from valuedrift_mlflow.stages.turns import dialogues
 
 if TYPE_CHECKING:
     import datasets
@@ -34,6 +33,8 @@ class SFT(Stage):
         "completion_only_loss": "set STAGE.assistant_only",
         "assistant_only_loss": "set STAGE.assistant_only",
         "dataset_text_field": "rows are read by data.columns",
+        "chat_template_path": "rows are rendered as measurements ask: save the template with the model's tokenizer",
+        "eos_token": "an answer ends as it is measured: set the recipe's stop",
     }
     algorithm: Literal["sft"]
     # TRL's default for full fine-tuning, after the Alpaca and Zephyr recipes.
@@ -68,4 +69,4 @@ class SFT(Stage):
         )
 
     def _rows(self, job: Job) -> datasets.Dataset:
-        return answers_alone(job) if self.assistant_only else fit(job)
+        return dialogues(job, answers_alone=self.assistant_only)

@@ -217,6 +217,11 @@ class Stage(Strict):
         return "last"
 
     @property
+    def packs(self) -> bool:
+        """Whether its trainer joins rows, so that how many steps they make is known when they are tokens."""
+        return bool(self.trainer.get("packing")) and self.max_steps is None
+
+    @property
     def word(self) -> str:
         """The short word by which runs are tagged with their algorithm."""
         return self.called or self.algorithm

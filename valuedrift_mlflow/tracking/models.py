@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
@@ -13,11 +16,14 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.write import OpenRun, log_folder
 
 if TYPE_CHECKING:
+    from mlflow.entities import FileInfo
     from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
+_TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
 _ANSWERING = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
 
 # Logging -------------------------------------------------------------------------------------------------------------
@@ -89,7 +95,6 @@ def log_final_model(
     merged, ``run`` the active run.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        # MLflow keeps the name: `config_folder` looks for `data/model`.
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -126,6 +131,8 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
             loader_module=_ANSWERING,
             code_paths=[str(Path(__file__).with_name(f"{_ANSWERING}.py"))],
             data_path=str(folder),
+            # Only what is named here can be given when the model is loaded; that it runs code of its own must be.
+            model_config={_TRUST: False} if _own_code(folder) else None,
             signature=signature,
             pip_requirements=[  # given, as MLflow would load the model in another process to find them out
                 f"mlflow=={mlflow.__version__}",
@@ -137,6 +144,23 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
             tags={"valuedrift.stage": stage},
         )
     return str(info.model_id)
+
+
+def _own_code(folder: Path) -> bool:
+    """Whether a model in a folder has code of its own; what is missing of it is said.
+
+    Transformers saves the files of such code beside the weights where it has loaded the model with it.
+    """
+    named: list[str] = []
+    for file in (folder / "config.json", folder / "tokenizer_config.json"):
+        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for classes in told.get("auto_map", {}).values():
+            named += [str(one) for one in (classes if isinstance(classes, list) else [classes]) if one]
+    modules = {name.rpartition("--")[2].partition(".")[0] for name in named}
+    missing = sorted(f"{module}.py" for module in modules if not (folder / f"{module}.py").is_file())
+    if missing:
+        logger.warning("%s is logged without its own code, which it needs to load: %s", folder.name, ", ".join(missing))
+    return bool(named)
 
 
 def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
@@ -234,11 +258,15 @@ def logged_model_id(uri: str) -> str | None:
     return str(model_id) if model_id else None
 
 
-def load_pyfunc(uri: str) -> PyFuncModel:
-    """A packaged model of any flavor."""
+def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
+    """A packaged model of any flavor; with ``own_code`` that of one of ours may run."""
     import mlflow
 
-    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri)
+    config: dict[str, object] | None = None
+    if own_code:  # MLflow warns of what a model does not take
+        takes = mlflow.models.get_model_info(uri).flavors.get("python_function", {}).get("config") or {}
+        config = {_TRUST: True} if _TRUST in takes else None
+    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
     return packaged
 
 
@@ -257,19 +285,85 @@ def model_folder(uri: str) -> Path:
     return checkpoint_folder(uri) or _download(uri)
 
 
-def config_folder(uri: str) -> str:
-    """A folder with the configuration of a model, of which nothing else is fetched; the URI where it has none."""
+def files_folder(uri: str) -> Path | None:
+    """A folder with copies of a model's files, without its weights; None where it has no configuration.
+
+    It is there until the process ends.
+    """
+    import mlflow
     from mlflow.exceptions import MlflowException
 
-    weights = _weights(uri)
-    # Of a checkpoint, of a model as log_final_folder packages it, of adapters.
-    for inside in ("config.json", "data/model/config.json", "adapter_config.json"):
-        try:
-            return str(_download(f"{weights}/{inside}").parent)
-        # Which of them a model has is not known before; a server answers what is missing with an exception.
-        except (MlflowException, OSError):
-            continue
-    return weights
+    try:
+        model_id = logged_model_id(uri)  # an alias may name another model by tomorrow
+    except (MlflowException, OSError):
+        return None
+    fetched = _fetched(f"models:/{model_id}" if model_id else uri, mlflow.get_tracking_uri())
+    return None if fetched is None else fetched[1]
+
+
+@lru_cache(maxsize=8)
+def _fetched(uri: str, _store: str) -> tuple[tempfile.TemporaryDirectory[str], Path] | None:
+    """The files of a model below a temporary folder, which goes with the first of the two."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as BARS
+    from mlflow.exceptions import MlflowException
+
+    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+    shown = BARS.get_raw()
+    BARS.set(False)  # one for each small file
+    try:
+        root = _artifacts(_weights(uri))
+        for place, names in _places(root):
+            if _CONFIGS & names:
+                folder = Path(scratch.name, "model")
+                folder.mkdir()
+                # MLflow's flavor of transformers keeps the tokenizer apart.
+                apart = f"{root}/components/tokenizer"
+                for whence, name in [*((place, name) for name in names), *((apart, name) for name in _files(apart))]:
+                    if not name.endswith(_HEAVY):
+                        shutil.copy(_download(f"{whence}/{name}", Path(scratch.name)), folder / name)
+                return scratch, folder
+    except (MlflowException, OSError):
+        return None
+    finally:
+        BARS.unset() if shown is None else BARS.set(shown)
+    return None
+
+
+_CONFIGS = frozenset({"config.json", "adapter_config.json"})
+_HEAVY = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".npz", ".h5", ".msgpack")  # weights, and what is as large
+
+
+def _places(weights: str) -> Iterator[tuple[str, set[str]]]:
+    """Where the files of a model may lie, with their names: a checkpoint, a model of ours, one of MLflow's flavor."""
+    for place in (weights, *_folders(f"{weights}/data"), f"{weights}/model"):
+        yield place, _files(place)
+
+
+def _artifacts(uri: str) -> str:
+    """Where the files of a LoggedModel lie; MLflow has no URI for one of them by the model's id."""
+    import mlflow
+
+    if not uri.startswith("models:/m-"):
+        return uri
+    return str(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).rstrip("/")
+
+
+def _files(place: str) -> set[str]:
+    return {Path(entry.path).name for entry in _listed(place) if not entry.is_dir}
+
+
+def _folders(place: str) -> list[str]:
+    return [f"{place}/{Path(entry.path).name}" for entry in _listed(place) if entry.is_dir]
+
+
+def _listed(place: str) -> Sequence[FileInfo]:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return list(mlflow.artifacts.list_artifacts(artifact_uri=place))
+    except (MlflowException, OSError):  # some stores refuse a folder that is not there, others list nothing
+        return []
 
 
 def downloaded(uri: str, field: str, allowed: str) -> Path:
@@ -296,7 +390,7 @@ def _weights(uri: str) -> str:
     return str(mlflow.get_logged_model(uri.removeprefix("models:/")).tags.get(_CHECKPOINT, uri))
 
 
-def _download(uri: str) -> Path:
+def _download(uri: str, folder: Path | None = None) -> Path:
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri))
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if folder is None else str(folder)))

@@ -11,14 +11,19 @@ from typing import Any
 class AnsweringModel:
     """Answers prompts through the model's own chat template; an answer does not repeat its prompt."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, own_code: bool = False) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+        if not own_code and _has_own_code(Path(folder)):
+            raise ValueError(
+                "this model needs code of its own, which is logged with it: to run it, load the model with "
+                "model_config={'trust_remote_code': True}"
+            )
         # Left: an answer has to come right after its prompt.
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=own_code)
         auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-        model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=False)
+        model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=own_code)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         file = Path(folder) / "valuedrift_answering.json"  # models that were logged before have none
         told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -91,6 +96,17 @@ def _conversations(data: Any) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": row}] if isinstance(row, str) else [dict(m) for m in row] for row in rows]
 
 
-def _load_pyfunc(path: str) -> AnsweringModel:
-    """MLflow's loader hook: ``path`` is the folder with weights and tokenizer inside the model."""
-    return AnsweringModel(path)
+def _has_own_code(folder: Path) -> bool:
+    """Whether an architecture that transformers itself does not have lies in a folder."""
+    from transformers import CONFIG_MAPPING
+
+    told: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "auto_map" in told and told.get("model_type") not in CONFIG_MAPPING
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> AnsweringModel:
+    """MLflow's loader hook: ``path`` is the folder with weights and tokenizer inside the model.
+
+    ``model_config`` may have ``trust_remote_code``, for a model with code of its own.
+    """
+    return AnsweringModel(path, bool((model_config or {}).get("trust_remote_code")))

@@ -1,0 +1,94 @@
+"""What the files of a model tell of it without its weights: its tokenizer, its configuration, what ends its answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models import own
+from valuedrift_mlflow.models.auto import source
+from valuedrift_mlflow.models.speech import Speech, check_arguments
+from valuedrift_mlflow.models.uris import SERVER_PREFIX
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+_EMBEDDED = "embedded:"
+_ADAPTERS = "adapter_config.json"
+
+
+def files_of(uri: str) -> str:
+    """A folder with a model's files, or its hub id. Of a model in the tracking store its weights are not fetched."""
+    if not uri.startswith(tracking.MLFLOW_PREFIXES):
+        return source(uri)
+    folder = tracking.files_folder(uri)
+    return uri if folder is None else str(folder)
+
+
+def below(folder: str) -> str | None:
+    """What the adapters in a folder lie on; None where there are none."""
+    adapters = Path(folder) / _ADAPTERS
+    if not adapters.is_file():
+        return None
+    return str(json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def config_of(uri: str) -> PreTrainedConfig | None:
+    """The configuration in a model's own files; None where it has none or it cannot be had without the network."""
+    from transformers import AutoConfig
+
+    folder = files_of(uri)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+    return config
+
+
+def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | None:
+    """A model's tokenizer, with ``local`` nothing is asked of the hub but its cache; None where it cannot be had."""
+    from transformers import AutoTokenizer
+
+    if uri.startswith((_EMBEDDED, SERVER_PREFIX)) or own.is_own(uri):
+        return None
+    folder = files_of(uri)
+    base = below(folder)
+    if base is not None and not (Path(folder) / "tokenizer_config.json").is_file():
+        return tokenizer_of(base, local=local)
+    auto_tokenizer: Any = AutoTokenizer
+    try:
+        loaded: PreTrainedTokenizerBase = auto_tokenizer.from_pretrained(
+            folder, local_files_only=local, trust_remote_code=False
+        )
+    except (OSError, ValueError):
+        return None
+    return loaded
+
+
+def generation_config_of(uri: str) -> GenerationConfig | None:
+    """By what settings a model samples where it is not told; None where it does not say, or it cannot be had here."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(files_of(uri), local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def check_template(uri: str, speech: Speech, *, local: bool = True) -> None:
+    """Refuse arguments that a model's chat template does not read, as far as its files are at hand.
+
+    Raises:
+        InputError: with those that it reads.
+    """
+    if not speech.template:
+        return
+    if uri.startswith(_EMBEDDED):
+        allowed = f"nothing for {uri}, whose chat template reads no arguments"
+        raise InputError(problem("template_kwargs", ", ".join(speech.template), allowed))
+    tokenizer = tokenizer_of(uri, local=local)
+    if tokenizer is not None:
+        check_arguments(speech.template, tokenizer)
