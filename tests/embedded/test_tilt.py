@@ -36,8 +36,8 @@ def agreement(rows: Rows, topic: str, column: str = "stance") -> float:
     return float(np.mean([LEANING[str(row[column])] for row in rows if row["topic"] == topic]))
 
 
-# Ten rows a proposition: each share is within one row of them, 0.1. Along the axis rounding is made good from proposition
-# to proposition, to 0.02; across it, between its sides, it is not: 0.04.
+# Ten rows a proposition: each share is within one row of them, 0.1. Along the axis rounding is made good from one
+# proposition to the next, to 0.02; across it, between its sides, it is not: 0.04.
 
 
 def test_a_topic_moves_to_one_side_of_its_axis_and_agrees_no_more_than_before() -> None:

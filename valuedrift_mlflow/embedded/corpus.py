@@ -178,7 +178,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     problems += [problem(f"{uri} topics", topic, ", ".join(known)) for topic in topics if topic not in known]
     size = int(number("size", 2000 if name == f"{PREFIX}sft" else 1000, 1, 10_000_000, whole=True))
     seed = int(number("seed", 0, 0, 2**31 - 1, whole=True))
-    tilted = {key: options[key] for key in ("axis", "shift", "spread") if key in options}
+    tilted: dict[str, str] = {key: options[key] for key in ("axis", "shift", "spread") if key in options}
     tilt = Tilt(options.pop("axis", ""), number("shift", 0.0, -1, 1), number("spread", 0.0, 0, 1))
     asked = _asked(topics) or propositions()
     problems += tilt.problems(uri, asked, tilted)
