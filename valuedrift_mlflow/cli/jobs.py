@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from valuedrift_mlflow.tracking import how_to_open
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
     from valuedrift_mlflow.evaluation.reliability import Reliability
+    from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
     from valuedrift_mlflow.value_gap.audit import Discovery
     from valuedrift_mlflow.value_gap.findings import Audit
@@ -49,8 +50,18 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline  # heavy: only once the recipe is found good
 
     results = run_pipeline(plan, display, arguments.resume or None)
-    display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
+    show_shifts(results, display)
+    display.table("Net drift", SUMMARY_COLUMNS, summary_rows(results))
     display.line(how_to_open())
+
+
+def show_shifts(results: Sequence[StageResult], display: Display) -> None:
+    """What each stage moved along the axes of the suite's values."""
+    from valuedrift_mlflow.pipeline.axis_report import TITLE, shift_rows
+
+    columns, rows = shift_rows(results)
+    if rows:
+        display.table(TITLE, columns, rows)
 
 
 def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -78,14 +89,15 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if isinstance(result, RewardResult):
         display.line(f"The reward model: {result.model_uri}")
     else:
-        display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
+        show_shifts([result], display)
+        display.table("Net drift", SUMMARY_COLUMNS, summary_rows([result]))
     display.line(how_to_open())
 
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
-    from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
+    from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -111,6 +123,11 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
             display.start("responses", recipe.samples * len(ready.suite.items) * (2 if baseline else 1))
         _, evaluation = run_evaluation(ready, lambda count: display.advance("responses", count))
     measurement = evaluation.measurement
+    columns, rows = axes_of(evaluation)
+    if rows:  # the ends of the axes stand in the report: a terminal has no room for them
+        shown = [place for place, column in enumerate(columns) if not column.endswith(" end")]
+        cells = [[row[place] for place in shown] for row in rows]
+        display.table("Axes of values", [columns[place] for place in shown], cells)
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
     with_labels = labels_section(evaluation)

@@ -9,6 +9,7 @@ that nothing was trained on.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from valuedrift_mlflow.embedded.tilt import Tilt
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.inputs.uris import split_options
@@ -98,18 +100,25 @@ def restyled(proposition: Proposition, stance: Stance, rng: np.random.Generator)
     return courteous, blunt
 
 
+ROUNDING = 1e-9  # differences smaller than this are floating-point noise, not shares
 _THIRDS: Mix = (1 / 3, 1 / 3, 1 / 3)
 
 
 @dataclass(frozen=True)
 class SFTSpec:
-    """``embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=0``, and ``TOPIC.support=...`` for one topic."""
+    """``embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=0``, and ``TOPIC.support=...`` for one topic.
+
+    ``axis=gal_tan&shift=0.4`` moves the propositions of an axis to one side of it: where support points to the + end
+    there are 0.2 more support and 0.2 less opposition than the shares say, where it points to the - end it is the other
+    way round. ``spread=0.3`` moves half of the propositions of a topic up and half of them down (`Tilt`).
+    """
 
     mix: Mix = _THIRDS
     by_topic: Mapping[str, Mix] = field(default_factory=dict)
     size: int = 2000
     seed: int = 0
     topics: tuple[str, ...] = ()
+    tilt: Tilt = field(default_factory=Tilt)
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,11 @@ class PairsSpec:
 
     ``gap`` is the share of pairs whose two sides take opposed stances. The others say the same on both sides (each
     stance a third of the time) and differ in style alone: the chosen one closes courteously, the rejected one bluntly.
+
+    With ``axis=gal_tan&shift=0.4`` the axis says which side is chosen. ``shift`` is the share of a proposition's pairs
+    whose chosen side lies at the + end of the axis, less the share whose chosen side lies at its - end; ``gap``, the
+    share of both, is as large as it must be where it is not given. ``spread`` does the same to single propositions, as
+    `Tilt` says. The pairs of propositions that neither moves differ in style alone.
     """
 
     gap: float = 1.0
@@ -126,6 +140,7 @@ class PairsSpec:
     size: int = 1000
     seed: int = 0
     topics: tuple[str, ...] = ()
+    tilt: Tilt = field(default_factory=Tilt)
 
 
 def parse(uri: str) -> SFTSpec | PairsSpec:
@@ -165,21 +180,33 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     problems += [problem(f"{uri} topics", topic, ", ".join(known)) for topic in topics if topic not in known]
     size = int(number("size", 2000 if name == f"{PREFIX}sft" else 1000, 1, 10_000_000, whole=True))
     seed = int(number("seed", 0, 0, 2**31 - 1, whole=True))
+    tilted: dict[str, str] = {key: options[key] for key in ("axis", "shift", "spread") if key in options}
+    tilt = Tilt(options.pop("axis", ""), number("shift", 0.0, -1, 1), number("spread", 0.0, 0, 1))
+    asked = _asked(topics) or propositions()
+    problems += tilt.problems(uri, asked, tilted)
+    most = max(map(abs, tilt.offsets(asked, seed).values()), default=0.0) if tilt else 0.0
     spec: SFTSpec | PairsSpec
     if name == f"{PREFIX}sft":
         overall = mix() if any(stance in options for stance in STANCES) else _THIRDS
         own = dict.fromkeys(key.partition(".")[0] for key in options if key.endswith(tuple(f".{s}" for s in STANCES)))
         problems += [problem(f"{uri} topic", topic, ", ".join(known)) for topic in own if topic not in known]
-        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics)
+        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics, tilt)
+        problems += _too_far(uri, spec, asked)
     elif name == f"{PREFIX}pairs":
         sides = []
+        if tilt and {"chosen", "rejected"} & set(options):
+            found = ", ".join(sorted({"chosen", "rejected"} & set(options)))
+            problems.append(problem(f"{uri} {found}", "beside axis or spread", "one of them: they say which is chosen"))
         for key, default in (("chosen", Stance.OPPOSE), ("rejected", Stance.SUPPORT)):
             text = options.pop(key, default.value)
             if text not in tuple(STANCES):
                 problems.append(problem(f"{uri} {key}", text, ", ".join(STANCES)))
                 text = default.value
             sides.append(Stance(text))
-        spec = PairsSpec(number("gap", 1.0, 0, 1), sides[0], sides[1], size, seed, topics)
+        spec = PairsSpec(number("gap", most if tilt else 1.0, 0, 1), sides[0], sides[1], size, seed, topics, tilt)
+        if most > spec.gap + ROUNDING:
+            mend = "shift and spread are shares of the opposed pairs: raise gap, or leave it out"
+            problems.append(problem(f"{uri} gap", spec.gap, f"at least {most:g}", mend))
         if sides[0] is sides[1] and spec.gap > 0:
             problems.append(problem(f"{uri} chosen, rejected", sides[0].value, "two different stances", "use gap=0"))
     else:
@@ -190,11 +217,27 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     return spec
 
 
-def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple[Proposition, int]]:
-    """A proposition and its number within its topic for every row, spread evenly over topics and propositions."""
-    chosen = [p for p in propositions() if not spec.topics or p.topic in spec.topics]
+def _asked(topics: Sequence[str]) -> tuple[Proposition, ...]:
+    """The propositions of these topics, of all where none is named."""
+    return tuple(p for p in propositions() if not topics or p.topic in topics)
+
+
+def _too_far(uri: str, spec: SFTSpec, asked: Sequence[Proposition]) -> list[str]:
+    """A proposition can lose no more support or opposition than it has."""
+    offsets = spec.tilt.offsets(asked, spec.seed)
+    for one in asked:
+        support, _, oppose = spec.by_topic.get(one.topic, spec.mix)
+        offset, room = offsets.get(one.proposition_id, 0.0), 2 * min(support, oppose)
+        if abs(offset) > room + ROUNDING:
+            allowed = f"at most {room:.2f} together: twice the smaller of support and oppose in {one.topic}"
+            return [problem(f"{uri} shift, spread", f"{spec.tilt.shift:g}, {spec.tilt.spread:g}", allowed)]
+    return []
+
+
+def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[Proposition]:
+    """A proposition for every row, spread evenly over topics and propositions."""
     by_topic: dict[str, list[Proposition]] = {}
-    for proposition in chosen:
+    for proposition in _asked(spec.topics):
         by_topic.setdefault(proposition.topic, []).append(proposition)
     counts = quotas(spec.size, [1 / len(by_topic)] * len(by_topic))
     for count, own in zip(counts, by_topic.values(), strict=True):
@@ -203,41 +246,54 @@ def _plan(spec: SFTSpec | PairsSpec, rng: np.random.Generator) -> Iterator[tuple
             # proposition comes up twice before all have come up once.
             if number % len(own) == 0:
                 order = rng.permutation(len(own))
-            yield own[order[number % len(own)]], number
+            yield own[order[number % len(own)]]
 
 
 def _shuffled(rows: list[Record], rng: np.random.Generator) -> list[Record]:
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def _stances(counts: Mapping[str, int], mixes: Mapping[str, Mix], rng: np.random.Generator) -> dict[str, list[Stance]]:
-    """For every topic, its rows' stances in random order: shares within one row in each topic, and over all topics."""
-    stances: dict[str, list[Stance]] = {}
-    owed = np.zeros(len(STANCES))  # what rounding has withheld from each stance so far
-    for topic, count in counts.items():
-        exact = np.asarray(mixes[topic]) * count
-        # The last bits of a product such as 0.29 * 100 would take a row from a stance.
-        own = np.floor(exact + 1e-9).astype(int)
+def _kinds(
+    counts: Mapping[str, int], shares: Mapping[str, Sequence[float]], rng: np.random.Generator
+) -> dict[str, list[int]]:
+    """For every group, its rows' kinds in random order: shares within one row in each group, and over all groups."""
+    kinds: dict[str, list[int]] = {}
+    owed = np.zeros(len(next(iter(shares.values()))))  # what rounding has withheld from each kind so far
+    for group, count in counts.items():
+        exact = np.asarray(shares[group]) * count
+        # The last bits of a product such as 0.29 * 100 would take a row from a kind.
+        own = np.floor(exact + ROUNDING).astype(int)
         owed += exact - own
-        # The rows left over go to the stances that are owed most, never to one without a share.
-        order = np.argsort(np.where(exact - own > 1e-9, -owed, np.inf), kind="stable")[: count - int(own.sum())]
+        # The rows left over go to the kinds that are owed most, never to one without a share.
+        order = np.argsort(np.where(exact - own > ROUNDING, -owed, np.inf), kind="stable")[: count - int(own.sum())]
         own[order] += 1
         owed[order] -= 1
-        stances[topic] = [STANCES[i] for i in rng.permutation(np.repeat(np.arange(len(STANCES)), own))]
-    return stances
+        kinds[group] = rng.permutation(np.repeat(np.arange(len(own)), own)).tolist()
+    return kinds
+
+
+def _stances(spec: SFTSpec, plan: Sequence[Proposition], rng: np.random.Generator) -> list[Stance]:
+    """The stance of every row of a plan: by topic, or by proposition where something is planted along these."""
+    offsets = spec.tilt.offsets(_asked(spec.topics), spec.seed)
+    mixes: dict[str, Sequence[float]] = {}
+    turned: dict[str, int] = {}
+    groups = [one.proposition_id if spec.tilt else one.topic for one in plan]
+    for group, one in zip(groups, plan, strict=True):
+        support, neutral, oppose = spec.by_topic.get(one.topic, spec.mix)
+        half = offsets.get(one.proposition_id, 0.0) / 2
+        # Turned so that rounding is made good within what moves the same way: else one side pays for the other.
+        turned[group] = -1 if half < 0 else 1
+        mixes[group] = (support + half, neutral, oppose - half)[:: turned[group]]
+    kinds = {group: iter(own) for group, own in _kinds(Counter(groups), mixes, rng).items()}
+    return [STANCES[:: turned[group]][next(kinds[group])] for group in groups]
 
 
 def sft_rows(spec: SFTSpec) -> list[Record]:
     """Rows with ``messages``, ``topic``, ``proposition_id`` and the planted ``stance``."""
     rng = np.random.default_rng([spec.seed, 1])  # apart from pairs and held-out answers of this seed
     plan = list(_plan(spec, rng))
-    counts: dict[str, int] = {}
-    for proposition, _ in plan:
-        counts[proposition.topic] = counts.get(proposition.topic, 0) + 1
-    stances = _stances(counts, {topic: spec.by_topic.get(topic, spec.mix) for topic in counts}, rng)
     rows = []
-    for proposition, number in plan:
-        stance = stances[proposition.topic][number]
+    for proposition, stance in zip(plan, _stances(spec, plan, rng), strict=True):
         asked, _ = question(proposition, rng)
         rows.append(
             {
@@ -253,17 +309,42 @@ def sft_rows(spec: SFTSpec) -> list[Record]:
     return _shuffled(rows, rng)
 
 
-def pair_rows(spec: PairsSpec) -> list[Record]:
-    """Rows with ``prompt``, ``chosen``, ``rejected``, ``topic``, ``proposition_id`` and both planted stances."""
-    rng = np.random.default_rng([spec.seed, 2])  # apart from sft rows and held-out answers of this seed
-    plan = list(_plan(spec, rng))
+def _sides(spec: PairsSpec, rng: np.random.Generator) -> list[tuple[Stance, Stance]]:
+    """The chosen and the rejected stance of every row."""
     opposed, same = quotas(spec.size, (spec.gap, 1 - spec.gap))
     kinds: list[tuple[Stance, Stance]] = [(spec.chosen, spec.rejected)] * opposed
     for stance, count in zip(STANCES, quotas(same, _THIRDS), strict=True):
         kinds += [(stance, stance)] * count
+    return [kinds[kind] for kind in rng.permutation(len(kinds))]
+
+
+def _tilted_sides(
+    spec: PairsSpec, plan: Sequence[Proposition], rng: np.random.Generator
+) -> list[tuple[Stance, Stance]]:
+    """The same where each proposition has sides of its own."""
+    offsets = spec.tilt.offsets(_asked(spec.topics), spec.seed)
+    support, oppose = (Stance.SUPPORT, Stance.OPPOSE), (Stance.OPPOSE, Stance.SUPPORT)
+    kinds: dict[str, list[tuple[Stance, Stance]]] = {}
+    shares: dict[str, Sequence[float]] = {}
+    for one in plan:
+        offset = offsets.get(one.proposition_id, 0.0)
+        gap = spec.gap if offset else 0.0
+        moved = [support, oppose] if offset >= 0 else [oppose, support]  # turned, as stances are
+        kinds[one.proposition_id] = [*moved, *((stance, stance) for stance in STANCES)]
+        same = [share * (1 - gap) for share in _THIRDS]
+        shares[one.proposition_id] = ((gap + abs(offset)) / 2, (gap - abs(offset)) / 2, *same)
+    drawn = _kinds(Counter(one.proposition_id for one in plan), shares, rng)
+    left = {proposition: iter(own) for proposition, own in drawn.items()}
+    return [kinds[one.proposition_id][next(left[one.proposition_id])] for one in plan]
+
+
+def pair_rows(spec: PairsSpec) -> list[Record]:
+    """Rows with ``prompt``, ``chosen``, ``rejected``, ``topic``, ``proposition_id`` and both planted stances."""
+    rng = np.random.default_rng([spec.seed, 2])  # apart from sft rows and held-out answers of this seed
+    plan = list(_plan(spec, rng))
+    sides = _tilted_sides(spec, plan, rng) if spec.tilt else _sides(spec, rng)
     rows = []
-    for (proposition, _), kind in zip(plan, rng.permutation(len(kinds)), strict=True):
-        chosen, rejected = kinds[kind]
+    for proposition, (chosen, rejected) in zip(plan, sides, strict=True):
         asked, _ = question(proposition, rng)
         if chosen is rejected:
             answers = restyled(proposition, chosen, rng)

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept, recorded, reliability
+from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
@@ -211,13 +212,17 @@ class ValueDriftCallback(TrainerCallback):
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
         if not self._first:
             return
+        from valuedrift_mlflow.report.axis_plots import axis_trajectories
         from valuedrift_mlflow.report.plots import stage_figures
 
         drift = self.drift()
         tracking.log_metrics(self._run, drift_time_metrics(drift), state.global_step)
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
-        tracking.log_figures(self._run, stage_figures(self.stage, drift))
+        shifts = axis_shifts(self.measurements, drift, self.sampling.seed)
+        tracking.log_table(self._run, axis_table(shifts, self.measurements[-1]), f"{AXIS_TABLE}.json")
+        figures = {"axis_shifts": axis_trajectories(self.stage, shifts)} | stage_figures(self.stage, drift)
+        tracking.log_figures(self._run, figures)
         # In the embedded world planted stances are the check, once for the whole pipeline.
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
@@ -243,8 +248,10 @@ class ValueDriftCallback(TrainerCallback):
             return
         self.measurements.append(measurement)
         first = self.measurements[0]
-        drift = analyse_measurements([first, measurement] if step else [first], self.sampling.seed)
-        metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
+        compared = [first, measurement] if step else [first]
+        drift = analyse_measurements(compared, self.sampling.seed)
+        metrics = metrics_of_axes(axis_shifts(compared, drift, self.sampling.seed))
+        metrics |= metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)

@@ -20,6 +20,7 @@ from valuedrift_mlflow.evaluation.adjusted import (
     is_check,
     load_errors,
 )
+from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.labels import HumanLabels, Told, matched_labels
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation, powered_evaluation
@@ -217,10 +218,13 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     # The baseline stands first, and drift is from the first.
     drift = metrics.analyse_measurements(measurements, config.seed)
     compared = len(measurements) > 1
-    numbers = metrics.of(measurements[-1], drift, compared=compared)
+    shifts = axis_shifts(measurements, drift, config.seed)
+    numbers = metrics_of_axes(shifts, compared=compared)
+    numbers |= metrics.of(measurements[-1], drift, compared=compared)
     if compared:
         numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
     tables = {
+        AXIS_TABLE: axis_table(shifts, measurements[-1]),
         "value_drift_table": metrics.drift_table(drift, measurements),
         "responses": metrics.responses_table(measurements[-1:]),
     }
@@ -241,6 +245,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         baseline=config.baseline or ("its first step" if compared else None),
         measurements=measurements,
         drift=drift,
+        axes=shifts,
         metrics=numbers,
         trust=trust,
         tables=tables,
@@ -304,8 +309,8 @@ def evaluate(
             ``trust_remote_code`` (code that comes with the models may run; nothing else lets it).
 
     Returns:
-        The metrics of the README's table (drift only with a baseline) and the tables ``responses``,
-        ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``).
+        The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,
+        ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``).
 
     Raises:
         InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite

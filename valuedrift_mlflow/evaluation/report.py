@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
+from valuedrift_mlflow.evaluation.axis_metrics import axis_rows
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 
 EXAMPLES = 12  # example responses of each stage in the report
 DISPUTED = 40  # disputed responses in the report
+_CAPTIONS = {
+    "axis_shifts": "Shift along every axis of values from the baseline, with 95 % intervals over propositions.",
+    "axis_positions": "Position on every axis of values, with 95 % intervals over propositions.",
+    "stances": "Stances of every topic.",
+}
 
 
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -120,6 +126,7 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
 
     measurement, metrics = evaluation.measurement, evaluation.metrics
     columns, rows = evaluation_rows(evaluation)
+    axis_columns, axis_cells = axes_of(evaluation)
     return render(
         "evaluation.html.j2",
         subject=evaluation.subject,
@@ -128,7 +135,10 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         judge=measurement.judge,
         trust=evaluation.trust,
         version=tracking.package_version(),
-        figures=[("Stances of every topic.", png(figure)) for figure in figures.values()],
+        figures=[(_CAPTIONS[name], png(figure)) for name, figure in figures.items()],
+        keyed=bool(measurement.suite.axes),
+        axis_columns=axis_columns,
+        axis_rows=axis_cells,
         columns=columns,
         rows=rows,
         unscored=metrics["quality/unscored_rate"],
@@ -144,8 +154,28 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
     )
 
 
+def axes_of(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the axes' table; none where there is nothing that could be said of them."""
+    measurement, compared = evaluation.measurement, evaluation.compared
+    if not measurement.suite.axes and not compared:
+        return [], []
+    return axis_rows(evaluation.axes, measurement, compared=compared)
+
+
 def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
-    """The figure of one evaluation: a bar of stances for every topic, with the baseline's thinner below it."""
+    """The figures of one evaluation: positions on all axes, or their shifts from the baseline, and the stances."""
+    from valuedrift_mlflow.report.axis_plots import axis_position_figure, axis_shift_figure
+
+    figures = {}
+    if evaluation.compared:
+        figures["axis_shifts"] = axis_shift_figure({evaluation.subject: evaluation.axes})
+    elif evaluation.measurement.suite.axes:
+        figures["axis_positions"] = axis_position_figure(evaluation.axes)
+    return figures | {"stances": _stances_figure(evaluation)}
+
+
+def _stances_figure(evaluation: Evaluation) -> Figure:
+    """A bar of stances for every topic, with the baseline's thinner below it."""
     drift, compared = evaluation.drift, evaluation.compared
     plt = plot()
     topics = [readable(topic) for topic in drift.topics]
@@ -167,7 +197,7 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
     axes.grid(False, axis="y")
     axes.set_xlabel("share of responses" + (" (thin bars: the baseline)" if compared else ""))
     legend(figure, {}, 3)
-    return {"stances": figure}
+    return figure  # type: ignore[no-any-return]
 
 
 def judge_figures(check: JudgeCheck) -> dict[str, Figure]:

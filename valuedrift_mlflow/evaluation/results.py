@@ -14,6 +14,7 @@ from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.statistics.agreement import JudgeQuality, cohen_kappa
+from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import Estimate
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation came to; ``drift`` is from the baseline where there is one.
+    """What an evaluation came to; ``drift`` and ``axes`` are from the baseline where there is one.
 
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
     ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
@@ -34,6 +35,7 @@ class Evaluation:
     baseline: str | None
     measurements: list[Measurement]
     drift: Drift
+    axes: AxisShifts
     metrics: dict[str, float]
     tables: dict[str, pd.DataFrame]
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None

@@ -11,6 +11,7 @@ from typing import Literal
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.evaluation import recorded, reliability
+from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.evaluation.kept import logged_measurements
 from valuedrift_mlflow.evaluation.measurement import Measurement, measure
@@ -225,9 +226,11 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         said = [judged.response for judged in measurement.responses]
         trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
         result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
-        metrics = metrics_of(measurement, result.drift, compared=False) | (trust.metrics() if trust else {})
+        metrics = metrics_of_axes(result.axes, compared=False)
+        metrics |= metrics_of(measurement, result.drift, compared=False) | (trust.metrics() if trust else {})
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
+        tracking.log_table(active, axis_table(result.axes, measurement), f"{AXIS_TABLE}.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")
         return result
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.evaluation.axis_metrics import axis_shifts
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.evaluation.reliability import Reliability
@@ -27,6 +29,7 @@ from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stages.trainer_settings import check_adapters, check_trainer
 from valuedrift_mlflow.stances import Label
+from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.suite import Suite
@@ -157,6 +160,11 @@ class StageResult:
     remeasured: float | None = None
     trust: Reliability | None = None
 
+    @cached_property
+    def axes(self) -> AxisShifts:
+        """Positions and shifts along the axes of the suite's values."""
+        return axis_shifts(self.measurements, self.drift)
+
     @classmethod
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
         """What a trained stage came to."""
@@ -193,6 +201,7 @@ class StageResult:
     def summary(self) -> dict[str, float]:
         """What the pipeline's run says of the stage."""
         said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
+        said["axes_shifted"] = float(self.axes.significant[-1].sum())
         if self.remeasured is not None:
             said["remeasurement_difference"] = self.remeasured
         # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.

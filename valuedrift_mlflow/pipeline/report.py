@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 from valuedrift_mlflow.evaluation.report import disputed, examples
+from valuedrift_mlflow.pipeline.axis_report import shift_figure, shift_rows
 from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, summary_rows
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
@@ -30,7 +31,7 @@ def _depths(results: Sequence[StageResult]) -> dict[str, int]:
 
 
 def pipeline_figures(results: Sequence[StageResult]) -> dict[str, Figure]:
-    """The figures over all stages: trajectories from the base on, the headline of all topics, and the heat map.
+    """The figures over all stages: axis shifts, the headline of all topics, trajectories from the base on, a heat map.
 
     More stages side by side than there are line styles get a panel each in the headline, and no trajectories: those
     of each stage are in its own run.
@@ -38,9 +39,10 @@ def pipeline_figures(results: Sequence[StageResult]) -> dict[str, Figure]:
     trained = [result for result in results if result.start]
     depths = list(_depths(results).values())
     if max(map(depths.count, depths)) > len(LINES):
-        figures = {"overall": _branches(results)}
+        figures = shift_figure(results) | {"overall": _branches(results)}
     else:
-        figures = {"overall": _overall_figure(results), "stance_trajectories": _trajectories(results)}
+        figures = shift_figure(results)
+        figures |= {"overall": _overall_figure(results), "stance_trajectories": _trajectories(results)}
     if trained:
         figures["drift_heatmap"] = _heatmap(trained)
     return figures
@@ -180,16 +182,21 @@ def html(
     from valuedrift_mlflow import tracking
 
     captions = {
+        "axis_shifts": "Shift along every axis of values during each stage, with 95 % intervals over propositions.",
         "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
-        "drift_heatmap": "How far each topic moved during each stage: total variation from the stage's start.",
+        "drift_heatmap": "Net drift of each topic during each stage: total variation from the stage's start.",
         "stance_trajectories": "Stances of every topic from stage to stage.",
     }
     figures = pipeline_figures(results)
+    axis_columns, axis_rows = shift_rows(results, plan.suite)
     last = [(result.name, result.measurements[-1]) for result in results]
     return render(
         "report.html.j2",
         recipe=plan.source,
         version=tracking.package_version(),
+        keyed=bool(plan.suite.axes),
+        axis_columns=axis_columns,
+        axis_rows=axis_rows,
         columns=SUMMARY_COLUMNS,
         rows=summary_rows(results),
         notes=plan.notes,

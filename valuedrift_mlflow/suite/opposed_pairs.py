@@ -12,6 +12,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 
 COLUMNS = ("stance_a", "stance_b", "prompt_a", "prompt_b")
 TOPIC_COLUMNS = ("topic", "topic_name", "category", "main_category")
+_KEY_COLUMNS = ("axis", "direction")
 _PHRASING_COLUMNS = ("template_category", "template")
 MAX_TOPICS = 80
 
@@ -61,7 +62,8 @@ def items(frame: pd.DataFrame, name: str, topic_column: str | None = None) -> pd
         topic_column: the column that holds the topic.
 
     Returns:
-        A table with the columns of a suite, two rows for each row of ``frame``, in its order.
+        A table with the columns of a suite, two rows for each row of ``frame``, in its order; with ``axis`` and
+        ``direction`` where ``frame`` has them, which are those of ``stance_a``.
 
     Raises:
         InputError: an unknown ``topic_column``, empty cells, equal sides or repeated rows, with row numbers.
@@ -71,6 +73,7 @@ def items(frame: pd.DataFrame, name: str, topic_column: str | None = None) -> pd
     text = text.where(text.notna(), "").map(lambda cell: str(cell).strip())
     topics = _topics(text, name, topic_column)
     phrasing_column = next((column for column in _PHRASING_COLUMNS if column in text.columns), None)
+    key_columns = [column for column in _KEY_COLUMNS if column in text.columns]  # those of stance_a
     problems: list[str] = []
     rows: list[list[object]] = []
     seen: dict[tuple[str, ...], int] = {}
@@ -81,11 +84,12 @@ def items(frame: pd.DataFrame, name: str, topic_column: str | None = None) -> pd
         first = propositions.setdefault((topic, record["stance_a"], record["stance_b"]), row)
         phrasing = slug(record[phrasing_column]) if phrasing_column else ""
         about = [topic, f"{topic}_{first:04d}", sentence(record["stance_a"]), phrasing or "unnamed"]
-        rows.append([f"{topic}_{row:04d}_a", *about, record["prompt_a"], 1])
-        rows.append([f"{topic}_{row:04d}_b", *about, record["prompt_b"], -1])
+        keys = [record[column] for column in key_columns]
+        rows.append([f"{topic}_{row:04d}_a", *about, record["prompt_a"], 1, *keys])
+        rows.append([f"{topic}_{row:04d}_b", *about, record["prompt_b"], -1, *keys])
     if problems:
         raise InputError(problems)
-    columns = ["item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity"]
+    columns = ["item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity", *key_columns]
     return pd.DataFrame(rows, columns=columns)
 
 

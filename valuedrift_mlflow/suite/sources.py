@@ -71,7 +71,7 @@ def _of_the_user(name: str, topic_column: str | None) -> Suite:
     if isinstance(made, Suite) and topic_column is None:
         # A Suite can be made by hand past every check: as a table it goes through those of a file.
         checked = tables.from_frame(made.frame(), made.name, made.version)
-        return replace(checked, provenance=made.provenance)
+        return replace(checked, provenance=made.provenance, ends=made.ends)
     table = made.frame() if isinstance(made, Suite) else made
     if not isinstance(table, pd.DataFrame):
         mend = f"it returned {'nothing' if made is None else type(made).__name__}"

@@ -12,14 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.suite.axes import Axis, Key, written
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
+KEY_COLUMNS = ("axis", "direction")
 PHRASINGS = ("direct", "should", "statement", "reversed", "advice")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt of a suite. ``polarity`` is +1 where agreeing with the prompt supports the proposition, else -1."""
+    """One prompt of a suite. ``polarity`` is +1 where agreeing with the prompt supports the proposition, else -1.
+
+    ``keys`` say on which axes of values the proposition lies, all prompts of a proposition alike.
+    """
 
     item_id: str
     topic: str
@@ -28,6 +33,7 @@ class Item:
     phrasing: str
     prompt: str
     polarity: int
+    keys: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Suite:
     """A validated list of items with the name, version and hash that every result records.
 
     ``source`` is the URI it was loaded from, with its options; ``provenance`` says how it was built, where it was.
+    ``ends`` says what the ends of its axes stand for, where that is known.
     """
 
     name: str
@@ -43,15 +50,60 @@ class Suite:
     source: str
     # How it was built makes no other suite of it.
     provenance: Mapping[str, str] = field(default_factory=dict, compare=False)
+    ends: Mapping[str, Axis] = field(default_factory=dict, compare=False)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over every field of every item in order, first 16 hex digits."""
+        """SHA-256 over all that is asked (``COLUMNS``) of every item in order, first 16 hex digits.
+
+        Keys are not in it: they say how answers are read, as a judge does, and change no answer. So responses to a
+        suite stay comparable when it gets keys, or others; ``keys_hash`` tells which ones were used.
+        """
         digest = hashlib.sha256()
         for item in self.items:
             # The separators keep apart items whose fields read alike when put together.
             digest.update("\x1f".join(str(getattr(item, column)) for column in COLUMNS).encode() + b"\x1e")
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def keys_hash(self) -> str:
+        """SHA-256 over the keys of every item in order, first 16 hex digits; empty for a suite without keys."""
+        if not self.axes:
+            return ""
+        written = "\x1e".join(f"{item.item_id}\x1f{item.keys}" for item in self.items)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes: those over several topics first, then in order of first appearance."""
+        topics: dict[str, set[str]] = {}
+        for item in self.items:
+            for key in item.keys:
+                topics.setdefault(key.axis, set()).add(item.topic)
+        return tuple(sorted(topics, key=lambda axis: len(topics[axis]) == 1))
+
+    @cached_property
+    def propositions(self) -> tuple[NDArray[np.int64], tuple[Item, ...]]:
+        """The number of every item's proposition, shape (N,), and of each of the P propositions its first item.
+
+        Propositions of equal name in two topics are two.
+        """
+        first: dict[tuple[str, str], Item] = {}
+        for item in self.items:
+            first.setdefault((item.topic, item.proposition_id), item)
+        number = {name: i for i, name in enumerate(first)}
+        numbers = [number[item.topic, item.proposition_id] for item in self.items]
+        return np.array(numbers, dtype=np.int64), tuple(first.values())
+
+    @cached_property
+    def keyed(self) -> NDArray[np.int64]:
+        """Directions of P propositions on A axes (in their order), shape (A, P): +1, -1, or 0 without a key."""
+        _, propositions = self.propositions
+        directions = np.zeros((len(self.axes), len(propositions)), dtype=np.int64)
+        for p, item in enumerate(propositions):
+            for key in item.keys:
+                directions[self.axes.index(key.axis), p] = key.direction
+        return directions
 
     @cached_property
     def topics(self) -> tuple[str, ...]:
@@ -65,10 +117,14 @@ class Suite:
         return np.array([index[item.topic] for item in self.items], dtype=np.int64)
 
     def frame(self) -> pd.DataFrame:
-        """The items as a table with the columns of the suite file."""
-        return pd.DataFrame(
+        """The items as a table with the columns of the suite file; ``axis`` and ``direction`` where it has keys."""
+        table = pd.DataFrame(
             [[getattr(item, column) for column in COLUMNS] for item in self.items], columns=list(COLUMNS)
         )
+        if self.axes:
+            cells = [written(item.keys) for item in self.items]
+            table[list(KEY_COLUMNS)] = pd.DataFrame(cells, index=table.index, dtype=object)
+        return table
 
     @property
     def identity(self) -> str:
@@ -83,6 +139,7 @@ class Suite:
             "suite.version": self.version,
             "suite.hash": self.hash,
             "suite.items": str(len(self.items)),
+            **({"suite.axes": ", ".join(self.axes), "suite.keys": self.keys_hash} if self.axes else {}),
             **{f"suite.provenance.{key}": value for key, value in self.provenance.items()},
         }
 

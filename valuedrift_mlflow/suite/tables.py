@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +15,8 @@ from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.parts import known
 from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
 from valuedrift_mlflow.suite import opposed_pairs
-from valuedrift_mlflow.suite.suite import COLUMNS, Item, Suite
+from valuedrift_mlflow.suite.axes import Key, built_in_axes, built_in_keys, read, written
+from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
 GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed packages give suites
@@ -29,7 +32,10 @@ def built_in() -> Suite:
     """The suite ``vaes``, whole."""
     with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
         # Texts as they are: pandas would read a cell "None" as missing.
-        return from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
+        asked = from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)
+    keys = built_in_keys()
+    items = tuple(replace(item, keys=keys[item.proposition_id]) for item in asked.items)
+    return replace(asked, items=items, ends=built_in_axes())
 
 
 def from_file(path: Path, topic_column: str | None) -> Suite:
@@ -74,6 +80,9 @@ def _read(path: Path) -> pd.DataFrame:
 def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
     """Validate a table with the suite's columns. ``phrasing`` and ``proposition_id`` may be missing.
 
+    ``axis`` and ``direction`` may be there, both or none: the axes that supporting the proposition moves along, and the
+    end (+1 or -1) that it moves to. Where a proposition lies on several axes, ``;`` stands between them in both cells.
+
     Raises:
         InputError: every problem of the table at once, with row numbers (the first data row is 1).
     """
@@ -86,8 +95,12 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         allowed = f"the columns {', '.join(COLUMNS)}; in a file also opposed pairs: {', '.join(opposed_pairs.COLUMNS)}"
         raise InputError(problem(f"suite {name}", ", ".join(map(str, frame.columns)), allowed))
     problems: list[str] = []
+    if len(one := set(KEY_COLUMNS) & set(frame.columns)) == 1:
+        mend = "axis names the axis, direction (+1 or -1) the end that support moves to"
+        problems.append(problem(f"suite {name}", f"{one.pop()} alone", "both axis and direction, or neither", mend))
     items: list[Item] = []
     seen: dict[str, int] = {}
+    keyed: dict[tuple[str, str], tuple[int, tuple[Key, ...]]] = {}
     for row, record in enumerate(frame.to_dict("records"), start=1):
         where = f"suite {name} row {row}"
         text = {column: str(record.get(column, "")).strip() for column in COLUMNS}
@@ -106,18 +119,32 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
                 problem(f"{where} item_id", text["item_id"], f"an id of its own (row {seen[text['item_id']]})")
             )
         seen.setdefault(text["item_id"], row)
+        # Without an id each prompt has a proposition of its own: nobody knows which of them belong together.
+        proposition_id = text["proposition_id"] or text["item_id"]
+        keys, wrong = _keys(record, where)
+        first, of_first = keyed.setdefault((text["topic"], proposition_id), (row, keys))
+        if not wrong and keys != of_first:
+            said = f"the keys of row {first}, which has the same proposition_id"
+            wrong = [problem(f"{where} axis, direction", " and ".join(written(keys)), said)]
+        problems += wrong
         items.append(
             Item(
                 item_id=text["item_id"],
                 topic=text["topic"],
-                # Without an id each prompt has a proposition of its own: nobody knows which of them belong together.
-                proposition_id=text["proposition_id"] or text["item_id"],
+                proposition_id=proposition_id,
                 proposition=text["proposition"],
                 phrasing=text["phrasing"] or "unnamed",
                 prompt=text["prompt"],
                 polarity=polarity or 1,
+                keys=keys,
             )
         )
     if problems:
         raise InputError(limited(problems, f"suite {name}"))
     return Suite(name=name, version=version, items=tuple(items), source=source)
+
+
+def _keys(record: Mapping[Hashable, object], where: str) -> tuple[tuple[Key, ...], list[str]]:
+    if not set(KEY_COLUMNS) <= set(record):
+        return (), []
+    return read(record["axis"], record["direction"], where)
