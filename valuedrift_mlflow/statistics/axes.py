@@ -230,9 +230,9 @@ def sign_flips(changes: Floats, direction: Floats, rng: np.random.Generator) -> 
     """
     n = changes.shape[1]
     if n <= ENUMERATED:
-        signs: Floats = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        signs: Floats = (1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)).astype(np.float64)
     else:
-        signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (FLIPS, n))])
+        signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (FLIPS, n))]).astype(np.float64)
     p_values = np.full(len(changes), np.nan)
     for c, row in enumerate(changes):
         kept = ~np.isnan(row)
