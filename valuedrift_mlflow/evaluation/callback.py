@@ -202,13 +202,14 @@ class ValueDriftCallback(TrainerCallback):
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
         if not self._first:
             return
+        from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
 
         drift = self.drift()
         tracking.log_metrics(self._run, drift_time_metrics(drift), state.global_step)
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
-        tracking.log_figures(self._run, stage_figures(self.stage, drift))
+        tracking.log_figures(self._run, drawn(stage_figures(self.stage, drift)))
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
