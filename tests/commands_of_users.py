@@ -20,6 +20,10 @@ from subprocess import CompletedProcess
 
 ROOT = Path(__file__).parents[1]
 _LIBRARIES = ["datasets", "mlflow", "pandas", "peft", "seaborn", "sklearn", "torch", "transformers", "trl"]
+# What most commands come to use of them: a store, a model, the offline judge, a trainer.
+_PARTS = ["mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.pyplot"]
+_PARTS += ["sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.metrics", "transformers.models.llama"]
+_PARTS += ["transformers.trainer", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer"]
 
 
 def entry_point(name: str, *arguments: str) -> CompletedProcess[str]:
@@ -59,7 +63,7 @@ def _run(module: str, arguments: tuple[str, ...], path: str = "", code: str = ""
 @cache
 def _server() -> ForkServerContext:
     context = get_context("forkserver")
-    context.set_forkserver_preload([*_LIBRARIES, "transformers.models.llama", "trl.trainer.dpo_trainer"])
+    context.set_forkserver_preload([*_LIBRARIES, *_PARTS])
     return context
 
 
