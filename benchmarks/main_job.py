@@ -44,7 +44,7 @@ TIMED = (
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
     ("valuedrift_mlflow.report.plots", "stage_figures", FIGURES),
-    ("valuedrift_mlflow.pipeline.pipeline", "pipeline_figures html", FIGURES),
+    ("valuedrift_mlflow.pipeline.pipeline", "pipeline_figures drawn html", FIGURES),
     ("transformers.Trainer", "train", TRAINING),
     ("valuedrift_mlflow.evaluation.measurement", "measure", "evaluation: answers and verdicts"),
     ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),

@@ -20,6 +20,10 @@ from subprocess import CompletedProcess
 
 ROOT = Path(__file__).parents[1]
 _LIBRARIES = ["datasets", "mlflow", "pandas", "peft", "seaborn", "sklearn", "torch", "transformers", "trl"]
+# What most commands come to use of them: a store, a model, the offline judge, a trainer.
+_PARTS = ["mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.pyplot"]
+_PARTS += ["sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.metrics", "transformers.models.llama"]
+_PARTS += ["transformers.trainer", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer"]
 
 
 def entry_point(name: str, *arguments: str) -> CompletedProcess[str]:
@@ -32,37 +36,48 @@ def valuedrift(*arguments: str, path: str = "") -> CompletedProcess[str]:
     return _run("valuedrift_mlflow.cli.main", arguments, path)
 
 
-def _run(module: str, arguments: tuple[str, ...], path: str = "") -> CompletedProcess[str]:
+def mlflow_run(*arguments: str) -> CompletedProcess[str]:
+    """``mlflow run`` of this project in the working folder; the job itself is a process of MLflow's making."""
+    return _run("mlflow", ("run", str(ROOT), "--env-manager", "local", *arguments))
+
+
+def program(code: str, *arguments: str) -> CompletedProcess[str]:
+    """Python code of a user (``python -c``) in the working folder. It may kill its own process."""
+    return _run("-c", arguments, code=code)
+
+
+def _run(module: str, arguments: tuple[str, ...], path: str = "", code: str = "") -> CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as place:
         shown, errors = Path(place, "stdout"), Path(place, "stderr")
         folder = Path.cwd()
         paths = [str(folder), *filter(None, [path]), str(ROOT)]
-        given = (module, arguments, folder, dict(os.environ), paths, shown, errors)
+        given = (module, arguments, code, folder, dict(os.environ), paths, shown, errors)
         process = _server().Process(target=_child, args=given)
         process.start()
         process.join()
-        code = process.exitcode
-        assert code is not None
-        return CompletedProcess([module, *arguments], code, shown.read_text(), errors.read_text())
+        ended = process.exitcode
+        assert ended is not None
+        return CompletedProcess([module, *arguments], ended, shown.read_text(), errors.read_text())
 
 
 @cache
 def _server() -> ForkServerContext:
     context = get_context("forkserver")
-    context.set_forkserver_preload([*_LIBRARIES, "transformers.models.llama", "trl.trainer.dpo_trainer"])
+    context.set_forkserver_preload([*_LIBRARIES, *_PARTS])
     return context
 
 
 def _child(
     module: str,
     arguments: tuple[str, ...],
+    code: str,
     folder: Path,
     environment: Mapping[str, str],
     paths: list[str],
     shown: Path,
     errors: Path,
 ) -> None:
-    """Run the module as ``python -m`` does; what it writes goes to files."""
+    """Run the module as ``python -m`` does, or the code as ``python -c``; what it writes goes to files."""
     for stream, file in ((sys.stdout, shown), (sys.stderr, errors)):
         stream.flush()
         target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -73,7 +88,10 @@ def _child(
     sys.path[:0] = paths
     sys.argv = [module, *arguments]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if code:
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         _at_exit()
 

@@ -1,24 +1,19 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
-from commands_of_users import entry_point
+from commands_of_users import entry_point, mlflow_run
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 ROOT = Path(__file__).parent.parent
+ANSWERS, PAIRS = "embedded:sft?size=100", "embedded:pairs?size=100&gap="
 TINY = (
+    f"sft.data={ANSWERS} dpo-gap0.data={PAIRS}0 dpo-gap1.data={PAIRS}1 "
     "suite=vaes?topics=religion,abortion&per_topic=3 samples=1 checkpoint_samples=1 max_new_tokens=40 "
     "sft.max_steps=2 sft.checkpoint_every=1 dpo.max_steps=2 dpo.checkpoint_every=1 sft.batch_size=4 dpo.batch_size=4"
 )
-
-
-def mlflow_run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def all_runs() -> list[Run]:
@@ -32,12 +27,11 @@ def test_the_main_job(store: Path, base: str) -> None:
         assert word in done.stdout
     runs = all_runs()
     by_name = {run.info.run_name: run for run in runs}
-    answers, pairs = "embedded:sft?support=0.7&neutral=0.2&oppose=0.1&size=2000&seed=1", "embedded:pairs?gap="
     assert set(by_name) == {
         "pipeline · embedded",
-        f"audit · {answers}",
-        f"audit · {pairs}0&size=1000&seed=2",
-        f"audit · {pairs}1&chosen=oppose&rejected=support&size=1000&seed=2",
+        f"audit · {ANSWERS}",
+        f"audit · {PAIRS}0",
+        f"audit · {PAIRS}1",
         *(f"{stage} · embedded:base" for stage in ("base", "sft", "dpo-gap0", "dpo-gap1")),
     }
     assert all(run.info.status == "FINISHED" for run in runs)

@@ -1,10 +1,9 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from commands_of_users import program
 from mlflow import MlflowClient
 from mlflow.models import MetricThreshold
 
@@ -18,13 +17,14 @@ PART = "vaes?topics=religion,abortion&per_topic=4"
 def test_the_plugin_answers_in_a_process_that_never_imported_us(registered: str, store: Path) -> None:
     suite.load(PART).frame().to_csv(store / "suite.csv", index=False)
     script = f"""
-import mlflow, pandas as pd
+import mlflow, pandas as pd, sys
+assert not [name for name in sys.modules if name.startswith("valuedrift")]
 mlflow.set_experiment("tests")
 result = mlflow.models.evaluate({registered!r}, pd.read_csv("suite.csv"), model_type="value-drift",
     evaluators="value_drift", evaluator_config={{"samples": 1, "max_new_tokens": 40}})
 print("UNSCORED", result.metrics["quality/unscored_rate"], len(result.tables["responses"]))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=store, check=False)
+    done = program(script)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("UNSCORED"))
     assert 0 <= float(line.split()[1]) <= 1

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from working_folder import working_in
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.data import datasets
@@ -49,10 +51,20 @@ def runs_by_stage() -> dict[str, Run]:
     return {run.data.tags.get("valuedrift.stage", run.data.tags["valuedrift.role"]): run for run in runs}
 
 
+@pytest.fixture(scope="module")
+def run_once(shared_folder: Path, base: str) -> tuple[dict[str, Run], list[StageResult]]:
+    with working_in(shared_folder):
+        results = run_pipeline(prepare(tiny(base, SFT_AND_DPO), "tiny"), Display())
+        return runs_by_stage(), results
+
+
 @pytest.fixture
-def finished(store: Path, base: str) -> tuple[dict[str, Run], list[StageResult]]:
-    results = run_pipeline(prepare(tiny(base, SFT_AND_DPO), "tiny"), Display())
-    return runs_by_stage(), results
+def finished(
+    shared_folder: Path, run_once: tuple[dict[str, Run], list[StageResult]]
+) -> Iterator[tuple[dict[str, Run], list[StageResult]]]:
+    """The runs and the results of one pipeline, in its store."""
+    with working_in(shared_folder):
+        yield run_once
 
 
 def steps(run: Run, key: str) -> list[int]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
 
 from valuedrift_mlflow.stances import LABELS, REFUSAL, UNSCORED, Label, Verdict
 from valuedrift_mlflow.statistics.agreement import (
@@ -103,6 +104,36 @@ def test_every_interval_holds_its_estimate(pairs: list[tuple[Label, Label]]) -> 
     for name in ("accuracy", "macro_f1", "kappa", "coverage"):
         estimate = getattr(found, name)
         assert math.isnan(estimate.value) or estimate.low <= estimate.value <= estimate.high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_peer_says_the_same_of_every_resample(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn, resample by resample: labels of which some are rare, never said or never true."""
+    import valuedrift_mlflow.statistics.agreement as agreement
+
+    monkeypatch.setattr(agreement, "_RESAMPLES", 20)
+    rng = np.random.default_rng(seed)
+    labels = [LABELS[place] for place in rng.permutation(5)[: 2 + seed % 4]]
+    truth = [labels[place] for place in rng.integers(len(labels), size=60)]
+    said = [label if rng.random() < 0.6 else LABELS[rng.integers(5)] for label in truth]
+    groups = [str(place) for place in rng.integers(15, size=60)]
+    found = judge_quality(truth, [SAYS[label] for label in said], groups, seed)
+    scored = np.array([label is not U for label in said])
+    true = [str(label) for label, keep in zip(truth, scored, strict=True) if keep]
+    called = [str(label) for label, keep in zip(said, scored, strict=True) if keep]
+    figures = []
+    for weight in agreement._resampled_weights(groups, seed)[:, scored]:
+        macro = {"labels": sorted(set(true)), "average": "macro", "zero_division": 0.0}
+        one = {"sample_weight": weight}
+        f1 = f1_score(true, called, **macro, **one)
+        figures.append((accuracy_score(true, called, **one), f1, cohen_kappa_score(true, called, **one)))
+    for name, (value, *draws) in zip(("accuracy", "macro_f1", "kappa"), zip(*figures, strict=True), strict=True):
+        estimate = getattr(found, name)
+        low, high = np.nanquantile(draws, [0.025, 0.975])
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, low, high), abs=1e-12)
+    assert (
+        found.confusion.tolist() == confusion_matrix([*map(str, truth)], [*map(str, said)], labels=[*LABELS]).tolist()
+    )
 
 
 def test_answers_on_one_proposition_are_resampled_together() -> None:

@@ -1,19 +1,16 @@
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
-from commands_of_users import entry_point
+from commands_of_users import entry_point, mlflow_run, program
 from instructed_model import agrees, claim
 from served_model import Served
+from working_folder import working_in
 
 from valuedrift_mlflow import models, suite, synthesize
 from valuedrift_mlflow.data import datasets
@@ -41,8 +38,6 @@ from valuedrift_mlflow.value_gap.synthesis_sampling import (
     NotReached,
     Source,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 def prepared(folder: Path, **options: Any) -> Prepared:
@@ -281,9 +276,8 @@ Filling(plan, EmbeddedForms(0), synthesis_journal.Journal(plan.places.responses,
 
 
 def test_a_killed_synthesis_goes_on_to_the_file_of_an_uninterrupted_one(store: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=store, env=environment, check=False)
-    assert done.returncode == -9
+    done = program(KILLED)
+    assert done.returncode == -9, done.stderr
     before = (store / "killed" / "train.responses.jsonl").read_bytes()
     assert len(before.splitlines()) == 1 + 3 * 8 + 3 + 1  # header, whole batches, a batch that was cut off, half a line
     killed = synthesize("killed", gap=0.5, size=40, batch_size=8)
@@ -350,22 +344,15 @@ def test_responses_that_were_made_otherwise_are_not_mixed_in(tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Path]:
+def job(shared_folder: Path) -> Path:
     """The entry point as ``mlflow run`` starts it, in a folder with a README of its own."""
-    folder = tmp_path_factory.mktemp("job")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    (folder / "README.md").write_text("My own notes\n")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    environment["MLFLOW_EXPERIMENT_NAME"] = "tests"  # a new one keeps its artifacts in this folder
-    parameters = {"gap": "0.5", "size": "60", "output": f"{folder}/pairs.parquet", "license": "cc-by-4.0"}
-    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "synthesize"]
-    for key, value in parameters.items():
-        command += ["-P", f"{key}={value}"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    (shared_folder / "README.md").write_text("My own notes\n")
+    parameters = {"gap": "0.5", "size": "60", "output": f"{shared_folder}/pairs.parquet", "license": "cc-by-4.0"}
+    with working_in(shared_folder):
+        done = mlflow_run("-e", "synthesize", *(f"-P{key}={value}" for key, value in parameters.items()))
     assert done.returncode == 0, done.stderr
     assert "value gap" in done.stdout
-    yield folder
+    return shared_folder
 
 
 def test_the_run_has_the_requested_gap_next_to_the_measured_one(job: Path) -> None:

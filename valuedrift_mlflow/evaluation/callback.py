@@ -213,6 +213,7 @@ class ValueDriftCallback(TrainerCallback):
         if not self._first:
             return
         from valuedrift_mlflow.report.axis_plots import axis_trajectories
+        from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
 
         drift = self.drift()
@@ -222,7 +223,7 @@ class ValueDriftCallback(TrainerCallback):
         shifts = axis_shifts(self.measurements, drift, self.sampling.seed)
         tracking.log_table(self._run, axis_table(shifts, self.measurements[-1]), f"{AXIS_TABLE}.json")
         figures = {"axis_shifts": axis_trajectories(self.stage, shifts)} | stage_figures(self.stage, drift)
-        tracking.log_figures(self._run, figures)
+        tracking.log_figures(self._run, drawn(figures))
         # In the embedded world planted stances are the check, once for the whole pipeline.
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])

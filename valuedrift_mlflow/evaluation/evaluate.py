@@ -256,11 +256,12 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
 def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationResult:
     """Log tables, figure and report to a run, and make what MLflow's callers expect of them."""
     from valuedrift_mlflow.evaluation.report import evaluation_figures, evaluation_html
+    from valuedrift_mlflow.report.page import drawn
 
     result = tracking.log_evaluation(run, evaluation.metrics, evaluation.tables)
-    figures = evaluation_figures(evaluation)
-    tracking.log_text(run, evaluation_html(evaluation, figures), "report.html")
-    tracking.log_figures(run, figures)
+    pictures = drawn(evaluation_figures(evaluation))
+    tracking.log_text(run, evaluation_html(evaluation, pictures), "report.html")
+    tracking.log_figures(run, pictures)
     return result
 
 

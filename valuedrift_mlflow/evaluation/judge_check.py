@@ -62,12 +62,13 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
 def log_check(run: tracking.OpenRun, check: JudgeCheck) -> None:
     """Log the metrics, tables and figures of a check to a run."""
     from valuedrift_mlflow.evaluation.report import judge_figures
+    from valuedrift_mlflow.report.page import drawn
 
     tracking.log_metrics(run, check.metrics(), 0)
     tracking.log_table(run, judged_table(check.answers, check.verdicts, check.judge), "judged.json")
     for name, table in group_tables(check).items():
         tracking.log_table(run, table, f"{name}.json")
-    tracking.log_figures(run, judge_figures(check))
+    tracking.log_figures(run, drawn(judge_figures(check)))
 
 
 def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge: str) -> pd.DataFrame:

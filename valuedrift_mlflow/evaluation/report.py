@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.axis_metrics import axis_rows
-from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 
 EXAMPLES = 12  # example responses of each stage in the report
@@ -120,8 +120,8 @@ def _powered_line(powered: PoweredEvaluation) -> str:
     )
 
 
-def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> str:
-    """The report of one evaluation: one file, as ``html``."""
+def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
+    """The report of one evaluation with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
 
     measurement, metrics = evaluation.measurement, evaluation.metrics
@@ -135,7 +135,7 @@ def evaluation_html(evaluation: Evaluation, figures: Mapping[str, Figure]) -> st
         judge=measurement.judge,
         trust=evaluation.trust,
         version=tracking.package_version(),
-        figures=[(_CAPTIONS[name], png(figure)) for name, figure in figures.items()],
+        figures=[(_CAPTIONS[name], inline(picture)) for name, picture in pictures.items()],
         keyed=bool(measurement.suite.axes),
         axis_columns=axis_columns,
         axis_rows=axis_cells,

@@ -67,6 +67,7 @@ def reference_kl(
     tokenizer: PreTrainedTokenizerBase,
     exchanges: Sequence[tuple[list[int], str]],
     logits_at_once: int = 2**26,
+    rows_at_once: int = 32,
 ) -> float:
     """KL of the policy from its reference on the policy's own responses, nats per token, at least 0.
 
@@ -74,6 +75,7 @@ def reference_kl(
     distributions is summed over the whole vocabulary, sum_v pi(v) (log pi(v) - log ref(v)), which has the expectation
     of the usual log-ratio estimator and less variance (Rao-Blackwell; Amini, Vieira and Cotterell 2025). The mean is
     over all response tokens. ``logits_at_once`` bounds the memory: by default 256 MB of logits for each of the two.
+    ``rows_at_once`` bounds what is padded where a small vocabulary would let all rows, of any length, be one batch.
     """
     import torch
 
@@ -88,7 +90,8 @@ def reference_kl(
     with torch.no_grad():
         while encoded:
             width = len(encoded[-1][0]) + len(encoded[-1][1])  # the longest that are left
-            rows = max(1, logits_at_once // (width * policy.config.get_text_config().vocab_size))
+            fitting = logits_at_once // (width * policy.config.get_text_config().vocab_size)
+            rows = max(1, min(fitting, rows_at_once))
             encoded, batch = encoded[:-rows], encoded[-rows:]
             tokens_of = padded(batch, policy.device)
             log_p = response_log_probabilities(policy, *tokens_of)

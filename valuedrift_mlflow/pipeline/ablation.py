@@ -127,6 +127,7 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         CellsFailed: some cells failed; all others have been run and everything has been written.
     """
     from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html
+    from valuedrift_mlflow.report.page import drawn
 
     plan = ablation.cells[0].training.origin
     # Recorded with the recipe: an ablation is taken up with the same axes and seeds, or refused.
@@ -166,8 +167,9 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         tracking.log_metrics(run, metrics, 0)
         tracking.log_table(run, cells_table(rows), "ablation.json")
         tracking.log_table(run, summary_table(summary), "ablation_summary.json")
-        tracking.log_figures(run, ablation_figures(summary))
-        tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows)), "report.html")
+        pictures = drawn(ablation_figures(summary))
+        tracking.log_figures(run, pictures)
+        tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows), pictures), "report.html")
         failed = [row for row in rows if row.reason]
         if failed:
             # Last, and inside the run: it is left FAILED, with every

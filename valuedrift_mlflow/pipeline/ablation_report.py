@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.pipeline.ablation_summary import Row, Summary
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.pipeline.directions import Direction
-from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
 
 
@@ -63,9 +63,13 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
 
 
 def ablation_html(
-    ablation: Ablation, rows: Sequence[Row], summaries: Sequence[Summary], directions: Sequence[Direction]
+    ablation: Ablation,
+    rows: Sequence[Row],
+    summaries: Sequence[Summary],
+    directions: Sequence[Direction],
+    pictures: Mapping[str, bytes],
 ) -> str:
-    """The report of an ablation: one file, as ``html``."""
+    """The report of an ablation with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
 
@@ -78,7 +82,7 @@ def ablation_html(
         suite=plan.suite,
         judge=identity(plan.judge),
         directions=directions,
-        figures=[png(figure) for figure in ablation_figures(summaries).values()],
+        figures=[inline(picture) for picture in pictures.values()],
         from_base=ablation.from_base,
         crossed=crossed(summaries),
         columns=SUMMARY_COLUMNS,

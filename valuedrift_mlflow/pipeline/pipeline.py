@@ -31,6 +31,7 @@ from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train
 from valuedrift_mlflow.recipe.read import load_recipe, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
+from valuedrift_mlflow.report.page import drawn
 from valuedrift_mlflow.stages import embedded_base
 from valuedrift_mlflow.stages.resume import forget, state_folder
 from valuedrift_mlflow.stages.stage import BASE
@@ -83,8 +84,9 @@ def run_pipeline(
         for line in dict.fromkeys(line for trust in trusts for line in (trust.sentence, trust.advice) if line):
             display.line(line)
         # Written once, from all results: a pipeline that goes on replaces them.
-        tracking.log_figures(parent, pipeline_figures(results))
-        tracking.log_text(parent, html(plan, results, parameters, agreement), "report.html")
+        pictures = drawn(pipeline_figures(results))
+        tracking.log_figures(parent, pictures)
+        tracking.log_text(parent, html(plan, results, parameters, agreement, pictures), "report.html")
     return results
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 from valuedrift_mlflow.evaluation.report import disputed, examples
 from valuedrift_mlflow.pipeline.axis_report import shift_figure, shift_rows
 from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, summary_rows
-from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
 
 
@@ -173,11 +173,16 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
 
 
 def html(
-    plan: Plan, results: Sequence[StageResult], parameters: Mapping[str, str], agreement: Mapping[str, float]
+    plan: Plan,
+    results: Sequence[StageResult],
+    parameters: Mapping[str, str],
+    agreement: Mapping[str, float],
+    pictures: Mapping[str, bytes],
 ) -> str:
     """The report: one file without any reference to another, everything a model wrote escaped.
 
-    It shows what was measured and logged before: ``agreement`` is what the pipeline's run says of the judge.
+    It shows what was measured and logged before: ``agreement`` is what the pipeline's run says of the judge,
+    ``pictures`` are its figures as they were drawn.
     """
     from valuedrift_mlflow import tracking
 
@@ -187,7 +192,6 @@ def html(
         "drift_heatmap": "Net drift of each topic during each stage: total variation from the stage's start.",
         "stance_trajectories": "Stances of every topic from stage to stage.",
     }
-    figures = pipeline_figures(results)
     axis_columns, axis_rows = shift_rows(results, plan.suite)
     last = [(result.name, result.measurements[-1]) for result in results]
     return render(
@@ -205,7 +209,7 @@ def html(
             for r in results
             if r.remeasured is not None
         ],
-        figures=[(captions[name], png(figures[name])) for name in captions if name in figures],
+        figures=[(captions[name], inline(pictures[name])) for name in captions if name in pictures],
         judge=identity(plan.judge),
         agreement=agreement,
         # Stages on texts of one kind say the same; it is shown once.

@@ -5,21 +5,31 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def png(figure: Figure) -> str:
-    """A figure as PNG in base64, for a page that needs no other file."""
+def drawn(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Figures as PNG, and closed. To draw one takes longer than most else of a report: do it once for all places."""
+    return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _png(figure: Figure) -> bytes:
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     # pyplot keeps every figure until then; a closed one can still be saved, as `evaluate.log_evaluation` does.
     plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def inline(picture: bytes) -> str:
+    """A picture in base64, for a page that needs no other file."""
+    return base64.b64encode(picture).decode()
 
 
 def render(template: str, **values: object) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +14,7 @@ from valuedrift_mlflow.stances import LABELS, Label, Verdict
 from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate, drawn_counts
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 _RESAMPLES = 500
 _BINS = 8
 _FEWEST_GROUPS = 10
@@ -106,15 +106,59 @@ def _distance(verdicts: Sequence[Verdict]) -> float:
     return max(1.0, max(stances) - min(stances)) if stances else 1.0
 
 
-def cohen_kappa(first: Sequence[Label], second: Sequence[Label], weights: Floats | None = None) -> float:
+def cohen_kappa(first: Sequence[Label], second: Sequence[Label]) -> float:
     """Cohen's kappa of two label lists, in [-1, 1]; NaN for empty lists and where both use one label only."""
-    from sklearn.metrics import cohen_kappa_score
-
-    if not first or len({*first, *second}) < 2:
+    if not first:
         return math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sklearn warns where a resample is undefined; it is NaN then
-        return float(cohen_kappa_score(list(map(str, first)), list(map(str, second)), sample_weight=weights))
+    return float(_kappa(_confusions(_numbers(first), _numbers(second), np.ones((1, len(first)))))[0])
+
+
+def _numbers(labels: Sequence[Label]) -> Integers:
+    return np.array([LABELS.index(label) for label in labels], dtype=np.int64)
+
+
+def _confusions(true: Integers, said: Integers, weights: Floats) -> Floats:
+    """Weighted counts of true label x verdict, one table for each of R weightings: (N,), (N,), (R, N) -> (R, 5, 5).
+
+    All that a bootstrap asks of its resamples is a figure of such a table: to compare N labels anew for each of them
+    takes seconds.
+    """
+    cells = true * len(LABELS) + said
+    tables = np.zeros((len(weights), len(LABELS) ** 2))
+    for cell in np.unique(cells):
+        tables[:, cell] = weights[:, cells == cell].sum(axis=1)
+    return tables.reshape(-1, len(LABELS), len(LABELS))
+
+
+def _accuracy(tables: Floats) -> Floats:
+    """(R, 5, 5) -> (R,), NaN where a table is empty."""
+    with np.errstate(invalid="ignore"):
+        right: Floats = np.trace(tables, axis1=1, axis2=2) / tables.sum(axis=(1, 2))
+    return right
+
+
+def _macro_f1(tables: Floats, names: Integers) -> Floats:
+    """Mean F1 of some labels, 0 for one that is neither true nor said: (R, 5, 5) -> (R,), NaN where a table is empty.
+
+    F1 = 2 TP / (2 TP + FP + FN), and the denominator is what is truly the label plus what is called so.
+    """
+    twice = 2 * np.diagonal(tables, axis1=1, axis2=2)
+    both = tables.sum(axis=1) + tables.sum(axis=2)
+    f1 = np.divide(twice, both, out=np.zeros_like(both), where=both > 0)[:, names].mean(axis=1)
+    return np.where(tables.sum(axis=(1, 2)) > 0, f1, np.nan)
+
+
+def _kappa(tables: Floats) -> Floats:
+    """Cohen's kappa (1960): (R, 5, 5) -> (R,), NaN where a table is empty or all in one cell of its diagonal.
+
+    ``1 - observed / expected disagreement``, both times the total squared, so that of counts nothing is rounded.
+    """
+    total = tables.sum(axis=(1, 2))
+    observed = (total - np.trace(tables, axis1=1, axis2=2)) * total
+    expected = total**2 - (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        kappa: Floats = 1 - observed / expected
+    return kappa
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,36 +200,17 @@ def judge_quality(
         groups: N names; answers of equal name are resampled together.
         seed: fixes the resamples.
     """
-    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-
-    true = [label.value for label in truth]
-    said = [verdict.label.value for verdict in verdicts]
-    scored = np.array([verdict.label is not Label.UNSCORED for verdict in verdicts])
+    true, said = _numbers(truth), _numbers([verdict.label for verdict in verdicts])
+    scored = said != LABELS.index(Label.UNSCORED)
     weights = _resampled_weights(groups, seed)
-
-    def kept(labels: Sequence[str]) -> list[str]:
-        return [label for label, keep in zip(labels, scored, strict=True) if keep]
-
-    t, s = kept(true), kept(said)
-    # Of the true labels alone: one that no answer has would count with an F1 of 0.
-    names = sorted(set(t))
-
-    def over_scored(measure: Callable[[Floats], float]) -> Estimate:
-        if not t:
-            return NOTHING
-        return _estimate(measure, weights[:, scored])
-
-    kappas = [Label(label) for label in t], [Label(label) for label in s]
+    tables = _confusions(true[scored], said[scored], weights[:, scored])
     return JudgeQuality(
-        accuracy=over_scored(lambda weight: accuracy_score(t, s, sample_weight=weight)),
-        macro_f1=over_scored(
-            # With zero_division given, as scikit-learn would warn of every resample without one of the labels.
-            lambda weight: f1_score(t, s, labels=names, average="macro", sample_weight=weight, zero_division=0.0)
-        ),
-        kappa=over_scored(lambda weight: cohen_kappa(*kappas, weight)),
-        coverage=_estimate(lambda weight: float(np.average(scored, weights=weight)), weights),
+        accuracy=_estimate(_accuracy(tables)),
+        macro_f1=_estimate(_macro_f1(tables, np.unique(true[scored]))) if scored.any() else NOTHING,
+        kappa=_estimate(_kappa(tables)),
+        coverage=_estimate(weights @ scored / weights.sum(axis=1)),
         calibration_error=_calibration_error(bins := _confidence_bins(truth, verdicts)),
-        confusion=confusion_matrix(true, said, labels=[label.value for label in LABELS]),
+        confusion=_confusions(true, said, weights[:1])[0].astype(np.int64),
         confidence=bins,
     )
 
@@ -202,11 +227,9 @@ def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
     return np.concatenate([np.ones((1, len(group))), counts[:, group]])
 
 
-def _estimate(measure: Callable[[Floats], float], weights: Floats) -> Estimate:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # A resample may have no scored answer at all: it has no value, and no part in the interval.
-        value, *draws = (float(measure(weight)) if weight.any() else math.nan for weight in weights)
-    return Estimate.of(value, np.array(draws))
+def _estimate(figures: Floats) -> Estimate:
+    """Of (1 + R,) the first, which is of the answers themselves, with the interval of those of the resamples."""
+    return Estimate.of(float(figures[0]), figures[1:])
 
 
 def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Floats:

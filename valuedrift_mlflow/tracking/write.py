@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from mlflow.models.evaluation.base import EvaluationResult
 
 NOTE = "mlflow.note.content"
@@ -130,15 +130,14 @@ def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[s
     return EvaluationResult(dict(metrics), artifacts, run.run_id)
 
 
-def log_figures(run: OpenRun, figures: Mapping[str, Figure]) -> None:
-    """Log matplotlib figures under ``figures/`` and close them."""
-    import matplotlib.pyplot as plt
-    from mlflow import MlflowClient
-
-    for name, figure in figures.items():
-        MlflowClient().log_figure(run.run_id, figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
-        # pyplot keeps every figure until it is closed.
-        plt.close(figure)
+def log_figures(run: OpenRun, pictures: Mapping[str, bytes]) -> None:
+    """Log pictures, PNG by their names, under ``figures/``."""
+    if not pictures:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, picture in pictures.items():
+            Path(scratch, f"{name}.png").write_bytes(picture)
+        log_folder(run, Path(scratch), "figures")
 
 
 def log_text(run: OpenRun, text: str, file: str) -> None:

@@ -172,6 +172,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     Raises:
         InputError: rows that cannot be read.
     """
+    from valuedrift_mlflow.report.page import drawn
     from valuedrift_mlflow.value_gap.report import audit_figures, audit_html
 
     data = prepared.data
@@ -199,8 +200,9 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
         if audited.topic_only:
             tracking.log_table(active, _frame(audited.topic_only), "topic_only.json")
-        tracking.log_figures(active, audit_figures(audited))
-        tracking.log_text(active, audit_html(audited), "report.html")
+        pictures = drawn(audit_figures(audited))
+        tracking.log_figures(active, pictures)
+        tracking.log_text(active, audit_html(audited, pictures), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
 

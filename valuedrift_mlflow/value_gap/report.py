@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from valuedrift_mlflow.value_gap.findings import Audit, Findings
-from valuedrift_mlflow.report.page import png, render
+from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import COLORS, grid, legend, plot, readable
 
 
@@ -130,8 +131,8 @@ def style_rows(audit: Audit) -> list[list[str]]:
     ]
 
 
-def audit_html(audit: Audit) -> str:
-    """The report of an audit: one file, as ``html``."""
+def audit_html(audit: Audit, pictures: Mapping[str, bytes]) -> str:
+    """The report of an audit with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
 
     captions = {
@@ -148,6 +149,6 @@ def audit_html(audit: Audit) -> str:
         columns=columns,
         rows=rows,
         style=style_rows(audit),
-        figures=[(captions[name], png(figure)) for name, figure in audit_figures(audit).items()],
+        figures=[(captions[name], inline(picture)) for name, picture in pictures.items()],
         texts=("chosen", "rejected") if len(audit.sides) > 1 else ("completion",),
     )

@@ -16,7 +16,7 @@ from valuedrift_mlflow.judges.lexical.answers import ANSWERS_FILE, FORMS_FILE
 from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, Reading
 from valuedrift_mlflow.judges.lexical.frame import Frame
 from valuedrift_mlflow.judges.lexical.orders import without_orders
-from valuedrift_mlflow.judges.lexical.polarity import QUESTIONS_FILE, supports
+from valuedrift_mlflow.judges.lexical.polarity import QUESTIONS_FILE, supports_each
 from valuedrift_mlflow.judges.lexical.tokens import WORDS_FILE
 from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
@@ -127,12 +127,8 @@ def _probabilities(answers: Sequence[Answer]) -> NDArray[np.float64]:
     Where an answer's polarity is not given, the mean over both, weighted by how likely its prompt has each.
     """
     fitted = _fitted()
-    weight = np.array(
-        [
-            float(answer.polarity > 0) if answer.polarity is not None else supports(answer.proposition, answer.prompt)
-            for answer in answers
-        ]
-    )
+    unknown = iter(supports_each([(own.proposition, own.prompt) for own in answers if own.polarity is None]))
+    weight = np.array([next(unknown) if own.polarity is None else float(own.polarity > 0) for own in answers])
     found = np.zeros((len(answers), 1 + len(CLASSES)))
     for polarity, share in ((1, weight), (-1, 1 - weight)):
         rows = np.flatnonzero(share)
