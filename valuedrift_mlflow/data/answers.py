@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from valuedrift_mlflow.data import marks
-from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of
+from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, following
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Untrained, calls_tool, text_of
 from valuedrift_mlflow.inputs.rows import Record, Row
 
@@ -49,7 +49,8 @@ def _is_untrained(message: Message) -> bool:
 
 def from_alpaca(row: Row) -> Record:
     """Columns instruction, input and output."""
-    return {"prompt": asked(row, "instruction"), "completion": answered(row, "output")}
+    prompt, completion = following(asked(row, "instruction"), answered(row, "output"), "output")
+    return {"prompt": prompt, "completion": completion}
 
 
 def from_text(row: Row) -> Record:
@@ -63,7 +64,7 @@ def from_text(row: Row) -> Record:
 
 def from_completion(row: Row) -> Record:
     """Columns prompt and completion."""
-    prompt, completion = asked(row), answered(row, "completion")
+    prompt, completion = following(asked(row), answered(row, "completion"), "completion")
     return {"prompt": prompt, "completion": without(prompt, completion)}
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, texts_of
+from valuedrift_mlflow.data.dialogues import answered, asked, dialogue_of, following, texts_of
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, assistant, user
 from valuedrift_mlflow.data.names import apart
 from valuedrift_mlflow.inputs.rows import Record, Row, alike
@@ -218,7 +218,7 @@ def several(row: Row) -> Record:
     if not isinstance(listed, Sequence) or not listed:
         raise BadRow(f"answers is {row.get('answers')!r}, expected a list of answers")
     numbers, ranked = _numbers(row, len(listed)) if "ratings" in row else (None, False)
-    rated = []
+    prompt, rated = asked(row), []
     for at, answer in enumerate(listed):
         worth = numbers[at] if numbers else None
         if isinstance(answer, Mapping):
@@ -227,11 +227,16 @@ def several(row: Row) -> Record:
             said = next((answer[name] for name in _SAID if answer.get(name) is not None), answer)
         else:
             said = answer
-        if worth is not None:
-            # Of ranks the lowest is the best.
-            sign = -1 if ranked else 1
-            rated.append(Rated(answered({"answers": said}, "answers"), sign * number(worth, "a rating of answers")))
-    return {"prompt": asked(row), **best_and_worst(rated, "answers")}
+        if not _unrated(worth):
+            sign = -1 if ranked else 1  # of ranks the lowest is the best
+            _, told = following(prompt, answered({"answers": said}, "answers"), "answers")
+            rated.append(Rated(told, sign * number(worth, "a rating of answers")))
+    return {"prompt": prompt, **best_and_worst(rated, "answers")}
+
+
+def _unrated(worth: object) -> bool:
+    """Whether a number is missing, as lists and tables write it."""
+    return worth is None or str(worth).strip().lower() in ("", "nan", "n/a", "na", "none", "null")
 
 
 def _numbers(row: Row, many: int) -> tuple[list[object], bool]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from valuedrift_mlflow.data import marks
 from valuedrift_mlflow.data.messages import (
+    ROLE_KEYS,
     BadRow,
     Message,
     NothingToLearn,
@@ -25,6 +26,7 @@ _TURNS = (
     *(("question", "answer"), ("query", "response"), ("instruction", "output"), ("human", "gpt"), ("user", "bot")),
 )
 _WITHIN = ("messages", "conversation", "conversations", "turns")  # a record around the messages
+_SAID_IN = ("text", "content", "answer", "response", "output", "completion")  # a record around an answer
 _ASKED_IN = ("full_text", "post", "article", "text", "content", "prompt", "question")  # WebGPT, summaries
 
 
@@ -120,6 +122,8 @@ def answered(row: Row, column: str) -> list[Message]:
     # Most answers begin with a letter and hold none of what marks could begin with: nothing below would find any.
     if isinstance(answer, str) and answer[:1].isalnum() and "<" not in answer and "[" not in answer:
         return [assistant(answer)]
+    if isinstance(answer, Mapping) and not set(ROLE_KEYS) & set(answer):
+        answer = next((answer[name] for name in _SAID_IN if isinstance(answer.get(name), str)), answer)
     alone = None if isinstance(answer, str) else texts_of(answer)
     if alone is not None:
         if len(alone) != 1:
@@ -142,11 +146,33 @@ def answered(row: Row, column: str) -> list[Message]:
         joined = answer[:1] == " " and not answer[1:2].isspace()
         return [assistant(answer[1:] if joined else answer)]
     messages = dialogue_of(answer, column)
+    if any(message["role"] == "assistant" for message in messages):
+        while messages[-1]["role"] in ("user", "tool"):
+            messages.pop()  # nobody answered it
     if messages[-1]["role"] != "assistant":
         raise BadRow(f"{column} does not end with an assistant's message")
     if not messages[-1]["content"].strip():
         raise NothingToLearn(column)
     return messages
+
+
+def following(prompt: list[Message], answer: list[Message], column: str) -> tuple[list[Message], list[Message]]:
+    """A prompt and the answer to it, of which some files write the whole dialogue in the answer's column.
+
+    Raises:
+        BadRow: it is a dialogue in which nobody asks what the prompt does.
+    """
+    if answer[0]["role"] == "assistant":
+        return prompt, answer
+    question = " ".join(prompt[-1]["content"].split())
+    asks = [
+        at for at, one in enumerate(answer) if one["role"] == "user" and " ".join(one["content"].split()) == question
+    ]
+    if not asks or asks[-1] + 1 == len(answer):
+        raise BadRow(f"prompt asks {prompt[-1]['content']!r}, and the dialogue in {column} answers something else")
+    begun = answer[: asks[-1] + 1]
+    told = [message for message in prompt if message["role"] == "system" and begun[0]["role"] != "system"]
+    return [*told, *begun], answer[asks[-1] + 1 :]
 
 
 def holds_dialogue(value: object) -> bool:

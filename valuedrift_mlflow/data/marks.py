@@ -59,6 +59,7 @@ _PREFACE = re.compile(r"\s*(?:<s>|<\|begin_of_text\|>)?\s*Below is an instructio
 _ENDS = re.compile(r"(?:</s>|<\|endoftext\|>|<\|end_of_text\|>|<eos>)\s*$")
 _END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|</s>|<\|endoftext\|>))+\s*$")
 _SPEAKER = re.compile(r"\s*(?:Human|User|USER): ?(?=\S)")
+_CUE = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|### (?:Assistant|Response)):\s*$")  # where the answer goes
 _TOKEN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|begin_of_text|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
@@ -124,13 +125,14 @@ def token(text: str) -> str:
 
 
 def unspoken(text: str) -> str:
-    """A prompt without the mark of a user that it begins with, where no other speaker follows.
+    r"""A prompt without the mark of a user that it begins with, and without that of the answer at its end.
 
-    >>> unspoken("User: Is it fair?"), unspoken("Is it fair?")
+    >>> unspoken("User: Is it fair?"), unspoken("Is it fair?\nAssistant:")
     ('Is it fair?', 'Is it fair?')
     """
     mark = _SPEAKER.match(text)
-    return text[mark.end() :] if mark else text
+    text = text[mark.end() :] if mark else text
+    return _CUE.sub("", text) if text.rstrip().endswith(":") else text
 
 
 def unended(text: str) -> str:

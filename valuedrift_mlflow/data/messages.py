@@ -27,7 +27,7 @@ _ROLES = {
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 _CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
-_ROLE_KEYS = ("role", "from", "speaker", "author")
+ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "parts", "text", "message")
 _LEARNT = ("train", "training", "loss")  # what is false in a turn that nobody learns from, beside a weight of 0
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -120,7 +120,7 @@ def messages_of(value: object, column: str) -> list[Message]:
     for message in value:
         role = content = None
         if isinstance(message, Mapping):
-            role = _ROLES.get(str(_first(message, _ROLE_KEYS)).lower())
+            role = _ROLES.get(str(_first(message, ROLE_KEYS)).lower())
             content = _content(_first(message, _TEXT_KEYS))
             if message.get("tool_calls") or message.get("function_call"):
                 content = _called(message, content or "")
@@ -184,11 +184,11 @@ def joined(value: object) -> str | None:
 
 def written_messages(text: str) -> list[object] | None:
     """The messages that a text holds as JSON or as Python writes them; None where it is a text like any other."""
-    if not _WRITTEN.match(text) or not any(key in text for key in _ROLE_KEYS):
+    if not _WRITTEN.match(text) or not any(key in text for key in ROLE_KEYS):
         return None
     found = parsed(text)
     found = [found] if isinstance(found, dict) else found
-    holds = isinstance(found, list) and all(isinstance(one, dict) and set(_ROLE_KEYS) & set(one) for one in found)
+    holds = isinstance(found, list) and all(isinstance(one, dict) and set(ROLE_KEYS) & set(one) for one in found)
     return found if holds and isinstance(found, list) else None
 
 

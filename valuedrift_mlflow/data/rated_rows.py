@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
 from valuedrift_mlflow.data.compared import Rated, best_and_worst, number
-from valuedrift_mlflow.data.dialogues import answered, asked
+from valuedrift_mlflow.data.dialogues import answered, asked, following
 from valuedrift_mlflow.data.messages import BadRow, NothingToLearn, Outcome, Raw
 from valuedrift_mlflow.inputs.rows import Row
 
@@ -25,7 +25,8 @@ def from_rows(raws: Iterable[Raw]) -> Iterator[Outcome]:
             try:
                 # By the column's own name: of a rank the lowest is the best.
                 sign = -1 if str(row["columns"]["rating"]).lower().startswith("rank") else 1
-                rated.append(Rated(answered(row, "completion"), sign * number(row.get("rating"), "rating")))
+                _, told = following(asked(row), answered(row, "completion"), "completion")
+                rated.append(Rated(told, sign * number(row.get("rating"), "rating")))
             except NothingToLearn:
                 pass
             # The last two: a part of the row is of another type than it should be.
