@@ -87,6 +87,12 @@ def test_what_is_logged_at_the_end_is_the_model_that_was_measured(
     assert float((said - expected).abs().max()) < 2e-2 * float(expected.abs().max())
     assert float((moved - expected).abs().max()) > 10 * float((said - expected).abs().max())
     assert not getattr(whole.model, "is_quantized", False)
+    # A checkpoint before the last one has its adapters alone; evaluated it is what was measured too.
+    logged = {model.name: model.model_id for model in mlflow.search_logged_models(output_format="list")}
+    step = models.load_model(f"models:/{logged[f'{algorithm}-step-000001']}")
+    adapters = mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/checkpoints/step-000001")
+    first = logits(PeftModel.from_pretrained(models.load_model(str(random_folder), FOUR).model, adapters), ids)
+    assert float((logits(step.model, ids) - first).abs().max()) < 2e-2 * float(first.abs().max())
 
 
 def test_all_weights_are_not_trained_on_it(random_folder: Path, tmp_path: Path) -> None:
