@@ -212,4 +212,3 @@ def test_plans_say_what_is_held_out_and_what_the_trainer_is_told() -> None:
     assert said.startswith("eval_data embedded:sft?size=6&seed=9: recognised as messages") and "6 rows from 6" in said
     assert said.endswith(f"digest {held_out.digest()}")
     assert "sft: trainer packing=True" in plan.notes
-    assert any("fewer steps" in note for note in plan.notes)

@@ -3,6 +3,7 @@
 from valuedrift_mlflow.models.how import How, check_how, device
 from valuedrift_mlflow.models.loading import (
     Loaded,
+    dequantized,
     load_generator,
     load_model,
     load_tokenizer,
@@ -21,6 +22,7 @@ __all__ = [
     "check_how",
     "check_model",
     "check_trainable",
+    "dequantized",
     "device",
     "is_own",
     "load_generator",

@@ -177,6 +177,16 @@ def load_tokenizer(folder: str, own_code: bool = False) -> PreTrainedTokenizerBa
     return tokenizer
 
 
+def dequantized(model: PreTrainedModel) -> PreTrainedModel:
+    """A model in 4 or 8 bits (bitsandbytes) as what these stand for; any other as it is."""
+    if not (getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)):
+        return model
+    plain: Any = model  # transformers' method has no types
+    plain = plain.dequantize()
+    plain._weight_conversions = None  # how its few bits were read, which saving would try to turn round
+    return cast("PreTrainedModel", plain)
+
+
 def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
 
@@ -190,7 +200,9 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
 
             # The URI that the stage has written there, so it may be one of MLflow too.
             base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
-            with_adapter = PeftModel.from_pretrained(base.model, str(folder))
+            # In few bits a merge would round the adapters away, unless that is what is asked for.
+            plain = base.model if how.quantization else dequantized(base.model)
+            with_adapter = PeftModel.from_pretrained(plain, str(folder))
             model = with_adapter.merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)

@@ -93,7 +93,7 @@ class Reloads:
         if not live.isfinite().all():
             return  # it has diverged, which the loss tells
         difference, largest = float((live - again).abs().max()), float(live.abs().max())
-        if not difference <= _tolerance(model.dtype) * max(1.0, largest):
+        if not difference <= _tolerance(model) * max(1.0, largest):
             found = f"logits that differ by {difference:.2g}, of at most {largest:.2g}"
             raise self._error(folder, found + (f", on the base {below}" if below else ""))
 
@@ -124,11 +124,16 @@ def base_of(folder: Path) -> str:
     return str(told["base_model_name_or_path"])
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    """Of logits, relative to the largest: kernels may add up in another order, never more than a few last bits."""
+def _tolerance(model: PreTrainedModel) -> float:
+    """Of logits, relative to the largest: kernels may add up in another order, never more than a few last bits.
+
+    The bits are those of the shortest numbers that the model multiplies with: adapters on weights in 4 bits are trained
+    in 16 bits, whatever the rest is kept in, and read back in 32.
+    """
     import torch
 
-    return max(1e-4, 4 * torch.finfo(dtype).eps) if dtype.is_floating_point else 1e-2
+    kinds = {weight.dtype for weight in model.parameters() if weight.dtype.is_floating_point}
+    return max([1e-4, *(4 * torch.finfo(kind).eps for kind in kinds)]) if model.dtype.is_floating_point else 1e-2
 
 
 def _reloaded(folder: Path, below: str | None, dtype: torch.dtype, how: How) -> PreTrainedModel:

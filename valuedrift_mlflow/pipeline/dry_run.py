@@ -389,6 +389,7 @@ def lines_of(plan: DryRun) -> list[str]:
     """What the table has no room for: model, data, settings of each stage, the parts of the memory."""
     recipe, model = plan.plan.recipe, plan.model
     size = f"{model.parameters:,} parameters" if model else "size unknown without its configuration: give base.config"
+    size += ", loaded in 4 bits (NF4)" if recipe.base.quantization else ""
     lines = [f"base {recipe.base.model}: {size}", *speech_lines(recipe, recipe.base.model)]
     for entry in plan.stages:
         stage = entry.stage

@@ -160,10 +160,8 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
         return merged(model, copied=True)
     from peft import PeftModel
 
-    below: Any = models.load_model(work.start_uri, work.plan.recipe.base.how).model
-    plain = below.dequantize()
-    plain._weight_conversions = None  # how its 4 bits were read, which saving would try to turn round
-    return merged(PeftModel.from_pretrained(plain, str(folder)))
+    below = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
 def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
