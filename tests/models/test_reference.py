@@ -44,6 +44,9 @@ def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
     assert measured == pytest.approx(total / tokens, rel=1e-4)
     together = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer))
     assert together == pytest.approx(measured, rel=1e-4)
+    asked = exchanges(loaded.tokenizer)
+    one_by_one = reference_kl(loaded.model, reference, loaded.tokenizer, asked, rows_at_once=1)
+    assert one_by_one == pytest.approx(measured, rel=1e-4)
     assert measured > 0.01
 
 

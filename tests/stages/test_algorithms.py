@@ -559,7 +559,8 @@ def by_stage() -> dict[str, Any]:
     return {run.data.tags.get("valuedrift.stage", run.data.tags["valuedrift.role"]): run for run in runs}
 
 
-@pytest.mark.parametrize("rank", [0, 4])
+# Nightly without adapters: that a whole reward model is trained and logged is shown below, that one is asked here.
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_a_stage_trains_against_the_reward_model_of_an_earlier_one(store: Path, random_folder: Path, rank: int) -> None:
     """Thanks are chosen and refusals rejected, whatever the question: a reward model learns that in 20 steps."""
     chosen, rejected = "Thanks, gladly so.", "Never ask me that."
@@ -568,7 +569,7 @@ def test_a_stage_trains_against_the_reward_model_of_an_earlier_one(store: Path, 
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lora = {"lora": {"rank": rank}}
     stages = [
-        tree_of("reward", data=str(file), max_steps=20, learning_rate=1e-2, held_out=0.2, **lora),
+        tree_of("reward", data=str(file), max_steps=20, checkpoint_every=20, learning_rate=1e-2, held_out=0.2, **lora),
         tree_of("rloo", reward="reward", **lora),
         tree_of("kto", **lora) | {"from": "rloo"},
     ]

@@ -1,3 +1,4 @@
+import base64
 import json
 import math
 from pathlib import Path
@@ -132,6 +133,8 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     assert rows["direction"].abs().is_monotonic_decreasing
     report = Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/report.html")).read_text()
     assert report.count("<img") == 3
+    for path in Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/figures")).iterdir():
+        assert base64.b64encode(path.read_bytes()).decode() in report  # what was drawn for the run is on its page
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"vaes", "embedded:pairs"}
 
 
