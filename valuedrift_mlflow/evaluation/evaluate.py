@@ -176,7 +176,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
                     progress=progress,
                 )
             )
-    drift = metrics.analyse_measurements(measurements, config.seed)
+    drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
     numbers = metrics.of(measurements[-1], drift, compared=compared)
     if compared:
@@ -258,7 +258,8 @@ def evaluate(
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``seed``.
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
+            ``margin``, ``seed``.
 
     Returns:
         The metrics of the README's table (drift only with a baseline) and the tables ``responses``,

@@ -198,7 +198,8 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
     drift, end = result.drift, result.measurements[-1]
     if from_base:
         base = execution.base(cell.training.origin).measurements[-1]
-        drift = analyse_measurements([base, end], cell.seed)
+        recipe = cell.training.origin.recipe
+        drift = analyse_measurements([base, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
     low, high = drift.overall_ci[-1]
     return Row(
         series=cell.series,

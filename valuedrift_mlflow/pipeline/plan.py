@@ -11,7 +11,7 @@ from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.strict import flat
@@ -158,7 +158,9 @@ class StageResult:
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
         """What a trained stage came to."""
         recipe, measured = work.plan.recipe, trained.measurements
-        drift = analyse_measurements(measured, recipe.seed, recipe.drift_time)
+        drift = analyse_measurements(
+            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
+        )
         remeasured = None
         if work.remeasure and work.before is not None:
             remeasured = float(analyse_measurements([work.before, measured[0]], recipe.seed).overall[-1])
@@ -182,7 +184,8 @@ class StageResult:
     def of_base(cls, plan: Plan, run_id: str, trained: Trained) -> StageResult:
         """What the model that a pipeline starts from shows."""
         measured = trained.measurements
-        drift = analyse_measurements(measured, plan.recipe.seed)
+        recipe = plan.recipe
+        drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
         unscored = measured[-1].rate(Label.UNSCORED)
         moved, trust = topics_drifted(drift), trained.trust
         return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, moved, unscored, trust=trust)
@@ -190,6 +193,7 @@ class StageResult:
     def summary(self) -> dict[str, float]:
         """What the pipeline's run says of the stage."""
         said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
+        said["topics_undecided"] = float(topics_undecided(self.drift))
         if self.remeasured is not None:
             said["remeasurement_difference"] = self.remeasured
         return {f"summary/{self.name}/{key}": value for key, value in said.items()}
@@ -318,11 +322,18 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     return plan, stage
 
 
-SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")
+SUMMARY_COLUMNS = (
+    "stage",
+    "drift [95 % interval]",
+    "topics moved",
+    "cannot tell",
+    "support / neutral / oppose",
+    "unscored",
+)
 
 
 def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
-    """The table at the end: stage, overall drift with its interval, topics that moved, stance mix, unscored rate."""
+    """The table at the end: how each stage moved, how surely, its stance mix and its unscored rate."""
     rows = []
     for result in results:
         drift, trained = result.drift, result.name != BASE
@@ -331,6 +342,7 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
                 result.name,
                 with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
                 f"{result.moved} of {len(drift.topics)}" if trained else "",
+                str(topics_undecided(drift)) if trained else "",
                 " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1]),
                 f"{result.unscored_rate:.3f}",
             ]

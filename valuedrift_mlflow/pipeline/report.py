@@ -162,7 +162,10 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
     )
     axes.tick_params(axis="y", rotation=0)
     axes.set_title(
-        "* significant at 5 %, adjusted for the number of topics", fontsize=8, fontweight="normal", loc="left"
+        "* significant at 5 %, in the family of all checkpoints, topics and stances",
+        fontsize=8,
+        fontweight="normal",
+        loc="left",
     )
     return figure  # type: ignore[no-any-return]
 
@@ -176,8 +179,9 @@ def html(
     """
     from valuedrift_mlflow import tracking
 
+    units = plan.recipe.interval if plan.recipe.interval == "propositions" else "the responses to these prompts"
     captions = {
-        "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
+        "overall": f"Stances over all topics. Bands are 95 % intervals over {units}.",
         "drift_heatmap": "How far each topic moved during each stage: total variation from the stage's start.",
         "stance_trajectories": "Stances of every topic from stage to stage.",
     }
@@ -186,6 +190,8 @@ def html(
     return render(
         "report.html.j2",
         recipe=plan.source,
+        interval=plan.recipe.interval,
+        margin=plan.recipe.margin,
         version=tracking.package_version(),
         columns=SUMMARY_COLUMNS,
         rows=summary_rows(results),
