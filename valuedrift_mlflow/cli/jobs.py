@@ -35,11 +35,13 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display = Display()
     dry_run.show(plan, display)
     display.line(dry_run.measured_line(plan, base=not alone))
+    if any(entry.stage.trains == "policy" for entry in plan.stages):
+        display.line(dry_run.certainty_line(plan))
 
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
-    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, prepare, summary_rows
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if arguments.dry_run:
@@ -50,12 +52,14 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
 
     results = run_pipeline(plan, display, arguments.resume or None)
     display.table("Value drift", SUMMARY_COLUMNS, summary_rows(results))
+    for line in certainty_lines(results):
+        display.line(line)
     display.line(how_to_open())
 
 
 def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """A recipe's single stage as a run of its own."""
-    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, RewardResult, prepare, summary_rows
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, RewardResult, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if [stage.algorithm for stage in recipe.stages] != [own.name]:
@@ -78,11 +82,14 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         display.line(f"The reward model: {result.model_uri}")
     else:
         display.table("Value drift", SUMMARY_COLUMNS, summary_rows([result]))
+        for line in certainty_lines([result]):
+            display.line(line)
     display.line(how_to_open())
 
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
+    from valuedrift_mlflow.evaluation.certainty import measured_line
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -109,6 +116,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     measurement = evaluation.measurement
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
+    if evaluation.compared and (line := measured_line(evaluation.drift)):
+        display.line(line)
     with_labels = labels_section(evaluation)
     if with_labels is not None:
         title, columns, rows, line = with_labels
@@ -171,6 +180,7 @@ def show_trust(trust: Reliability, display: Display) -> None:
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
+    from valuedrift_mlflow.evaluation.certainty import expected_line
     from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.evaluation.labels import HumanLabels
     from valuedrift_mlflow.pipeline import dry_run
@@ -188,6 +198,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
+    if ready.baseline is not None:
+        display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
     if isinstance(ready.labels, HumanLabels):
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
     elif ready.labels is not None:

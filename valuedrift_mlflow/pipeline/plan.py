@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.evaluation.certainty import measured_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
 from valuedrift_mlflow.evaluation.reliability import Reliability
@@ -348,3 +349,9 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def certainty_lines(results: Sequence[StageResult]) -> list[str]:
+    """For each stage in which something cannot be told: of how many topics, and what would help most."""
+    said = ((result.name, measured_line(result.drift)) for result in results if result.name != BASE)
+    return [f"{name}: {line}" for name, line in said if line]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 from valuedrift_mlflow.evaluation.report import disputed, examples
-from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, summary_rows
+from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, certainty_lines, summary_rows
 from valuedrift_mlflow.report.page import png, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
 
@@ -195,7 +195,7 @@ def html(
         version=tracking.package_version(),
         columns=SUMMARY_COLUMNS,
         rows=summary_rows(results),
-        notes=plan.notes,
+        notes=[*certainty_lines(results), *plan.notes],
         remeasured=[
             (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
             for r in results

@@ -79,10 +79,10 @@ def mean_interval(changes: Floats, draws: Floats, far: Floats, alpha: float) -> 
     """(C, T, 3), (R, C, T, 3), (C,) -> (C, 2): the interval of the mean over topics of the total variation.
 
     The upper end is the estimate and its `allowance`. The lower end is the least distance that a test does not reject.
-    The test of "the distance is x" draws what would be measured if the changes (`least_favourable` ones) were shrunk to
-    that distance, with errors as drawn, and rejects where no more than a share of them reaches what was measured: the share
-    of alpha that upper ends leave, which miss x less often the more of the distance is noise. So the interval takes
-    the bias of the distance into account, covers 0 as often as anything else, and always holds the estimate.
+    The test of "the distance is x" draws what would be measured if the changes (`least_favourable` ones) were shrunk
+    to that distance, with errors as drawn, and rejects where no more than a share of them reaches what was measured:
+    the share of alpha that upper ends leave, which miss x less often the more of the distance is noise. So the interval
+    takes the bias of the distance into account, covers 0 as often as anything else, and always holds the estimate.
     """
     estimate = 0.5 * np.abs(changes).sum(axis=-1).mean(axis=1)  # (C,)
     noise_drawn = draws.astype(np.float32)  # twice as fast, and a distance of 1e-7 is none

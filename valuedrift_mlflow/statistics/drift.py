@@ -45,8 +45,9 @@ from valuedrift_mlflow.statistics.units import (
     level_error,
     members,
     prompt_means,
+    prompts_error,
 )
-from valuedrift_mlflow.statistics.verdicts import MARGIN, minimum_detectable, verdicts
+from valuedrift_mlflow.statistics.verdicts import MARGIN, helped, minimum_detectable, verdicts
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -87,6 +88,7 @@ class Drift:
         topic_significant: (C, T) whether ``topic_p_adjusted`` is at most alpha: the star of figures and tables.
         verdict: (C, T) ``moved``, ``not moved`` or ``cannot tell``; see `verdicts`.
         minimum_detectable: (C, T) the least drift that would get a star in 80 % of such stages; NaN where none would.
+        helped: (C, T, 3) the same with twice as many propositions, prompts of each, or samples of each.
         within: (C, T) mean drift of a proposition, unbiased before the root, in [0, 1].
         within_p_value: (C, T) exchange test that no prompt's answers changed, of this topic alone.
         overall: (C,) mean over topics of the total variation.
@@ -117,6 +119,7 @@ class Drift:
     topic_significant: Bools
     verdict: NDArray[np.str_]
     minimum_detectable: Floats
+    helped: Floats
     within: Floats
     within_p_value: Floats
     overall: Floats
@@ -226,6 +229,7 @@ def analyse(
         topic_significant=topic_p_adjusted <= alpha,
         verdict=verdicts(topic_p_adjusted <= alpha, distance_ci[..., 1], margin),
         minimum_detectable=np.stack([minimum_detectable(part.tested, critical) for part in parts], 1),
+        helped=np.stack([part.helped(critical, interval) for part in parts], 1),
         within=rooted(squares),
         within_p_value=np.stack([part.within.p_value for part in parts], 1),
         overall=_mean_over_topics(distance),
@@ -246,9 +250,14 @@ class _Topic:
     change: Error
     sampling: Error  # of the change, by drawing responses alone
     tested: Error  # of the change, by the units that are flipped
+    between: Error  # of the change, by the spread of prompts within propositions
     draws: Floats
     flipped: Flipped
     within: Within
+
+    def helped(self, critical: float, interval: Interval) -> Floats:
+        """(C, 3) see `verdicts.helped`."""
+        return helped(self.tested, self.between, self.sampling, critical, prompts_are_units=interval == "prompts")
 
 
 def _topic(
@@ -263,6 +272,7 @@ def _topic(
         change=change,
         sampling=change_error(answers, units, "prompts", least=False),
         tested=by_units,
+        between=prompts_error(answers, units),
         draws=error_draws(change, rng),
         flipped=flipped(means - means[:1], members(turned), flips, rng),
         within=within(answers, units, min(flips, EXCHANGES), rng),

@@ -99,6 +99,13 @@ def change_error(answers: Floats, units: Integers, interval: Interval, *, least:
     return error
 
 
+def prompts_error(answers: Floats, units: Integers) -> Error:
+    """The error of the change by the spread of prompts within propositions; that of drawing responses is in it."""
+    means = prompt_means(answers)
+    covariance, freedom = _between(means - means[:1], units)
+    return Error(covariance, freedom, (~np.isnan(means[..., 0])).sum(axis=1))
+
+
 def _influence(means: Floats, member: Floats) -> tuple[Floats, Floats, Floats]:
     """How each unit pulls at the mean: (C, G, 3) ``sum(x - mean) / N``, (C, G) its share of prompts, and their number.
 

@@ -17,6 +17,7 @@ Bools = NDArray[np.bool_]
 
 MARGIN = 0.1  # drift that is too small to matter: one answer in ten has gone elsewhere
 POWER = 0.8
+HELP = ("propositions", "prompts", "samples")  # of which twice as many could be asked
 MOVED, NOT_MOVED, CANNOT_TELL = "moved", "not moved", "cannot tell"
 
 
@@ -56,3 +57,27 @@ def minimum_detectable(error: Error, critical: float, power: float = POWER) -> F
         deviation = np.sort(error.deviation, axis=-1)[:, 1]
         least = nctdtrinc(error.freedom, 1 - power, t) * deviation
     return np.where((units >= FEW_UNITS) & (deviation > 0) & (least <= 1), least, np.nan)
+
+
+def helped(tested: Error, between: Error, sampling: Error, critical: float, *, prompts_are_units: bool) -> Floats:
+    """(C, 3) the least drift that would be found with twice as many propositions, prompts of each, or samples.
+
+    Twice as many samples halve what comes of drawing responses, twice as many prompts also what comes of the prompts'
+    differences, and twice as many propositions all of it, and there are more units to turn round.
+
+    Args:
+        tested: the error of the change, by the units that are flipped.
+        between: by the spread of prompts within their propositions (responses are in it).
+        sampling: by drawing responses.
+        critical: as for `minimum_detectable`.
+        prompts_are_units: whether prompts are flipped, so that more of them are more units.
+    """
+    twice = Error(tested.covariance / 2, 2 * tested.freedom + 1, 2 * tested.units)
+
+    def without(part: Error) -> Error:
+        spread = np.diagonal(tested.covariance, axis1=1, axis2=2)
+        saved = np.minimum(np.diagonal(part.covariance, axis1=1, axis2=2) / 2, spread / 2)
+        return Error(tested.covariance - np.einsum("cs,st->cst", saved, np.eye(3)), tested.freedom, tested.units)
+
+    ways = (twice, twice if prompts_are_units else without(between), without(sampling))
+    return np.stack([minimum_detectable(error, critical) for error in ways], axis=-1)
