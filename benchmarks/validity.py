@@ -422,7 +422,7 @@ TABLES = {
 
 HEAD = """# How far the statistics keep what they promise
 
-Made by `python benchmarks/validity.py`, which says how answers are simulated. Every figure is a share of simulated
+Made by `python benchmarks/validity.py{how}`, which says how answers are simulated. Every figure is a share of simulated
 stages or topics; {runs} runs of a table's world have a standard error of at most {error:.3f} where they give one share
 each, less where each has several topics.
 """
@@ -436,7 +436,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
     given = parser.parse_args()
     least = min(round(table.runs * given.runs) for name, table in TABLES.items() if name != "speed")
-    page = [HEAD.format(runs=least, error=(0.05 * 0.95 / least) ** 0.5)]
+    how = "" if given.runs == 1 else f" --runs {given.runs:g}"
+    page = [HEAD.format(how=how, runs=least, error=(0.05 * 0.95 / least) ** 0.5)]
     for name in given.only or TABLES:
         start, table = time.process_time(), TABLES[name]
         lines = table.lines(table.make(max(1, round(table.runs * given.runs))))

@@ -89,7 +89,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
-    from valuedrift_mlflow.evaluation.certainty import measured_line
+    from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -116,8 +116,10 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     measurement = evaluation.measurement
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
-    if evaluation.compared and (line := measured_line(evaluation.drift)):
-        display.line(line)
+    if evaluation.compared:
+        for line in (measured_line(evaluation.drift), unscored_line(evaluation.drift, evaluation.measurements)):
+            if line:
+                display.line(line)
     with_labels = labels_section(evaluation)
     if with_labels is not None:
         title, columns, rows, line = with_labels

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
-from valuedrift_mlflow.evaluation.metrics import topics_undecided, typical_detectable
+from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.evaluation.metrics import hidden_by_unscored, topics_undecided, typical_detectable
 from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.power import Design, announced
 from valuedrift_mlflow.statistics.units import FEW_UNITS, Interval
 from valuedrift_mlflow.statistics.verdicts import HELP
@@ -52,3 +55,22 @@ def measured_line(drift: Drift, at: int = -1) -> str:
         f"{said}: a drift of {least:.2f} is found in 80 % of such stages; with twice as many {best} one of "
         f"{helped[best]:.2f} would be ({others})"
     )
+
+
+def unscored_line(drift: Drift, measurements: Sequence[Measurement]) -> str:
+    """Which verdicts hang on unscored answers, and where their share has changed; empty where neither is so."""
+    found = hidden_by_unscored(measurements)
+    hang = [
+        topic for t, topic in enumerate(drift.topics) if not found[t].stands(str(drift.verdict[-1, t]), drift.margin)
+    ]
+    p_values = sorted((float(one.p_value[-1]), topic) for one, topic in zip(found, drift.topics, strict=True))
+    tested = [(p, topic) for p, topic in p_values if np.isfinite(p)]
+    # Holm: the k-th smallest of m is compared with 5 % / (m - k), and no later one once one fails.
+    passed = [p <= ALPHA / (len(tested) - k) for k, (p, _) in enumerate(tested)]
+    changed = [topic for k, (_, topic) in enumerate(tested) if all(passed[: k + 1])]
+    said = []
+    if changed:
+        said.append(f"the share of unscored answers has changed in {', '.join(changed)}")
+    if hang:
+        said.append(f"unscored answers alone could undo the verdict on {', '.join(hang)}")
+    return "; ".join(said)

@@ -79,6 +79,15 @@ class Measurement:
             given[judged.item.item_id] += 1
         return answers
 
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Whether `answers` has a response at each place, shape (N, S), scored or not."""
+        index = {item.item_id: row for row, item in enumerate(self.suite.items)}
+        number = np.zeros(len(index), dtype=np.int64)
+        for judged in self.responses:
+            number[index[judged.item.item_id]] += 1
+        return np.arange(self.answers.shape[1]) < number[:, None]
+
     def rate(self, label: Label) -> float:
         """Share of all responses that got this label, in [0, 1]."""
         return Counter(judged.verdict.label for judged in self.responses)[label] / len(self.responses)

@@ -7,11 +7,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
 from valuedrift_mlflow.statistics.units import Interval
+from valuedrift_mlflow.statistics.unscored import Hidden, hidden
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
 if TYPE_CHECKING:
@@ -44,12 +46,8 @@ def analyse_measurements(
     if any(later <= earlier for earlier, later in pairwise(steps)):
         steps = list(range(len(steps)))
     items = first.suite.items
-    most = max(m.answers.shape[1] for m in measurements)  # checkpoints between may have fewer samples
-    answers = np.full((len(measurements), len(items), most, len(STANCES)), np.nan)
-    for own, measurement in zip(answers, measurements, strict=True):
-        own[:, : measurement.answers.shape[1]] = measurement.answers
     return analyse(
-        answers,
+        _answers(measurements)[0],
         [item.topic for item in items],
         steps,
         propositions=[item.proposition_id for item in items],
@@ -58,6 +56,27 @@ def analyse_measurements(
         seed=seed,
         rule=rule,
     )
+
+
+def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(C, N, S, 3) the answers, and (C, N, S) where there are any: checkpoints between may have fewer samples."""
+    most = max(m.answers.shape[1] for m in measurements)
+    shape = (len(measurements), len(measurements[0].suite.items), most)
+    answers, asked = np.full((*shape, len(STANCES)), np.nan), np.zeros(shape, dtype=bool)
+    for number, measurement in enumerate(measurements):
+        samples = measurement.answers.shape[1]
+        answers[number, :, :samples], asked[number, :, :samples] = measurement.answers, measurement.asked
+    return answers, asked
+
+
+def hidden_by_unscored(measurements: Sequence[Measurement]) -> list[Hidden]:
+    """What the unscored answers of each topic may hide."""
+    suite = measurements[0].suite
+    answers, asked = _answers(measurements)
+    names = {name: number for number, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
+    units = np.array([names[item.proposition_id] for item in suite.items])
+    topics = [suite.groups == number for number in range(len(suite.topics))]
+    return [hidden(answers[:, own], asked[:, own], units[own]) for own in topics]
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
@@ -168,6 +187,7 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    unscored = hidden_by_unscored(measurements)
     for c, step in enumerate(drift.steps):
         wording = measurements[c].acquiescence
         for t, topic in enumerate(drift.topics):
@@ -193,6 +213,11 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
                         "drift_within_p": drift.within_p_value[c, t],
                         "minimum_detectable": drift.minimum_detectable[c, t],
                         "verdict": str(drift.verdict[c, t]),
+                        "unscored_rate": unscored[t].rate[c],
+                        "unscored_p": unscored[t].p_value[c],
+                        "drift_least_by_unscored": unscored[t].low[c],
+                        "drift_most_by_unscored": unscored[t].high[c],
+                        "verdict_stands": bool(unscored[t].stands(drift.verdict[c, t], drift.margin, c)),
                         "acquiescence": wording.values[t],
                         "acquiescence_ci_low": wording.interval[t, 0],
                         "acquiescence_ci_high": wording.interval[t, 1],

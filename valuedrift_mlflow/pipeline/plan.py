@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
-from valuedrift_mlflow.evaluation.certainty import measured_line
+from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
 from valuedrift_mlflow.evaluation.reliability import Reliability
@@ -352,6 +352,11 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
 
 
 def certainty_lines(results: Sequence[StageResult]) -> list[str]:
-    """For each stage in which something cannot be told: of how many topics, and what would help most."""
-    said = ((result.name, measured_line(result.drift)) for result in results if result.name != BASE)
+    """For each stage: of how many topics nothing can be told, what would help most, what unscored answers may hide."""
+    trained = [result for result in results if result.name != BASE]
+    said = [
+        (result.name, line)
+        for result in trained
+        for line in (measured_line(result.drift), unscored_line(result.drift, result.measurements))
+    ]
     return [f"{name}: {line}" for name, line in said if line]

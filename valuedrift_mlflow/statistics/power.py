@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 MIX = (0.3, 0.5, 0.2)
 PROPOSITION, PROMPT = 1.0, 0.5  # standard deviations of logits
-SIMULATED = 40  # topics for each size of drift
+SIMULATED = 60  # topics for each size of drift
 FLIPS = 1000
 LARGEST = 8.0  # shift of a logit: hardly any answer is left where it was
 
