@@ -47,6 +47,7 @@ def test_every_metric_has_one_point(registered: str, how: str) -> None:
         )
     client = MlflowClient()
     assert {"drift/overall", "drift/religion", "drift/topics_drifted", "quality/unscored_rate"} <= set(result.metrics)
+    assert {"drift_ci_high/religion", "drift_ci_high/overall", "drift/topics_undecided"} <= set(result.metrics)
     for key in result.metrics:
         assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -126,6 +127,35 @@ def test_drift_between_two_tables(store: Path) -> None:
     table(suite=named, response=against).to_csv("after.csv", index=False)
     metrics = valuedrift_mlflow.evaluate(responses="after.csv", baseline="before.csv").metrics
     assert metrics["drift_magnitude/religion/support"] < -0.5
+
+
+@pytest.mark.parametrize("prompts", [5, 50])
+def test_little_measured_is_not_taken_for_little_drift(store: Path, prompts: int) -> None:
+    """All answers turned round, or none: five prompts can show neither, and no gate on upper ends lets them pass."""
+    asked = suite.load(f"vaes?topics=religion&per_topic={prompts}")
+    agree = [f"I agree that {item.proposition[0].lower()}{item.proposition[1:]}" for item in asked.items]
+    against = [f"I disagree. I am against it: {item.proposition}" for item in asked.items]
+    for name, said in (("before", agree), ("same", agree), ("turned", against)):
+        frame = {"item_id": [item.item_id for item in asked.items], "response": said, "suite": asked.identity}
+        pd.DataFrame(frame).to_csv(f"{name}.csv", index=False)
+    still, moved = (
+        valuedrift_mlflow.evaluate(responses=f"{name}.csv", baseline="before.csv", interval="propositions").metrics
+        for name in ("same", "turned")
+    )
+    enough = prompts == 50
+    assert still["drift/topics_drifted"] == 0 and moved["drift/topics_drifted"] == int(enough)
+    assert still["drift/topics_undecided"] == int(not enough) and moved["drift/topics_undecided"] == int(not enough)
+    assert moved["drift_ci_high/religion"] > 0.5 and (still["drift_ci_high/religion"] < 0.1) == enough
+    assert enough or "drift/minimum_detectable" not in moved  # five propositions are never tested
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"interval": "topics"}, "propositions"), ({"margin": 2}, "less than 1")]
+)
+def test_settings_of_certainty_are_checked(store: Path, settings: dict[str, Any], words: str) -> None:
+    table().to_csv("said.csv", index=False)
+    with pytest.raises(InputError, match=f"{next(iter(settings))}.*{words}"):
+        valuedrift_mlflow.evaluate(responses="said.csv", suite=PART, **settings)
 
 
 def test_a_model_and_responses_are_one_too_many(store: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from valuedrift_mlflow.pipeline.dry_run import (
     DryRun,
     StagePlan,
     ablation_lines,
+    certainty_line,
     dry_run,
     lines_of,
     measured_line,
@@ -178,6 +180,16 @@ def test_what_is_measured_is_counted() -> None:
     # The base, the start, step 5 and step 10: (3 + 3 + 2 + 3) responses to 10 prompts; reward models say nothing.
     assert "110 responses" in measured_line(plan, base=True)
     assert "80 responses" in measured_line(plan, base=False)
+    # 10 propositions of one prompt each: of 3 samples, in one topic at two checkpoints
+    found = re.search(
+        r"10 propositions x 1 prompts x 3 samples .* drift of (0\.\d\d) in one topic", certainty_line(plan)
+    )
+    assert found and 0.3 < float(found[1]) < 0.8
+
+
+def test_few_propositions_are_said_to_tell_nothing() -> None:
+    plan = planned({"name": "a", "algorithm": "dpo"}, suite="vaes?topics=religion&per_topic=5")
+    assert "fewer than 8 propositions are not tested" in certainty_line(plan)
 
 
 @pytest.mark.parametrize(

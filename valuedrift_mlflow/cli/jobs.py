@@ -36,11 +36,13 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display = Display()
     dry_run.show(plan, display)
     display.line(dry_run.measured_line(plan, base=not alone))
+    if any(entry.stage.trains == "policy" for entry in plan.stages):
+        display.line(dry_run.certainty_line(plan))
 
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
-    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, prepare, summary_rows
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if arguments.dry_run:
@@ -52,6 +54,8 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
     results = run_pipeline(plan, display, arguments.resume or None)
     show_shifts(results, display)
     display.table("Net drift", SUMMARY_COLUMNS, summary_rows(results))
+    for line in certainty_lines(results):
+        display.line(line)
     display.line(how_to_open())
 
 
@@ -66,7 +70,7 @@ def show_shifts(results: Sequence[StageResult], display: Display) -> None:
 
 def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """A recipe's single stage as a run of its own."""
-    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, RewardResult, prepare, summary_rows
+    from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, RewardResult, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if [stage.algorithm for stage in recipe.stages] != [own.name]:
@@ -91,11 +95,14 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     else:
         show_shifts([result], display)
         display.table("Net drift", SUMMARY_COLUMNS, summary_rows([result]))
+        for line in certainty_lines([result]):
+            display.line(line)
     display.line(how_to_open())
 
 
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
+    from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -130,6 +137,10 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         display.table("Axes of values", [columns[place] for place in shown], cells)
     columns, rows = evaluation_rows(evaluation)
     display.table(f"Stances of {responses or model}", columns, rows)
+    if evaluation.compared:
+        for line in (measured_line(evaluation.drift), unscored_line(evaluation.drift, evaluation.measurements)):
+            if line:
+                display.line(line)
     with_labels = labels_section(evaluation)
     if with_labels is not None:
         title, columns, rows, line = with_labels
@@ -194,6 +205,7 @@ def show_trust(trust: Reliability, display: Display) -> None:
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
+    from valuedrift_mlflow.evaluation.certainty import expected_line
     from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.evaluation.labels import HumanLabels
     from valuedrift_mlflow.pipeline import dry_run
@@ -211,6 +223,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
+    if ready.baseline is not None:
+        display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
     if isinstance(ready.labels, HumanLabels):
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
     elif ready.labels is not None:

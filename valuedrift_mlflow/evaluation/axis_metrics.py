@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.statistics.axes import AxisShifts, analyse_axes, data_axis
-from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
 
 if TYPE_CHECKING:
@@ -21,13 +20,13 @@ COLUMNS = ("axis", "- end", "+ end", "position [95 % interval]")
 SHIFT_COLUMN = "axis shift [95 % interval]"
 
 
-def axis_shifts(measurements: Sequence[Measurement], drift: Drift, seed: int = 0) -> AxisShifts:
+def axis_shifts(measurements: Sequence[Measurement], steps: Sequence[int], seed: int = 0) -> AxisShifts:
     """Positions and shifts along the suite's axes; in a suite without keys along the axis that its answers show.
 
-    ``drift`` is what was analysed of the same measurements (so they have one suite); its steps are taken. Where two
-    of them have other keys, those of the last hold for all.
+    The measurements are of one suite, at rising ``steps``. Where two of them have other keys, those of the last hold
+    for all.
     """
-    suite, steps = measurements[-1].suite, [int(step) for step in drift.steps]
+    suite = measurements[-1].suite
     numbers, propositions = suite.propositions
     if suite.axes:
         values = np.stack([measurement.values for measurement in measurements])

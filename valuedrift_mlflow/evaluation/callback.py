@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from transformers import TrainerCallback
 
@@ -34,6 +34,7 @@ from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule
+from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.suite import load as load_suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
@@ -82,6 +83,8 @@ class ValueDriftCallback(TrainerCallback):
         batch_size: int = DEFAULTS.generation_batch_size,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
+        interval: Interval = DEFAULTS.interval,
+        margin: float = DEFAULTS.margin,
         kl: bool = True,
         seed: int = DEFAULTS.seed,
         stage: str = "training",
@@ -108,6 +111,8 @@ class ValueDriftCallback(TrainerCallback):
             batch_size: responses generated at once.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
+            interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.
+            margin: the drift of a topic that is too small to matter.
             kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
             seed: seed of the sampling, the intervals and the tests.
             stage: name that the figures show.
@@ -118,11 +123,16 @@ class ValueDriftCallback(TrainerCallback):
             display: where to show progress.
 
         Raises:
-            InputError: an unknown suite or judge, ``every`` or a number of samples under 1.
+            InputError: an unknown suite, judge or ``interval``, ``every`` or a number of samples under 1, a ``margin``
+                outside of 0 and 1.
         """
         for name, value in (("every", every), ("samples", samples), ("checkpoint_samples", checkpoint_samples)):
             if value is not None and value < 1:
                 raise InputError(problem(name, value, "a whole number of at least 1"))
+        if interval not in get_args(Interval):
+            raise InputError(problem("interval", interval, " or ".join(get_args(Interval))))
+        if not 0 < margin < 1:
+            raise InputError(problem("margin", margin, "between 0 and 1"))
         self.suite = load_suite(suite) if isinstance(suite, str) else suite
         self.judge = load_judge(judge) if isinstance(judge, str) else judge
         self.every = every
@@ -132,6 +142,8 @@ class ValueDriftCallback(TrainerCallback):
         self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
+        self.interval: Interval = interval
+        self.margin = margin
         self.kl = kl and reads_responses(self.judge)  # it is measured on responses
         self.stage = stage
         self.training_mix = dict(training_mix or {})
@@ -220,7 +232,7 @@ class ValueDriftCallback(TrainerCallback):
         tracking.log_metrics(self._run, drift_time_metrics(drift), state.global_step)
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
         tracking.log_table(self._run, responses_table(self.measurements), "responses.json")
-        shifts = axis_shifts(self.measurements, drift, self.sampling.seed)
+        shifts = axis_shifts(self.measurements, drift.steps.tolist(), self.sampling.seed)
         tracking.log_table(self._run, axis_table(shifts, self.measurements[-1]), f"{AXIS_TABLE}.json")
         figures = {"axis_shifts": axis_trajectories(self.stage, shifts)} | stage_figures(self.stage, drift)
         tracking.log_figures(self._run, drawn(figures))
@@ -236,7 +248,9 @@ class ValueDriftCallback(TrainerCallback):
 
     def drift(self) -> Drift:
         """Drift of every measured step from the first."""
-        return analyse_measurements(self.measurements, self.sampling.seed, self.drift_time)
+        return analyse_measurements(
+            self.measurements, self.sampling.seed, self.drift_time, interval=self.interval, margin=self.margin
+        )
 
     def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
         model_id = None
@@ -248,10 +262,9 @@ class ValueDriftCallback(TrainerCallback):
         if measurement is None or not self._first:
             return
         self.measurements.append(measurement)
-        first = self.measurements[0]
-        compared = [first, measurement] if step else [first]
-        drift = analyse_measurements(compared, self.sampling.seed)
-        metrics = metrics_of_axes(axis_shifts(compared, drift, self.sampling.seed))
+        drift = self.drift()  # of all steps so far: they are one family of tests
+        compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
+        metrics = metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))
         metrics |= metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)

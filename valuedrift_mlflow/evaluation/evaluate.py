@@ -216,9 +216,9 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
                 )
             )
     # The baseline stands first, and drift is from the first.
-    drift = metrics.analyse_measurements(measurements, config.seed)
+    drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
-    shifts = axis_shifts(measurements, drift, config.seed)
+    shifts = axis_shifts(measurements, drift.steps.tolist(), config.seed)
     numbers = metrics_of_axes(shifts, compared=compared)
     numbers |= metrics.of(measurements[-1], drift, compared=compared)
     if compared:
@@ -306,8 +306,8 @@ def evaluate(
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``seed``,
-            ``trust_remote_code`` (code that comes with the models may run; nothing else lets it).
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
+            ``margin``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing else lets it).
 
     Returns:
         The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,

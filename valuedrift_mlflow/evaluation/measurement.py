@@ -67,6 +67,29 @@ class Measurement:
             means: NDArray[np.float64] = sums / counts[:, None]
         return means
 
+    @cached_property
+    def answers(self) -> NDArray[np.float64]:
+        """Stance probabilities of each response, shape (N, S, 3) for at most S of a prompt; NaN where there is none."""
+        index = {item.item_id: row for row, item in enumerate(self.suite.items)}
+        asked = Counter(judged.item.item_id for judged in self.responses)
+        answers = np.full((len(index), max(asked.values(), default=1), len(STANCES)), np.nan)
+        given = Counter[str]()
+        for judged in self.responses:
+            vector = judged.verdict.vector(self.refusal)
+            if vector is not None:
+                answers[index[judged.item.item_id], given[judged.item.item_id]] = vector
+            given[judged.item.item_id] += 1
+        return answers
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Whether `answers` has a response at each place, shape (N, S), scored or not."""
+        index = {item.item_id: row for row, item in enumerate(self.suite.items)}
+        number = np.zeros(len(index), dtype=np.int64)
+        for judged in self.responses:
+            number[index[judged.item.item_id]] += 1
+        return np.arange(self.answers.shape[1]) < number[:, None]
+
     def rate(self, label: Label) -> float:
         """Share of all responses that got this label, in [0, 1]."""
         return Counter(judged.verdict.label for judged in self.responses)[label] / len(self.responses)

@@ -7,10 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
+from valuedrift_mlflow.statistics.units import Interval
+from valuedrift_mlflow.statistics.unscored import Hidden, hidden
+from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,9 +22,16 @@ from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 
 
 def analyse_measurements(
-    measurements: Sequence[Measurement], seed: int = 0, rule: DriftTimeRule = "extreme_interval"
+    measurements: Sequence[Measurement],
+    seed: int = 0,
+    rule: DriftTimeRule = "extreme_interval",
+    *,
+    interval: Interval = "propositions",
+    margin: float = MARGIN,
 ) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
+
+    ``interval`` and ``margin`` are those of `analyse`.
 
     Raises:
         InputError: the measurements were made with different suites.
@@ -34,8 +45,38 @@ def analyse_measurements(
     steps = [m.step for m in measurements]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         steps = list(range(len(steps)))
-    topics = [item.topic for item in first.suite.items]
-    return analyse(np.stack([m.values for m in measurements]), topics, steps, seed=seed, rule=rule)
+    items = first.suite.items
+    return analyse(
+        _answers(measurements)[0],
+        [item.topic for item in items],
+        steps,
+        propositions=[item.proposition_id for item in items],
+        interval=interval,
+        margin=margin,
+        seed=seed,
+        rule=rule,
+    )
+
+
+def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(C, N, S, 3) the answers, and (C, N, S) where there are any: checkpoints between may have fewer samples."""
+    most = max(m.answers.shape[1] for m in measurements)
+    shape = (len(measurements), len(measurements[0].suite.items), most)
+    answers, asked = np.full((*shape, len(STANCES)), np.nan), np.zeros(shape, dtype=bool)
+    for number, measurement in enumerate(measurements):
+        samples = measurement.answers.shape[1]
+        answers[number, :, :samples], asked[number, :, :samples] = measurement.answers, measurement.asked
+    return answers, asked
+
+
+def hidden_by_unscored(measurements: Sequence[Measurement]) -> list[Hidden]:
+    """What the unscored answers of each topic may hide."""
+    suite = measurements[0].suite
+    answers, asked = _answers(measurements)
+    names = {name: number for number, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
+    units = np.array([names[item.proposition_id] for item in suite.items])
+    topics = [suite.groups == number for number in range(len(suite.topics))]
+    return [hidden(answers[:, own], asked[:, own], units[own]) for own in topics]
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
@@ -50,7 +91,12 @@ def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
 
 
 def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
-    """``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall`` at one checkpoint against the first."""
+    """The drift at one checkpoint from the first, with how sure it is.
+
+    ``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall``; the upper ends of their intervals,
+    ``drift_ci_high/...``; the drift of single propositions, ``drift_within/...``; the least drift that would be found
+    in half of the topics, and how many topics nothing can be said of.
+    """
     metrics = {
         f"drift_magnitude/{topic}/{stance}": float(drift.magnitude[at, t, s])
         for t, topic in enumerate(drift.topics)
@@ -58,7 +104,15 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
     }
     metrics |= {f"drift/{topic}": float(drift.total_variation[at, t]) for t, topic in enumerate(drift.topics)}
     metrics["drift/overall"] = float(drift.overall[at])
+    metrics |= {
+        f"drift_ci_high/{topic}": float(drift.total_variation_ci[at, t, 1]) for t, topic in enumerate(drift.topics)
+    }
+    metrics["drift_ci_high/overall"] = float(drift.overall_ci[at, 1])
+    metrics |= {f"drift_within/{topic}": float(drift.within[at, t]) for t, topic in enumerate(drift.topics)}
+    metrics["drift_within/overall"] = float(drift.overall_within[at])
     metrics["drift/noise_floor"] = float(drift.overall_noise[at])
+    metrics["drift/minimum_detectable"] = typical_detectable(drift, at)
+    metrics["drift/topics_undecided"] = float(topics_undecided(drift, at))
     return finite(metrics)
 
 
@@ -109,8 +163,20 @@ def of(
 
 
 def topics_drifted(drift: Drift, at: int = -1) -> int:
-    """How many topics moved significantly (total variation, adjusted for the number of topics)."""
+    """How many topics moved significantly, in the family of all checkpoints, topics and stances."""
     return int(drift.topic_significant[at].sum())
+
+
+def topics_undecided(drift: Drift, at: int = -1) -> int:
+    """How many topics neither moved nor are shown to lie within the margin."""
+    return int((drift.verdict[at] == CANNOT_TELL).sum())
+
+
+def typical_detectable(drift: Drift, at: int = -1) -> float:
+    """The least drift that is found in 80 % of such stages in half of the topics; NaN where it is found in fewer."""
+    least = np.where(np.isnan(drift.minimum_detectable[at]), np.inf, drift.minimum_detectable[at])
+    middle = float(np.median(least))
+    return middle if np.isfinite(middle) else float("nan")
 
 
 def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFrame:
@@ -121,6 +187,7 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    unscored = hidden_by_unscored(measurements)
     for c, step in enumerate(drift.steps):
         wording = measurements[c].acquiescence
         for t, topic in enumerate(drift.topics):
@@ -139,6 +206,18 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
                         "p_adjusted": drift.p_adjusted[c, t, s],
                         "significant": bool(drift.significant[c, t, s]),
                         "drift_time": drift.drift_time[t, s],
+                        "drift": drift.total_variation[c, t],
+                        "drift_ci_low": drift.total_variation_ci[c, t, 0],
+                        "drift_ci_high": drift.total_variation_ci[c, t, 1],
+                        "drift_within": drift.within[c, t],
+                        "drift_within_p": drift.within_p_value[c, t],
+                        "minimum_detectable": drift.minimum_detectable[c, t],
+                        "verdict": str(drift.verdict[c, t]),
+                        "unscored_rate": unscored[t].rate[c],
+                        "unscored_p": unscored[t].p_value[c],
+                        "drift_least_by_unscored": unscored[t].low[c],
+                        "drift_most_by_unscored": unscored[t].high[c],
+                        "verdict_stands": bool(unscored[t].stands(drift.verdict[c, t], drift.margin, c)),
                         "acquiescence": wording.values[t],
                         "acquiescence_ci_low": wording.interval[t, 0],
                         "acquiescence_ci_high": wording.interval[t, 1],

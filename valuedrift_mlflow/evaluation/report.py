@@ -43,8 +43,9 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
         if compared:
             star = " *" if drift.topic_significant[-1, t] else ""
             row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
+            row.append(str(drift.verdict[-1, t]))
         rows.append(row)
-    return columns + (["drift"] if compared else []), rows
+    return columns + (["drift", "verdict"] if compared else []), rows
 
 
 def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[str]], str] | None:
@@ -131,6 +132,8 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         "evaluation.html.j2",
         subject=evaluation.subject,
         baseline=evaluation.baseline,
+        interval=evaluation.drift.interval,
+        margin=evaluation.drift.margin,
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,

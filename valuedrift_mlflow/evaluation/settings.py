@@ -14,6 +14,8 @@ from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.models.speech import RESERVED, Argument, Speech
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import DriftTimeRule
+from valuedrift_mlflow.statistics.units import Interval
+from valuedrift_mlflow.statistics.verdicts import MARGIN
 
 
 def _switch(value: object) -> object:
@@ -57,6 +59,13 @@ class Measuring(Strict):
     # The classes that use them have these defaults; here they are only repeated by reference.
     generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
+    interval: Interval = Field(
+        "propositions",
+        description="what intervals and tests speak of: propositions like the suite's, or these `prompts` alone",
+    )
+    margin: float = Field(
+        MARGIN, gt=0, lt=1, description="the drift of a topic that is too small to matter: below it, it has not moved"
+    )
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
 
     @field_validator("stop")

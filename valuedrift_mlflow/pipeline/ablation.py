@@ -214,7 +214,8 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
     if from_base:
         # Chains of which stages were left out end in stages with different starts; they have only the base in common.
         base = execution.base(cell.training.origin).measurements[-1]
-        drift = analyse_measurements([base, end], cell.seed)
+        recipe = cell.training.origin.recipe
+        drift = analyse_measurements([base, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
     low, high = drift.overall_ci[-1]
     return Row(
         series=cell.series,

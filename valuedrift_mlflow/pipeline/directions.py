@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from valuedrift_mlflow.pipeline.ablation_summary import ALPHA, Row, Summary, summarise
+from valuedrift_mlflow.statistics.distance import above
 
 HARDLY = 0.25  # a drift below this share of the one at the largest dose counts as "hardly"
 # scipy counts the data themselves as one more shuffle: the smallest p value is then 1 in 10,000.
@@ -84,7 +85,8 @@ def _hardly_moves(rows: Sequence[Row]) -> tuple[str, bool | None]:
     if not math.isfinite(least.low):
         return f"{numbers}: no interval", None
     # Above noise on both sides: drift is never negative, so noise alone would make up a part of either.
-    share = max(0.0, least.drift - least.noise) / max(most.drift - most.noise, 1e-9)
+    beyond = [float(above(np.asarray(one.drift), np.asarray(one.noise))) for one in (least, most)]
+    share = beyond[0] / max(beyond[1], 1e-9)
     compared = f"{numbers}, above noise {share:.0%} of the drift at {most.doses[0].label}"
     if share < HARDLY:
         return f"{compared}: hardly moves", True

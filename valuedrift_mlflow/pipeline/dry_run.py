@@ -32,6 +32,7 @@ from valuedrift_mlflow.data import datasets, sources
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
+from valuedrift_mlflow.evaluation.certainty import expected_line
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import files
@@ -419,6 +420,13 @@ def measured_line(plan: DryRun, *, base: bool) -> str:
     known = "" if None not in measured else "at least "
     count = f"{known}{samples * len(suite.items):,} responses of at most {recipe.max_new_tokens} tokens"
     return f"measured on {suite.identity} by {recipe.judge}: {count}"
+
+
+def certainty_line(plan: DryRun) -> str:
+    """The drift that the longest stage can find; the samples are those of a stage's start and end."""
+    recipe = plan.plan.recipe
+    known = [entry.checkpoints or 1 for entry in plan.stages if entry.stage.trains == "policy"]
+    return expected_line(plan.plan.suite, recipe.samples, max(known), recipe.interval)
 
 
 def speech_lines(recipe: Recipe, uri: str) -> list[str]:

@@ -12,8 +12,9 @@ from valuedrift_mlflow import judges, models, suite, tracking
 from valuedrift_mlflow.data import datasets, shown
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation.axis_metrics import axis_shifts
+from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
+from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.strict import flat
@@ -163,13 +164,15 @@ class StageResult:
     @cached_property
     def axes(self) -> AxisShifts:
         """Positions and shifts along the axes of the suite's values."""
-        return axis_shifts(self.measurements, self.drift)
+        return axis_shifts(self.measurements, self.drift.steps.tolist())
 
     @classmethod
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
         """What a trained stage came to."""
         recipe, measured = work.plan.recipe, trained.measurements
-        drift = analyse_measurements(measured, recipe.seed, recipe.drift_time)
+        drift = analyse_measurements(
+            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
+        )
         remeasured = None
         if work.remeasure and work.before is not None:
             remeasured = float(analyse_measurements([work.before, measured[0]], recipe.seed).overall[-1])
@@ -193,7 +196,8 @@ class StageResult:
     def of_base(cls, plan: Plan, run_id: str, trained: Trained) -> StageResult:
         """What the model that a pipeline starts from shows."""
         measured = trained.measurements
-        drift = analyse_measurements(measured, plan.recipe.seed)
+        recipe = plan.recipe
+        drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
         unscored = measured[-1].rate(Label.UNSCORED)
         moved, trust = topics_drifted(drift), trained.trust
         return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, moved, unscored, trust=trust)
@@ -202,6 +206,7 @@ class StageResult:
         """What the pipeline's run says of the stage."""
         said = {"drift_overall": float(self.drift.overall[-1]), "topics_drifted": float(self.moved)}
         said["axes_shifted"] = float(self.axes.significant[-1].sum())
+        said["topics_undecided"] = float(topics_undecided(self.drift))
         if self.remeasured is not None:
             said["remeasurement_difference"] = self.remeasured
         # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.
@@ -343,11 +348,18 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     return plan, stage
 
 
-SUMMARY_COLUMNS = ("stage", "drift [95 % interval]", "topics moved", "support / neutral / oppose", "unscored")
+SUMMARY_COLUMNS = (
+    "stage",
+    "drift [95 % interval]",
+    "topics moved",
+    "cannot tell",
+    "support / neutral / oppose",
+    "unscored",
+)
 
 
 def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
-    """The table at the end: stage, overall drift with its interval, topics that moved, stance mix, unscored rate."""
+    """The table at the end: how each stage moved, how surely, its stance mix and its unscored rate."""
     rows = []
     for result in results:
         drift, trained = result.drift, result.name != BASE
@@ -356,8 +368,20 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
                 result.name,
                 with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
                 f"{result.moved} of {len(drift.topics)}" if trained else "",
+                str(topics_undecided(drift)) if trained else "",
                 " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1]),
                 f"{result.unscored_rate:.3f}",
             ]
         )
     return rows
+
+
+def certainty_lines(results: Sequence[StageResult]) -> list[str]:
+    """For each stage: of how many topics nothing can be told, what would help most, what unscored answers may hide."""
+    trained = [result for result in results if result.name != BASE]
+    said = [
+        (result.name, line)
+        for result in trained
+        for line in (measured_line(result.drift), unscored_line(result.drift, result.measurements))
+    ]
+    return [f"{name}: {line}" for name, line in said if line]

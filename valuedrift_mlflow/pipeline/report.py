@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 from valuedrift_mlflow.evaluation.report import disputed, examples
 from valuedrift_mlflow.pipeline.axis_report import shift_figure, shift_rows
-from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, summary_rows
+from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, certainty_lines, summary_rows
 from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
 
@@ -167,7 +167,10 @@ def _heatmap(trained: Sequence[StageResult]) -> Figure:
     )
     axes.tick_params(axis="y", rotation=0)
     axes.set_title(
-        "* significant at 5 %, adjusted for the number of topics", fontsize=8, fontweight="normal", loc="left"
+        "* significant at 5 %, in the family of all checkpoints, topics and stances",
+        fontsize=8,
+        fontweight="normal",
+        loc="left",
     )
     return figure  # type: ignore[no-any-return]
 
@@ -186,9 +189,10 @@ def html(
     """
     from valuedrift_mlflow import tracking
 
+    units = plan.recipe.interval if plan.recipe.interval == "propositions" else "the responses to these prompts"
     captions = {
         "axis_shifts": "Shift along every axis of values during each stage, with 95 % intervals over propositions.",
-        "overall": "Stances over all topics. Bands are 95 % intervals of a bootstrap over prompts.",
+        "overall": f"Stances over all topics. Bands are 95 % intervals over {units}.",
         "drift_heatmap": "Net drift of each topic during each stage: total variation from the stage's start.",
         "stance_trajectories": "Stances of every topic from stage to stage.",
     }
@@ -197,13 +201,15 @@ def html(
     return render(
         "report.html.j2",
         recipe=plan.source,
+        interval=plan.recipe.interval,
+        margin=plan.recipe.margin,
         version=tracking.package_version(),
         keyed=bool(plan.suite.axes),
         axis_columns=axis_columns,
         axis_rows=axis_rows,
         columns=SUMMARY_COLUMNS,
         rows=summary_rows(results),
-        notes=plan.notes,
+        notes=[*certainty_lines(results), *plan.notes],
         remeasured=[
             (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
             for r in results

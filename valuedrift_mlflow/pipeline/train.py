@@ -182,6 +182,8 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         batch_size=recipe.generation_batch_size,
         refusal=recipe.refusal,
         drift_time=recipe.drift_time,
+        interval=recipe.interval,
+        margin=recipe.margin,
         kl=recipe.reference_kl and not work.stage.launch.sharded,
         seed=recipe.seed,
         stage=work.stage.name,

@@ -1,20 +1,24 @@
 """Value drift: how far, how surely and how early stances move over the checkpoints of a training stage.
 
-What goes in are the stance probabilities of every prompt at every checkpoint, ``values (C, N, 3)`` = checkpoints x
-prompts x stances; what comes out, per topic, is a `Drift`. The definitions follow "Value Drifts: Tracing Value
-Alignment During LLM Post-Training" (arXiv 2510.26707): the stance vector ``v_t(T)`` is the mean over the prompts of
-topic ``T`` at checkpoint ``t``, the drift magnitude is ``M_s(t, t') = v_t'(T)_s - v_t(T)_s``, and the drift time is
-the fraction of the stage after which a stance has arrived. The intervals and tests are ours.
+What goes in are the stance probabilities of every answer at every checkpoint, ``values (C, N, S, 3)`` = checkpoints x
+prompts x samples x stances; what comes out, per topic, is a `Drift`. The definitions follow "Value Drifts: Tracing
+Value Alignment During LLM Post-Training" (arXiv 2510.26707): the stance vector ``v_t(T)`` is the mean over the prompts
+of topic ``T`` at checkpoint ``t``, the drift magnitude is ``M_s(t, t') = v_t'(T)_s - v_t(T)_s``, and the drift time is
+the fraction of the stage after which a stance has arrived. The intervals, tests and verdicts are ours:
 
-The prompt is the unit of every interval and test: several phrasings of one proposition count as several prompts. So
-they speak of prompts like those of the suite, not of propositions the suite does not hold.
+- `units`: the error of a mean, for the estimand that ``interval`` names (``propositions`` or ``prompts``);
+- `flips`: sign flips of whole units, one family of tests for a stage;
+- `distance`: the interval of a total variation, its noise, the drift of single propositions;
+- `verdicts`: moved, not moved, or cannot tell, and what would have been found.
+
+``docs/validity.md`` shows by simulation how far they keep what they promise.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,13 +27,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
-from valuedrift_mlflow.statistics.intervals import blocks, drawn_counts, percentile_interval, total_variation_interval
+from valuedrift_mlflow.statistics.distance import (
+    Within,
+    allowance,
+    error_draws,
+    least_favourable,
+    mean_interval,
+    noise,
+    rooted,
+    within,
+)
+from valuedrift_mlflow.statistics.flips import Flipped, adjusted, flipped
+from valuedrift_mlflow.statistics.units import (
+    Error,
+    Interval,
+    change_error,
+    level_error,
+    members,
+    prompt_means,
+    prompts_error,
+)
+from valuedrift_mlflow.statistics.verdicts import MARGIN, helped, minimum_detectable, verdicts
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 DriftTimeRule = Literal["extreme_interval", "share_of_change"]
 
 ARRIVED = 0.95  # share of the final change that counts as all of it, under the rule "share_of_change"
+EXCHANGES = 1000  # of answers, for the drift of single propositions
 ROUNDING = 1e-9  # differences smaller than this are floating-point noise, not stance
 
 
@@ -38,34 +63,45 @@ class Drift:
     """The drift of C checkpoints from the first one, over T topics and K = 3 stances (support, neutral, oppose).
 
     A last axis of length 2 holds the lower and the upper end of an interval, which always contains its estimate. NaN
-    means undefined: an estimate where no prompt was scored, an interval where fewer than two were, a test where none
-    was scored at both checkpoints, a drift time where the final magnitude is not significant. An estimate or
-    interval over topics takes those topics that have an estimate; it is NaN where one of their intervals is.
+    means undefined: an estimate where no prompt was scored, an interval where fewer than two units were (propositions,
+    or prompts), an adjusted p where fewer than 8 were, a drift time where the final magnitude is not significant. An
+    estimate or interval over topics takes those topics that have an estimate; it is NaN where one of their intervals
+    is.
 
     Attributes:
+        interval: What intervals and tests speak of: ``propositions`` like these, or these ``prompts``.
+        margin: The drift that is too small to matter, by which the verdicts go.
         topics: The topic slugs, T in number, in order of first appearance.
         steps: (C,) the optimizer step of each checkpoint, increasing.
         probability: (C, T, 3) stance probabilities, in [0, 1], summing to 1 over the stances.
         probability_ci: (C, T, 3, 2) their intervals.
         magnitude: (C, T, 3) signed change of probability since the first checkpoint, in [-1, 1], summing to 0.
         magnitude_ci: (C, T, 3, 2) its intervals, paired by prompt.
-        p_value: (C, T, 3) sign-flip test that a stance did not change.
-        p_adjusted: (C, T, 3) the same after Benjamini-Hochberg over the topics and stances of the checkpoint.
+        p_value: (C, T, 3) sign-flip test that a stance did not change, of this stance alone.
+        p_adjusted: (C, T, 3) the same in the family of all checkpoints, topics and stances (max-T).
         significant: (C, T, 3) whether ``p_adjusted`` is at most alpha.
         total_variation: (C, T) distance from the first checkpoint, in [0, 1].
         total_variation_ci: (C, T, 2) its intervals.
-        noise: (C, T) the total variation to expect had nothing changed: its mean over the sign flips of the test.
-        topic_p_value: (C, T) sign-flip test that no stance of the topic changed.
-        topic_p_adjusted: (C, T) the same after Benjamini-Hochberg over the topics of the checkpoint.
-        topic_significant: (C, T) whether ``topic_p_adjusted`` is at most alpha.
+        noise: (C, T) the total variation to expect of sampling alone.
+        topic_p_value: (C, T) sign-flip test that no stance of the topic changed, of this topic alone.
+        topic_p_adjusted: (C, T) the least ``p_adjusted`` of the topic's stances: both are of one family.
+        topic_significant: (C, T) whether ``topic_p_adjusted`` is at most alpha: the star of figures and tables.
+        verdict: (C, T) ``moved``, ``not moved`` or ``cannot tell``; see `verdicts`.
+        minimum_detectable: (C, T) the least drift that would get a star in 80 % of such stages; NaN where none would.
+        helped: (C, T, 3) the same with twice as many propositions, prompts of each, or samples of each.
+        within: (C, T) mean drift of a proposition, unbiased before the root, in [0, 1].
+        within_p_value: (C, T) exchange test that no prompt's answers changed, of this topic alone.
         overall: (C,) mean over topics of the total variation.
         overall_ci: (C, 2) its intervals.
         overall_noise: (C,) mean over topics of the noise.
+        overall_within: (C,) root of the mean over topics of the squared drift of a proposition.
         overall_probability: (C, 3) mean over topics of the stance probabilities.
         overall_probability_ci: (C, 3, 2) their intervals.
         drift_time: (T, 3) fraction of the stage after which a stance had arrived, in [0, 1]; see `drift_time`.
     """
 
+    interval: Interval
+    margin: float
     topics: tuple[str, ...]
     steps: NDArray[np.int64]
     probability: Floats
@@ -81,9 +117,15 @@ class Drift:
     topic_p_value: Floats
     topic_p_adjusted: Floats
     topic_significant: Bools
+    verdict: NDArray[np.str_]
+    minimum_detectable: Floats
+    helped: Floats
+    within: Floats
+    within_p_value: Floats
     overall: Floats
     overall_ci: Floats
     overall_noise: Floats
+    overall_within: Floats
     overall_probability: Floats
     overall_probability_ci: Floats
     drift_time: Floats
@@ -94,6 +136,9 @@ def analyse(
     topics: Sequence[str],
     steps: Sequence[int] | NDArray[np.integer],
     *,
+    propositions: Sequence[str] | None = None,
+    interval: Interval = "propositions",
+    margin: float = MARGIN,
     seed: int = 0,
     resamples: int = 2000,
     alpha: float = 0.05,
@@ -101,31 +146,28 @@ def analyse(
 ) -> Drift:
     """Measure the drift of every checkpoint from the first one, with intervals and tests.
 
-    **Intervals** (level ``1 - alpha``) are bootstrap intervals over the prompts of a topic, one resample of prompts
-    serving all checkpoints, so that differences are paired. Probabilities and magnitudes have percentile intervals.
-    Their measured coverage at 95 % is 0.95 with 50 prompts a topic, 0.93 to 0.95 with 20 and 0.89 to 0.93 with 10. A
-    stance never seen in a topic has the interval [0, 0]. The total variation is never negative and so biased
-    upwards; its interval is of another kind, see `total_variation_interval`.
+    **Intervals** (level ``1 - alpha``) are t intervals of the estimand that ``interval`` names, see `units`. That of
+    the total variation, which is never negative and so biased upwards, inverts a test: `distance.mean_interval`.
 
-    **Tests** flip the sign of each prompt's change at random (all three stances together), over the prompts scored
-    at both checkpoints: had nothing changed, either sign was equally likely. ``p = (1 + flips at least as extreme) /
-    (1 + flips)``. At least ``3 T / alpha`` flips are drawn whatever ``resamples`` says, so that a single change among
-    all topics can stay significant after the adjustment. n prompts allow no p below ``2 ** (1 - n)``: among the
-    33 tests of 11 topics, a change in one topic alone can hardly be significant with fewer than 10 prompts. The
-    adjustment is within a checkpoint, not across checkpoints.
+    **Tests** flip the sign of each proposition's changes (with ``interval="prompts"`` of each prompt's), see `flips`.
+    Fewer than 8 units are not tested: their verdict is "cannot tell" unless an interval shows it. The exchange test of
+    single propositions is `distance.within`.
 
     Limit cases. The first checkpoint against itself, or a checkpoint identical to it, has magnitude 0 and p 1. A
-    topic of one prompt has estimates and p 1, but no interval, and then neither has ``overall``. A topic without a
-    scored prompt is NaN throughout, is never significant, and counts in no mean and no adjustment. A prompt scored
+    topic of one unit has estimates and p 1, but no interval, and then neither has ``overall``. A topic without a
+    scored prompt is NaN throughout, is never significant, and counts in no mean and no family. A prompt scored
     at some checkpoints only counts in the means of those.
 
     Args:
-        values: (C, N, 3) mean stance probabilities of N prompts at C checkpoints, the baseline first; a row of
-            three NaN where no response of the prompt could be scored.
+        values: (C, N, S, 3) stance probabilities of S answers to N prompts at C checkpoints, the baseline first; three
+            NaN for an answer that was not given or could not be scored. (C, N, 3) is one answer a prompt.
         topics: The topic of each of the N prompts.
         steps: The optimizer step of each of the C checkpoints, increasing.
-        seed: Fixes the resamples; equal input and seed give equal output.
-        resamples: Bootstrap resamples and sign flips; more make ends of intervals and p values steadier.
+        propositions: The proposition of each of the N prompts; each prompt is one of its own where they are not given.
+        interval: What varies: propositions, or the responses to these prompts.
+        margin: The drift that is too small to matter.
+        seed: Fixes flips and draws; equal input and seed give equal output.
+        resamples: Flips; more make p values steadier.
         alpha: Level of the tests; intervals have level ``1 - alpha``.
         rule: How the drift time is read, see `drift_time`.
 
@@ -136,68 +178,147 @@ def analyse(
     >>> drift = analyse([before, after], ["abortion"] * 20, [0, 100])
     >>> drift.magnitude[-1, 0].round(3).tolist(), drift.total_variation[-1].round(3).tolist()
     ([0.4, -0.4, 0.0], [0.4])
-    >>> drift.significant[-1, 0].tolist()
-    [True, True, False]
+    >>> drift.significant[-1, 0].tolist(), str(drift.verdict[-1, 0])
+    ([True, True, False], 'moved')
     """
-    values, steps = _checked(values, topics, steps, resamples, alpha, rule)
+    values, steps = _checked(values, topics, steps, propositions, interval, margin, resamples, alpha, rule)
     names = tuple(dict.fromkeys(topics))
     groups = np.array([names.index(topic) for topic in topics])
+    units = np.unique(propositions, return_inverse=True)[1] if propositions is not None else np.arange(len(topics))
     flips = max(resamples, math.ceil(len(names) * len(STANCES) / alpha))
 
-    probability = topic_means(values, groups)
+    probability = topic_means(prompt_means(values), groups)
     magnitude = probability - probability[:1]
     distance = total_variation(probability, probability[:1])
-    overall_probability, overall = _mean_over_topics(probability), _mean_over_topics(distance)
-
-    probability_ci, magnitude_ci = np.empty((*probability.shape, 2)), np.empty((*probability.shape, 2))
-    distance_ci, noise, topic_p = np.empty((*distance.shape, 2)), np.empty(distance.shape), np.empty(distance.shape)
-    p_value = np.empty(probability.shape)
-    # All topics' resamples at once would fill the memory, so their means over topics are built up one by one.
-    mixes = np.zeros((resamples, *overall_probability.shape))
-    sizes, alongs = np.zeros((resamples, *overall.shape)), np.zeros((resamples, *overall.shape))
-    with_estimate = np.maximum((~np.isnan(probability)).sum(axis=1), 1)  # at least 1: no division by 0 where all is NaN
-    with_change = np.maximum((~np.isnan(distance)).sum(axis=1), 1)
-
     # A stream for each topic: what one draws does not depend on how many prompts the others have.
-    for t, rng in enumerate(np.random.default_rng(seed).spawn(len(names))):
-        of_topic = values[:, groups == t]
-        means = _bootstrap(of_topic, resamples, rng)
-        shifts = means - means[:, :1]
-        errors = shifts - magnitude[:, t]
-        size, along = 0.5 * np.abs(errors).sum(axis=-1), 0.5 * (errors * np.sign(magnitude[:, t])).sum(axis=-1)
-        probability_ci[:, t] = percentile_interval(probability[:, t], means, alpha)
-        magnitude_ci[:, t] = percentile_interval(magnitude[:, t], shifts, alpha)
-        distance_ci[:, t] = total_variation_interval(distance[:, t], size, along, alpha)
-        mixes += np.where(np.isnan(probability[:, t]), 0.0, means)
-        sizes += np.where(np.isnan(distance[:, t]), 0.0, size)
-        alongs += np.where(np.isnan(distance[:, t]), 0.0, along)
-        p_value[:, t], topic_p[:, t], noise[:, t] = _sign_flip_test(of_topic, flips, rng)
-
-    p_adjusted, topic_p_adjusted = _adjusted(p_value), _adjusted(topic_p)
+    *streams, family = np.random.default_rng(seed).spawn(len(names) + 1)
+    parts = [_topic(values[:, groups == t], units[groups == t], interval, flips, rng) for t, rng in enumerate(streams)]
+    p_adjusted, critical = adjusted([part.flipped for part in parts], flips, family, alpha)
     significant = p_adjusted <= alpha
+    topic_p_adjusted = _least(p_adjusted)
+    probability_ci = np.stack([_t_interval(probability[:, t], part.level, alpha) for t, part in enumerate(parts)], 1)
+    draws = np.stack([part.draws for part in parts], axis=2)  # (R, C, T, 3)
+    changes = [part.change for part in parts]
+    far = np.stack([allowance(magnitude[:, t, None], [own], alpha) for t, own in enumerate(changes)], 1)
+    # Every topic at every checkpoint is one mean of one topic.
+    hardest = least_favourable(magnitude, changes, alpha)
+    cells = mean_interval(hardest.reshape(-1, 1, 3), draws.reshape(len(draws), -1, 1, 3), far.ravel(), alpha)
+    distance_ci = cells.reshape(*distance.shape, 2)
+    noises = np.stack([noise(part.sampling) for part in parts], 1)
+    squares = np.stack([part.within.square for part in parts], 1)
+    overall_probability = _mean_over_topics(probability)
     return Drift(
+        interval=interval,
+        margin=margin,
         topics=names,
         steps=steps,
         probability=probability,
         probability_ci=probability_ci,
         magnitude=magnitude,
-        magnitude_ci=magnitude_ci,
-        p_value=p_value,
+        magnitude_ci=np.stack(
+            [_t_interval(magnitude[:, t], part.change, alpha, -1) for t, part in enumerate(parts)], 1
+        ),
+        p_value=np.stack([part.flipped.p_value for part in parts], 1),
         p_adjusted=p_adjusted,
         significant=significant,
         total_variation=distance,
         total_variation_ci=distance_ci,
-        noise=noise,
-        topic_p_value=topic_p,
+        noise=noises,
+        topic_p_value=np.stack([part.flipped.topic_p_value for part in parts], 1),
         topic_p_adjusted=topic_p_adjusted,
         topic_significant=topic_p_adjusted <= alpha,
-        overall=overall,
-        overall_ci=total_variation_interval(overall, sizes / with_change, alongs / with_change, alpha),
-        overall_noise=_mean_over_topics(noise),
+        verdict=verdicts(topic_p_adjusted <= alpha, distance_ci[..., 1], margin),
+        minimum_detectable=np.stack([minimum_detectable(part.tested, critical) for part in parts], 1),
+        helped=np.stack([part.helped(critical, interval) for part in parts], 1),
+        within=rooted(squares),
+        within_p_value=np.stack([part.within.p_value for part in parts], 1),
+        overall=_mean_over_topics(distance),
+        overall_ci=_overall_interval(magnitude, draws, changes, alpha),
+        overall_noise=_mean_over_topics(noises),
+        overall_within=rooted(_mean_over_topics(squares)),
         overall_probability=overall_probability,
-        overall_probability_ci=percentile_interval(overall_probability, mixes / with_estimate, alpha),
+        overall_probability_ci=_t_interval(overall_probability, _mean_error([part.level for part in parts]), alpha),
         drift_time=np.where(significant[-1], drift_time(probability, probability_ci, steps, rule), np.nan),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Topic:
+    """What one topic comes to: the errors of its means, their draws, its flips, the drift of its propositions."""
+
+    level: Error
+    change: Error
+    sampling: Error  # of the change, by drawing responses alone
+    tested: Error  # of the change, by the units that are flipped
+    between: Error  # of the change, by the spread of prompts within propositions
+    draws: Floats
+    flipped: Flipped
+    within: Within
+
+    def helped(self, critical: float, interval: Interval) -> Floats:
+        """(C, 3) see `verdicts.helped`."""
+        return helped(self.tested, self.between, self.sampling, critical, prompts_are_units=interval == "prompts")
+
+
+def _topic(
+    answers: Floats, units: NDArray[np.int64], interval: Interval, flips: int, rng: np.random.Generator
+) -> _Topic:
+    means = prompt_means(answers)
+    turned = units if interval == "propositions" else np.arange(len(units))
+    change = change_error(answers, units, interval)
+    by_units = change if interval == "propositions" else change_error(answers, turned, "propositions")
+    return _Topic(
+        level=level_error(answers, units, interval),
+        change=change,
+        sampling=change_error(answers, units, "prompts", least=False),
+        tested=by_units,
+        between=prompts_error(answers, units),
+        draws=error_draws(change, rng),
+        flipped=flipped(means - means[:1], members(turned), flips, rng),
+        within=within(answers, units, min(flips, EXCHANGES), rng),
+    )
+
+
+def _t_interval(estimate: Floats, error: Error, alpha: float, lowest: float = 0.0) -> Floats:
+    """(C, 3) -> (C, 3, 2), within the range of what is estimated."""
+    half = error.half_width(alpha)
+    ends = np.clip(np.stack([estimate - half, estimate + half], axis=-1), lowest, 1.0)
+    ends[np.isnan(half)] = np.nan
+    return ends
+
+
+def _mean_error(errors: Sequence[Error]) -> Error:
+    """The error of the mean over the topics that have one, which are independent (Welch and Satterthwaite)."""
+    covariance = np.stack([error.covariance for error in errors])  # (T, C, 3, 3)
+    units = np.stack([error.units for error in errors])
+    has = units > 0
+    number = np.maximum(has.sum(axis=0), 1)
+    total = np.where(has[..., None, None], covariance, 0.0).sum(axis=0)
+    traces = np.where(has, np.trace(covariance, axis1=-2, axis2=-1), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.where(has, traces**2 / np.stack([error.freedom for error in errors]), 0.0)
+        freedom = traces.sum(axis=0) ** 2 / own.sum(axis=0)
+    return Error(total / (number**2)[:, None, None], freedom, units.sum(axis=0))
+
+
+def _overall_interval(magnitude: Floats, draws: Floats, changes: Sequence[Error], alpha: float) -> Floats:
+    """(C, T, 3), (R, C, T, 3), T -> (C, 2) over the topics that have an estimate at the checkpoint."""
+    ends = np.full((len(magnitude), 2), np.nan)
+    has = ~np.isnan(magnitude[..., 0])
+    for pattern in np.unique(has, axis=0):
+        own = (has == pattern).all(axis=1)
+        if pattern.any():
+            some = [error.at(own) for error, kept in zip(changes, pattern, strict=True) if kept]
+            moved = magnitude[own][:, pattern]
+            far = allowance(moved, some, alpha)
+            ends[own] = mean_interval(least_favourable(moved, some, alpha), draws[:, own][:, :, pattern], far, alpha)
+    return ends
+
+
+def _least(p_value: Floats) -> Floats:
+    """(C, T, 3) -> (C, T), NaN where none was tested."""
+    least = np.where(np.isnan(p_value), np.inf, p_value).min(axis=-1)
+    return np.where(np.isinf(least), np.nan, least)
 
 
 def topic_means(values: Floats, groups: NDArray[np.integer]) -> Floats:
@@ -272,14 +393,18 @@ def _checked(
     values: ArrayLike,
     topics: Sequence[str],
     steps: Sequence[int] | NDArray[np.integer],
+    propositions: Sequence[str] | None,
+    interval: Interval,
+    margin: float,
     resamples: int,
     alpha: float,
     rule: DriftTimeRule,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """The values and steps as arrays, or an InputError."""
+    """The values, with an axis of samples, and steps as arrays, or an InputError."""
     array, step_array = np.asarray(values, dtype=np.float64), np.asarray(steps)
-    if array.ndim != 3 or array.shape[-1] != len(STANCES) or 0 in array.shape:
-        raise InputError(problem("values", array.shape, "shape (checkpoints, prompts, 3), none of them 0"))
+    if array.ndim not in (3, 4) or array.shape[-1] != len(STANCES) or 0 in array.shape:
+        allowed = "shape (checkpoints, prompts, 3) or (checkpoints, prompts, samples, 3), none of them 0"
+        raise InputError(problem("values", array.shape, allowed))
     if len(topics) != array.shape[1]:
         raise InputError(problem("topics", len(topics), f"one for each of the {array.shape[1]} prompts of values"))
     if step_array.shape != array.shape[:1]:
@@ -290,21 +415,28 @@ def _checked(
         raise InputError(problem("steps", step_array.tolist(), "whole numbers, each larger than the one before"))
     scored = ~np.isnan(array).all(axis=-1)
     proper = ((array >= 0) & (array <= 1)).all(axis=-1) & (np.abs(array.sum(axis=-1) - 1) <= 1e-6)
-    for checkpoint, prompt in np.argwhere(scored & ~proper)[:1].tolist():
+    for place in np.argwhere(scored & ~proper)[:1].tolist():
         raise InputError(
             problem(
-                f"values[{checkpoint}, {prompt}]",
-                array[checkpoint, prompt].tolist(),
+                f"values{place}",
+                array[tuple(place)].tolist(),
                 "three probabilities in [0, 1] that sum to 1, or three NaN",
             )
         )
+    if propositions is not None and len(propositions) != array.shape[1]:
+        allowed = f"one for each of the {array.shape[1]} prompts of values"
+        raise InputError(problem("propositions", len(propositions), allowed))
+    if interval not in get_args(Interval):
+        raise InputError(problem("interval", interval, " or ".join(get_args(Interval))))
+    if not 0 < margin < 1:
+        raise InputError(problem("margin", margin, "between 0 and 1"))
     if resamples < 1:
         raise InputError(problem("resamples", resamples, "at least 1"))
     if not 0 < alpha < 1:
         raise InputError(problem("alpha", alpha, "between 0 and 1"))
     if rule not in get_args(DriftTimeRule):
         raise InputError(problem("rule", rule, " or ".join(get_args(DriftTimeRule))))
-    return array, step_array.astype(np.int64)
+    return array if array.ndim == 4 else array[:, :, None], step_array.astype(np.int64)
 
 
 def _mean_over_topics(estimates: Floats) -> Floats:
@@ -313,78 +445,3 @@ def _mean_over_topics(estimates: Floats) -> Floats:
         warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice" is the NaN we want
         mean: Floats = np.nanmean(estimates, axis=1)
     return mean
-
-
-def _reweighted_means(values: Floats, resamples: int, draw: Callable[[int], Floats]) -> Floats:
-    """Means over prompts under random weights, ``sum(w x) / sum(|w|)`` over the scored prompts.
-
-    Weights are drawn and multiplied in blocks, so that a large topic needs no more memory than a small one.
-
-    Args:
-        values: (C, n, 3) with NaN rows.
-        resamples: R.
-        draw: Gives so many rows of n weights.
-
-    Returns:
-        (R, C, 3), NaN where a resample holds no scored prompt.
-    """
-    checkpoints, prompts, stances = values.shape
-    scored = ~np.isnan(values[..., 0])
-    columns = np.where(scored[..., None], values, 0.0).transpose(1, 0, 2).reshape(prompts, -1)
-    means = np.empty((resamples, checkpoints, stances))
-    for block in blocks(resamples, prompts):
-        weights = draw(block.stop - block.start)
-        total = (weights @ columns).reshape(-1, checkpoints, stances)
-        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN we want
-            means[block] = total / (np.abs(weights) @ scored.T.astype(np.float64))[..., None]
-    return means
-
-
-def _bootstrap(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """(C, n, 3) -> (R, C, 3) means of prompts drawn with replacement, the same prompts at all checkpoints.
-
-    NaN at checkpoints with fewer than two scored prompts: one prompt says nothing of how prompts vary.
-    """
-    prompts = values.shape[1]
-    means = _reweighted_means(values, resamples, lambda rows: drawn_counts(prompts, rows, rng))
-    means[:, (~np.isnan(values[..., 0])).sum(axis=1) < 2] = np.nan
-    return means
-
-
-def _sign_flip_test(values: Floats, flips: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Paired permutation test of every checkpoint of a topic against the first one.
-
-    Args:
-        values: (C, n, 3) with NaN rows.
-        flips: How many sign patterns to draw.
-        rng: Draws them.
-
-    Returns:
-        (C, 3) p values of the stances, (C,) p values of the total variation, and (C,) its mean over the flips; NaN
-        where no prompt was scored at both checkpoints.
-    """
-    changes = values - values[:1]
-    prompts = changes.shape[1]
-    observed = topic_means(changes, np.zeros(prompts, dtype=np.int64))[:, 0]
-    null = np.abs(_reweighted_means(changes, flips, lambda rows: rng.choice([-1.0, 1.0], (rows, prompts))))
-    null_distance, distance = 0.5 * null.sum(axis=-1), 0.5 * np.abs(observed).sum(axis=-1)
-    p_value = _p_value(np.abs(observed), null)
-    return p_value, _p_value(distance, null_distance), null_distance.mean(axis=0)
-
-
-def _p_value(observed: Floats, null: Floats) -> Floats:
-    """(...), (R, ...) -> (...). The observed arrangement is one of the possible ones, hence 1 + (never p = 0)."""
-    extreme = (null >= observed - ROUNDING).sum(axis=0)
-    return np.where(np.isnan(observed), np.nan, (1 + extreme) / (1 + len(null)))
-
-
-def _adjusted(p_value: Floats) -> Floats:
-    """Benjamini-Hochberg within each checkpoint, (C, ...) -> (C, ...); what was not tested (NaN) does not count."""
-    from scipy.stats import false_discovery_control  # takes a second to import
-
-    adjusted = p_value.copy()
-    for row in adjusted:
-        tested = ~np.isnan(row)
-        if tested.any():
-            row[tested] = false_discovery_control(row[tested])
-    return adjusted
