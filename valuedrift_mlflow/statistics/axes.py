@@ -230,7 +230,7 @@ def sign_flips(changes: Floats, direction: Floats, rng: np.random.Generator) -> 
     """
     n = changes.shape[1]
     if n <= ENUMERATED:
-        signs: Floats = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        signs = np.where((np.arange(2**n)[:, None] >> np.arange(n)) & 1, -1.0, 1.0)
     else:
         signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (FLIPS, n))])
     p_values = np.full(len(changes), np.nan)
