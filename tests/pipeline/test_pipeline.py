@@ -105,7 +105,7 @@ def test_many_stages_side_by_side_have_a_panel_each(finished: tuple[dict[str, Ru
     four = [replace(dpo, name=f"dpo-{letter}") for letter in "abcd"]
     assert "stance_trajectories" in pipeline_figures([base, sft, *four])
     figures = pipeline_figures([base, sft, *four, dpo])
-    assert list(figures) == ["overall", "drift_heatmap"]
+    assert list(figures) == ["axis_shifts", "overall", "drift_heatmap"]
     panels = figures["overall"].axes
     assert [axes.get_title() for axes in panels] == ["dpo-a", "dpo-b", "dpo-c", "dpo-d", "dpo"]
     assert [[label.get_text() for label in axes.get_xticklabels()] for axes in panels][1:3] == [
@@ -130,7 +130,14 @@ def test_what_a_pipeline_leaves_behind(finished: tuple[dict[str, Run], list[Stag
         parent.data.metrics
     )
     assert artifacts(parent) == {"figures", "report.html"}
+    assert {"summary/sft/axes_shifted", "summary/dpo/axes_shifted"} <= set(parent.data.metrics)
+    assert {"axis/religion", "axis_shift/religion", "axis_shift_ci_high/abortion", "axes/shifted"} <= set(
+        runs["dpo"].data.metrics
+    )
+    assert "axis/religion" in runs["base"].data.metrics and "axis_shift/religion" not in runs["base"].data.metrics
+    assert "axis_table.json" in artifacts(runs["base"]) & artifacts(runs["dpo"])
     assert artifacts(parent, "figures") == {
+        "figures/axis_shifts.png",
         "figures/overall.png",
         "figures/stance_trajectories.png",
         "figures/drift_heatmap.png",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _FIRST = 3  # rows that a dry run shows
+_STAGES = 4  # whose axis shifts fit a line of 120 characters
 QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 
 
@@ -60,11 +61,13 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
 
 
 def show_shifts(results: Sequence[StageResult], display: Display) -> None:
-    """What each stage moved along the axes of the suite's values."""
+    """What each stage moved along the axes of the suite's values; a line is too short for many stages."""
     from valuedrift_mlflow.pipeline.axis_report import TITLE, shift_rows
 
     columns, rows = shift_rows(results)
-    if rows:
+    if len(columns) > _STAGES + 1:
+        display.line(f"Axis shifts of {len(columns) - 1} stages: report.html")
+    elif rows:
         display.table(TITLE, columns, rows)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 from valuedrift_mlflow.evaluation.report import disputed, examples
-from valuedrift_mlflow.pipeline.axis_report import shift_figure, shift_rows
+from valuedrift_mlflow.pipeline.axis_report import planted_positions, shift_figure, shift_rows
 from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, certainty_lines, summary_rows
 from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import LINES, curves, grid, legend, plot, readable
@@ -225,6 +225,7 @@ def html(
         panels=[(name, m.panel, disputed(m)) for name, m in last if m.panel is not None],
         suite=plan.suite,
         planted=planted(plan, results),
+        planted_axes=planted_positions(plan, results),
         examples=[(result.name, examples(result.measurements[-1])) for result in results],
         parameters=parameters,
         stances=[stance.value for stance in STANCES],

@@ -53,7 +53,7 @@ def axis_shift_figure(stages: Mapping[str, AxisShifts]) -> Figure:
     axes.set_yticks(np.arange(len(names)), [readable(name) for name in names])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
-    axes.set_xlabel("axis shift: towards the - end | towards the + end (filled: significant at 5 %, adjusted)")
+    axes.set_xlabel("axis shift: - end | + end (filled: significant)")
     if len(stages) > 1:
         figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figure  # type: ignore[no-any-return]
