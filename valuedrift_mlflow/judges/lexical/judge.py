@@ -10,14 +10,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.judges.lexical import declared, kept, reach
-from valuedrift_mlflow.judges.lexical.answers import ANSWERS_FILE, FORMS_FILE
-from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, Reading
-from valuedrift_mlflow.judges.lexical.frame import Frame
+from valuedrift_mlflow.judges.lexical import declared, reach
+from valuedrift_mlflow.judges.lexical.frame import Frame, Reading
 from valuedrift_mlflow.judges.lexical.orders import without_orders
-from valuedrift_mlflow.judges.lexical.polarity import QUESTIONS_FILE, supports
+from valuedrift_mlflow.judges.lexical.patterns import PATTERNS_FILE
+from valuedrift_mlflow.judges.lexical.polarity import supports
+from valuedrift_mlflow.judges.lexical.reader import CLASSES, FITTED_FILE, LexicalReader, learnt
 from valuedrift_mlflow.judges.lexical.tokens import WORDS_FILE
-from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
 # Above this probability of holding no stance at all a text is left unscored.
@@ -41,7 +40,7 @@ def read(answer: Answer, polarity: int) -> Reading:
 
 @lru_cache(maxsize=1)
 def _fitted() -> LexicalReader:
-    return kept.load(LexicalReader(), "reader")
+    return LexicalReader(learnt())
 
 
 class LexicalJudge:
@@ -57,9 +56,9 @@ class LexicalJudge:
     @cached_property
     def version(self) -> str:
         """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
-        data = (WORDS_FILE, FORMS_FILE, ANSWERS_FILE, QUESTIONS_FILE, kept.FITTED_FILE)
+        data = (WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
-        digest.update(f"{declared.patterns()} {reach.limits()}".encode())
+        digest.update(f"{reach.limits()}".encode())
         return digest.hexdigest()[:12]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
