@@ -16,7 +16,7 @@ from valuedrift_mlflow.judges.lexical.orders import without_orders
 from valuedrift_mlflow.judges.lexical.patterns import PATTERNS_FILE
 from valuedrift_mlflow.judges.lexical.polarity import supports
 from valuedrift_mlflow.judges.lexical.reader import CLASSES, FITTED_FILE, LexicalReader, learnt
-from valuedrift_mlflow.judges.lexical.tokens import WORDS_FILE
+from valuedrift_mlflow.judges.lexical.tokens import CLASSES_FILE, WORDS_FILE
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
 # Above this probability of holding no stance at all a text is left unscored.
@@ -56,7 +56,7 @@ class LexicalJudge:
     @cached_property
     def version(self) -> str:
         """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
-        data = (WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
+        data = (CLASSES_FILE, WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
         digest.update(f"{reach.limits()}".encode())
         return digest.hexdigest()[:12]
