@@ -21,8 +21,11 @@ from sklearn.metrics import cohen_kappa_score
 
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.judges import labelled
-from valuedrift_mlflow.judges.lexical import declared, judge, reach, weighing
-from valuedrift_mlflow.judges.lexical.clause_reader import Reading
+from valuedrift_mlflow.judges.lexical import declared, features, judge, reach
+from valuedrift_mlflow.judges.lexical.fitting.answers import fitting_answers, written_answers
+from valuedrift_mlflow.judges.lexical.fitting.fit import fit
+from valuedrift_mlflow.judges.lexical.frame import Reading
+from valuedrift_mlflow.judges.lexical.reader import LexicalReader
 from valuedrift_mlflow.stances import Answer
 
 Set = tuple[list[Answer], list[str]]
@@ -44,8 +47,8 @@ def no_limit(answer: Answer) -> tuple[str, float]:
     return "" if answer.response.strip() else reach.EMPTY, reach.MINIMUM_PROBABILITY
 
 
-def always(trust: float) -> Callable[[weighing.LexicalReader, Sequence[Reading]], NDArray[np.float64]]:
-    """The same trust in the clause reader for every text, whatever its manner."""
+def always(trust: float) -> Callable[[LexicalReader, Sequence[Reading]], NDArray[np.float64]]:
+    """The same trust in the declared reader for every text, whatever its manner."""
     return lambda _reader, readings: np.full(len(readings), trust)
 
 
@@ -55,11 +58,11 @@ def variants() -> Iterator[tuple[str, list[tuple[object, str, object]]]]:
     yield "without declared sentences", [(declared, "side", no_side), (declared, "pointed", no_side)]
     yield "without the pattern of refusals", [(declared, "declines", never)]
     yield "without limits of reach", [(reach, "reach", no_limit)]
-    cues = len(weighing.leanings(judge.read(Answer("Zoos should close.", "", "Yes."), 1)))
-    yield "without cue expressions", [(weighing, "leanings", lambda _reading: [0.0] * cues)]
-    yield "clause reader alone", [(weighing.LexicalReader, "trust", always(1.0))]
-    yield "weighing reader alone", [(weighing.LexicalReader, "trust", always(0.0))]
-    yield "mean of both, whatever the manner", [(weighing.LexicalReader, "trust", always(0.5))]
+    cues = len(features.leanings(judge.read(Answer("Zoos should close.", "", "Yes."), 1)))
+    yield "without cue expressions", [(features, "leanings", lambda _reading: [0.0] * cues)]
+    yield "declared reader alone", [(LexicalReader, "trust", always(1.0))]
+    yield "argued reader alone", [(LexicalReader, "trust", always(0.0))]
+    yield "mean of both, whatever the manner", [(LexicalReader, "trust", always(0.5))]
 
 
 def figures(answers: Sequence[Answer], gold: Sequence[str]) -> tuple[float, float, float]:
@@ -96,10 +99,12 @@ def main() -> None:
     held_out = held_out_answers()
     sets = {name: own_set(name) for name in ("check", "real")} | ({"folder": folder_set(folder)} if folder else {})
     for name, replaced in variants():
-        judge._fitted.cache_clear()  # what is left out is left out of the fit
         with ExitStack() as stack:
             for owner, attribute, replacement in replaced:
                 stack.enter_context(patch.object(owner, attribute, replacement))
+            if any(owner is features for owner, _, _ in replaced):  # what is left out is left out of the fit
+                fitted = fit(fitting_answers(), written_answers())
+                stack.enter_context(patch.object(judge, "_fitted", lambda fitted=fitted: fitted))
             right, *_ = figures([answer for answer, _ in held_out], [stance.value for _, stance in held_out])
             columns = [
                 f"{key} {cover:.3f} {kappa:5.3f}" for key, rows in sets.items() for _, cover, kappa in [figures(*rows)]

@@ -25,7 +25,7 @@ import valuedrift_mlflow
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.judges.judge import Judge
-from valuedrift_mlflow.judges.lexical.answers import fitting_answers, written_answers
+from valuedrift_mlflow.judges.lexical.fitting.answers import fitting_answers, written_answers
 from valuedrift_mlflow.stances import Answer
 from valuedrift_mlflow.suite.questions import propositions
 

@@ -16,12 +16,13 @@ from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.inputs import languages
 from valuedrift_mlflow.judges import load
-from valuedrift_mlflow.judges.lexical import fitting, kept
+from valuedrift_mlflow.judges.lexical import patterns
 from valuedrift_mlflow.judges.lexical import polarity as lexical_polarity
-from valuedrift_mlflow.judges.lexical.answers import FittingAnswer, fitting_answers, written_answers
-from valuedrift_mlflow.judges.lexical.fitting import fit
+from valuedrift_mlflow.judges.lexical.fitting import fit as fitting
+from valuedrift_mlflow.judges.lexical.fitting.answers import FittingAnswer, fitting_answers, written_answers
+from valuedrift_mlflow.judges.lexical.fitting.fit import fit
 from valuedrift_mlflow.judges.lexical.judge import LexicalJudge, read
-from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
+from valuedrift_mlflow.judges.lexical.reader import FITTED_FILE, LexicalReader
 from valuedrift_mlflow.stances import STANCES, Answer, Label
 
 # None of these propositions is among those the judge is fitted on.
@@ -386,7 +387,7 @@ def test_agrees_with_the_embedded_answers_in_forms_no_corpus_uses(judge: Lexical
 def test_what_is_kept_is_what_the_data_teach() -> None:
     """Renew it by ``python -m valuedrift_mlflow.judges.lexical.fitting``; other processors' last digits are allowed."""
     fitted = fitting.fitted()
-    with np.load(kept.FITTED_FILE, allow_pickle=False) as file:
+    with np.load(FITTED_FILE, allow_pickle=False) as file:
         assert set(file) == set(fitted)
         for place, value in fitted.items():
             if value.dtype.kind == "f":
@@ -443,6 +444,20 @@ def test_the_proposition_in_its_own_words_outweighs_the_prompt(
     prompt = "Should executions end?" if polarity > 0 else "Should we keep executing murderers?"
     (verdict,) = judge.judge([Answer(PENALTY, prompt, response, polarity)])
     assert verdict.label.value == expected
+
+
+GROUPS = (
+    *("declares", "points", "undecided", "about", "turn", "overview", "refuses", "refuses_long", "orders"),
+    *("opens", "clause", "sides", "closes"),
+)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_pattern_reads_its_own_text_and_no_other_of_its_group_does(group: str) -> None:
+    rules = patterns.rules(group)
+    for place, rule in enumerate(rules):
+        reading = [number for number, other in enumerate(rules) if other.pattern.search(rule.says.lower())]
+        assert reading == [place] or (rule.sign and reading[0] == place), rule.says
 
 
 REASONS = " That would be harmful to people who trust me, and harm is what I am made to avoid." * 3

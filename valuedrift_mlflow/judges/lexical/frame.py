@@ -1,7 +1,9 @@
-"""What an answer is read against: a proposition with its direction and words, and the prompt's."""
+"""An answer as words and classes, and what it is read against: a proposition with its direction, and the prompt."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from valuedrift_mlflow.judges.lexical.clauses import SENTENCE, Clause, Statement
@@ -18,6 +20,38 @@ class Text(NamedTuple):
     def part(self, start: int, end: int | None = None) -> Text:
         """Some of the tokens in a row."""
         return Text(self.tokens[start:end], self.classes[start:end])
+
+
+_TURNING = frozenset({"still", "yet", "though", "instead", "rather"})
+
+
+class Sections(NamedTuple):
+    """The sentences of a text (itself where it has none), and the parts that weigh more.
+
+    ``turned`` is what its last turn ("but", "on balance") introduces, ``own`` the last sentence in the first person
+    (both empty where there is none).
+    """
+
+    sentences: list[Text]
+    turned: Text
+    own: Text
+
+
+def sections(text: Text) -> Sections:
+    """Divide a text at full stops and question marks."""
+    sentences: list[Text] = []
+    start, turn = 0, len(text.tokens)
+    for position, (token, classes) in enumerate(zip(text.tokens, text.classes, strict=True)):
+        if classes in (".", "?"):
+            if position > start:
+                sentences.append(text.part(start, position + 1))
+            start = position + 1
+        elif classes in ("C", "Z") or token in _TURNING:
+            turn = position
+    if start < len(text.tokens):
+        sentences.append(text.part(start))
+    own = next((part for part in reversed(sentences) if "I" in "".join(part.classes)), Text([], []))
+    return Sections(sentences or [text], text.part(turn), own)
 
 
 class Frame:
@@ -103,3 +137,22 @@ class Frame:
         if self.scalar and statement.target == "object":
             return statement.sign
         return statement.sign * self.direction
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer, or a part of one, as words and classes, with what it is read against."""
+
+    frame: Frame
+    proposition: str
+    polarity: int
+    text: Text
+
+    @cached_property
+    def sections(self) -> Sections:
+        """The parts of the text."""
+        return sections(self.text)
+
+    def of(self, part: Text) -> Reading:
+        """A part of the same answer."""
+        return Reading(self.frame, self.proposition, self.polarity, part)

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs import languages
-from valuedrift_mlflow.judges.lexical import declared, kept, reach
-from valuedrift_mlflow.judges.lexical.answers import ANSWERS_FILE, FORMS_FILE
-from valuedrift_mlflow.judges.lexical.clause_reader import CLASSES, Reading
-from valuedrift_mlflow.judges.lexical.frame import Frame
+from valuedrift_mlflow.judges.lexical import declared, reach
+from valuedrift_mlflow.judges.lexical.frame import Frame, Reading
 from valuedrift_mlflow.judges.lexical.orders import without_orders
-from valuedrift_mlflow.judges.lexical.polarity import QUESTIONS_FILE, supports_each
-from valuedrift_mlflow.judges.lexical.tokens import WORDS_FILE
-from valuedrift_mlflow.judges.lexical.weighing import LexicalReader
+from valuedrift_mlflow.judges.lexical.patterns import PATTERNS_FILE
+from valuedrift_mlflow.judges.lexical.polarity import supports
+from valuedrift_mlflow.judges.lexical.reader import CLASSES, FITTED_FILE, LexicalReader, learnt
+from valuedrift_mlflow.judges.lexical.tokens import CLASSES_FILE, WORDS_FILE
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Verdict
 
 # Above this probability of holding no stance at all a text is left unscored.
@@ -42,7 +41,7 @@ def read(answer: Answer, polarity: int) -> Reading:
 
 @lru_cache(maxsize=1)
 def _fitted() -> LexicalReader:
-    return kept.load(LexicalReader(), "reader")
+    return LexicalReader(learnt())
 
 
 class LexicalJudge:
@@ -60,9 +59,9 @@ class LexicalJudge:
     @cached_property
     def version(self) -> str:
         """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
-        data = (WORDS_FILE, FORMS_FILE, ANSWERS_FILE, QUESTIONS_FILE, kept.FITTED_FILE)
+        data = (CLASSES_FILE, WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
-        digest.update(f"{declared.patterns()} {reach.limits()}".encode())
+        digest.update(f"{reach.limits()}".encode())
         if languages.installed():  # then an answer in another language is told, and none is read by chance
             digest.update(b"languages")
         return digest.hexdigest()[:12]
@@ -127,8 +126,9 @@ def _probabilities(answers: Sequence[Answer]) -> NDArray[np.float64]:
     Where an answer's polarity is not given, the mean over both, weighted by how likely its prompt has each.
     """
     fitted = _fitted()
-    unknown = iter(supports_each([(own.proposition, own.prompt) for own in answers if own.polarity is None]))
-    weight = np.array([next(unknown) if own.polarity is None else float(own.polarity > 0) for own in answers])
+    weight = np.array(
+        [supports(own.proposition, own.prompt) if own.polarity is None else float(own.polarity > 0) for own in answers]
+    )
     found = np.zeros((len(answers), 1 + len(CLASSES)))
     for polarity, share in ((1, weight), (-1, 1 - weight)):
         rows = np.flatnonzero(share)

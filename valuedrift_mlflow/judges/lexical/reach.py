@@ -7,17 +7,16 @@ the weighing is fitted on: the squared Mahalanobis distance. No text of another 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.judges.lexical import kept
-from valuedrift_mlflow.judges.lexical.answers import written_answers
 from valuedrift_mlflow.judges.lexical.declared import content, parts
+from valuedrift_mlflow.judges.lexical.polarity import known_propositions
+from valuedrift_mlflow.judges.lexical.reader import Learnt, learnt
 from valuedrift_mlflow.judges.lexical.tokens import class_of, normalise
-from valuedrift_mlflow.stances import Answer, Label
+from valuedrift_mlflow.stances import Answer
 
 LONGEST = 90
 # Below this probability of the best stance (given that there is one) the judge does not tell: the highest at which it
@@ -27,15 +26,10 @@ MINIMUM_PROBABILITY = 0.52
 # beyond the one within which four in five of them lie, up to the last number. A short answer of somebody who speaks
 # ("Yes.") is unlike them only in being short.
 _DOUBT, _SAME, _MOST = 0.01, 20.0, 0.93
-# The share of the fitted answers that is near, for who speaks as "I" or opens with a few words, and for others.
-# Chosen on samples of nine train parts of sets that people labelled, so that less than a tenth of each is weighed that
-# is read at chance; the coverage of the check set was looked at beside them.
-_NEAR, _NEAR_OTHERS = 0.7, 0.5
 # An answer of so few words may be a plain statement, which is read whatever its style.
 _SHORT, _KNOWN = 45, 70
 _NAMED = 0.8
 _BRIEF, _OPENING = 8, 3
-_SPREAD, _RIDGE = 0.003, 0.1
 _WORD = re.compile(r"[^\W_]+")
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _OWN = re.compile(r"\b(?:i|my|me|myself|mine)\b")
@@ -53,14 +47,14 @@ FOREIGN = "in {}, and this judge reads English"
 class Shape(NamedTuple):
     """How a response is written.
 
-    Numbers for the distance, whether it may be read whatever the distance, whether somebody speaks in it, and whether
-    it is a short text on a proposition of the suite.
+    Numbers for the distance, whether it may be a plain statement that is read whatever the distance, whether somebody
+    speaks in it, and whether it is short enough to be read so where the proposition is one of the suite's.
     """
 
     style: NDArray[np.float64]
     plain: bool
     speaks: bool
-    known: bool
+    short: bool
 
 
 def shape(answer: Answer) -> Shape:
@@ -96,51 +90,13 @@ def shape(answer: Answer) -> Shape:
     opens = len(_WORD.findall(normalise(sentences[0]))) if sentences else 0
     speaks = opens <= _OPENING or _OWN.search(text) is not None
     stated = count <= _BRIEF or named >= _NAMED or speaks
-    known = count <= _KNOWN and answer.proposition in _suite() and not posted
-    return Shape(np.array(numbers), known or (stated and count <= _SHORT and not posted), speaks, known)
+    return Shape(np.array(numbers), stated and count <= _SHORT and not posted, speaks, count <= _KNOWN and not posted)
 
 
-@lru_cache(maxsize=1)
-def _suite() -> frozenset[str]:
-    """The propositions whose own ways of being named the fitted questions and forms hold."""
-    from valuedrift_mlflow.suite.questions import propositions
-
-    return frozenset(proposition.text for proposition in propositions())
-
-
-class Near:
-    """How far texts are from those that the weighing is fitted on, by their style."""
-
-    def __init__(self) -> None:
-        """One that knows nothing yet."""
-        self._mean = self._spread = self._inverse = np.ones(0)
-        self._furthest = np.ones(2)
-
-    def fit(self, styles: NDArray[np.float64]) -> Self:
-        """Learn from styles, shape (n, s)."""
-        self._mean, self._spread = styles.mean(axis=0), styles.std(axis=0) + _SPREAD
-        scaled = (styles - self._mean) / self._spread
-        self._inverse = np.linalg.inv(np.cov(scaled.T) + _RIDGE * np.eye(styles.shape[1])).astype(np.float64)
-        self._furthest = np.quantile([self._distance(row) for row in scaled], (_NEAR_OTHERS, _NEAR))
-        return self
-
-    def distance(self, found: Shape) -> tuple[float, bool]:
-        """The squared distance of a text, and whether that is near for one in which somebody speaks, or nobody."""
-        distance = self._distance((found.style - self._mean) / self._spread)
-        return distance, distance <= self._furthest[int(found.speaks)]
-
-    def _distance(self, scaled: NDArray[np.float64]) -> float:
-        return float(scaled @ self._inverse @ scaled)
-
-
-def fitted_styles() -> NDArray[np.float64]:
-    """The styles of the answers that the weighing is fitted on."""
-    return np.array([shape(row.answer).style for row in written_answers() if row.label is not Label.UNSCORED])
-
-
-@lru_cache(maxsize=1)
-def _near() -> Near:
-    return kept.load(Near(), "near")
+def distance(style: NDArray[np.float64], fitted: Learnt) -> float:
+    """The squared distance of a style from those that the weighing is fitted on."""
+    scaled = (style - fitted["near.mean"]) / fitted["near.spread"]
+    return float(scaled @ fitted["near.inverse"] @ scaled)
 
 
 def reach(answer: Answer) -> tuple[str, float]:
@@ -150,29 +106,15 @@ def reach(answer: Answer) -> tuple[str, float]:
     if len(answer.response.split()) > LONGEST:
         return LONG, 1.0
     found = shape(answer)
-    if found.known or (found.plain and found.speaks):
+    known = found.short and answer.proposition in known_propositions()
+    if known or (found.plain and found.speaks):
         return "", MINIMUM_PROBABILITY
-    distance, near = _near().distance(found)
-    if not found.plain and not near:
+    away = distance(found.style, learnt())
+    if not found.plain and away > learnt()["near.furthest"][int(found.speaks)]:
         return UNLIKE, 1.0
-    return "", min(_MOST, MINIMUM_PROBABILITY + _DOUBT * max(0.0, distance - _SAME))
+    return "", min(_MOST, MINIMUM_PROBABILITY + _DOUBT * max(0.0, away - _SAME))
 
 
 def limits() -> tuple[float, ...]:
     """The numbers that decide what is weighed."""
-    return (
-        MINIMUM_PROBABILITY,
-        _DOUBT,
-        _SAME,
-        _MOST,
-        LONGEST,
-        _NEAR,
-        _NEAR_OTHERS,
-        _SHORT,
-        _KNOWN,
-        _NAMED,
-        _BRIEF,
-        _OPENING,
-        _SPREAD,
-        _RIDGE,
-    )
+    return MINIMUM_PROBABILITY, _DOUBT, _SAME, _MOST, LONGEST, _SHORT, _KNOWN, _NAMED, _BRIEF, _OPENING

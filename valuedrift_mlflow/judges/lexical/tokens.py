@@ -1,17 +1,20 @@
 """Words of an answer and their classes: every word becomes one character, whatever the topic.
 
-A word of the stance vocabulary (``words.txt``) becomes its class, such as ``A`` for support and ``N`` for
-negation; any other word ``w``, what is hardly a word ``z``. What is fitted on these knows nothing of any topic.
+A word of the stance vocabulary (``words.txt``) becomes the character of its class, such as ``A`` for *for* and ``N``
+for *not*; any other word ``w``, what is hardly a word ``z``. ``classes.csv`` names them all. So patterns over classes
+are regular expressions over characters, and what is fitted on these knows nothing of any topic.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 WORDS_FILE = Path(__file__).with_name("words.txt")
+CLASSES_FILE = Path(__file__).with_name("classes.csv")
 
 # Longer texts are read at both ends: stances are announced at the start and concluded at the end.
 HEAD_CHARACTERS, TAIL_CHARACTERS = 3000, 1500
@@ -19,6 +22,8 @@ HEAD_CHARACTERS, TAIL_CHARACTERS = 3000, 1500
 
 def _vocabulary() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Whole words, beginnings of words, and expressions, each with its codes; the first mention of an entry counts."""
+    with CLASSES_FILE.open(encoding="utf-8", newline="") as file:
+        named = {row["name"]: row["code"] for row in csv.DictReader(file)}
     words: dict[str, str] = {}
     beginnings: dict[str, str] = {}
     phrases: dict[str, str] = {}
@@ -27,7 +32,8 @@ def _vocabulary() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         if line.startswith("# "):
             section = line
             continue
-        codes, _, entries = line.partition(" ")
+        classes, _, entries = line.partition(" ")
+        codes = "".join(named[name] for name in classes.split("+"))
         if section.startswith("# Expressions"):
             for entry in entries.split("|"):
                 phrases.setdefault(entry, codes)
