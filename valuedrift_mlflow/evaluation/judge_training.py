@@ -29,7 +29,7 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, pr
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
-from valuedrift_mlflow.judges.hf import PREFIX, HFJudge, premises
+from valuedrift_mlflow.judges.hf import PREFIX, HFJudge, maximum_length, premises
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.models import auto
@@ -49,7 +49,11 @@ class TrainingSettings(Strict):
     epochs: float = Field(4.0, gt=0, description="passes over the answers that are trained on")
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of AdamW")
     batch_size: int = Field(16, ge=1, description="answers a step")
-    max_length: int = Field(256, ge=32, description="tokens of a window in training; longer answers give several")
+    max_length: int = Field(
+        256,
+        ge=32,
+        description="tokens of a window in training, at most what the encoder reads; longer answers give several",
+    )
     accuracy: float = Field(0.8, gt=0, lt=1, description="wanted of scored answers; what is less sure is unscored")
     seed: int = Field(0, ge=0, description="seed of the split and of the training")
 
@@ -254,12 +258,13 @@ def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: Trainin
     # Before the model is loaded, and not by the Trainer alone: the weights of a new head are drawn while it loads.
     set_seed(settings.seed)
     loaded, tokenizer = _encoder(model, names)
+    longest = min(settings.max_length, maximum_length(loaded, tokenizer))
     pairs = [
         (window, entry.answer.proposition, names.index(entry.label))
         for entry in answers
-        for window in premises(entry.answer, tokenizer, settings.max_length, entry.answer.proposition)
+        for window in premises(entry.answer, tokenizer, longest, entry.answer.proposition)
     ]
-    trainer = _trainer(loaded, tokenizer, pairs, folder.parent / "trainer", settings)
+    trainer = _trainer(loaded, tokenizer, pairs, longest, folder.parent / "trainer", settings)
     trainer.train()
     loaded.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -285,6 +290,7 @@ def _trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[tuple[str, str, int]],
+    longest: int,
     scratch: Path,
     settings: TrainingSettings,
 ) -> Trainer:
@@ -293,7 +299,7 @@ def _trainer(
 
     firsts, seconds, labels = (list(column) for column in zip(*pairs, strict=True))
     # Of a pair that is too long the answer is cut, never the proposition.
-    encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=settings.max_length)
+    encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=longest)
     rows = datasets.Dataset.from_dict({**encoded, "labels": labels})
     arguments = TrainingArguments(
         output_dir=str(scratch),

@@ -145,7 +145,7 @@ def _config(name: str, source: str) -> PreTrainedConfig:
         raise InputError(problem("judge", name, "hf: and a folder or hub id of a model", one_line(error))) from None
 
 
-def _maximum_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def maximum_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens the model reads; some tokenizers know no limit, some models no number of positions."""
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     offset = getattr(model.config, "pad_token_id", None) or 0
@@ -348,7 +348,7 @@ class HFJudge:
         model, tokenizer = self._loaded
         texts = HYPOTHESES.values() if self.kind == "nli" else ("{proposition}",)
         others = [text.format(proposition=answer.proposition) for text in texts]
-        return premises(answer, tokenizer, _maximum_length(model, tokenizer), *others)
+        return premises(answer, tokenizer, maximum_length(model, tokenizer), *others)
 
     def _probabilities(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities of the model's outputs for pairs of texts, shape (n, outputs), ``batch_size`` at once."""
@@ -365,7 +365,7 @@ class HFJudge:
             list(first),
             list(second),
             truncation="only_first",
-            max_length=_maximum_length(model, tokenizer),
+            max_length=maximum_length(model, tokenizer),
             padding=True,
             return_tensors="pt",
         ).to(model.device)
