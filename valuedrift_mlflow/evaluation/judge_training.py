@@ -52,7 +52,7 @@ class TrainingSettings(Strict):
     max_length: int = Field(
         256,
         ge=32,
-        description="tokens of a window in training, at most what the encoder reads; longer answers give several",
+        description="tokens of a window in training (or what the encoder reads, if less); longer answers give several",
     )
     accuracy: float = Field(0.8, gt=0, lt=1, description="wanted of scored answers; what is less sure is unscored")
     seed: int = Field(0, ge=0, description="seed of the split and of the training")
