@@ -240,14 +240,13 @@ def test_polarity_is_found_out_for_prompts_of_the_suite() -> None:
     assert np.mean(turned) >= 0.55
 
 
-def test_many_prompts_at_once_have_the_polarity_of_each_alone() -> None:
-    """Known propositions, some twice, an unknown one, and one without a prompt."""
+def test_many_prompts_at_once_have_the_polarity_of_each_alone(judge: LexicalJudge) -> None:
+    """Known propositions, some twice, an unknown one, and one without a prompt; nobody says what agreeing means."""
     items = suite.load().items[::9]
     known = [(item.proposition, item.prompt) for item in items]
     asked = [*known, (TOLL, "Should visitors pay a fee to enter old towns?"), known[0], (items[0].proposition, " ")]
-    assert lexical_polarity.supports_each(asked) == [lexical_polarity.supports(*pair) for pair in asked]
-    assert lexical_polarity.supports_each(asked[:1]) == [lexical_polarity.supports(*asked[0])]
-    assert lexical_polarity.supports_each([]) == []
+    answers = [Answer(proposition, prompt, "Yes, I agree with that.") for proposition, prompt in asked]
+    assert judge.judge(answers) == [judge.judge([answer])[0] for answer in answers]
 
 
 @pytest.mark.parametrize(
