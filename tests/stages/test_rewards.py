@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def test_other_models_are_refused(random_folder: Path, classifier_folder: Path, 
     with pytest.raises(InputError, match="3 labels"):
         rewards.check_reward(str(tmp_path / "three"))
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
     with pytest.raises(InputError, match="fold the adapters into the model first"):
         rewards.check_reward(str(tmp_path / "adapter"))
 

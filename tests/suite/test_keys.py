@@ -161,3 +161,10 @@ def test_opposed_pairs_bring_the_keys_of_their_first_stance(tmp_path: Path) -> N
 )
 def test_bad_keys_are_named_with_their_row(columns: dict[str, list[object]], said: str) -> None:
     assert said in refused(**columns)
+
+
+@pytest.mark.parametrize("names", [("Axis", "Direction"), ("axes", "directions"), (" axis", "direction")])
+def test_keys_under_almost_the_right_names_are_not_left_out(names: tuple[str, str]) -> None:
+    row = {"item_id": "a", "topic": "tax", "proposition": "It is fair.", "prompt": "Is it?", "polarity": 1}
+    with pytest.raises(InputError, match=r"suite own columns: found .*keys under the names axis and direction"):
+        suite.from_frame(pd.DataFrame([row | dict(zip(names, ("left", 1), strict=True))]), "own")

@@ -143,16 +143,17 @@ def two_with_votes(row: Row) -> Record:
     return made
 
 
-def two_with_winner(means_first: str) -> Callable[[Row], Record]:
+def two_with_winner(means_first: str, means_second: str = "") -> Callable[[Row], Record]:
     """Reads two answers and a column that says which is better.
 
-    ``means_first`` is the value that says that the first is, where the recipe names one: then any other value that is
-    no tie says that the second is. Else the value is a word (``a``, ``model_b``, ``second``), the name of the column or
-    of the model, the number in the columns' names, or the better answer itself.
+    ``means_first`` is the value that says that the first is, where the recipe names one, and ``means_second`` the other
+    one that the first rows have; without it any other value that is no tie says that the second is. Without either the
+    value is a word (``a``, ``model_b``, ``second``), the name of the column or of the model, the number in the columns'
+    names, or the better answer itself.
     """
 
     def read(row: Row) -> Record:
-        which = winner(row, means_first)
+        which = winner(row, means_first, means_second)
         made = _compared(row, lambda _: (float(which == 0), float(which == 1)), "winner")
         # As above: there is no distance in it.
         del made["margin"]
@@ -161,7 +162,25 @@ def two_with_winner(means_first: str) -> Callable[[Row], Record]:
     return read
 
 
-def winner(row: Row, means_first: str = "") -> int:
+def plain_verdict(value: object) -> str:
+    """How a value that says who has won is compared with others.
+
+    >>> plain_verdict("[[A]]"), plain_verdict(1.0), plain_verdict(" Model_B ")
+    ('a', '1', 'model_b')
+    """
+    said = str(value).strip().lower()
+    if said not in TIES and (judged := _JUDGED.fullmatch(said)):
+        said = judged[1] or judged[2]
+    return said.removesuffix(".0")  # a table with gaps writes 1 as 1.0
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """What the winner's column of rows holds besides ties, each once."""
+    found = (plain_verdict(row["winner"]) for row in rows if row.get("winner") is not None)
+    return [said for said in dict.fromkeys(found) if said not in TIES]
+
+
+def winner(row: Row, means_first: str = "", means_second: str = "") -> int:
     """0 or 1: which of two answers has won.
 
     Raises:
@@ -169,16 +188,14 @@ def winner(row: Row, means_first: str = "") -> int:
         NothingToLearn: it is a tie.
     """
     value = row.get("winner")
-    said = str(value).strip().lower()
-    if said not in TIES and (judged := _JUDGED.fullmatch(said)):
-        said = judged[1] or judged[2]
-    if said.endswith(".0"):
-        said = said.removesuffix(".0")  # a table with gaps writes 1 as 1.0
+    said = plain_verdict(value)
     if means_first:
-        if said == means_first.lower():
+        if said == plain_verdict(means_first):
             return 0
         if value is None or said in TIES:
             raise NothingToLearn("winner")
+        if means_second and said != means_second:
+            raise BadRow(f"winner is {value!r}, expected {means_first}, {means_second} or tie, as in the rows before")
         return 1
     names = [str(row["columns"][side]) for side in ("first", "second")]
     marks = apart(*names)

@@ -136,6 +136,7 @@ def answered(row: Row, column: str) -> list[Message]:
             return marks.dialogue(answer)  # the whole dialogue, as HH-RLHF has it
         if isinstance(row.get("prompt"), str) and marks.token(row["prompt"]):
             answer = marks.unended(answer)  # a template wrote both: its end of a turn is no part of what is said
+        answer = marks.unstopped(answer)
         mark = marks.token(answer)
         turned = marks.turns(answer) if mark else None
         if turned and turned[-1]["role"] == "assistant" and any(turn["role"] == "user" for turn in turned):

@@ -18,6 +18,7 @@ from valuedrift_mlflow.inputs.rows import Row
 
 # What `synthesize` writes beside its rows: only a file that has all of it says which stances were planted.
 _OURS = ("topic", "proposition_id", "proposition")
+_MANY = 10  # rows among which the first answer is the better one at least once
 _STANCES = ("stance", "chosen_stance", "rejected_stance")
 
 
@@ -127,20 +128,29 @@ def _fitted(name: str, columns: Sequence[str], data: Data, rows: Sequence[Row]) 
         # Any row, not all: single rows may be bad, which is told later with their numbers.
         if form.fits and not any(form.fits(row) for row in sample):
             return None
-        if {"chosen", "rejected"} <= set(used) and _name_sides(columns, sample):
+        if {"chosen", "rejected"} <= set(used) and _name_sides(columns, rows, used):
             return None
         if form.repeats and not form.repeats(sample):
             return None
     return Layout(name, form, used, min_margin=data.min_margin)
 
 
-def _name_sides(columns: Sequence[str], sample: Sequence[Row]) -> bool:
-    """Whether ``chosen`` and ``rejected`` only name one of two answers that stand in columns of their own."""
+def _name_sides(columns: Sequence[str], rows: Sequence[Row], used: Mapping[str, str]) -> bool:
+    """Whether ``chosen`` and ``rejected`` only name one of two answers that stand in columns of their own.
+
+    They name it by a word, by its column, or by the model that gave it.
+    """
     two = names.resolved(("first", "second"), columns)
     if two is None:
         return False
     words = {word for side in compared.WORDS for word in side} | {*map(str.lower, two.values()), "0", "1", "2"}
-    return all(str(row.get(side)).strip().lower() in words for row in sample for side in ("chosen", "rejected"))
+    models = names.also(("first_model", "second_model"), columns, two)
+    by_model = [models[side] for side in ("first_model", "second_model") if side in models]
+    return all(
+        str(row.get(used[side])).strip().lower() in words | {str(row.get(model)).strip().lower() for model in by_model}
+        for row in rows
+        for side in ("chosen", "rejected")
+    )
 
 
 def _with_winner(columns: Sequence[str], data: Data) -> list[str]:
@@ -166,8 +176,14 @@ def _also(layout: Layout, columns: Sequence[str], rows: Sequence[Row], data: Dat
     used = names.also(layout.form.also, columns, layout.used)
     for name in layout.form.also:
         values = [value for row in rows if (value := row.get(used.get(name, ""))) is not None]
-        if name in used and name in _USABLE and values and not any(map(_USABLE[name], values)):
+        usable = [_USABLE[name](value) for value in values if value != ""] if name in used and name in _USABLE else []
+        if usable and not any(usable):
             del used[name]
+        elif name == "label" and not all(usable):
+            # Numbers of classes, or marks from 1 to 5: what 0 or 1 says among them is anybody's guess.
+            found = ", ".join(dict.fromkeys(map(str, values)))
+            mend = "leave the column out by saying where things are: data.columns {prompt: ..., completion: ...}"
+            raise InputError(problem(f"data {data.uri} {used[name]}", found, "true and false, or other words", mend))
     said = set(_STANCES) & set(columns)
     if data.columns or data.uri.startswith(corpus.PREFIX) or (said and set(_OURS) <= set(columns)):
         used |= {name: name for name in NAMED if name in columns and name not in used}
@@ -184,12 +200,13 @@ def _settled(layout: Layout, data: Data, rows: Sequence[Row]) -> Layout:
     if data.min_margin and not rated:
         allowed = f"none: rows of format {layout.format} have no ratings"
         raise InputError(problem(f"data {data.uri} min_margin", data.min_margin, allowed))
+    if "strength" in layout.used:
+        _check_signs(layout, data, rows)
     if "first" not in layout.used or "winner" not in layout.used:
         return layout
     column, _, first = (data.winner or "").partition("=")
     if first:
-        form = replace(layout.form, read=each(compared.two_with_winner(first)))
-        return replace(layout, form=form)
+        return _with_first(layout, data, rows, column, first)
     numbers = compared.unsure([_renamed(row, layout.used) for row in rows], layout.used)
     if numbers:
         column = layout.used["winner"]
@@ -197,6 +214,38 @@ def _settled(layout: Layout, data: Data, rows: Sequence[Row]) -> Layout:
         mend = f"name the value that means {layout.used['first']}: data.winner={column}={numbers[-1]}"
         raise InputError(problem(f"data {data.uri} {column}", numbers, allowed, mend))
     return layout
+
+
+def _with_first(layout: Layout, data: Data, rows: Sequence[Row], column: str, first: str) -> Layout:
+    """The layout where a value of the winner's column, which the recipe names, means the first answer.
+
+    Raises:
+        InputError: the first rows do not have it, or have several others: a value that is written otherwise than in the
+        data would make the second answer the better one in all rows.
+    """
+    found = compared.verdicts([_renamed(row, layout.used) for row in rows])
+    others = [said for said in found if said != compared.plain_verdict(first)]
+    if len(others) == len(found) or len(others) > 1:
+        allowed = f"one of two values (and ties); the first {len(rows)} rows have {', '.join(found) or 'none'}"
+        raise InputError(problem(f"data {data.uri} winner", f"{column}={first}", allowed))
+    form = replace(layout.form, read=each(compared.two_with_winner(first, "".join(others))))
+    return replace(layout, form=form)
+
+
+def _check_signs(layout: Layout, data: Data, rows: Sequence[Row]) -> None:
+    """Refuse numbers for a strength that do not say which of two answers is better.
+
+    Raises:
+        InputError: none is below 0, in many rows or beside a column that says who has won.
+    """
+    column = layout.used["strength"]
+    told = [str(row.get(column)).strip() for row in rows]
+    beside = names.resolved(("winner",), layout.unused)
+    if any(said.startswith("-") for said in told) or not (beside or len(told) >= _MANY):
+        return
+    allowed = f"some below 0, which say that {layout.used['first']} is better"
+    mend = f"if {beside['winner']} says who has won, set data.winner={beside['winner']}" if beside else ""
+    raise InputError(problem(f"data {data.uri} {column}", "no number below 0", allowed, mend))
 
 
 def _unknown(data: Data, columns: Sequence[str], kind: Kind | None) -> str:

@@ -42,7 +42,10 @@ _TOKENS = (
     _marked(r"<start_of_turn>(user|model|system)\n", r"<end_of_turn>|<bos>|<eos>"),
     _marked(r"(?:<\|START_OF_TURN_TOKEN\|>)?<\|(USER|CHATBOT|SYSTEM)_TOKEN\|>", r"<\|END_OF_TURN_TOKEN\|>|<BOS_TOKEN>"),
     _marked(r"<｜(User|Assistant|System)｜>", r"<｜(?:begin|end)▁of▁sentence｜>"),
-    _marked(rf"<\|({_SPEAKERS})\|>\n?", r"</s>|<s>|<\|end\|>|<\|endoftext\|>"),
+    _marked(rf"<\|header_start\|>({_SPEAKERS})<\|header_end\|>\n*", r"<\|eot\|>|<\|begin_of_text\|>"),  # Llama 4
+    _marked(rf"<\|start_of_role\|>({_SPEAKERS})[^<]*<\|end_of_role\|>", r"<\|end_of_text\|>"),  # Granite
+    _marked(rf"\[\|({_SPEAKERS})\|\]", r"\[\|endofturn\|\]"),  # EXAONE
+    _marked(rf"<\|({_SPEAKERS})\|>\n?", r"\[gMASK\]|<sop>|</s>|<s>|<\|end\|>|<\|endoftext\|>"),
 )
 _INST = re.compile(r"\[INST\]|\[/INST\]")
 _SYS = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
@@ -57,11 +60,16 @@ _MAY_BEGIN = re.compile(r"\s*(?:#{2,3}|<|Below is|[A-Za-z]{2,9}:)")
 # What stands before the first turn in Alpaca's prompts: the template's own words.
 _PREFACE = re.compile(r"\s*(?:<s>|<\|begin_of_text\|>)?\s*Below is an instruction[^#]*", re.IGNORECASE)
 _ENDS = re.compile(r"(?:</s>|<\|endoftext\|>|<\|end_of_text\|>|<eos>)\s*$")
-_END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|</s>|<\|endoftext\|>))+\s*$")
+_SYSTEM_PROMPT = re.compile(r"\[/?SYSTEM_PROMPT\]")  # Mistral's
+_END = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text)\|>|<end_of_turn>|\[\|endofturn\|\]|</s>))+\s*$"
+)
 _SPEAKER = re.compile(r"\s*(?:Human|User|USER): ?(?=\S)")
 _CUE = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|### (?:Assistant|Response)):\s*$")  # where the answer goes
 _TOKEN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|begin_of_text|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>"
+    r"|<\|(?:header_start|header_end|eot|start_of_role|end_of_role)\|>|\[\|(?:user|assistant|system|endofturn)\|\]"
+    r"|<\|start\|>(?=user|system|developer)"  # of OpenAI's open models, whose turns have channels: they are refused
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<｜(?:User|Assistant)｜>|<\|(?:user|assistant|system|prompter)\|>"
 )
 _HH = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
@@ -144,6 +152,15 @@ def unended(text: str) -> str:
     return _END.sub("", text)
 
 
+def unstopped(text: str) -> str:
+    """An answer without the tokenizer's end of text at its end, which trainers put there themselves.
+
+    >>> unstopped("Yes.</s>"), unstopped("It is <s>not</s>")
+    ('Yes.', 'It is <s>not</s>')
+    """
+    return text if "<s>" in text else _ENDS.sub("", text)
+
+
 def _split(text: str, dialect: _Dialect) -> list[Message]:
     marks = list(dialect.mark.finditer(text))
     before = dialect.end.sub("", text[: marks[0].start()]).strip()
@@ -162,9 +179,11 @@ def _split(text: str, dialect: _Dialect) -> list[Message]:
 
 
 def _bracketed(text: str) -> list[Message]:
-    """The turns of Llama 2 and Mistral: users within [INST] and [/INST], answers after it."""
-    messages: list[Message] = []
-    for part in re.split(r"\[INST\]", re.sub(r"<s>|</s>", "", text))[1:]:
+    """The turns of Llama 2 and Mistral: users within [INST] and [/INST], answers after it, a system's before all."""
+    before, *parts = re.split(r"\[INST\]", re.sub(r"<s>|</s>", "", text))
+    before = _SYSTEM_PROMPT.sub("", before).strip()
+    messages: list[Message] = [{"role": "system", "content": before}] if before else []
+    for part in parts:
         asked, _, answer = part.partition("[/INST]")
         told = _SYS.search(asked)
         if told and told[1]:

@@ -29,11 +29,14 @@ _ROLES = {
 _CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
 ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "parts", "text", "message")
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of a message's parts
 _LEARNT = ("train", "training", "loss")  # what is false in a turn that nobody learns from, beside a weight of 0
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _TRUTH |= {"good": True, "desirable": True, "chosen": True, "bad": False, "undesirable": False, "rejected": False}
 _TRUTH |= {"thumbs_up": True, "liked": True, "accepted": True, "thumbs_down": False, "disliked": False, "-1": False}
-_TRUTH |= {"yes": True, "no": False}
+_TRUTH |= {"yes": True, "no": False, "correct": True, "incorrect": False, "safe": True, "unsafe": False}
+_TRUTH |= {"preferred": True, "dispreferred": False, "accept": True, "reject": False, "up": True, "down": False}
+_TRUTH |= {"pass": True, "fail": False, "desired": True, "undesired": False, "y": True, "n": False}
 
 
 _WRITTEN = re.compile(r"\s*(?:(?:array\()?\[\s*\{|\{\s*[\"'](?:role|from|content|value)[\"'])")
@@ -168,12 +171,17 @@ def _first(message: Row, keys: Sequence[str]) -> object:
 
 
 def _content(value: object) -> str | None:
-    """A text, or the texts of its parts one after the other; None where a part is none (an image)."""
+    """A text, or the texts of its parts one after the other; None where a part is none (an image).
+
+    A part that is a thought is left out, as thoughts in fields of their own are: it is no part of what is said.
+    """
     if isinstance(value, Mapping):
         return value["text"] if isinstance(value.get("text"), str) else None
     if isinstance(value, str) or value is None:
         return value
-    texts = [_content(part) for part in value] if isinstance(value, Sequence) else [None]
+    parts = value if isinstance(value, Sequence) else [None]
+    said = [part for part in parts if not (isinstance(part, Mapping) and part.get("type") in _THOUGHTS)]
+    texts = [_content(part) for part in said]
     return None if not texts or None in texts else "".join(map(str, texts))
 
 

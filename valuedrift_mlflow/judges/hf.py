@@ -294,7 +294,11 @@ class HFJudge:
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = auto.tokenizer(self._tokenizer_source)
-        model = auto.classifier(self.source, device())
+        try:
+            model = auto.classifier(self.source, device())
+        except ValueError as error:
+            allowed = "a classifier that transformers can load whole"
+            raise InputError(problem("judge", self.source, allowed, one_line(error))) from error
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = tokenizer.pad_token_id  # a decoder finds the last token of a text by it
         return model, tokenizer

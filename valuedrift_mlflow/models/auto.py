@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,8 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
     """The language model in a folder or of a hub id; ``further`` is told to ``from_pretrained`` too.
 
     Raises:
-        ValueError: it is another kind of model, whose missing parts transformers would make up, or has code of its own.
+        ValueError: it is another kind of model or its files lack weights, all of which transformers would make up, or
+        it has code of its own.
     """
     from transformers import AutoModelForCausalLM
 
@@ -56,18 +57,41 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
     if other := other_kind(config(source, how.own_code).to_dict()):
         raise ValueError(other)
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-    loaded: PreTrainedModel = auto_model.from_pretrained(source, **{**how.arguments(), **further})
+    told = {**how.arguments(), **further}
+    return _whole(*auto_model.from_pretrained(source, output_loading_info=True, **told))
+
+
+def _whole(loaded: PreTrainedModel, info: Mapping[str, Collection[str]]) -> PreTrainedModel:
+    """A model that was loaded, if its files had all of its weights.
+
+    Transformers draws at random what it does not find and goes on with a mere warning: files that were saved under
+    other names (of a compiled or a wrapped model), or cut short, would be measured as another model.
+
+    Raises:
+        ValueError: with the names of weights that are missing.
+    """
+    if getattr(loaded, "_hf_peft_config_loaded", False):  # adapters bring what their base has not
+        return loaded
+    weights = {name for name, _ in loaded.named_parameters()}  # tied ones once, buffers not at all
+    missing = sorted(weights & set(info["missing_keys"]))
+    if missing:
+        raise ValueError(f"its files lack {len(missing)} of {len(weights)} weights, such as {missing[0]}")
     return loaded
 
 
 def classifier(source: str, device: str, how: How = STORED) -> PreTrainedModel:
-    """The sequence classifier in a folder or of a hub id, ready to be asked; it is not quantized."""
+    """The sequence classifier in a folder or of a hub id, ready to be asked; it is not quantized.
+
+    Raises:
+        ValueError: its files lack weights, such as those of the layer that classifies.
+    """
     from transformers import AutoModelForSequenceClassification
 
     auto_model: Any = AutoModelForSequenceClassification
     told = replace(how, quantization=None).arguments()
-    loaded: PreTrainedModel = auto_model.from_pretrained(source, **told).to(device).eval()
-    return loaded
+    loaded: Any = _whole(*auto_model.from_pretrained(source, output_loading_info=True, **told))
+    ready: PreTrainedModel = loaded.to(device).eval()
+    return ready
 
 
 def encoder(source: str, device: str) -> PreTrainedModel:

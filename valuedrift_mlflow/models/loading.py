@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, 
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -187,23 +189,42 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", plain)
 
 
+def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A model with the adapters in a folder.
+
+    Raises:
+        ValueError: the folder lacks weights of the adapters. PEFT begins those anew, at no change at all, with a mere
+        warning: adapters that were saved under other names would be measured as the base below them.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, str(folder))
+        except UserWarning as error:
+            raise ValueError(one_line(error)) from None
+
+
 def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
 
     Raises:
         InputError: transformers cannot load it.
     """
+    import torch
+    from safetensors import SafetensorError
+
+    # The last three: quantized without the library for it, adapters that fit no layer, kinds that peft does not know.
+    unreadable = (OSError, ValueError, SafetensorError, ImportError, RuntimeError, KeyError)
     try:
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
-            from peft import PeftModel
-
             # The URI that the stage has written there, so it may be one of MLflow too.
             base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            with_adapter = PeftModel.from_pretrained(plain, str(folder))
-            model = with_adapter.merge_and_unload()
+            model = _with_adapters(plain, folder).merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:
@@ -211,7 +232,9 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
         tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
-    except (OSError, ValueError, ImportError) as error:  # the last: a quantized model without its library
+    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the files
+        raise
+    except unreadable as error:
         own = "" if how.own_code else " (without code of its own: trust_remote_code is not true)"
         allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error

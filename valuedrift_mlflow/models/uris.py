@@ -14,6 +14,8 @@ from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 EMBEDDED = ("embedded:base", "embedded:random")
 SERVER_PREFIX = "openai:/"
+_ADAPTERS = "adapter_config.json"
+_VIRTUAL = ("PROMPT", "P_TUNING", "PREFIX", "CPT", "CARTRIDGE")  # in peft's names of what learns a prompt
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -45,6 +47,7 @@ def check_model(uri: str, field: str = "model") -> None:
     elif Path(uri).expanduser().is_dir():
         if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
+        _check_adapters(uri, field)
     elif own.is_own(uri):
         own.check_own(uri, field)
     elif uri.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(uri):
@@ -63,10 +66,26 @@ def check_trainable(uri: str, field: str, *, own_code: bool = False) -> None:
     _check_kind(uri, field, own_code)
 
 
+def _check_adapters(uri: str, field: str) -> None:
+    """Refuse adapters that name no base, or themselves as it, and those that cannot be folded into their base."""
+    file = Path(uri).expanduser() / _ADAPTERS
+    if not file.is_file():
+        return
+    told = _read(file) or {}
+    base, kind = told.get("base_model_name_or_path"), str(told.get("peft_type"))
+    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == file.parent.resolve():
+        mend = f"write it into {file.name}"
+        raise InputError(problem(f"{field} {uri} base_model_name_or_path", base, "the model below the adapters", mend))
+    # Virtual tokens stand before each prompt; no weights of the base could be changed to the same effect.
+    if any(word in kind for word in _VIRTUAL):
+        allowed = "adapters that can be merged into their base, such as LoRA"
+        raise InputError(problem(f"{field} {uri} peft_type", kind, allowed))
+
+
 def _check_kind(uri: str, field: str, own_code: bool) -> None:
     """Refuse a folder whose files say that it holds another kind of model, or one with code of its own."""
     folder = Path(uri).expanduser()
-    adapter = folder / "adapter_config.json"
+    adapter = folder / _ADAPTERS
     config = _read(folder / "config.json")
     if config is None:
         base = (_read(adapter) or {}).get("base_model_name_or_path")

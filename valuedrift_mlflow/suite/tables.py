@@ -98,6 +98,10 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
     if len(one := set(KEY_COLUMNS) & set(frame.columns)) == 1:
         mend = "axis names the axis, direction (+1 or -1) the end that support moves to"
         problems.append(problem(f"suite {name}", f"{one.pop()} alone", "both axis and direction, or neither", mend))
+    for column in frame.columns:
+        # Else keys that are written almost right would be left out, and another axis reported.
+        if column not in KEY_COLUMNS and str(column).strip().lower() in ("axis", "axes", "direction", "directions"):
+            problems.append(problem(f"suite {name} columns", column, "keys under the names axis and direction"))
     items: list[Item] = []
     seen: dict[str, int] = {}
     keyed: dict[tuple[str, str], tuple[int, tuple[Key, ...]]] = {}
