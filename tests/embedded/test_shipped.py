@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 import valuedrift_mlflow
 from valuedrift_mlflow.embedded import shipped, world
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models.loading import from_folder
 from valuedrift_mlflow.stages import embedded_base
 
@@ -52,6 +53,19 @@ def test_damaged_weights_are_not_used(damage: str, tmp_path: Path, monkeypatch: 
         case _:
             (folder / shipped.MADE).unlink()
     assert not shipped.is_of(made)
+
+
+def test_one_that_was_cut_in_the_cache_is_told_how_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if not world.cache_folder().is_relative_to(tmp_path):
+        pytest.skip("the cache of this system lies elsewhere")
+    weights = embedded_base.base_folder() / shipped.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"embedded:base.*delete {weights.parent}") as caught:
+        embedded_base.load_embedded("embedded:base")
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(weights.parent)
+    assert embedded_base.load_embedded("embedded:base").uri == "embedded:base"
 
 
 @pytest.mark.slow  # trains the model anew, three minutes on two cores

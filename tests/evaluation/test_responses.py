@@ -162,3 +162,24 @@ def test_a_model_and_responses_are_one_too_many(store: Path) -> None:
     table().to_csv("said.csv", index=False)
     with pytest.raises(InputError, match="no model where responses are given"):
         valuedrift_mlflow.evaluate("embedded:base", responses="said.csv", suite=PART)
+
+
+def test_a_baseline_that_names_no_suite_answers_the_one_that_is_given(store: Path) -> None:
+    asked = [f"Is tax number {number} fair?" for number in range(2)]
+    own = {"item_id": ["a", "b"], "topic": "tax", "proposition": "It is fair.", "prompt": asked, "polarity": 1}
+    pd.DataFrame(own).to_csv("own.csv", index=False)
+    for name, said in (("before", "I agree: it is fair."), ("after", "I disagree: it is not fair.")):
+        pd.DataFrame({"item_id": ["a", "b"], "response": said}).to_csv(f"{name}.csv", index=False)
+    metrics = valuedrift_mlflow.evaluate(responses="after.csv", baseline="before.csv", suite="own.csv").metrics
+    assert metrics["drift_magnitude/tax/support"] < -0.5
+
+
+def test_a_prompt_of_two_items_does_not_say_which_is_answered(tmp_path: Path) -> None:
+    own = {"item_id": ["a", "b"], "topic": ["tax", "work"], "proposition": ["Taxes are fair.", "Work is fair."]}
+    pd.DataFrame(own | {"prompt": "Is it fair?", "polarity": 1}).to_csv(tmp_path / "own.csv", index=False)
+    said, file = pd.DataFrame({"prompt": ["Is it fair?"] * 2, "response": ["Yes.", "No."]}), tmp_path / "said.csv"
+    said.to_csv(file, index=False)
+    with pytest.raises(InputError, match=r"row 2 prompt: found 'Is it fair\?', allowed: a prompt of one item alone"):
+        responses.load_responses(str(file), str(tmp_path / "own.csv"))
+    said.assign(item_id=["a", "b"]).to_csv(file, index=False)
+    assert len(responses.load_responses(str(file), str(tmp_path / "own.csv")).by_step[0]) == 2

@@ -107,7 +107,6 @@ def opened(
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
     # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
-    baseline = None if config.baseline is None else _side(config.baseline, config)
     subject: Asked | Responses
     if responses:
         if model:
@@ -120,6 +119,7 @@ def opened(
     else:
         asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
         subject = model if isinstance(model, Asked) else _model(model or "", config)
+    baseline = None if config.baseline is None else _side(config.baseline, config, asked)
     for side in (subject, baseline):
         check_speech(side, config)
     # By hash: two suites of one name and version may still differ.
@@ -171,9 +171,9 @@ def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tupl
     return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
-def _side(baseline: str, config: Config) -> Asked | Responses:
+def _side(baseline: str, config: Config, asked: Suite) -> Asked | Responses:
     if existing_responses.is_table(baseline):
-        return existing_responses.load_responses(baseline)
+        return existing_responses.load_responses(baseline, otherwise=asked)
     return _model(baseline, config, "baseline")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,13 @@ def is_table(uri: str) -> bool:
     return uri.endswith((".json", ".jsonl", ".csv", ".parquet"))
 
 
-def load_responses(uri: str, suite: str = "") -> Responses:
+def load_responses(uri: str, suite: str = "", otherwise: Suite | None = None) -> Responses:
     """Read a table of responses: json, jsonl, csv or parquet, or ``runs:/RUN_ID/responses.json``.
 
     Needed are ``response`` and ``item_id`` (or ``prompt``); ``step`` and ``sample`` tell measurements and repeated
     answers apart. The suite is the one given; else the one the table names in its column ``suite`` (as
-    ``responses.json`` of every run does); else the table itself, where it has a suite's columns; else the built-in one.
+    ``responses.json`` of every run does); else the table itself, where it has a suite's columns; else ``otherwise``, or
+    the built-in one.
 
     Raises:
         InputError: an unreadable table, rows without a response or with an unknown item (with their numbers), responses
@@ -53,7 +54,7 @@ def load_responses(uri: str, suite: str = "") -> Responses:
         raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))
     if frame.empty:
         raise InputError(problem(f"responses {uri}", "no rows", "at least one response"))
-    asked = _suite_of(frame, uri, suite)
+    asked = _suite_of(frame, uri, suite) or otherwise or suites.load()
     return Responses(asked, _matched(frame, asked, uri), uri)
 
 
@@ -65,7 +66,8 @@ def _local(uri: str) -> Path:
     return Path(uri)
 
 
-def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
+def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite | None:
+    """The suite that is given or that a table names or holds; None where nothing says which it is."""
     named = sorted({str(name) for name in frame["suite"]}) if "suite" in frame else []
     if len(named) > 1:
         raise InputError(problem(f"responses {uri} suite", ", ".join(named), "responses to one suite"))
@@ -80,12 +82,13 @@ def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite:
     if set(frame.columns) >= _OWN_SUITE:
         # An item stands here once for each of its samples and steps.
         return suites.from_frame(frame.drop_duplicates("item_id"), Path(uri).stem, "file", uri)
-    return suites.load()
+    return None
 
 
 def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tuple[Item, int, str]]]:
     by_id = {item.item_id: item for item in suite.items}
     by_prompt = {item.prompt: item for item in suite.items}
+    asked = Counter(item.prompt for item in suite.items)
     problems: list[str] = []
     by_step: dict[int, list[tuple[Item, int, str]]] = defaultdict(list)
     taken: dict[tuple[int, str], set[int]] = defaultdict(set)
@@ -99,6 +102,11 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
             continue
         if str(record.get("prompt", item.prompt)) != item.prompt:
             problems.append(problem(f"{where} prompt", record["prompt"], item.prompt, "it answers another suite"))
+            continue
+        if name == "prompt" and asked[item.prompt] > 1:
+            # Else the last of them would get the answers to all.
+            mend = "say which by a column item_id"
+            problems.append(problem(f"{where} prompt", item.prompt, "a prompt of one item alone", mend))
             continue
         response = record["response"]
         if not isinstance(response, str):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus, shipped, world
+from valuedrift_mlflow.inputs.errors import InputError, one_line
 from valuedrift_mlflow.models.loading import Loaded, from_folder
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.pretrain import Pretrain
@@ -31,7 +32,11 @@ BASE_THREADS = 2  # fixed, because sums in another order would give another mode
 def load_embedded(uri: str) -> Loaded:
     """The model ``embedded:base``, trained where it is not yet in the cache, or ``embedded:random``."""
     if uri == "embedded:base":
-        return from_folder(uri, base_folder())
+        folder = base_folder()
+        try:
+            return from_folder(uri, folder)
+        except InputError as error:  # files that were cut in the cache, as by a full disk
+            raise InputError(f"{one_line(error)}; delete {folder}, and it is made again") from error
     return Loaded(uri, *_random())
 
 
