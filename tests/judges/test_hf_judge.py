@@ -114,8 +114,8 @@ def test_a_stance_classifier_reads_forms_it_was_not_trained_on(stance_folder: Pa
     verdicts = HFJudge(str(stance_folder)).judge([answer for answer, _ in held_out])
     right = sum(verdict.label.value == stance.value for verdict, (_, stance) in zip(verdicts, held_out, strict=True))
     print(f"accuracy on held-out forms {right / len(held_out):.3f}")
-    # Chance is a third, and 0.41 lies three standard errors above it. What training comes to differs by the last bits of
-    # the arithmetic: 0.44 to 0.50 were seen.
+    # Chance is a third, and 0.41 lies three standard errors above it. What training comes to hangs on the last bits
+    # of the arithmetic: 0.44 to 0.50 were seen.
     assert right / len(held_out) > 0.41
 
 
