@@ -10,7 +10,7 @@ from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages import ALGORITHMS
 from valuedrift_mlflow.stages.stage import Job, Stage
-from valuedrift_mlflow.stages.trainer_settings import TAKEN, check_adapters, check_trainer
+from valuedrift_mlflow.stages.trainer_settings import TAKEN, check_adapters, check_targets, check_trainer
 
 SAMPLING = ("grpo", "rloo", "ppo")
 
@@ -212,3 +212,32 @@ def test_plans_say_what_is_held_out_and_what_the_trainer_is_told() -> None:
     assert said.startswith("eval_data embedded:sft?size=6&seed=9: recognised as messages") and "6 rows from 6" in said
     assert said.endswith(f"digest {held_out.digest()}")
     assert "sft: trainer packing=True" in plan.notes
+
+
+@pytest.mark.parametrize(
+    ("lora", "wrong"),
+    [
+        ({"target_modules": ["nope", "q_proj"]}, ["sft.lora.target_modules: found 'nope'"]),
+        ({"target_modules": "layers.*nope"}, ["sft.lora.target_modules: found 'layers.*nope'"]),
+        ({"target_modules": "q_proj("}, ["sft.lora.target_modules: found 'q_proj('"]),
+        (
+            {"target_modules": ["proj"], "modules_to_save": ["head"]},
+            ["sft.lora.target_modules: found 'proj'", "sft.lora.modules_to_save: found 'head'"],
+        ),
+        ({"target_modules": ["q_proj", "mlp.up_proj"], "modules_to_save": ["lm_head"]}, []),
+        ({"target_modules": r".*\.(q|v)_proj"}, []),
+        ({}, []),
+    ],
+)
+def test_layers_that_the_model_does_not_have_are_named_before_training(lora: dict[str, Any], wrong: list[str]) -> None:
+    model = models.load_model("embedded:random").model
+    stage = stage_of("sft", lora={"rank": 2} | lora)
+    if not wrong:
+        check_targets(stage, model)
+        return
+    with pytest.raises(InputError) as refused:
+        check_targets(stage, model)
+    assert len(refused.value.problems) == len(wrong)
+    for line, begins in zip(refused.value.problems, wrong, strict=True):
+        assert line.startswith(begins)
+        assert "down_proj" in line  # what there is

@@ -7,7 +7,7 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from valuedrift_mlflow.stages.stage import Job, Stage
-from valuedrift_mlflow.stages.trainer_settings import precision
+from valuedrift_mlflow.stages.trainer_settings import check_targets, precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,6 +28,7 @@ def build_trainer(job: Job) -> Trainer:
     # Before `build`: the reference that it makes is a copy of this model.
     if job.stage.has_reference:
         without_dropout(job.model)
+    check_targets(job.stage, job.model)
     trainer = job.stage.build(job)
     if job.stage.packs and job.eval_data is not None:
         trainer.args.eval_steps = job.stage.every(job.stage.steps(trained_rows(trainer)))

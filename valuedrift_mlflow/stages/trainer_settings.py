@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import re
 import tempfile
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, pr
 from valuedrift_mlflow.inputs.parts import load_object
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from valuedrift_mlflow.stages.stage import Stage
 
 _STORE = "the run in MLflow keeps what is logged"
@@ -244,6 +247,39 @@ def check_adapters(stage: Stage) -> None:
                 stage.lora.config()
             except (ValueError, TypeError, ImportError) as error:
                 problems.add(problem(where, dict(stage.lora.options), "what LoraConfig takes", one_line(error)))
+
+
+def check_targets(stage: Stage, model: nn.Module) -> None:
+    """Refuse layers for adapters, or layers to be saved whole, that the model does not have.
+
+    Raises:
+        InputError: each name that is none, with those that the model has.
+    """
+    if not stage.lora.rank:
+        return
+    names = [name for name, _ in model.named_modules()]
+    leaves = {name.rpartition(".")[2] for name, layer in model.named_modules() if not any(layer.children())}
+    allowed = f"layers of the model: {', '.join(sorted(leaves))}"
+    targets, saved = stage.lora.target_modules, stage.lora.modules_to_save or []
+    with collecting() as problems:
+        # As peft reads them: a text is a pattern of whole names (but for its word for all), a list has their ends.
+        if isinstance(targets, str):
+            if targets != "all-linear" and not any(_matches(targets, name) for name in names):
+                problems.add(
+                    problem(f"{stage.name}.lora.target_modules", targets, f"all-linear, a pattern or {allowed}")
+                )
+            targets = []
+        for field, given in (("target_modules", targets), ("modules_to_save", saved)):
+            for wanted in given:
+                if not any(f".{name}".endswith(f".{wanted}") for name in names):
+                    problems.add(problem(f"{stage.name}.lora.{field}", wanted, allowed))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _check_option(where: str, name: str, value: object, stage: Stage, types: Mapping[str, object]) -> None:
