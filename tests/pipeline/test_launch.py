@@ -222,7 +222,8 @@ def test_the_weights_of_a_split_stage_are_in_parts(said_by_two: list[str]) -> No
 
 
 def test_processes_with_different_weights_are_noticed(said_by_two: list[str]) -> None:
-    assert sum("the processes have different weights" in line for line in said_by_two) == 2
+    # Counted in the whole: two processes may write into one line.
+    assert "".join(said_by_two).count("the processes have different weights") == 2
 
 
 @pytest.mark.parametrize("name", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
