@@ -86,7 +86,7 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base() -> str:
-    """The URI of the embedded base model, trained (about 100 seconds) where the cache does not have it yet."""
+    """The URI of the embedded base model, unpacked where the cache does not have it yet."""
     from valuedrift_mlflow.stages import embedded_base
 
     embedded_base.base_folder()
