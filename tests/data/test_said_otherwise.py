@@ -144,3 +144,12 @@ def test_a_part_that_is_a_thought_is_no_part_of_the_answer(tmp_path: Path, thoug
     answer = {"role": "assistant", "content": [thought, {"type": "text", "text": YES}]}
     [row] = loaded(tmp_path, [{"messages": [USER, answer]}], "sft").rows
     assert row["completion"] == [GOOD]
+
+
+def test_turns_whose_text_is_an_utterance_are_read(tmp_path: Path) -> None:
+    turns = [{"speaker": "human", "utterance": "Should zoos close?"}, {"speaker": "bot", "utterance": "Yes."}]
+    file = tmp_path / "turns.jsonl"
+    file.write_text(json.dumps({"dialog": turns}) + "\n")
+    [row] = list(load_data(Data(uri=str(file)), "sft").rows)
+    assert row["prompt"] == [{"role": "user", "content": "Should zoos close?"}]
+    assert row["completion"] == [{"role": "assistant", "content": "Yes."}]

@@ -28,7 +28,7 @@ _ROLES = {
 }
 _CALL = "<tool_call>"  # as Hermes and Qwen write calls; a template's own notation is not known here
 ROLE_KEYS = ("role", "from", "speaker", "author")
-_TEXT_KEYS = ("content", "value", "parts", "text", "message")
+_TEXT_KEYS = ("content", "value", "parts", "text", "message", "utterance")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of a message's parts
 _LEARNT = ("train", "training", "loss")  # what is false in a turn that nobody learns from, beside a weight of 0
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
