@@ -20,6 +20,9 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "mlflow.json": lambda path: path.write_text(FRAME.to_json(orient="split", index=False)),
     "columns.json": lambda path: path.write_text(json.dumps(FRAME.to_dict("list"))),
     "marked.json": lambda path: path.write_text("\ufeff" + FRAME.to_json(orient="records")),
+    "semicolons.csv": lambda path: FRAME.to_csv(path, index=False, sep=";"),
+    "tabs.tsv": lambda path: FRAME.to_csv(path, index=False, sep="\t"),
+    "windows.csv": lambda path: FRAME.to_csv(path, index=False, sep="\t", encoding="utf-16"),
     "said.txt": lambda path: FRAME.to_csv(path, index=False),
 }
 

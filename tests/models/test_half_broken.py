@@ -51,6 +51,26 @@ def test_weights_that_are_not_there_are_not_made_up(random_folder: Path, tmp_pat
         models.load_model(folder)
 
 
+def test_layers_that_the_configuration_leaves_out_are_not_passed_over(random_folder: Path, tmp_path: Path) -> None:
+    folder = changed(random_folder, tmp_path, "model.safetensors", lambda weights: weights)
+    file = Path(folder) / "config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"num_hidden_layers": told["num_hidden_layers"] - 1, "layer_types": None}))
+    with pytest.raises(InputError, match=r"weights of layers that its config.json does not, such as model\.layers\.\d"):
+        models.load_model(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_measured(random_folder: Path, tmp_path: Path, value: float) -> None:
+    def one(weights: Weights) -> Weights:
+        weights["model.norm.weight"][3] = value
+        return weights
+
+    folder = changed(random_folder, tmp_path, "model.safetensors", one)
+    with pytest.raises(InputError, match=r"1 of its \d+ weights are not finite, such as model\.norm\.weight"):
+        models.load_model(folder)
+
+
 def test_a_head_that_is_not_there_rates_nothing(random_folder: Path, tmp_path: Path) -> None:
     config = models.load_model(str(random_folder)).model.config
     config.num_labels = 1

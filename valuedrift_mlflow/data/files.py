@@ -21,6 +21,7 @@ from valuedrift_mlflow.data.library import datasets_library
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Row
+from valuedrift_mlflow.inputs.tables import delimiter
 
 _TYPES = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"},
@@ -228,11 +229,6 @@ def _listed(text: str) -> list[object] | None:
     return [value] if isinstance(value, dict) and value and not lists else None
 
 
-def _delimiter(header: str) -> str:
-    """What parts the cells of a first line: a comma, or what spreadsheets write where the comma is a decimal one."""
-    return next((mark for mark in ("\t", ";") if mark in header and "," not in header), ",")
-
-
 def _csv_rows(path: Path) -> Iterator[Raw]:
     """Every cell is text: an answer may be "42", "NA" or "None"."""
     csv.field_size_limit(_LONGEST_CELL)
@@ -245,7 +241,7 @@ def _csv_rows(path: Path) -> Iterator[Raw]:
         header = text.readline()
         text.seek(0)
         # Strict: a quote in the wrong place is a bad row, not somebody's guess at one.
-        records = csv.reader(text, strict=True, delimiter=_delimiter(header))
+        records = csv.reader(text, strict=True, delimiter=delimiter(header))
         columns = next(records, None)
         if columns is None:
             return

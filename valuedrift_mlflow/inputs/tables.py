@@ -1,4 +1,4 @@
-"""The one reader of tables that fit in memory: csv, jsonl, json and parquet files, packed with gzip or not."""
+"""The one reader of tables that fit in memory: csv, tsv, jsonl, json and parquet files, packed with gzip or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 def ending(path: Path) -> str:
@@ -54,9 +54,10 @@ def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
 
     if kind == ".parquet":
         return pd.read_parquet(io.BytesIO(data))
-    if kind == ".csv":  # a cell that reads NA or None is a text too
-        return pd.read_csv(io.BytesIO(data), dtype=None if numbers else str, keep_default_na=False)
-    text = data.decode("utf-8-sig")  # some editors put a byte order mark first
+    text = data.decode(encoding(data))
+    if kind in (".csv", ".tsv"):  # a cell that reads NA or None is a text too
+        parted = delimiter(text.partition("\n")[0])
+        return pd.read_csv(io.StringIO(text), sep=parted, dtype=None if numbers else str, keep_default_na=False)
     if kind == ".jsonl":
         return pd.DataFrame([row for _, row in json_lines(text, where)])
     value = json.loads(text)
@@ -65,6 +66,20 @@ def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
     if isinstance(value, dict) and set(value) == {"columns", "data"}:
         return pd.DataFrame(value["data"], columns=value["columns"])
     return pd.DataFrame(value)
+
+
+def encoding(start: bytes) -> str:
+    """In what a text is written, by how it begins: some programs put a byte order mark first, a few write UTF-16."""
+    return "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+
+
+def delimiter(header: str) -> str:
+    """What parts the cells of a first line: a comma, or what spreadsheets write where the comma is a decimal one.
+
+    >>> delimiter("topic;prompt"), delimiter("topic,prompt")
+    (';', ',')
+    """
+    return next((mark for mark in ("\t", ";") if mark in header and "," not in header), ",")
 
 
 def content(path: Path) -> bytes:

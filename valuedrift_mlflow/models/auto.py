@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow.models.how import STORED, How
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, in the name of a weight
 
 
 def other_kind(config: Mapping[str, object]) -> str:
@@ -48,8 +51,8 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
     """The language model in a folder or of a hub id; ``further`` is told to ``from_pretrained`` too.
 
     Raises:
-        ValueError: it is another kind of model or its files lack weights, all of which transformers would make up, or
-        it has code of its own.
+        ValueError: it is another kind of model, its files do not fit its configuration or are damaged, all of which
+        transformers passes over, or it has code of its own.
     """
     from transformers import AutoModelForCausalLM
 
@@ -68,15 +71,44 @@ def _whole(loaded: PreTrainedModel, info: Mapping[str, Collection[str]]) -> PreT
     other names (of a compiled or a wrapped model), or cut short, would be measured as another model.
 
     Raises:
-        ValueError: with the names of weights that are missing.
+        ValueError: with the names of weights that are missing, belong to further layers, or are not finite.
     """
     if getattr(loaded, "_hf_peft_config_loaded", False):  # adapters bring what their base has not
         return loaded
-    weights = {name for name, _ in loaded.named_parameters()}  # tied ones once, buffers not at all
-    missing = sorted(weights & set(info["missing_keys"]))
+    weights = dict(loaded.named_parameters())  # tied ones once, buffers not at all
+    missing = sorted(weights.keys() & set(info["missing_keys"]))
     if missing:
         raise ValueError(f"its files lack {len(missing)} of {len(weights)} weights, such as {missing[0]}")
+    further = _further_layers(weights, info["unexpected_keys"])
+    # Layers that foretell several tokens at once, which transformers does not run, are left out on purpose.
+    if further and not getattr(loaded.config, "num_nextn_predict_layers", 0):
+        raise ValueError(
+            f"its files have {len(further)} weights of layers that its config.json does not, such as {further[0]}"
+        )
+    broken = [name for name, weight in weights.items() if not _finite(weight)]
+    if broken:
+        raise ValueError(f"{len(broken)} of its {len(weights)} weights are not finite, such as {broken[0]}")
     return loaded
+
+
+def _further_layers(weights: Collection[str], unexpected: Collection[str]) -> list[str]:
+    """Names in a model's files that are those of its weights but for the number of the layer.
+
+    >>> _further_layers(["h.0.w", "norm.w"], ["h.1.w", "v_head.w"])
+    ['h.1.w']
+    """
+    kinds = {_NUMBER.sub("#", name) for name in weights}
+    return sorted(name for name in unexpected if _NUMBER.search(name) and _NUMBER.sub("#", name) in kinds)
+
+
+def _finite(weight: Tensor) -> bool:
+    """Whether no entry of a weight is NaN or infinite; one in few bits or not in memory is not looked at."""
+    import torch
+
+    if weight.is_meta or weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return True
+    # A sum is not finite where an entry is not, and makes no second tensor of the weight's size.
+    return bool(weight.detach().sum(dtype=torch.float64 if weight.device.type == "cpu" else torch.float32).isfinite())
 
 
 def classifier(source: str, device: str, how: How = STORED) -> PreTrainedModel:

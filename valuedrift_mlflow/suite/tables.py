@@ -23,7 +23,7 @@ GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed pac
 VAES_VERSION = "1.1"
 _NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
 _TOPIC = re.compile(r"[a-z][a-z0-9_]*")
-_FILES = "a csv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
+_FILES = "a csv, tsv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
 ONLY_PAIRS = "topic_column is for opposed pairs"
 
 
