@@ -61,7 +61,20 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
         raise ValueError(other)
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
     told = {**how.arguments(), **further}
-    return _whole(*auto_model.from_pretrained(source, output_loading_info=True, **told))
+    return not_repacked(_whole(*auto_model.from_pretrained(source, output_loading_info=True, **told)))
+
+
+def not_repacked(loaded: PreTrainedModel) -> PreTrainedModel:
+    """A model whose weights in 4 bits stay as they are stored.
+
+    On processors with AVX512-BF16 bitsandbytes 0.50 packs them otherwise, in place, the first time that the model is
+    asked. That fails where a layer's width is no multiple of 64, and what is trained or merged afterwards would be
+    another model.
+    """
+    for module in loaded.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return loaded
 
 
 def _whole(loaded: PreTrainedModel, info: Mapping[str, Collection[str]]) -> PreTrainedModel:

@@ -124,7 +124,7 @@ def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
     if isinstance(raw, Pipeline):
         raw = (raw.model, raw.tokenizer)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
-        return Loaded(uri, raw[0], raw[1])
+        return Loaded(uri, auto.not_repacked(raw[0]), raw[1])
     return pyfunc
 
 
