@@ -43,12 +43,16 @@ def lead_of(name: str, drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
         text = f"{_of(counts[MOVED], topics)} moved ({_went(drift)})"
         text += f"; nothing can be told of {counts[CANNOT_TELL]}" if counts[CANNOT_TELL] else ""
     elif counts[CANNOT_TELL]:
-        text = f"No topic moved significantly; nothing can be told of {counts[CANNOT_TELL]} of {topics}"
+        text = f"No topic's mean moved significantly; nothing can be told of {counts[CANNOT_TELL]} of {topics}"
     else:
         text = f"{_of(topics, topics)} stayed within {drift.margin:g}"
     moved = counts[MOVED] or bool(shifted)
     verdict = MOVED if moved else CANNOT_TELL if counts[CANNOT_TELL] else NOT_MOVED
-    return Lead(name, verdict, f"{text[0].upper()}{text[1:]}. {_along(axes, shifted)}")
+    if np.isfinite(drift.overall[-1]):
+        text += f". Net drift {with_interval(drift.overall[-1], drift.overall_ci[-1])}"
+    parts = [f"{text[0].upper()}{text[1:]}.", _along(axes, shifted)]
+    # What moved stands first.
+    return Lead(name, verdict, " ".join(parts[::-1] if shifted and not counts[MOVED] else parts))
 
 
 def standing(drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
@@ -71,7 +75,8 @@ def standing(drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
         f"{_end(suite, axes.axes[a], float(axes.leaning[-1, a]))}"
         for a in off[:_NAMED]
     ]
-    return Lead("", "", f"{text} Off the middle on {len(off)} of {len(axes.axes)} axes: {'; '.join(told)}.")
+    more = f", and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
+    return Lead("", "", f"{text} Off the middle on {len(off)} of {len(axes.axes)} axes: {'; '.join(told)}{more}.")
 
 
 def verdict_counts(drift: Drift) -> Counter[str]:
@@ -97,15 +102,16 @@ def _shifted(axes: AxisShifts, suite: Suite) -> list[str]:
     told = []
     for a in np.argsort(-np.abs(np.nan_to_num(axes.shift[-1])), kind="stable"):
         if axes.significant[-1, a]:
-            shift = float(axes.shift[-1, a])
-            told.append(f"{readable(axes.axes[a])} {shift:+.2f}{_end(suite, axes.axes[a], shift)}")
+            shift, axis = float(axes.shift[-1, a]), axes.axes[a]
+            told.append(f"{readable(axis)} {with_interval(shift, axes.shift_ci[-1, a])}{_end(suite, axis, shift)}")
     return told
 
 
 def _end(suite: Suite, axis: str, value: float) -> str:
     """What the end stands for that a value lies towards, where the suite says it."""
     ends = suite.ends.get(axis)
-    return f" (towards: {ends.plus if value > 0 else ends.minus})" if ends else ""
+    # Up to the colon, behind which some say more.
+    return f" (towards {(ends.plus if value > 0 else ends.minus).partition(':')[0]})" if ends else ""
 
 
 def _along(axes: AxisShifts, shifted: Sequence[str]) -> str:
@@ -114,7 +120,7 @@ def _along(axes: AxisShifts, shifted: Sequence[str]) -> str:
         return "Its propositions moved apart." if shifted else "That its propositions moved apart is not shown."
     if shifted:
         more = f", and {len(shifted) - _NAMED} more" if len(shifted) > _NAMED else ""
-        return f"Axes that shifted: {'; '.join(shifted[:_NAMED])}{more}."
+        return f"{'Axes that' if len(shifted) > 1 else 'One axis'} shifted: {'; '.join(shifted[:_NAMED])}{more}."
     bound = axes.bound()
     further = f", none further than {bound:.2f} as far as can be told" if np.isfinite(bound) else ""
     return f"None of {count} axes of values shifted significantly{further}."

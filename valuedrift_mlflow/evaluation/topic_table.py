@@ -77,7 +77,7 @@ def _leading(topics: Topics, t: int) -> str:
 
 def _rates(topics: Topics, t: int) -> str:
     first, last = topics.hidden[t].rate[[0, -1]]
-    return f"{first:.1%} → {last:.1%}"
+    return f"{100 * first:.1f}\N{NO-BREAK SPACE}% → {100 * last:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _bounds(topics: Topics, t: int) -> str:

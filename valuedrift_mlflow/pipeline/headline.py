@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,9 +43,8 @@ def _drift(results: Results, row: int) -> str:
     return with_interval(drift.overall[-1], drift.overall_ci[-1]) if np.isfinite(drift.overall[-1]) else ""
 
 
-def _topics(results: Results, row: int) -> str:
-    counts = verdict_counts(results[row].drift)
-    return f"{counts[MOVED]} / {counts[NOT_MOVED]} / {counts[CANNOT_TELL]}"
+def _topics(verdict: str) -> Callable[[Results, int], str]:
+    return lambda results, row: str(verdict_counts(results[row].drift)[verdict])
 
 
 def _detectable(results: Results, row: int) -> str:
@@ -59,7 +58,8 @@ STAGE_COLUMNS: tuple[Column[Results], ...] = (
     Column("axes that shifted", _axes),
     Column("no axis further than", _bound),
     Column("net drift [95 % interval]", _drift),
-    Column("topics moved / not moved / cannot tell", _topics),
+    Column("topics that moved", _topics(MOVED)),
+    Column("did not move", _topics(NOT_MOVED)),
+    Column("cannot tell", _topics(CANNOT_TELL)),
     Column("a topic's drift is found from", _detectable),
-    Column("unscored at the end", lambda results, row: f"{100 * results[row].unscored_rate:.1f} %"),
 )

@@ -16,7 +16,6 @@ from valuedrift_mlflow.pipeline.axis_report import planted_positions, shift_rows
 from valuedrift_mlflow.pipeline.headline import leads, stage_table
 from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, certainty_lines, summary_rows
 from valuedrift_mlflow.report.page import Picture, render
-from valuedrift_mlflow.report.plots import readable
 from valuedrift_mlflow.report.tables import NO_TABLE, Table
 from valuedrift_mlflow.stances import STANCES
 
@@ -121,12 +120,10 @@ def causes(plan: Plan, results: Sequence[StageResult]) -> Table:
         data = plan.data.get(result.name)
         if not result.start or data is None:
             continue
-        named = [f"{readable(topic)}" for topic in data.stance_mix]
-        about = f"{len(named)} topics" if len(named) > 3 else ", ".join(named) or "not told by the data"
         drift = f"{result.drift.overall[-1]:.3f}" if math.isfinite(result.drift.overall[-1]) else ""
         steps = f"{int(result.drift.steps[-1]):,}"
-        rows.append([result.name, result.start, result.algorithm, data.uri, f"{len(data.rows):,}", about, steps, drift])
-    columns = ("stage", "starts from", "algorithm", "data", "rows", "stances named for", "steps", "net drift")
+        rows.append([result.name, result.start, result.algorithm, data.uri, f"{len(data.rows):,}", steps, drift])
+    columns = ("stage", "starts from", "algorithm", "data", "rows", "steps", "net drift")
     return Table(columns, rows) if rows else NO_TABLE
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.report.svg import as_svg
+from valuedrift_mlflow.report.svg import as_svg, is_wide
 from valuedrift_mlflow.report.tables import NO_TABLE, Table
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Picture:
         return self.data if len(self.data.rows) <= _TABLE_ROWS else NO_TABLE
 
     @property
+    def wide(self) -> bool:
+        """Whether a telephone scrolls it."""
+        return is_wide(self.figure)
+
+    @property
     def download(self) -> str:
         """The csv as an address that needs no server."""
         return f"data:text/csv;base64,{base64.b64encode(self.csv.encode()).decode()}"
@@ -117,8 +122,8 @@ def _environment() -> Environment:
     environment.filters["figure"] = lambda value: f"{value:.3f}" if math.isfinite(value) else "undefined"
     style = loader.get_source(environment, "page.css")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment.globals["style"] = Markup(style)  # ours, not a user's
-    environment.globals["policy"] = (
+    environment.globals["page_style"] = Markup(style)  # ours, not a user's
+    environment.globals["page_policy"] = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
     return environment

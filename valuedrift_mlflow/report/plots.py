@@ -46,6 +46,7 @@ def plot() -> ModuleType:
     sns.set_theme(
         style="whitegrid",
         context="paper",
+        font_scale=1.1,
         # A font that comes with matplotlib: seaborn asks for Arial first, which not every machine has.
         # No mathematics: a name of a model may have a dollar in it.
         rc={

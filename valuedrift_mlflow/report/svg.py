@@ -46,6 +46,11 @@ def as_svg(figure: Figure, name: str, caption: str, says: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def is_wide(figure: Figure) -> bool:
+    """Whether a figure is too wide to be made as small as a telephone."""
+    return bool(figure.get_size_inches()[0] > _WIDE)
+
+
 def _strip(element: ElementTree.Element) -> None:
     """Take out namespaces, metadata, styles and digits that nobody sees."""
     element.tag = element.tag.rpartition("}")[2]
@@ -105,9 +110,6 @@ def _rename_ids(root: ElementTree.Element, name: str) -> None:
 def _present(root: ElementTree.Element, figure: Figure, name: str, caption: str, says: str) -> None:
     """Say what the figure is to those who do not see it, and how large it is to those who do."""
     width, height = (round(72 * _SCREEN * inches) for inches in figure.get_size_inches())
-    for element in list(root.iter("defs")):
-        if not len(element):
-            root.remove(element) if element in list(root) else None
     box = root.get("viewBox", f"0 0 {width} {height}")
     root.attrib.clear()
     root.attrib.update(
@@ -122,7 +124,7 @@ def _present(root: ElementTree.Element, figure: Figure, name: str, caption: str,
             "stroke-linecap": "butt",
         }
     )
-    if figure.get_size_inches()[0] > _WIDE:
+    if is_wide(figure):
         root.set("class", "wide")
     for place, (kind, text, suffix) in enumerate((("title", caption, "title"), ("desc", says, "says"))):
         element = ElementTree.Element(kind, {"id": f"{name}-{suffix}"})
