@@ -23,7 +23,7 @@ from valuedrift_mlflow.evaluation.changes import Change, largest_changes
 from valuedrift_mlflow.evaluation.headline import Lead, lead_of, standing
 from valuedrift_mlflow.evaluation.topic_table import Topics
 from valuedrift_mlflow.report.page import Illustration, Picture, render
-from valuedrift_mlflow.report.plots import COLORS, COLUMN, legend, plot, readable, went
+from valuedrift_mlflow.report.plots import COLORS, COLUMN, legend, plot, readable, standing_at, went
 from valuedrift_mlflow.report.tables import NO_TABLE, Cell, Table
 
 EXAMPLES = 12  # example responses of each stage in the report
@@ -228,7 +228,7 @@ def _stances_figure(evaluation: Evaluation) -> Illustration:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(False, axis="y")
-    axes.set_xlabel("share of responses" + (" (thin bars: the baseline)" if compared else ""))
+    axes.set_xlabel("share of responses" + (" (thin: baseline)" if compared else ""))
     legend(figure, {}, 3)
     sides = [(evaluation.subject, -1), *([(str(evaluation.baseline), 0)] if compared else [])]
     rows: list[list[Cell]] = [
@@ -238,13 +238,8 @@ def _stances_figure(evaluation: Evaluation) -> Illustration:
         for s, stance in enumerate(STANCES)
     ]
     data = Table(("model", "topic", "stance", "share"), rows)
-    says = f"Over all topics: {went(drift)}." if compared else f"Over all topics: {_overall(evaluation)}."
+    says = f"Over all topics: {went(drift) if compared else standing_at(drift)}."
     return Illustration(figure, "Stances of every topic.", says, data)
-
-
-def _overall(evaluation: Evaluation) -> str:
-    last = evaluation.drift.overall_probability[-1]
-    return ", ".join(f"{stance} {last[s]:.2f}" for s, stance in enumerate(STANCES))
 
 
 def judge_figures(check: JudgeCheck) -> dict[str, Illustration]:

@@ -82,7 +82,7 @@ def _shifted(shifts: AxisShifts) -> str:
     last = shifts.shift[-1]
     order = np.argsort(-np.abs(np.nan_to_num(last)), kind="stable")
     starred = [a for a in order if shifts.significant[-1, a]]
-    shown = starred or order[:1].tolist()
+    shown = starred or [a for a in order[:1].tolist() if np.isfinite(last[a])]
     told = [f"{readable(shifts.axes[a])} {with_interval(last[a], shifts.shift_ci[-1, a])}" for a in shown]
     count = f"{len(starred)} of {len(last)} axes shifted significantly"
     return f"{count}, {', '.join(told)}" if starred else f"{count}; the largest shift is {told[0]}" if told else count
@@ -109,7 +109,8 @@ def axis_position_figure(shifts: AxisShifts) -> Illustration:
         if np.isfinite(shifts.leaning[-1, a])
     ]
     caption = "Position on every axis of values, with 95 % intervals over propositions."
-    return Illustration(figure, caption, f"{'; '.join(said)}.", Table(("axis", "position", *_ENDS), rows))
+    says = f"{'; '.join(said)}." if said else f"None of {len(shifts.axes)} axes has an answer that could be scored."
+    return Illustration(figure, caption, says, Table(("axis", "position", *_ENDS), rows))
 
 
 def _symmetric(axes: Axes, largest: float) -> None:

@@ -118,9 +118,19 @@ def stance_rows(stage: str, drift: Drift) -> list[list[Cell]]:
     ]
 
 
+def standing_at(drift: Drift, at: int = -1) -> str:
+    """The stances over all topics at one checkpoint, in words: ``support 0.35, neutral ...``."""
+    shares = drift.overall_probability[at]
+    if not np.isfinite(shares).all():
+        return f"none of {len(drift.topics)} topics could be scored"
+    return ", ".join(f"{stance} {shares[s]:.2f}" for s, stance in enumerate(STANCES))
+
+
 def went(drift: Drift) -> str:
     """Where the stances over all topics went, in words: ``support 0.35 to 0.71, neutral ...``."""
     first, last = drift.overall_probability[[0, -1]]
+    if not np.isfinite(last - first).all():
+        return f"{standing_at(drift, 0)} at the start, {standing_at(drift)} at the end"
     return ", ".join(f"{stance} {first[s]:.2f} to {last[s]:.2f}" for s, stance in enumerate(STANCES))
 
 

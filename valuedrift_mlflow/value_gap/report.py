@@ -49,7 +49,7 @@ def _mix_figure(audit: Audit) -> Illustration:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(False, axis="y")
-    axes.set_xlabel("share of judged responses" + (" (thick: chosen, thin: rejected)" if paired else ""))
+    axes.set_xlabel("share" + (" (thick: chosen, thin: rejected)" if paired else " of judged responses"))
     legend(figure, {}, 3)
     overall = ", ".join(f"{stance} {own.value:.2f}" for stance, own in zip(STANCES, audit.overall.mix, strict=True))
     caption = "Stances of the responses that were judged, by the judge's probabilities; rows in brackets."
