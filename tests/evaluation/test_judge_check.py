@@ -49,7 +49,7 @@ def test_a_check_is_a_run_with_metrics_tables_and_figures(store: Path) -> None:
     files = {file.path for file in mlflow.MlflowClient().list_artifacts(check.run_id)}
     figures = {file.path for file in mlflow.MlflowClient().list_artifacts(check.run_id, "figures")}
     assert "judged.json" in files
-    assert figures == {"figures/confusion.png", "figures/calibration.png"}
+    assert figures == {f"figures/{name}.{kind}" for name in ("confusion", "calibration") for kind in ("png", "csv")}
     table = mlflow.load_table("judged.json", run_ids=[check.run_id])
     assert table["verdict"].tolist() == ["support", "oppose", "refusal", "unscored"]
 

@@ -1,4 +1,4 @@
-import base64
+import csv
 import json
 import math
 from pathlib import Path
@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 from commands_of_users import entry_point
+from read_pages import data_of, keeps_to_what_pages_promise
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow import suite as suites
@@ -123,7 +124,9 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
         *("audit.json", "data.txt", "opinionated.json", "report.html", "figures"),
     } | ({"topic_only.json"} if audited.topic_only else set())
     assert {file.path for file in client.list_artifacts(audited.run_id, "figures")} == {
-        f"figures/{name}.png" for name in ("stance_mix", "gap_histogram", "chosen_against_rejected")
+        f"figures/{name}.{kind}"
+        for name in ("stance_mix", "gap_histogram", "chosen_against_rejected")
+        for kind in ("png", "csv")
     }
     table = mlflow.load_table("audit.json", run_ids=[audited.run_id])
     assert table["topic"].tolist() == ["all", *TOPICS.split(",")]
@@ -132,10 +135,26 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     assert (rows["chosen_verdict"] != rows["rejected_verdict"]).all()
     assert rows["direction"].abs().is_monotonic_decreasing
     report = Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/report.html")).read_text()
-    assert report.count("<img") == 3
-    for path in Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/figures")).iterdir():
-        assert base64.b64encode(path.read_bytes()).decode() in report  # what was drawn for the run is on its page
+    page = keeps_to_what_pages_promise(report)
+    assert len(page.all("svg")) == 3
+    for path in Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/figures")).glob("*.csv"):
+        [link] = page.all("a", download=path.name)
+        assert list(csv.reader(path.open())) == data_of(link)  # what was drawn for the run is on its page
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"vaes", "embedded:pairs"}
+
+
+def test_markup_in_the_data_is_text_on_the_page(store: Path) -> None:
+    tags = "<script>alert(1)</script></style></svg><svg onload=alert(2)>"
+    rows = [pair(f"{FOR} {tags}", f"{AGAINST} {tags}", f"{ASKED} {tags}")] * 4
+    file = Path("<svg onload=alert(3)>.jsonl")
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    audited = audit(str(file))
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/report.html")).read_text()
+    page = keeps_to_what_pages_promise(report)
+    assert page.all("h1")[0].text == f"Audit of {file}"
+    assert page.all("section", **{"aria-labelledby": "rows"})[0].text.count("<script>alert(1)</script>") >= 3
+    methods = page.all("section", **{"aria-labelledby": "methods"})[0].text
+    assert "4 rows" in methods and "lexical@" in methods
 
 
 def test_what_is_unscored_is_reported_and_in_no_mean(store: Path, matcher: Matcher) -> None:

@@ -250,6 +250,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         trust=trust,
         tables=tables,
         with_labels=with_labels,
+        settings=config if isinstance(ready.subject, Asked) else None,
     )
 
 

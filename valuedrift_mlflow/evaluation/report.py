@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from valuedrift_mlflow.evaluation import methods
 from valuedrift_mlflow.stances import LABELS, STANCES, Stance
 from valuedrift_mlflow.statistics.intervals import with_interval
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from valuedrift_mlflow.evaluation.measurement import Measurement
     from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.axis_metrics import axis_rows
-from valuedrift_mlflow.report.page import inline, render
-from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
+from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
+from valuedrift_mlflow.evaluation.changes import Change, largest_changes
+from valuedrift_mlflow.evaluation.headline import Lead, lead_of, standing
+from valuedrift_mlflow.evaluation.topic_table import Topics
+from valuedrift_mlflow.report.page import Illustration, Picture, render
+from valuedrift_mlflow.report.plots import COLORS, COLUMN, legend, plot, readable, standing_at, went
+from valuedrift_mlflow.report.tables import NO_TABLE, Cell, Table
 
 EXAMPLES = 12  # example responses of each stage in the report
 DISPUTED = 40  # disputed responses in the report
-_CAPTIONS = {
-    "axis_shifts": "Shift along every axis of values from the baseline, with 95 % intervals over propositions.",
-    "axis_positions": "Position on every axis of values, with 95 % intervals over propositions.",
-    "stances": "Stances of every topic.",
-}
 
 
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -121,29 +120,32 @@ def _powered_line(powered: PoweredEvaluation) -> str:
     )
 
 
-def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
+def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, Picture]) -> str:
     """The report of one evaluation with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
 
-    measurement, metrics = evaluation.measurement, evaluation.metrics
-    columns, rows = evaluation_rows(evaluation)
-    axis_columns, axis_cells = axes_of(evaluation)
+    measurement, metrics, drift = evaluation.measurement, evaluation.metrics, evaluation.drift
+    labels = labels_section(evaluation)
+    version = tracking.package_version()
+    topics = Topics.of(drift, evaluation.measurements) if evaluation.compared else None
+    certain = (measured_line(drift), unscored_line(drift, evaluation.measurements)) if evaluation.compared else ()
     return render(
         "evaluation.html.j2",
         subject=evaluation.subject,
         baseline=evaluation.baseline,
-        interval=evaluation.drift.interval,
-        margin=evaluation.drift.margin,
+        leads=[_lead(evaluation)],
+        interval=drift.interval,
+        margin=drift.margin,
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,
-        version=tracking.package_version(),
-        figures=[(_CAPTIONS[name], inline(picture)) for name, picture in pictures.items()],
+        version=version,
+        pictures=list(pictures.values()),
         keyed=bool(measurement.suite.axes),
-        axis_columns=axis_columns,
-        axis_rows=axis_cells,
-        columns=columns,
-        rows=rows,
+        axes=Table(*axes_of(evaluation)),
+        stances=Table(*evaluation_rows(evaluation)),
+        topics=topics,
+        notes=[line for line in certain if line],
         unscored=metrics["quality/unscored_rate"],
         refusals=metrics["quality/refusal_rate"],
         refusal=measurement.refusal,
@@ -152,9 +154,37 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         name="",
         panel=measurement.panel,
         disputed=disputed(measurement),
-        labels=labels_section(evaluation),
+        labels=labels,
+        labelled=Table(labels[1], labels[2]) if labels else NO_TABLE,
+        changes=changes_of(evaluation),
         examples=examples(measurement),
+        methods=methods_of(evaluation, version),
     )
+
+
+def _lead(evaluation: Evaluation) -> Lead:
+    drift, axes, suite = evaluation.drift, evaluation.axes, evaluation.measurement.suite
+    return lead_of("", drift, axes, suite) if evaluation.compared else standing(drift, axes, suite)
+
+
+def changes_of(evaluation: Evaluation) -> list[Change]:
+    """Answers before and after to what moved most, on topics that moved significantly."""
+    if not evaluation.compared:
+        return []
+    drift, measured = evaluation.drift, evaluation.measurements
+    starred = [topic for t, topic in enumerate(drift.topics) if drift.topic_significant[-1, t]]
+    return largest_changes(measured[0], measured[-1], starred) if starred else []
+
+
+def methods_of(evaluation: Evaluation, version: str) -> list[str]:
+    """How it was measured and analysed, and with what."""
+    measurement, settings = evaluation.measurement, evaluation.settings
+    answered = methods.answered(settings) if settings is not None else "The responses existed already."
+    return [
+        " ".join([methods.asked(measurement.suite), answered, methods.judged(measurement)]),
+        methods.analysed(evaluation.drift, measurement.suite),
+        methods.made_with(version),
+    ]
 
 
 def axes_of(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -165,7 +195,7 @@ def axes_of(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     return axis_rows(evaluation.axes, measurement, compared=compared)
 
 
-def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
+def evaluation_figures(evaluation: Evaluation) -> dict[str, Illustration]:
     """The figures of one evaluation: positions on all axes, or their shifts from the baseline, and the stances."""
     from valuedrift_mlflow.report.axis_plots import axis_position_figure, axis_shift_figure
 
@@ -177,12 +207,12 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
     return figures | {"stances": _stances_figure(evaluation)}
 
 
-def _stances_figure(evaluation: Evaluation) -> Figure:
+def _stances_figure(evaluation: Evaluation) -> Illustration:
     """A bar of stances for every topic, with the baseline's thinner below it."""
     drift, compared = evaluation.drift, evaluation.compared
     plt = plot()
     topics = [readable(topic) for topic in drift.topics]
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.42 * len(topics)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.1 + 0.42 * len(topics)), layout="constrained")
     place = np.arange(len(topics))
     bars = [(-1, place - (0.12 if compared else 0), 0.5, 1.0)]
     if compared:
@@ -198,12 +228,21 @@ def _stances_figure(evaluation: Evaluation) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(False, axis="y")
-    axes.set_xlabel("share of responses" + (" (thin bars: the baseline)" if compared else ""))
+    axes.set_xlabel("share of responses" + (" (thin: baseline)" if compared else ""))
     legend(figure, {}, 3)
-    return figure  # type: ignore[no-any-return]
+    sides = [(evaluation.subject, -1), *([(str(evaluation.baseline), 0)] if compared else [])]
+    rows: list[list[Cell]] = [
+        [model, topic, stance.value, float(drift.probability[at, t, s])]
+        for model, at in sides
+        for t, topic in enumerate(drift.topics)
+        for s, stance in enumerate(STANCES)
+    ]
+    data = Table(("model", "topic", "stance", "share"), rows)
+    says = f"Over all topics: {went(drift) if compared else standing_at(drift)}."
+    return Illustration(figure, "Stances of every topic.", says, data)
 
 
-def judge_figures(check: JudgeCheck) -> dict[str, Figure]:
+def judge_figures(check: JudgeCheck) -> dict[str, Illustration]:
     """The figures of a judge's check: confusion matrix and calibration curve."""
     figures = {"confusion": _confusion_figure(check)}
     if len(check.quality.confidence):
@@ -211,7 +250,7 @@ def judge_figures(check: JudgeCheck) -> dict[str, Figure]:
     return figures
 
 
-def _confusion_figure(check: JudgeCheck) -> Figure:
+def _confusion_figure(check: JudgeCheck) -> Illustration:
     plt = plot()
     import seaborn as sns
 
@@ -238,10 +277,15 @@ def _confusion_figure(check: JudgeCheck) -> Figure:
     axes.set_xlabel("verdict")
     axes.set_ylabel("label")
     axes.set_title(f"{check.judge.partition('@')[0]}: {len(check.answers)} answers", loc="left")
-    return figure  # type: ignore[no-any-return]
+    rows: list[list[Cell]] = [
+        [label, verdict, int(counts[a, b])] for a, label in enumerate(names) for b, verdict in enumerate(names)
+    ]
+    says = f"{int(np.trace(counts))} of {int(counts.sum())} verdicts are the label."
+    data = Table(("label", "verdict", "answers"), rows)
+    return Illustration(figure, "How often each verdict was given to each label.", says, data)
 
 
-def _calibration_figure(check: JudgeCheck) -> Figure:
+def _calibration_figure(check: JudgeCheck) -> Illustration:
     plt = plot()
     stated, right, answers = check.quality.confidence.T
     figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
@@ -256,7 +300,10 @@ def _calibration_figure(check: JudgeCheck) -> Figure:
     axes.set_ylabel("share of these answers with that label")
     axes.set_title(f"expected calibration error {check.quality.calibration_error:.3f}", loc="left", fontsize=9)
     axes.legend(loc="lower right", frameon=False)
-    return figure  # type: ignore[no-any-return]
+    rows: list[list[Cell]] = [[float(a), float(b), int(n)] for a, b, n in zip(stated, right, answers, strict=True)]
+    says = f"The expected calibration error is {check.quality.calibration_error:.3f}."
+    data = Table(("probability of the judge's stance", "share with that label", "answers"), rows)
+    return Illustration(figure, "How often the judge is right, by how sure it says it is.", says, data)
 
 
 def examples(measurement: Measurement) -> list[dict[str, str]]:

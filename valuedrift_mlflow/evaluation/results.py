@@ -11,6 +11,7 @@ from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
 from valuedrift_mlflow.evaluation.reliability import Reliability
+from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.statistics.agreement import JudgeQuality, cohen_kappa
@@ -29,6 +30,7 @@ class Evaluation:
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
     ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
     ``trust`` is what the judge reaches on such texts, None in the embedded world and for a judge that reads none.
+    ``settings`` are those that a model was asked with, None where its responses existed already.
     """
 
     subject: str
@@ -40,6 +42,7 @@ class Evaluation:
     tables: dict[str, pd.DataFrame]
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
     trust: Reliability | None = None
+    settings: Measuring | None = None
 
     @property
     def measurement(self) -> Measurement:

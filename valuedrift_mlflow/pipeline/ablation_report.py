@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.pipeline.ablation_summary import Row, Summary
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.pipeline.directions import Direction
-from valuedrift_mlflow.report.page import inline, render
+from valuedrift_mlflow.report.page import Picture, inline, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
 
 
@@ -67,7 +67,7 @@ def ablation_html(
     rows: Sequence[Row],
     summaries: Sequence[Summary],
     directions: Sequence[Direction],
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, Picture],
 ) -> str:
     """The report of an ablation with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking

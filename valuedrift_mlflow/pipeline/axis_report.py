@@ -12,7 +12,7 @@ from valuedrift_mlflow.report.plots import MARKERS, readable
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from valuedrift_mlflow.report.page import Illustration
 
 TITLE = "Axis shift of each stage [95 % interval]"
 
@@ -50,7 +50,7 @@ def planted_positions(plan: Plan, results: Sequence[StageResult]) -> list[tuple[
     return rows
 
 
-def shift_figure(results: Sequence[StageResult]) -> dict[str, Figure]:
+def shift_figure(results: Sequence[StageResult]) -> dict[str, Illustration]:
     """The figure of the shifts of all trained stages, if there are any, and not more than can be told apart in it."""
     from valuedrift_mlflow.report.axis_plots import axis_shift_figure
 

@@ -13,6 +13,7 @@ from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.callback import TrainingLog
+from valuedrift_mlflow.evaluation.changes import changes_table
 from valuedrift_mlflow.evaluation.kept import logged_measurements
 from valuedrift_mlflow.evaluation.measurement import Measurement, measure
 from valuedrift_mlflow.evaluation.metrics import (
@@ -25,8 +26,10 @@ from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import launch
+from valuedrift_mlflow.pipeline.figures import pipeline_figures
+from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
-from valuedrift_mlflow.pipeline.report import html, pipeline_figures
+from valuedrift_mlflow.pipeline.report import Logged, html, stage_changes
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train_reward, train_stage
 from valuedrift_mlflow.recipe.read import load_recipe, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -84,10 +87,22 @@ def run_pipeline(
         for line in dict.fromkeys(line for trust in trusts for line in (trust.sentence, trust.advice) if line):
             display.line(line)
         # Written once, from all results: a pipeline that goes on replaces them.
-        pictures = drawn(pipeline_figures(results))
-        tracking.log_figures(parent, pictures)
-        tracking.log_text(parent, html(plan, results, parameters, agreement, pictures), "report.html")
+        _report(plan, results, parent, agreement)
     return results
+
+
+def _report(plan: Plan, results: list[StageResult], parent: OpenRun, agreement: Mapping[str, float]) -> None:
+    """Log the figures, the answers before and after, the methods, and the page that shows all of it."""
+    pictures = drawn(pipeline_figures(results))
+    tracking.log_figures(parent, pictures)
+    changes = stage_changes(results)
+    if changes:
+        tracking.log_table(parent, changes_table(changes), "largest_changes.json")
+    version, commit = tracking.package_version(), tracking.commit_of(parent.run_id)
+    methods = methods_of(plan, results, version=version, commit=commit)
+    tracking.log_text(parent, "\n\n".join(methods) + "\n", "methods.txt")
+    logged = Logged(plan.recipe.parameters(), agreement, pictures, changes, methods, {})
+    tracking.log_text(parent, html(plan, results, logged), "report.html")
 
 
 def _planned(recipe: str | Path | Mapping[str, object] | Recipe, settings: str) -> Plan:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.report.page import Illustration
+from valuedrift_mlflow.report.tables import Cell, Table
 from valuedrift_mlflow.stances import STANCES, Stance
 from valuedrift_mlflow.statistics.drift import Drift
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 # Blue, grey and orange of a palette that colour-blind readers can tell apart.
 COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "#D55E00"}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+COLUMN = 5.2  # inches: a figure of this width can be read on a telephone, where it is shown at two thirds of its size
 LINES = ("-", "--", ":", "-.")
+STANCE_COLUMNS = ("stage", "step", "topic", "stance", "share", "ci_low", "ci_high")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -41,17 +46,24 @@ def plot() -> ModuleType:
     sns.set_theme(
         style="whitegrid",
         context="paper",
+        font_scale=1.1,
         # A font that comes with matplotlib: seaborn asks for Arial first, which not every machine has.
-        rc={"axes.titlesize": 10, "axes.titleweight": "bold", "font.family": "DejaVu Sans"},
+        # No mathematics: a name of a model may have a dollar in it.
+        rc={
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "font.family": "DejaVu Sans",
+            "text.parse_math": False,
+        },
     )
     pyplot: ModuleType = matplotlib.pyplot
     return pyplot
 
 
-def grid(panels: int, width: float = 3.0, height: float = 2.3, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, at most four in a row, with shared axes."""
+def grid(panels: int, width: float = 2.6, height: float = 2.0, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, at most three in a row, with shared axes."""
     plt = plot()
-    columns = min(4, panels)
+    columns = min(3, panels)
     rows = math.ceil(panels / columns)
     figure, axes = plt.subplots(
         rows,
@@ -94,7 +106,35 @@ def legend(figure: Figure, lines: Mapping[str, str], columns: int = 6) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
 
 
-def stage_figures(stage: str, drift: Drift) -> dict[str, Figure]:
+def stance_rows(stage: str, drift: Drift) -> list[list[Cell]]:
+    """The data of stances over a stage's steps, all topics together first: rows of `STANCE_COLUMNS`."""
+    everything = [("all", drift.overall_probability, drift.overall_probability_ci)]
+    everything += [(topic, drift.probability[:, t], drift.probability_ci[:, t]) for t, topic in enumerate(drift.topics)]
+    return [
+        [stage, int(step), topic, stance.value, float(probability[c, s]), *map(float, interval[c, s])]
+        for topic, probability, interval in everything
+        for c, step in enumerate(drift.steps)
+        for s, stance in enumerate(STANCES)
+    ]
+
+
+def standing_at(drift: Drift, at: int = -1) -> str:
+    """The stances over all topics at one checkpoint, in words: ``support 0.35, neutral ...``."""
+    shares = drift.overall_probability[at]
+    if not np.isfinite(shares).all():
+        return f"none of {len(drift.topics)} topics could be scored"
+    return ", ".join(f"{stance} {shares[s]:.2f}" for s, stance in enumerate(STANCES))
+
+
+def went(drift: Drift) -> str:
+    """Where the stances over all topics went, in words: ``support 0.35 to 0.71, neutral ...``."""
+    first, last = drift.overall_probability[[0, -1]]
+    if not np.isfinite(last - first).all():
+        return f"{standing_at(drift, 0)} at the start, {standing_at(drift)} at the end"
+    return ", ".join(f"{stance} {first[s]:.2f} to {last[s]:.2f}" for s, stance in enumerate(STANCES))
+
+
+def stage_figures(stage: str, drift: Drift) -> dict[str, Illustration]:
     """The figures of one stage: stances of every topic over its steps, with 95 % interval bands."""
     figure, panels = grid(len(drift.topics) + 1)
     everything = [("all topics", drift.overall_probability, drift.overall_probability_ci)]
@@ -108,4 +148,6 @@ def stage_figures(stage: str, drift: Drift) -> dict[str, Figure]:
     figure.supxlabel(f"optimizer step of {stage}", fontsize=10)
     figure.supylabel("share of responses", fontsize=10)
     legend(figure, {})
-    return {"stance_trajectories": figure}
+    caption = f"Stances of every topic over {stage}, with 95 % intervals."
+    data = Table(STANCE_COLUMNS, stance_rows(stage, drift))
+    return {"stance_trajectories": Illustration(figure, caption, f"Over all topics: {went(drift)}.", data)}

@@ -55,6 +55,13 @@ def how_to_open() -> str:
     return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"
 
 
+def commit_of(run_id: str) -> str:
+    """The commit of the code that made a run, as MLflow has noted it; empty where it has not."""
+    from mlflow import MlflowClient
+
+    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.source.git.commit", ""))
+
+
 def is_nested() -> bool:
     """Whether a run that is opened now has a parent."""
     import mlflow

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,13 +130,27 @@ def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[s
     return EvaluationResult(dict(metrics), artifacts, run.run_id)
 
 
-def log_figures(run: OpenRun, pictures: Mapping[str, bytes]) -> None:
-    """Log pictures, PNG by their names, under ``figures/``."""
+class Drawn(Protocol):
+    """A figure as it was drawn, and its data as csv; empty where there are none."""
+
+    @property
+    def png(self) -> bytes:
+        """The picture."""
+
+    @property
+    def csv(self) -> str:
+        """What it shows."""
+
+
+def log_figures(run: OpenRun, pictures: Mapping[str, Drawn]) -> None:
+    """Log pictures by their names under ``figures/``, with their data beside them."""
     if not pictures:
         return
     with tempfile.TemporaryDirectory() as scratch:
         for name, picture in pictures.items():
-            Path(scratch, f"{name}.png").write_bytes(picture)
+            Path(scratch, f"{name}.png").write_bytes(picture.png)
+            if picture.csv:
+                Path(scratch, f"{name}.csv").write_text(picture.csv, encoding="utf-8")
         log_folder(run, Path(scratch), "figures")
 
 

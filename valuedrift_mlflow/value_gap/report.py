@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.stances import STANCES, Label
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from valuedrift_mlflow.value_gap.findings import Audit, Findings
-from valuedrift_mlflow.report.page import inline, render
-from valuedrift_mlflow.report.plots import COLORS, grid, legend, plot, readable
+from valuedrift_mlflow.report.page import Illustration, Picture, render
+from valuedrift_mlflow.report.plots import COLORS, COLUMN, grid, legend, plot, readable
+from valuedrift_mlflow.report.surroundings import hardware, software
+from valuedrift_mlflow.report.tables import Cell, Table
 
 
-def audit_figures(audit: Audit) -> dict[str, Figure]:
+def audit_figures(audit: Audit) -> dict[str, Illustration]:
     """The figures of an audit: the stance mix of each topic; of pairs also gap histograms and both sides' verdicts."""
     if not audit.overall.placed:
         return {}
@@ -29,26 +29,32 @@ def audit_figures(audit: Audit) -> dict[str, Figure]:
     return figures
 
 
-def _mix_figure(audit: Audit) -> Figure:
+def _mix_figure(audit: Audit) -> Illustration:
     """A bar of stances for every topic; below it, of pairs, a thinner one for the rejected side."""
     plt = plot()
     topics = list(audit.topics)
-    figure, axes = plt.subplots(figsize=(7, 1.1 + 0.42 * len(topics)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.2 + 0.42 * len(topics)), layout="constrained")
     place, paired = np.arange(len(topics)), len(audit.sides) > 1
     bars = [(0, place - (0.12 if paired else 0), 0.5, 1.0)] + ([(1, place + 0.28, 0.2, 0.55)] if paired else [])
+    names = ("chosen responses", "rejected responses") if paired else ("answers",)
+    rows: list[list[Cell]] = []
     for side, y, height, alpha in bars:
         left = np.zeros(len(topics))
         shares = np.array([_mean(audit.sides[side].probabilities[audit.topic_of == t]) for t in range(len(topics))])
         for s, stance in enumerate(STANCES):
             axes.barh(y, shares[:, s], height, left=left, color=COLORS[stance], alpha=alpha, linewidth=0)
             left += shares[:, s]
+            rows += [[topic, names[side], stance.value, float(shares[t, s])] for t, topic in enumerate(topics)]
     axes.set_yticks(place, [f"{readable(topic)} ({audit.topics[topic].placed:,})" for topic in topics])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(False, axis="y")
-    axes.set_xlabel("share of judged responses" + (" (thick bars: chosen, thin bars: rejected)" if paired else ""))
+    axes.set_xlabel("share" + (" (thick: chosen, thin: rejected)" if paired else " of judged responses"))
     legend(figure, {}, 3)
-    return figure  # type: ignore[no-any-return]
+    overall = ", ".join(f"{stance} {own.value:.2f}" for stance, own in zip(STANCES, audit.overall.mix, strict=True))
+    caption = "Stances of the responses that were judged, by the judge's probabilities; rows in brackets."
+    data = Table(("topic", "side", "stance", "share"), rows)
+    return Illustration(figure, caption, f"Over all topics, of the {names[0]}: {overall}.", data)
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -57,27 +63,36 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return scored.mean(axis=0) if len(scored) else np.zeros(len(STANCES))
 
 
-def _gap_histogram(audit: Audit) -> Figure:
+def _gap_histogram(audit: Audit) -> Illustration:
     """How far apart the sides of each pair are for the judge, by topic, with the pairwise gap as a line."""
     from valuedrift_mlflow.statistics.value_gap import pair_gaps
 
     figure, panels = grid(len(audit.topics))
+    rows: list[list[Cell]] = []
     gaps = pair_gaps(*(side.probabilities for side in audit.sides))
     for place, (axes, (topic, found)) in enumerate(zip(panels, audit.topics.items(), strict=True)):
         own = gaps[audit.topic_of == place]
         own = own[~np.isnan(own)]
         if len(own):
-            axes.hist(own, bins=20, range=(0, 1), weights=np.full(len(own), 1 / len(own)), color="0.6", linewidth=0)
+            weights = np.full(len(own), 1 / len(own))
+            shares, ends, _ = axes.hist(own, bins=20, range=(0, 1), weights=weights, color="0.6", linewidth=0)
+            rows += [[topic, *map(float, cells)] for cells in zip(ends[:-1], ends[1:], shares, strict=True)]
         if found.gap is not None and found.gap.scored:
             axes.axvline(found.gap.pairwise.value, color="black", linewidth=1.2)
         axes.set_title(f"{readable(topic)} ({len(own):,})", fontsize=8)
         axes.set_ylim(0, 1)
     figure.supxlabel("total variation between the sides of a pair, by the judge's probabilities", fontsize=10)
     figure.supylabel("share of scored pairs", fontsize=10)
-    return figure
+    caption = (
+        "How far apart the sides of each pair are, by the judge's probabilities; the line is the topic's pairwise gap, "
+        "from the stances that the responses take. Scored pairs in brackets."
+    )
+    gap = audit.overall.gap
+    says = f"Over all topics the pairwise gap is {gap.pairwise}." if gap is not None else caption
+    return Illustration(figure, caption, says, Table(("topic", "from", "to", "share of pairs"), rows))
 
 
-def _sides_figure(audit: Audit) -> Figure:
+def _sides_figure(audit: Audit) -> Illustration:
     """How often each verdict on the chosen side stands against each on the rejected one."""
     plt = plot()
     import seaborn as sns
@@ -95,7 +110,10 @@ def _sides_figure(audit: Audit) -> Figure:
     axes.tick_params(axis="y", rotation=0)
     axes.set_xlabel("rejected")
     axes.set_ylabel("chosen")
-    return figure  # type: ignore[no-any-return]
+    rows: list[list[Cell]] = [[a, b, int(counts[i, j])] for i, a in enumerate(names) for j, b in enumerate(names)]
+    says = f"{int(np.trace(counts)):,} of {int(counts.sum()):,} judged pairs have the same verdict on both sides."
+    caption = "Verdicts on the chosen side against those on the rejected one."
+    return Illustration(figure, caption, says, Table(("chosen", "rejected", "pairs"), rows))
 
 
 def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
@@ -131,24 +149,30 @@ def style_rows(audit: Audit) -> list[list[str]]:
     ]
 
 
-def audit_html(audit: Audit, pictures: Mapping[str, bytes]) -> str:
+def audit_html(audit: Audit, pictures: Mapping[str, Picture]) -> str:
     """The report of an audit with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
 
-    captions = {
-        "stance_mix": "Stances of the responses that were judged, by the judge's probabilities; rows in brackets.",
-        "gap_histogram": "How far apart the sides of each pair are, by the judge's probabilities; the line is the "
-        "topic's pairwise gap, from the stances that the responses take. Scored pairs in brackets.",
-        "chosen_against_rejected": "Verdicts on the chosen side against those on the rejected one.",
-    }
-    columns, rows = audit_rows(audit)
+    version = tracking.package_version()
     return render(
         "audit.html.j2",
         audit=audit,
-        version=tracking.package_version(),
-        columns=columns,
-        rows=rows,
-        style=style_rows(audit),
-        figures=[(captions[name], inline(picture)) for name, picture in pictures.items()],
+        version=version,
+        topics=Table(*audit_rows(audit)),
+        style=Table(("chosen against rejected", "value [95 % interval]", "no difference"), style_rows(audit)),
+        pictures=list(pictures.values()),
         texts=("chosen", "rejected") if len(audit.sides) > 1 else ("completion",),
+        methods=_methods(audit, version),
     )
+
+
+def _methods(audit: Audit, version: str) -> list[str]:
+    """How the data were read and judged, and with what, as a paper would say it."""
+    what = "pairs of a chosen and a rejected response" if audit.kind == "pairs" else "answers"
+    return [
+        f"{audit.data}: {audit.rows:,} rows with {audit.answers:,} {what}. Rows were matched with the topics and "
+        f"propositions of the suite {audit.suite} by their last user turn, and the responses of those on a proposition "
+        f"were read by the judge {audit.judge} as support, neutral, oppose, refusal or unscored; a refusal counts as "
+        "neutral, and what is unscored is counted and in no mean. Intervals are 95 %, by a bootstrap over prompts.",
+        f"Made with valuedrift-mlflow {version}, {software()}, on {hardware()}.",
+    ]

@@ -1,0 +1,116 @@
+"""The tables of topics in a report: how sure a drift is, and what unscored answers could hide of it.
+
+A new figure of a topic is one line in `SURE` or `UNSCORED`. A column that no topic has is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from valuedrift_mlflow.evaluation.measurement import Measurement
+from valuedrift_mlflow.evaluation.metrics import hidden_by_unscored
+from valuedrift_mlflow.report.plots import readable
+from valuedrift_mlflow.report.tables import Column, Table, built
+from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.unscored import Hidden
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one stage at its last checkpoint, and what their unscored answers may hide."""
+
+    drift: Drift
+    hidden: Sequence[Hidden]
+
+    @classmethod
+    def of(cls, drift: Drift, measurements: Sequence[Measurement]) -> Topics:
+        """``measurements`` are those that the drift was analysed from."""
+        return cls(drift, hidden_by_unscored(measurements))
+
+    @property
+    def by_size(self) -> list[int]:
+        """The places of all topics, the one that drifted most first; those that nobody could score last."""
+        order = np.argsort(-np.nan_to_num(self.drift.total_variation[-1], nan=-1.0), kind="stable")
+        return [int(t) for t in order]
+
+    @property
+    def starred(self) -> list[int]:
+        """The places of those that moved significantly, the one that drifted most first."""
+        return [t for t in self.by_size if self.drift.topic_significant[-1, t]]
+
+    @property
+    def sure(self) -> Table:
+        """Each topic's drift, its interval and verdict, and what would have been found."""
+        return built(SURE, self, self.by_size)
+
+    @property
+    def unscored(self) -> Table:
+        """Each topic that has unscored answers: how many, before and after, and what they may hide."""
+        return built(UNSCORED, self, [t for t in self.by_size if self.hidden[t].rate[[0, -1]].any()])
+
+
+def _topic(topics: Topics, t: int) -> str:
+    return readable(topics.drift.topics[t])
+
+
+def _drift(topics: Topics, t: int) -> str:
+    drift = topics.drift
+    star = " *" if drift.topic_significant[-1, t] else ""
+    return (
+        _number(drift.total_variation[-1, t])
+        and with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
+    )
+
+
+def _leading(topics: Topics, t: int) -> str:
+    """Where the topic stands: its three stances before and after."""
+    shown = topics.drift.probability[[0, -1], t]
+    if not np.isfinite(shown).all():
+        return ""
+    before, after = (" / ".join(f"{value:.2f}" for value in row) for row in shown)
+    return f"{before} → {after}"
+
+
+def _rates(topics: Topics, t: int) -> str:
+    first, last = topics.hidden[t].rate[[0, -1]]
+    return f"{100 * first:.1f}\N{NO-BREAK SPACE}% → {100 * last:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _bounds(topics: Topics, t: int) -> str:
+    return f"{topics.hidden[t].low[-1]:.3f} to {topics.hidden[t].high[-1]:.3f}"
+
+
+def _stands(topics: Topics, t: int) -> str:
+    drift = topics.drift
+    verdict = str(drift.verdict[-1, t])
+    if verdict == "cannot tell":
+        return "no verdict"
+    return "yes" if topics.hidden[t].stands(verdict, drift.margin) else "no: they alone could undo it"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else ""
+
+
+SURE: tuple[Column[Topics], ...] = (
+    Column("topic", _topic),
+    Column("verdict", lambda topics, t: str(topics.drift.verdict[-1, t])),
+    Column("net drift [95 % interval]", _drift),
+    Column("p, in the family", lambda topics, t: _number(topics.drift.topic_p_adjusted[-1, t])),
+    Column("found from", lambda topics, t: _number(topics.drift.minimum_detectable[-1, t])),
+    Column("drift of its propositions", lambda topics, t: _number(topics.drift.within[-1, t])),
+    Column("support / neutral / oppose", _leading),
+)
+UNSCORED: tuple[Column[Topics], ...] = (
+    Column("topic", _topic),
+    Column("unscored", _rates),
+    Column("p that it changed", lambda topics, t: _number(topics.hidden[t].p_value[-1])),
+    Column("verdict", lambda topics, t: str(topics.drift.verdict[-1, t])),
+    Column("net drift", lambda topics, t: _number(topics.drift.total_variation[-1, t])),
+    Column("had all of them spoken", _bounds),
+    Column("verdict stands", _stands),
+)
