@@ -39,14 +39,16 @@ class Changes:
         change: (P, 3) mean change of each proposition's stances over its prompts; NaN where none was scored twice.
         prompts: (P,) how many of its prompts were scored both times.
         topics: (P,) the number of its topic.
+        asked: what names the propositions, such as the suite's hash: only runs of one name are compared.
     """
 
     change: Floats
     prompts: Integers
     topics: Integers
+    asked: str = ""
 
 
-def changes(before: Floats, after: Floats, propositions: Integers, topics: Integers) -> Changes:
+def changes(before: Floats, after: Floats, propositions: Integers, topics: Integers, asked: str = "") -> Changes:
     """The changes of one run from its two measurements.
 
     Args:
@@ -54,6 +56,7 @@ def changes(before: Floats, after: Floats, propositions: Integers, topics: Integ
         after: (N, 3) those at the end.
         propositions: (N,) the number of each prompt's proposition, 0 to P - 1.
         topics: (N,) the number of each prompt's topic.
+        asked: what names the propositions.
 
     >>> both = changes(np.full((4, 3), 1 / 3), np.eye(3)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), np.zeros(4, dtype=int))
     >>> both.change.round(2).tolist(), both.prompts.tolist()
@@ -67,7 +70,7 @@ def changes(before: Floats, after: Floats, propositions: Integers, topics: Integ
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN we want
         mean = sums / number[:, None]
     first = np.array([np.flatnonzero(propositions == p)[0] for p in np.unique(propositions)], dtype=np.int64)
-    return Changes(mean, number.astype(np.int64), topics[first])
+    return Changes(mean, number.astype(np.int64), topics[first], asked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,13 +100,16 @@ class Contributions:
 def contributions(cells: Sequence[Sequence[Changes]]) -> Contributions | None:
     """Pseudo-values of C cells of S seeds each; None where no topic has three propositions that all cells answered.
 
-    A proposition that some cell did not answer counts in none: what is compared is then of the same propositions.
+    A proposition that some cell did not answer counts in none: what is compared is then of the same propositions. None
+    too where cells were asked different things, or there is no run.
 
     Raises:
-        ValueError: cells have other numbers of seeds or propositions.
+        ValueError: cells have other numbers of seeds.
     """
-    if not cells or not cells[0] or len({(len(cell), len(run.change)) for cell in cells for run in cell}) > 1:
-        raise ValueError("cells are compared by the same seeds and the same propositions")
+    if len({len(cell) for cell in cells}) > 1:
+        raise ValueError("cells are compared by the same seeds")
+    if not cells or not cells[0] or len({(run.asked, len(run.change)) for cell in cells for run in cell}) > 1:
+        return None
     change = np.array([[run.change for run in cell] for cell in cells])  # (C, S, P, 3)
     prompts = np.array([[run.prompts for run in cell] for cell in cells]).mean(axis=(0, 1))
     topics = cells[0][0].topics

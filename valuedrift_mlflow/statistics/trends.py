@@ -138,7 +138,7 @@ def trend(cells: Sequence[Sequence[Changes]], drifts: Floats, *, alpha: float = 
         tests: how many tests share ``alpha``.
     """
     by_order = shuffled(drifts)
-    both = contributions(cells) if cells and cells[0] else None
+    both = contributions(cells)
     if both is None or len(cells) < 2:
         return Trend(by_order.correlation, math.nan, False, NOTHING_COMPARED, math.nan, len(cells[0]) if cells else 0)
     contrast = linear(both)
@@ -162,7 +162,7 @@ def trend(cells: Sequence[Sequence[Changes]], drifts: Floats, *, alpha: float = 
 
 
 def _scores(doses: int) -> Floats:
-    scores: Floats = np.arange(doses) - (doses - 1) / 2
+    scores: Floats = np.arange(doses, dtype=np.float64) - (doses - 1) / 2
     return scores
 
 
