@@ -244,6 +244,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         mix=tuple(float(share) for share in drift.overall_probability[-1]),
         changes=changed(start, end),
         axes=Keys.of(end.suite),
+        estimand=cell.training.origin.recipe.interval,
     )
 
 
