@@ -18,9 +18,19 @@ from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.inputs.errors import Unanswered, one_line
 from valuedrift_mlflow.pipeline import pipeline
-from valuedrift_mlflow.pipeline.ablation_summary import Row, cell_name, cells_table, slug, summarise, summary_table
+from valuedrift_mlflow.pipeline.ablation_axes import axes_table
+from valuedrift_mlflow.pipeline.ablation_summary import (
+    Keys,
+    Row,
+    cell_name,
+    cells_table,
+    changed,
+    slug,
+    summarise,
+    summary_table,
+)
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
-from valuedrift_mlflow.pipeline.directions import directions
+from valuedrift_mlflow.pipeline.directions import directions, directions_table
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
 from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -126,7 +136,7 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         InputError: the run cannot be taken up with this recipe and design.
         CellsFailed: some cells failed; all others have been run and everything has been written.
     """
-    from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html
+    from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html, axes_figure
     from valuedrift_mlflow.report.page import drawn
 
     plan = ablation.cells[0].training.origin
@@ -167,7 +177,10 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         tracking.log_metrics(run, metrics, 0)
         tracking.log_table(run, cells_table(rows), "ablation.json")
         tracking.log_table(run, summary_table(summary), "ablation_summary.json")
-        pictures = drawn(ablation_figures(summary))
+        for name, frame in (("directions", directions_table(directions(rows))), ("axes", axes_table(rows))):
+            if len(frame):
+                tracking.log_table(run, frame, f"ablation_{name}.json")
+        pictures = drawn(ablation_figures(summary) | axes_figure(rows))
         tracking.log_figures(run, pictures)
         tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows), pictures), "report.html")
         failed = [row for row in rows if row.reason]
@@ -210,12 +223,12 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         tracking.log_parameters(run_id, described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error))
     tracking.log_parameters(result.run_id, described)
-    drift, end = result.drift, result.measurements[-1]
+    drift, start, end = result.drift, result.measurements[0], result.measurements[-1]
     if from_base:
         # Chains of which stages were left out end in stages with different starts; they have only the base in common.
-        base = execution.base(cell.training.origin).measurements[-1]
+        start = execution.base(cell.training.origin).measurements[-1]
         recipe = cell.training.origin.recipe
-        drift = analyse_measurements([base, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
+        drift = analyse_measurements([start, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
     low, high = drift.overall_ci[-1]
     return Row(
         series=cell.series,
@@ -229,6 +242,9 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         topics_moved=float(topics_drifted(drift)),
         unscored_rate=end.rate(Label.UNSCORED),
         mix=tuple(float(share) for share in drift.overall_probability[-1]),
+        changes=changed(start, end),
+        axes=Keys.of(end.suite),
+        estimand=cell.training.origin.recipe.interval,
     )
 
 

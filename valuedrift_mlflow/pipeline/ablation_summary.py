@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.mean_drift import mean_drift
+from valuedrift_mlflow.statistics.paired import Changes, changes
+from valuedrift_mlflow.statistics.units import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from valuedrift_mlflow.evaluation.measurement import Measurement
+    from valuedrift_mlflow.pipeline.ablation_axes import Shift
+    from valuedrift_mlflow.suite import Suite
 
 ALPHA = 0.05
 
@@ -34,6 +42,24 @@ class Dose:
         return None if isinstance(self.value, bool) or not isinstance(self.value, int | float) else float(self.value)
 
 
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The axes of a suite.
+
+    Attributes:
+        names: of the A axes.
+        directions: (A, P) of the propositions: +1, -1, or 0 without a key.
+    """
+
+    names: tuple[str, ...]
+    directions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, suite: Suite) -> Keys | None:
+        """Those of a suite; None of one without keys, whose axis would be another one in every cell."""
+        return cls(suite.axes, suite.keyed) if suite.axes else None
+
+
 @dataclass(frozen=True)
 class Row:
     """What one cell came to. Numbers are NaN where the cell failed."""
@@ -50,6 +76,15 @@ class Row:
     topics_moved: float = math.nan
     unscored_rate: float = math.nan
     mix: tuple[float, ...] = (math.nan,) * len(STANCES)  # mean stances over topics at the end
+    changes: Changes | None = None  # of every proposition: what cells are compared by
+    axes: Keys | None = None  # of the suite, where it has keys
+    estimand: Interval = "propositions"  # what ``interval`` speaks of
+
+
+def changed(start: Measurement, end: Measurement) -> Changes:
+    """What lies between two measurements of one suite, by proposition."""
+    suite = end.suite
+    return changes(start.values, end.values, suite.propositions[0], suite.groups, suite.hash)
 
 
 def cell_name(series: str, doses: Sequence[Dose], seed: int | None = None) -> str:
@@ -90,7 +125,8 @@ def over_seeds(drifts: Sequence[float], intervals: Sequence[tuple[float, float]]
     prompts and start from the same measurement, so that this error is shared and does not shrink with their number.
     Seeds: ``t(S - 1, 0.975) s / sqrt(S)``, with ``s`` the standard deviation of the drift over the seeds (training and
     sampling differ). The two are independent and add as squares; the ends are clipped to [0, 1]. It errs on the wide
-    side, because the noise of sampling the responses is in both. With one seed it holds for that seed only.
+    side, because the noise of sampling the responses is in both (`mean_drift` counts it once). With one seed it holds
+    for that seed only.
 
     Returns:
         mean, lower end, upper end; the ends are NaN where an interval is undefined.
@@ -109,6 +145,20 @@ def over_seeds(drifts: Sequence[float], intervals: Sequence[tuple[float, float]]
     return mean, max(0.0, mean - math.hypot(below, spread)), min(1.0, mean + math.hypot(above, spread))
 
 
+def _drift(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Mean drift over the seeds of one choice, and its interval.
+
+    It is that of `mean_drift` where intervals speak of propositions like these and every cell has its changes. Of one
+    seed, and of these prompts alone, it comes from the intervals of the cells.
+    """
+    mean, low, high = over_seeds([row.drift for row in rows], [row.interval for row in rows])
+    runs = [row.changes for row in rows if row.changes is not None and row.estimand == "propositions"]
+    if 1 < len(runs) == len(rows) and (found := mean_drift(runs)) is not None:
+        # Around the drift as it was measured, which also counts prompts that some of the cells did not answer.
+        low, high = max(0.0, mean - (found.value - found.low)), min(1.0, mean + (found.high - found.value))
+    return mean, low, high
+
+
 def summarise(rows: Sequence[Row]) -> list[Summary]:
     """One summary for each choice with a cell that did not fail, in the order of the cells."""
     groups: dict[str, list[Row]] = {}
@@ -117,7 +167,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
             groups.setdefault(cell_name(row.series, row.doses), []).append(row)
     summaries = []
     for own in groups.values():
-        mean, low, high = over_seeds([row.drift for row in own], [row.interval for row in own])
+        mean, low, high = _drift(own)
         summaries.append(
             Summary(
                 series=own[0].series,
@@ -148,7 +198,7 @@ def cells_table(rows: Sequence[Row]) -> pd.DataFrame:
 
     table = [
         {
-            **_choice(row),
+            **choice(row),
             "seed": row.seed,
             "status": "FAILED" if row.reason else "FINISHED",
             "drift": row.drift,
@@ -160,7 +210,7 @@ def cells_table(rows: Sequence[Row]) -> pd.DataFrame:
         }
         for row in rows
     ]
-    return _without_nan(pd.DataFrame(table))
+    return without_nan(pd.DataFrame(table))
 
 
 def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
@@ -169,7 +219,7 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 
     table = [
         {
-            **_choice(entry),
+            **choice(entry),
             "seeds": entry.seeds,
             "drift": entry.drift,
             "ci_low": entry.low,
@@ -178,10 +228,11 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
         }
         for entry in summaries
     ]
-    return _without_nan(pd.DataFrame(table))
+    return without_nan(pd.DataFrame(table))
 
 
-def _choice(entry: Row | Summary) -> dict[str, Any]:
+def choice(entry: Row | Summary | Shift) -> dict[str, Any]:
+    """The columns that name a choice."""
     doses = {dose.axis: dose.label if dose.number is None else dose.value for dose in entry.doses}
     return {"series": entry.series, "algorithm": entry.algorithm, **doses}
 
@@ -192,7 +243,7 @@ def _found(entry: Row | Summary) -> dict[str, float]:
     return rates | dict(zip((stance.value for stance in STANCES), entry.mix, strict=True))
 
 
-def _without_nan(table: pd.DataFrame) -> pd.DataFrame:
+def without_nan(table: pd.DataFrame) -> pd.DataFrame:
     """NaN as None: JSON has no NaN."""
     # `astype` first: a column of floats would turn None back into NaN.
     return table.astype(object).where(table.notna(), None)
