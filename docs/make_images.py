@@ -74,13 +74,6 @@ def photograph(page: Page, address: str, experiment: str) -> None:
     page.screenshot(path=HERE / "runs.png")
 
 
-def portray(page: Page, run: mlflow.entities.Run) -> None:
-    """The top of the newest job's report, as far as a screen shows it."""
-    report = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report.html")
-    page.goto(Path(report).as_uri())
-    page.screenshot(path=HERE / "report.png")
-
-
 def shrink(path: Path, width: int) -> None:
     """Fewer pixels and colours: a README's picture need not be large."""
     with Image.open(path) as image:
@@ -91,7 +84,7 @@ def shrink(path: Path, width: int) -> None:
 
 
 def main() -> None:
-    """Make ``docs/runs.png``, ``docs/report.png``, ``docs/overall.png`` and ``docs/ablation.png``."""
+    """Make ``docs/runs.png``, ``docs/overall.png`` and ``docs/ablation.png``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--browser", default=shutil.which("chromium") or "", help="a Chromium to take the screenshot with"
@@ -109,13 +102,11 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=arguments.browser or None, args=FLAGS)
             photograph(browser.new_page(viewport={"width": 1500, "height": 840}), address, run.info.experiment_id)
-            portray(browser.new_page(viewport={"width": 1150, "height": 1000}), run)
             browser.close()
     finally:
         server.terminate()
         server.wait()
     shrink(HERE / "runs.png", 1100)
-    shrink(HERE / "report.png", 1000)
 
 
 if __name__ == "__main__":

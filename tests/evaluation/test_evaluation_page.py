@@ -9,6 +9,7 @@ import pandas as pd
 from read_pages import Element, data_of, keeps_to_what_pages_promise, table_of
 
 from valuedrift_mlflow.evaluation.evaluate import Asked, Config, Opened, opened, run_evaluation
+from valuedrift_mlflow.judges.panel import Panel
 from valuedrift_mlflow.models.generation import FunctionGenerator
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Verdict
 from valuedrift_mlflow.suite import load
@@ -96,6 +97,21 @@ def test_a_single_model_says_where_it_stands(store: Path) -> None:
     assert not page.all("section", **{"aria-labelledby": "sure"})
     said = next(table for table in page.all("table") if table.attributes["aria-label"].startswith("Answers"))
     assert {row[-1] for row in table_of(said)[1:]} == {"support"}
+
+
+def test_a_panel_shows_where_its_members_disagree(store: Path) -> None:
+    class Contrary(FirstWord):
+        name = "Contrary"
+
+        def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+            return [Verdict.of((0, 0, 1)) for _ in answers]
+
+    page, _ = page_of(replace(evaluated(None, "support"), judge=Panel([FirstWord(), Contrary()])))
+    told = page.all("section", **{"aria-labelledby": "judge"})[0]
+    assert "Do the judges agree?" in told.text and "Responses that they disagree on (16)" in told.text
+    pairs, disputed = (table_of(table) for table in told.all("table"))
+    assert pairs[1][2] == "0.000"  # never the same label
+    assert {tuple(row[-2:]) for row in disputed[1:]} == {("support", "oppose")} and len(disputed) == 17
 
 
 def test_nothing_that_can_be_read_is_said(store: Path) -> None:

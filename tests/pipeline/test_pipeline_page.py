@@ -12,7 +12,7 @@ from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
 from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.plan import Plan, StageResult, StageRun, Trained, prepare
-from valuedrift_mlflow.pipeline.report import Attributed, Logged, html, stage_changes
+from valuedrift_mlflow.pipeline.report import Logged, MovingRows, html, stage_changes
 from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.report.page import drawn
 from valuedrift_mlflow.report.tables import Table
@@ -83,7 +83,7 @@ def results() -> list[StageResult]:
     ]
 
 
-def written(results: list[StageResult], attributed: dict[str, Attributed] | None = None) -> str:
+def written(results: list[StageResult], attributed: dict[str, MovingRows] | None = None) -> str:
     pictures = drawn(pipeline_figures(results))
     methods = methods_of(PLAN, results, version="9.9", commit="abc123")
     changes, settings = stage_changes(results), PLAN.recipe.parameters()
@@ -189,7 +189,7 @@ def test_figures_carry_their_data(page: Element, results: list[StageResult]) -> 
 
 def test_the_rows_that_moved_a_stage_have_a_place(results: list[StageResult]) -> None:
     rows = Table(("row", "prompt", "influence"), [["17", f"What of it? {TAGS}", 0.5]])
-    found = {"sft": Attributed("run-7", "The top 1 % of rows explain 60 % of the drift.", rows)}
+    found = {"sft": MovingRows("run-7", "The top 1 % of rows explain 60 % of the drift.", rows)}
     page = keeps_to_what_pages_promise(written(results, found))
     told = section(page, "cause")
     assert "The top 1 % of rows explain 60 % of the drift. (run run-7)" in told.text

@@ -17,6 +17,7 @@ from valuedrift_mlflow.report.tables import Column, Table, built
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.statistics.unscored import Hidden
+from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,13 @@ def _topic(topics: Topics, t: int) -> str:
 
 def _drift(topics: Topics, t: int) -> str:
     drift = topics.drift
+    if not np.isfinite(drift.total_variation[-1, t]):
+        return ""
     star = " *" if drift.topic_significant[-1, t] else ""
-    return (
-        _number(drift.total_variation[-1, t])
-        and with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
-    )
+    return with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
 
 
-def _leading(topics: Topics, t: int) -> str:
+def _stances(topics: Topics, t: int) -> str:
     """Where the topic stands: its three stances before and after."""
     shown = topics.drift.probability[[0, -1], t]
     if not np.isfinite(shown).all():
@@ -87,7 +87,7 @@ def _bounds(topics: Topics, t: int) -> str:
 def _stands(topics: Topics, t: int) -> str:
     drift = topics.drift
     verdict = str(drift.verdict[-1, t])
-    if verdict == "cannot tell":
+    if verdict == CANNOT_TELL:
         return "no verdict"
     return "yes" if topics.hidden[t].stands(verdict, drift.margin) else "no: they alone could undo it"
 
@@ -103,7 +103,7 @@ SURE: tuple[Column[Topics], ...] = (
     Column("p, in the family", lambda topics, t: _number(topics.drift.topic_p_adjusted[-1, t])),
     Column("found from", lambda topics, t: _number(topics.drift.minimum_detectable[-1, t])),
     Column("drift of its propositions", lambda topics, t: _number(topics.drift.within[-1, t])),
-    Column("support / neutral / oppose", _leading),
+    Column("support / neutral / oppose", _stances),
 )
 UNSCORED: tuple[Column[Topics], ...] = (
     Column("topic", _topic),

@@ -21,7 +21,7 @@ from valuedrift_mlflow.stances import STANCES
 
 
 @dataclass(frozen=True)
-class Attributed:
+class MovingRows:
     """The rows that moved a stage's stances most, as a run of the entry point ``attribute`` has found them."""
 
     run_id: str
@@ -47,7 +47,7 @@ class Logged:
     pictures: Mapping[str, Picture]
     changes: Sequence[tuple[str, Change]]
     methods: Sequence[str]
-    attributed: Mapping[str, Attributed]
+    attributed: Mapping[str, MovingRows]
 
 
 def stage_changes(results: Sequence[StageResult]) -> list[tuple[str, Change]]:
