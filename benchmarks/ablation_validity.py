@@ -297,7 +297,8 @@ def families(runs: int) -> list[Cells]:
             own = {series: ablation(world, shifts, 3, rng) for series in SERIES}
             claims = false_and_true(own, share if shifts[0] else math.nan, rises)
             found.append((*claims, false_before(own, rises)))
-        rows.append((label, *(f"{part:.3f}" for part in np.mean(found, axis=0))))
+        shares = np.mean(found, axis=0)
+        rows.append((label, *(f"{part:.3f}" if np.isfinite(part) else "" for part in shares)))
     return rows
 
 
@@ -373,8 +374,8 @@ TABLES = {
     "trends": Table(
         "Trends over three doses",
         "How often a trend is told where drift above noise goes from the first figure to the second. `one` is a trend "
-        "tested alone, `of 18` one among 18 lines. `Page` (shuffles within seeds) and `before` (shuffles across seeds) are for "
-        "these prompts, which other propositions may not bear out, and alone too. Seeds are "
+        "tested alone, `of 18` one among 18 lines. `Page` (shuffles within seeds) and `before` (shuffles across seeds) "
+        "are alone too, and for these prompts, which other propositions may not bear out. Seeds are "
         '"shared" where a seed adds to all of its doses alike.',
         ("drift", "3 seeds: one", "of 18", "Page", "before", "5 seeds: one", "of 18", "Page", "before"),
         trends,
