@@ -36,7 +36,7 @@ from valuedrift_mlflow.statistics.units import change_error, prompt_means
 
 Floats = NDArray[np.float64]
 Cells = tuple[str, ...]
-MANY = 100_000  # propositions that stand for all
+MANY = 40_000  # propositions that stand for all
 PAGE = Path(__file__).parents[1] / "docs" / "ablation_validity.md"
 GAPS = (0.0, 0.5, 1.0)
 
@@ -105,14 +105,22 @@ def softmax(logits: Floats) -> Floats:
     return chances
 
 
+@cache
+def propositions_like_these() -> tuple[Floats, Floats]:
+    """Logits of very many prompts, one of each proposition, and where each of them moves."""
+    rng = np.random.default_rng(0)
+    effects = rng.standard_normal((MANY, 3)) + 0.5 * rng.standard_normal((MANY, 3))
+    return np.log(np.array([0.3, 0.5, 0.2])) + effects, rng.standard_normal((MANY, 3))
+
+
+@cache
 def true_drift(world: World, shift: float) -> tuple[float, float]:
     """What very many propositions and seeds come to: mean total variation, and drift above noise."""
-    rng = np.random.default_rng(0)
-    logits = np.log(np.array([0.3, 0.5, 0.2])) + rng.standard_normal((MANY, 3)) + 0.5 * rng.standard_normal((MANY, 3))
+    logits, directions_moved = propositions_like_these()
     before = softmax(logits).mean(axis=0)
     spread = math.hypot(world.moves, world.moves_cell, world.moves_own)
-    moved = logits + spread * shift * rng.standard_normal((MANY, 3))
-    places, weights = np.polynomial.hermite_e.hermegauss(9)
+    moved = logits + spread * shift * directions_moved
+    places, weights = np.polynomial.hermite_e.hermegauss(5)
     distances, squares = [], []
     for place in places:
         end = moved.copy()
@@ -124,10 +132,11 @@ def true_drift(world: World, shift: float) -> tuple[float, float]:
     return float(weights @ distances / total), math.sqrt(float(weights @ squares / total))
 
 
+@cache
 def shift_of(world: World, drift: float, *, kind: int = 1) -> float:
     """The shift whose drift (0: total variation, 1: above noise) is this, found by halving."""
     low, high = 0.0, 8.0
-    for _ in range(16):
+    for _ in range(11):
         middle = (low + high) / 2
         low, high = (middle, high) if true_drift(world, middle)[kind] < drift else (low, middle)
     return (low + high) / 2
