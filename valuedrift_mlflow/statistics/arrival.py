@@ -154,8 +154,8 @@ class Course:
 
 def unmoved() -> Course:
     """Of a topic in which nothing moved."""
-    nothing = np.full((3, 2), np.nan)
-    return Course(nothing, np.full((3, 2, 2), np.nan), nothing[:, 0], nothing, None)
+    pair, single = (3, len(SHARES)), (3,)
+    return Course(*(np.full(shape, np.nan) for shape in (pair, (*pair, 2), single, (3, 2))), excess=None)
 
 
 def course(

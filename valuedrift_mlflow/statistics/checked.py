@@ -77,8 +77,9 @@ def _asked(array: Floats, asked: ArrayLike | None) -> Bools:
     """(C, N, S) which answers were given: where it is not told, all but samples that nothing has at a checkpoint."""
     scored = ~np.isnan(array[..., 0])
     if asked is None:
-        some = scored.any(axis=1, keepdims=True)
-        return np.broadcast_to(some | ~some.any(axis=2, keepdims=True), scored.shape)
+        some: Bools = np.any(scored, axis=1)  # (C, S)
+        nothing = some.sum(axis=1) == 0
+        return np.repeat((some | nothing[:, None])[:, None], scored.shape[1], axis=1)
     given = np.asarray(asked)
     given = given if given.ndim == 3 else given[..., None]
     if given.dtype != np.bool_ or given.shape != scored.shape or (scored & ~given).any():

@@ -44,8 +44,13 @@ class ErrorDraws:
         return ErrorDraws(self.normal[:, checkpoints], self.scale[:, checkpoints])
 
 
-def error_draws(error: Error, rng: np.random.Generator) -> ErrorDraws:
-    """1,000 draws."""
+def error_draws(error: Error, rng: np.random.Generator) -> Floats:
+    """(R, C, 3) errors of changes, multivariate t; one draw of the noise serves all checkpoints. NaN where unknown."""
+    return drawn_errors(error, rng).t
+
+
+def drawn_errors(error: Error, rng: np.random.Generator) -> ErrorDraws:
+    """1,000 draws of the errors of one topic's changes."""
     covariance = np.nan_to_num(error.covariance)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]  # (C, 3, 3)
@@ -139,11 +144,12 @@ def least_added(changes: Floats, errors: Sequence[Error], draws: Floats, far: Fl
 def mean_interval(changes: Floats, draws: Floats, far: Floats, alpha: float) -> Floats:
     """(C, T, 3), (R, C, T, 3), (C,) -> (C, 2): the interval of the mean over topics of the total variation.
 
-    The upper end is the estimate and what it may be too small by (``far``). The lower end is the least distance that a test does not reject.
-    The test of "the distance is x" draws what would be measured if the changes (`least_favourable` ones) were shrunk
-    to that distance, with errors as drawn, and rejects where no more than a share of them reaches what was measured:
-    the share of alpha that upper ends leave, which miss x less often the more of the distance is noise. So the interval
-    takes the bias of the distance into account, covers 0 as often as anything else, and always holds the estimate.
+    The upper end is the estimate and what it may be too small by (``far``). The lower end is the least distance that a
+    test does not reject. The test of "the distance is x" draws what would be measured if the changes
+    (`least_favourable` ones) were shrunk to that distance, with errors as drawn, and rejects where no more than a share
+    of them reaches what was measured: the share of alpha that upper ends leave, which miss x less often the more of the
+    distance is noise. So the interval takes the bias of the distance into account, covers 0 as often as anything else,
+    and always holds the estimate.
     """
     estimate = 0.5 * np.abs(changes).sum(axis=-1).mean(axis=1)  # (C,)
     noise_drawn = draws.astype(np.float32)  # twice as fast, and a distance of 1e-7 is none

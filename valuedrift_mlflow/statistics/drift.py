@@ -23,19 +23,20 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
-from valuedrift_mlflow.statistics.arrival import courses, drift_time
 from valuedrift_mlflow.statistics.arrival import DriftTimeRule as DriftTimeRule
+from valuedrift_mlflow.statistics.arrival import courses, drift_time
 from valuedrift_mlflow.statistics.checked import checked
 from valuedrift_mlflow.statistics.distance import (
     ErrorDraws,
     Within,
     allowance,
-    error_draws,
+    drawn_errors,
     joint_draws,
     least_added,
     least_favourable,
@@ -180,7 +181,8 @@ def analyse(
     """Measure the drift of every checkpoint from the first one, with intervals and tests.
 
     **Intervals** (level ``1 - alpha``) are t intervals of the estimand that ``interval`` names, see `units`; those of
-    stances on the scale of log-odds. That of the total variation, which is never negative and so biased upwards, inverts a test: `distance.mean_interval`.
+    stances are made on the scale of log-odds. That of the total variation, which is never negative and so biased
+    upwards, inverts a test: `distance.mean_interval`.
 
     **Tests** flip the sign of each proposition's changes (with ``interval="prompts"`` of each prompt's), see `flips`.
     Fewer than 8 units are not tested: their verdict is "cannot tell" unless an interval shows it. The exchange test of
@@ -240,7 +242,7 @@ def analyse(
         for own, part in zip(of_topics, parts, strict=True)
     ]
     starred = stars(tested, family, magnitude, alpha)
-    topic_significant = starred.significant.any(axis=-1)
+    topic_significant = starred.significant.sum(axis=-1) > 0
     changes = [part.change for part in parts]
     draws = [part.draws for part in parts]
     far = np.stack([allowance(magnitude[:, t, None], [own], alpha) for t, own in enumerate(changes)], 1)
@@ -255,7 +257,7 @@ def analyse(
     noises = np.stack([noise(part.sampling) for part in parts], 1)
     squares = np.stack([part.within.square for part in parts], 1)
     overall_probability = _mean_over_topics(probability)
-    responses = np.stack([(~np.isnan(values[:, own, :, 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
+    responses = np.stack([(~np.isnan(values[:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
     probability_ci = np.stack(
         [share_interval(probability[:, t], part.level, responses[:, t], alpha) for t, part in enumerate(parts)], 1
     )
@@ -349,7 +351,7 @@ def _topic(
         sampling=change_error(answers, units, "prompts", least=False),
         tested=by_units,
         between=prompts_error(answers, units),
-        draws=error_draws(change, rng),
+        draws=drawn_errors(change, rng),
         member=member,
         flipped=flipped(means - means[:1], member, flips, rng),
         within=within(answers, units, min(flips, EXCHANGES), rng),
