@@ -191,9 +191,9 @@ def course(
         alpha: intervals have level ``1 - alpha``.
     """
     means = prompt_means(answers)
-    scored = ~np.isnan(means[..., 0]).all(axis=1)
-    moved = np.flatnonzero(~np.isnan(direction))
-    if not len(moved) or scored.sum() < 3 or not (scored[0] and scored[-1]):
+    scored = (~np.isnan(means[..., 0])).sum(axis=1) > 0
+    moved = np.flatnonzero(~np.isnan(direction)).tolist()
+    if not moved or scored.sum() < 3 or not (scored[0] and scored[-1]):
         return unmoved()
     found = unmoved()
     curves, freedom = _curves(answers[scored], units, interval, rng)

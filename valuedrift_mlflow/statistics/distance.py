@@ -138,7 +138,8 @@ def least_added(changes: Floats, errors: Sequence[Error], draws: Floats, far: Fl
     furthest = measured + far
     grown = np.where(in_doubt, apart, changes) * (furthest / np.maximum(measured, 1e-12))[:, None, None]
     seen = _half_sum((grown + draws).astype(np.float32)).mean(axis=-1).mean(axis=0)
-    return np.clip(seen - furthest, 0.0, far)
+    added: Floats = np.clip(seen - furthest, 0.0, far)
+    return added
 
 
 def mean_interval(changes: Floats, draws: Floats, far: Floats, alpha: float) -> Floats:

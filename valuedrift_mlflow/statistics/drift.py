@@ -99,7 +99,7 @@ class Drift:
         topic_p_value: (C, T) sign-flip test that no stance of the topic changed, of this topic alone.
         topic_p_adjusted: (C, T) the least ``p_adjusted`` of the topic's stances: both are of one family.
         topic_significant: (C, T) whether one of the topic's stances is significant: the star of figures and tables.
-        topic_selected: (C, T) the total variation, given the star, by the surest of its stances; NaN without one.
+        topic_selected: (C, T) the total variation, given the star, by the stance that changed most; NaN without.
         topic_selected_ci: (C, T, 2) its interval, given the star.
         verdict: (C, T) ``moved``, ``not moved`` or ``cannot tell``; see `verdicts`.
         minimum_detectable: (C, T) the least drift that would get a star in 80 % of such stages; NaN where none would.

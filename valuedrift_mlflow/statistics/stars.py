@@ -49,7 +49,7 @@ class Stars:
         unscored_changed: (C, T) whether their share has changed.
         selected: (C, T, 3) changes, given their star.
         selected_ci: (C, T, 3, 2) their intervals.
-        topic_selected: (C, T) total variations, given the star of the surest stance.
+        topic_selected: (C, T) total variations, given the star of the stance that changed most.
         topic_selected_ci: (C, T, 2) their intervals.
     """
 
@@ -76,21 +76,25 @@ def stars(topics: Sequence[Tested], family: Family, magnitude: Floats, alpha: fl
     unscored_changed = changed(unscored, alpha)
     found = family.p_value <= alpha
     withheld = found & unscored_changed[..., None]
-    for t in np.flatnonzero(withheld.any(axis=(0, 2))):
+    for t in np.flatnonzero(withheld.any(axis=(0, 2))).tolist():
         topic = topics[t]
         least = least_figures(topic.answers, topic.asked, topic.member, np.sign(magnitude[:, t]))
         withheld[:, t] &= ~(least >= family.cutoff[:, t])
     significant = found & ~withheld
+    # The total variation is the largest of three changes. Where another stance has the star, its size is as measured.
+    largest = np.nan_to_num(np.abs(magnitude)).max(axis=-1, keepdims=True) <= np.abs(magnitude)
+    largest &= significant.sum(axis=-1, keepdims=True) > 0
     selected, selected_ci = np.full(magnitude.shape, np.nan), np.full((*magnitude.shape, 2), np.nan)
     for t, topic in enumerate(topics):
-        at = significant[:, t]
+        at = significant[:, t] | largest[:, t]
         if at.any():
-            selected[:, t][at], selected_ci[:, t][at] = _given(topic, family.cutoff[:, t], magnitude[:, t], at, alpha)
-    figures = np.stack([topic.flipped.figure for topic in topics], axis=1)
-    surest = np.argmax(np.where(significant, figures, -1.0), axis=-1)[..., None]
-    sign = np.sign(np.take_along_axis(magnitude, surest, axis=-1))[..., 0]
-    distance = sign * np.take_along_axis(selected, surest, axis=-1)[..., 0]
-    ends = np.take_along_axis(selected_ci, surest[..., None], axis=2)[:, :, 0] * sign[..., None]
+            cutoff = np.where(significant[:, t], family.cutoff[:, t], 0.0)
+            selected[:, t][at], selected_ci[:, t][at] = _given(topic, cutoff, magnitude[:, t], at, alpha)
+    place = np.argmax(largest, axis=-1)[..., None]
+    sign = np.sign(np.take_along_axis(magnitude, place, axis=-1))[..., 0]
+    distance = sign * np.take_along_axis(selected, place, axis=-1)[..., 0]
+    ends = np.take_along_axis(selected_ci, place[..., None], axis=2)[:, :, 0] * sign[..., None]
+    selected[~significant], selected_ci[~significant] = np.nan, np.nan
     return Stars(
         significant=significant,
         withheld=withheld,
