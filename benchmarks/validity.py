@@ -20,6 +20,11 @@ from validity_sections import course, coverage, figures, opposite, speed, stars
 from validity_sections.worlds import Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "validity.md"
+# Pages beside this one, each made by a command of its own.
+BESIDE = {
+    "ablation_validity.md": "what ablations claim",
+    "judge_error.md": "the judge's error in every number",
+}
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,8 @@ def main() -> None:
     least = min(round(table.runs * given.runs) for table in SECTIONS.values() if table.runs > 1)
     how = "" if given.runs == 1 else f" --runs {given.runs:g}"
     page = [HEAD.format(how=how, runs=least, error=(0.05 * 0.95 / least) ** 0.5)]
+    beside = [f"[{said}]({name})" for name, said in BESIDE.items() if (given.page.parent / name).exists()]
+    page += [f"Pages of the same kind: {', '.join(beside)}.", ""] if beside else []
     for name in given.only or SECTIONS:
         start, table = time.process_time(), SECTIONS[name]
         rows = table.make(max(1, round(table.runs * given.runs)))
