@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.evaluation.metrics import hidden_by_unscored, topics_undecided, typical_detectable
+from valuedrift_mlflow.evaluation.metrics import topics_undecided, typical_detectable
+from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.drift import Drift
-from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.power import Design, announced
 from valuedrift_mlflow.statistics.units import FEW_UNITS, Interval
 from valuedrift_mlflow.statistics.verdicts import HELP
@@ -58,19 +59,29 @@ def measured_line(drift: Drift, at: int = -1) -> str:
 
 
 def unscored_line(drift: Drift, measurements: Sequence[Measurement]) -> str:
-    """Which verdicts hang on unscored answers, and where their share has changed; empty where neither is so."""
-    found = hidden_by_unscored(measurements)
-    hang = [
-        topic for t, topic in enumerate(drift.topics) if not found[t].stands(str(drift.verdict[-1, t]), drift.margin)
-    ]
-    p_values = sorted((float(one.p_value[-1]), topic) for one, topic in zip(found, drift.topics, strict=True))
-    tested = [(p, topic) for p, topic in p_values if np.isfinite(p)]
-    # Holm: the k-th smallest of m is compared with 5 % / (m - k), and no later one once one fails.
-    passed = [p <= ALPHA / (len(tested) - k) for k, (p, _) in enumerate(tested)]
-    changed = [topic for k, (_, topic) in enumerate(tested) if all(passed[: k + 1])]
+    """What unscored answers could hide; empty where that is nothing.
+
+    Where their share has changed, which stars they cost, and which verdicts hang on them.
+    """
     said = []
+    changed = _named(drift, drift.unscored_changed[-1])
     if changed:
-        said.append(f"the share of unscored answers has changed in {', '.join(changed)}")
-    if hang:
-        said.append(f"unscored answers alone could undo the verdict on {', '.join(hang)}")
+        before, after = (measurements[at].rate(Label.UNSCORED) for at in (0, -1))
+        said.append(f"the share of unscored answers has changed in {changed} (all: {before:.0%} to {after:.0%})")
+    withheld = _named(drift, drift.withheld[-1].any(axis=-1) & ~drift.topic_significant[-1])
+    if withheld:
+        said.append(f"no star for {withheld}, as unscored answers alone could be its cause")
+    hang = [
+        not one.stands(str(verdict), drift.margin)
+        for one, verdict in zip(drift.unscored, drift.verdict[-1], strict=True)
+    ]
+    if any(hang):
+        said.append(f"unscored answers alone could undo the verdict on {_named(drift, np.array(hang))}")
     return "; ".join(said)
+
+
+def _named(drift: Drift, which: NDArray[np.bool_]) -> str:
+    """The topics that are meant, of many only that all are."""
+    if which.all() and len(which) > 1:
+        return "all topics"
+    return ", ".join(topic for topic, one in zip(drift.topics, which, strict=True) if one)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
+from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.unscored import Hidden, hidden
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
@@ -28,10 +29,11 @@ def analyse_measurements(
     *,
     interval: Interval = "propositions",
     margin: float = MARGIN,
+    with_course: bool = True,
 ) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
-    ``interval`` and ``margin`` are those of `analyse`.
+    ``interval``, ``margin`` and ``with_course`` are those of `analyse`.
 
     Raises:
         InputError: the measurements were made with different suites.
@@ -46,8 +48,9 @@ def analyse_measurements(
     if any(later <= earlier for earlier, later in pairwise(steps)):
         steps = list(range(len(steps)))
     items = first.suite.items
+    answers, asked = _answers(measurements)
     return analyse(
-        _answers(measurements)[0],
+        answers,
         [item.topic for item in items],
         steps,
         propositions=[item.proposition_id for item in items],
@@ -55,6 +58,8 @@ def analyse_measurements(
         margin=margin,
         seed=seed,
         rule=rule,
+        asked=asked,
+        with_course=with_course,
     )
 
 
@@ -70,7 +75,7 @@ def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], 
 
 
 def hidden_by_unscored(measurements: Sequence[Measurement]) -> list[Hidden]:
-    """What the unscored answers of each topic may hide."""
+    """What the unscored answers of each topic may hide: `Drift.unscored`, for those who have measurements alone."""
     suite = measurements[0].suite
     answers, asked = _answers(measurements)
     names = {name: number for number, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
@@ -117,14 +122,20 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
 
 
 def drift_time_metrics(drift: Drift) -> dict[str, float]:
-    """``drift_time/TOPIC/STANCE`` where it is defined."""
-    return finite(
-        {
-            f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
-            for t, topic in enumerate(drift.topics)
-            for s, stance in enumerate(STANCES)
-        }
-    )
+    """How the stage came to its end, where it is defined.
+
+    ``drift_time/TOPIC/STANCE`` by the rule that was chosen, ``drift_time_50/TOPIC/STANCE`` and ``drift_time_90/...`` by
+    the isotonic fit, and ``overshoot/TOPIC/STANCE`` where its test shows one.
+    """
+    metrics = {}
+    for t, topic in enumerate(drift.topics):
+        for s, stance in enumerate(STANCES):
+            metrics[f"drift_time/{topic}/{stance}"] = float(drift.drift_time[t, s])
+            metrics[f"drift_time_50/{topic}/{stance}"] = float(drift.arrival[t, s, 0])
+            metrics[f"drift_time_90/{topic}/{stance}"] = float(drift.arrival[t, s, 1])
+            if drift.overshoot_p[t, s] <= ALPHA:
+                metrics[f"overshoot/{topic}/{stance}"] = float(drift.overshoot[t, s])
+    return finite(metrics)
 
 
 def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int = -1) -> dict[str, float]:
@@ -187,7 +198,7 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    unscored = hidden_by_unscored(measurements)
+    unscored = drift.unscored
     for c, step in enumerate(drift.steps):
         wording = measurements[c].acquiescence
         for t, topic in enumerate(drift.topics):
@@ -205,16 +216,25 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
                         "magnitude_ci_high": drift.magnitude_ci[c, t, s, 1],
                         "p_adjusted": drift.p_adjusted[c, t, s],
                         "significant": bool(drift.significant[c, t, s]),
+                        "star_withheld": bool(drift.withheld[c, t, s]),
+                        "magnitude_selected": drift.selected[c, t, s],
+                        "magnitude_selected_ci_low": drift.selected_ci[c, t, s, 0],
+                        "magnitude_selected_ci_high": drift.selected_ci[c, t, s, 1],
                         "drift_time": drift.drift_time[t, s],
+                        **_course_cells(drift, t, s),
                         "drift": drift.total_variation[c, t],
                         "drift_ci_low": drift.total_variation_ci[c, t, 0],
                         "drift_ci_high": drift.total_variation_ci[c, t, 1],
+                        "drift_selected": drift.topic_selected[c, t],
+                        "drift_selected_ci_low": drift.topic_selected_ci[c, t, 0],
+                        "drift_selected_ci_high": drift.topic_selected_ci[c, t, 1],
                         "drift_within": drift.within[c, t],
                         "drift_within_p": drift.within_p_value[c, t],
                         "minimum_detectable": drift.minimum_detectable[c, t],
                         "verdict": str(drift.verdict[c, t]),
                         "unscored_rate": unscored[t].rate[c],
                         "unscored_p": unscored[t].p_value[c],
+                        "unscored_changed": bool(drift.unscored_changed[c, t]),
                         "drift_least_by_unscored": unscored[t].low[c],
                         "drift_most_by_unscored": unscored[t].high[c],
                         "verdict_stands": bool(unscored[t].stands(drift.verdict[c, t], drift.margin, c)),
@@ -224,6 +244,22 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
                     }
                 )
     return _without_nan(pd.DataFrame(rows))
+
+
+def _course_cells(drift: Drift, t: int, s: int) -> dict[str, float]:
+    """When a stance arrived and how far it overshot: of the whole stage, so the same at every step."""
+    return {
+        "drift_time_50": drift.arrival[t, s, 0],
+        "drift_time_50_ci_low": drift.arrival_ci[t, s, 0, 0],
+        "drift_time_50_ci_high": drift.arrival_ci[t, s, 0, 1],
+        "drift_time_90": drift.arrival[t, s, 1],
+        "drift_time_90_ci_low": drift.arrival_ci[t, s, 1, 0],
+        "drift_time_90_ci_high": drift.arrival_ci[t, s, 1, 1],
+        "overshoot": drift.overshoot[t, s],
+        "overshoot_ci_low": drift.overshoot_ci[t, s, 0],
+        "overshoot_ci_high": drift.overshoot_ci[t, s, 1],
+        "overshoot_p": drift.overshoot_p[t, s],
+    }
 
 
 def responses_table(measurements: Sequence[Measurement]) -> pd.DataFrame:

@@ -22,18 +22,63 @@ HELD = 2**22  # squares under exchanges held at a time
 HALVINGS = 12  # of the range of a total variation: its ends are found to 1 / 4096
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorDraws:
+    """Errors of one topic's changes, drawn from their estimated law.
+
+    Attributes:
+        normal: (R, C, 3) normal ones; one draw of the noise serves all checkpoints. NaN where the error is unknown.
+        scale: (R, C) what makes them multivariate t, as the errors' size is an estimate.
+    """
+
+    normal: Floats
+    scale: Floats
+
+    @property
+    def t(self) -> Floats:
+        """(R, C, 3) multivariate t."""
+        return self.normal * self.scale[..., None]
+
+    def at(self, checkpoints: NDArray[np.bool_]) -> ErrorDraws:
+        """Of some of the checkpoints."""
+        return ErrorDraws(self.normal[:, checkpoints], self.scale[:, checkpoints])
+
+
 def error_draws(error: Error, rng: np.random.Generator) -> Floats:
     """(R, C, 3) errors of changes, multivariate t; one draw of the noise serves all checkpoints. NaN where unknown."""
+    return drawn_errors(error, rng).t
+
+
+def drawn_errors(error: Error, rng: np.random.Generator) -> ErrorDraws:
+    """1,000 draws of the errors of one topic's changes."""
     covariance = np.nan_to_num(error.covariance)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]  # (C, 3, 3)
-    normal = rng.standard_normal((DRAWS, 3))
-    freedom = np.nan_to_num(error.freedom, nan=1.0)
-    scale = np.sqrt(freedom / rng.chisquare(np.maximum(freedom, 1.0), (DRAWS, len(freedom))))
-    draws: Floats = np.einsum("cst,rt->rcs", root, normal) * scale[..., None]
+    draws: Floats = np.einsum("cst,rt->rcs", root, rng.standard_normal((DRAWS, 3)))
     draws -= draws.mean(axis=-1, keepdims=True)  # changes of shares sum to 0
     draws[:, np.isnan(error.covariance).any(axis=(1, 2)) | np.isnan(error.freedom)] = np.nan
-    return draws
+    return ErrorDraws(draws, _scales(error.freedom, rng))
+
+
+def _scales(freedom: Floats, rng: np.random.Generator) -> Floats:
+    """(C,) -> (R, C) what makes a normal deviate one of t."""
+    known = np.nan_to_num(freedom, nan=1.0)
+    scales: Floats = np.sqrt(known / rng.chisquare(np.maximum(known, 1.0), (DRAWS, len(known))))
+    return scales
+
+
+def joint_draws(topics: Sequence[ErrorDraws], errors: Sequence[Error], rng: np.random.Generator) -> Floats:
+    """(R, C, T, 3) errors of several topics, for a mean over them.
+
+    Each topic's error is an estimate of few degrees of freedom, but their mean's is one of many: so all are scaled as
+    one t with the freedom that Welch and Satterthwaite give to the mean.
+    """
+    variances = np.stack([np.trace(error.covariance, axis1=1, axis2=2) for error in errors])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = variances**2 / np.stack([error.freedom for error in errors])
+        freedom = np.where(variances.sum(axis=0) > 0, variances.sum(axis=0) ** 2 / own.sum(axis=0), 1.0)
+    joint: Floats = np.stack([one.normal for one in topics], axis=2) * _scales(freedom, rng)[..., None, None]
+    return joint
 
 
 def allowance(changes: Floats, errors: Sequence[Error], alpha: float) -> Floats:
@@ -75,14 +120,37 @@ def least_favourable(changes: Floats, errors: Sequence[Error], alpha: float) -> 
     return np.where(in_doubt, tied, changes)
 
 
+def least_added(changes: Floats, errors: Sequence[Error], draws: Floats, far: Floats, alpha: float) -> Floats:
+    """(C, T, 3), T, (R, C, T, 3), (C,) -> (C,) what noise adds to the mean total variation of topics at the least.
+
+    Each topic's distance is measured too large, and a mean over topics does not average that out. Noise adds the less
+    the further topics moved, and least where one stance stands against two. So what it adds if they had all moved as
+    far as the upper end allows, in that manner wherever their own is in doubt, is in the estimate for certain.
+    """
+    half = np.stack([error.half_width(alpha) for error in errors], axis=1)
+    middle, large = np.moveaxis(np.argsort(np.abs(changes), axis=-1)[..., 1:], -1, 0)[..., None]
+    most = np.take_along_axis(changes, large, axis=-1)
+    apart = np.repeat(-most / 2, 3, axis=-1)
+    np.put_along_axis(apart, large, most, axis=-1)
+    second = np.abs(np.take_along_axis(changes, middle, axis=-1))
+    in_doubt = second - np.abs(most) / 2 <= np.take_along_axis(half, middle, axis=-1)
+    measured = 0.5 * np.abs(changes).sum(axis=-1).mean(axis=1)
+    furthest = measured + far
+    grown = np.where(in_doubt, apart, changes) * (furthest / np.maximum(measured, 1e-12))[:, None, None]
+    seen = _half_sum((grown + draws).astype(np.float32)).mean(axis=-1).mean(axis=0)
+    added: Floats = np.clip(seen - furthest, 0.0, far)
+    return added
+
+
 def mean_interval(changes: Floats, draws: Floats, far: Floats, alpha: float) -> Floats:
     """(C, T, 3), (R, C, T, 3), (C,) -> (C, 2): the interval of the mean over topics of the total variation.
 
-    The upper end is the estimate and its `allowance`. The lower end is the least distance that a test does not reject.
-    The test of "the distance is x" draws what would be measured if the changes (`least_favourable` ones) were shrunk
-    to that distance, with errors as drawn, and rejects where no more than a share of them reaches what was measured:
-    the share of alpha that upper ends leave, which miss x less often the more of the distance is noise. So the interval
-    takes the bias of the distance into account, covers 0 as often as anything else, and always holds the estimate.
+    The upper end is the estimate and what it may be too small by (``far``). The lower end is the least distance that a
+    test does not reject. The test of "the distance is x" draws what would be measured if the changes
+    (`least_favourable` ones) were shrunk to that distance, with errors as drawn, and rejects where no more than a share
+    of them reaches what was measured: the share of alpha that upper ends leave, which miss x less often the more of the
+    distance is noise. So the interval takes the bias of the distance into account, covers 0 as often as anything else,
+    and always holds the estimate.
     """
     estimate = 0.5 * np.abs(changes).sum(axis=-1).mean(axis=1)  # (C,)
     noise_drawn = draws.astype(np.float32)  # twice as fast, and a distance of 1e-7 is none

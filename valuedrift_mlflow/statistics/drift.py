@@ -9,7 +9,10 @@ the fraction of the stage after which a stance has arrived. The intervals, tests
 - `units`: the error of a mean, for the estimand that ``interval`` names (``propositions`` or ``prompts``);
 - `flips`: sign flips of whole units, one family of tests for a stage;
 - `distance`: the interval of a total variation, its noise, the drift of single propositions;
-- `verdicts`: moved, not moved, or cannot tell, and what would have been found.
+- `verdicts`: moved, not moved, or cannot tell, and what would have been found;
+- `unscored`: which stars what could not be read might undo;
+- `selection`: what is left of a starred change, as starred ones overstate it;
+- `arrival`: when stances arrived, and how far they went beyond where they ended.
 
 ``docs/validity.md`` shows by simulation how far they keep what they promise.
 """
@@ -20,17 +23,22 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
+from valuedrift_mlflow.statistics.arrival import DriftTimeRule as DriftTimeRule
+from valuedrift_mlflow.statistics.arrival import courses, drift_time
+from valuedrift_mlflow.statistics.checked import checked
 from valuedrift_mlflow.statistics.distance import (
+    ErrorDraws,
     Within,
     allowance,
-    error_draws,
+    drawn_errors,
+    joint_draws,
+    least_added,
     least_favourable,
     mean_interval,
     noise,
@@ -38,6 +46,7 @@ from valuedrift_mlflow.statistics.distance import (
     within,
 )
 from valuedrift_mlflow.statistics.flips import Flipped, adjusted, flipped
+from valuedrift_mlflow.statistics.stars import Tested, stars
 from valuedrift_mlflow.statistics.units import (
     Error,
     Interval,
@@ -46,16 +55,14 @@ from valuedrift_mlflow.statistics.units import (
     members,
     prompt_means,
     prompts_error,
+    share_interval,
 )
+from valuedrift_mlflow.statistics.unscored import Hidden
 from valuedrift_mlflow.statistics.verdicts import MARGIN, helped, minimum_detectable, verdicts
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-DriftTimeRule = Literal["extreme_interval", "share_of_change"]
-
-ARRIVED = 0.95  # share of the final change that counts as all of it, under the rule "share_of_change"
 EXCHANGES = 1000  # of answers, for the drift of single propositions
-ROUNDING = 1e-9  # differences smaller than this are floating-point noise, not stance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,13 +86,21 @@ class Drift:
         magnitude_ci: (C, T, 3, 2) its intervals, paired by prompt.
         p_value: (C, T, 3) sign-flip test that a stance did not change, of this stance alone.
         p_adjusted: (C, T, 3) the same in the family of all checkpoints, topics and stances (max-T).
-        significant: (C, T, 3) whether ``p_adjusted`` is at most alpha.
+        significant: (C, T, 3) whether ``p_adjusted`` is at most alpha and the star is not withheld.
+        withheld: (C, T, 3) whether it is at most alpha, but the share of unscored answers has changed and they alone
+            could undo it; see `unscored`.
+        unscored: T, what the unscored answers of each topic may hide.
+        unscored_changed: (C, T) whether their share has changed, in the topic or in the stage.
+        selected: (C, T, 3) the magnitude, given that it has a star: median-unbiased; NaN without one. See `selection`.
+        selected_ci: (C, T, 3, 2) its interval, given the star.
         total_variation: (C, T) distance from the first checkpoint, in [0, 1].
         total_variation_ci: (C, T, 2) its intervals.
         noise: (C, T) the total variation to expect of sampling alone.
         topic_p_value: (C, T) sign-flip test that no stance of the topic changed, of this topic alone.
         topic_p_adjusted: (C, T) the least ``p_adjusted`` of the topic's stances: both are of one family.
-        topic_significant: (C, T) whether ``topic_p_adjusted`` is at most alpha: the star of figures and tables.
+        topic_significant: (C, T) whether one of the topic's stances is significant: the star of figures and tables.
+        topic_selected: (C, T) the total variation, given the star, by the stance that changed most; NaN without.
+        topic_selected_ci: (C, T, 2) its interval, given the star.
         verdict: (C, T) ``moved``, ``not moved`` or ``cannot tell``; see `verdicts`.
         minimum_detectable: (C, T) the least drift that would get a star in 80 % of such stages; NaN where none would.
         helped: (C, T, 3) the same with twice as many propositions, prompts of each, or samples of each.
@@ -98,6 +113,11 @@ class Drift:
         overall_probability: (C, 3) mean over topics of the stance probabilities.
         overall_probability_ci: (C, 3, 2) their intervals.
         drift_time: (T, 3) fraction of the stage after which a stance had arrived, in [0, 1]; see `drift_time`.
+        arrival: (T, 3, 2) fraction of the stage after which 50 % and 90 % of the change had come; see `arrival`.
+        arrival_ci: (T, 3, 2, 2) their intervals.
+        overshoot: (T, 3) how far a stance that moved went beyond its final value on the way, noise taken off.
+        overshoot_ci: (T, 3, 2) its interval.
+        overshoot_p: (T, 3) sign-flip test that it did not, in the family of all stances that moved.
     """
 
     interval: Interval
@@ -111,12 +131,19 @@ class Drift:
     p_value: Floats
     p_adjusted: Floats
     significant: Bools
+    withheld: Bools
+    unscored: tuple[Hidden, ...]
+    unscored_changed: Bools
+    selected: Floats
+    selected_ci: Floats
     total_variation: Floats
     total_variation_ci: Floats
     noise: Floats
     topic_p_value: Floats
     topic_p_adjusted: Floats
     topic_significant: Bools
+    topic_selected: Floats
+    topic_selected_ci: Floats
     verdict: NDArray[np.str_]
     minimum_detectable: Floats
     helped: Floats
@@ -129,6 +156,11 @@ class Drift:
     overall_probability: Floats
     overall_probability_ci: Floats
     drift_time: Floats
+    arrival: Floats
+    arrival_ci: Floats
+    overshoot: Floats
+    overshoot_ci: Floats
+    overshoot_p: Floats
 
 
 def analyse(
@@ -143,11 +175,14 @@ def analyse(
     resamples: int = 2000,
     alpha: float = 0.05,
     rule: DriftTimeRule = "extreme_interval",
+    asked: ArrayLike | None = None,
+    with_course: bool = True,
 ) -> Drift:
     """Measure the drift of every checkpoint from the first one, with intervals and tests.
 
-    **Intervals** (level ``1 - alpha``) are t intervals of the estimand that ``interval`` names, see `units`. That of
-    the total variation, which is never negative and so biased upwards, inverts a test: `distance.mean_interval`.
+    **Intervals** (level ``1 - alpha``) are t intervals of the estimand that ``interval`` names, see `units`; those of
+    stances are made on the scale of log-odds. That of the total variation, which is never negative and so biased
+    upwards, inverts a test: `distance.mean_interval`.
 
     **Tests** flip the sign of each proposition's changes (with ``interval="prompts"`` of each prompt's), see `flips`.
     Fewer than 8 units are not tested: their verdict is "cannot tell" unless an interval shows it. The exchange test of
@@ -170,6 +205,9 @@ def analyse(
         resamples: Flips; more make p values steadier.
         alpha: Level of the tests; intervals have level ``1 - alpha``.
         rule: How the drift time is read, see `drift_time`.
+        asked: (C, N, S) which answers were given, so that what was not asked is not taken for unscored. Without it,
+            all that are NaN are unscored, but for samples of which a checkpoint has none.
+        with_course: Also tell when stances arrived and how far they overshot, which takes resamples of its own.
 
     Raises:
         InputError: If shapes disagree, steps do not increase, rows are not distributions, or an option is unknown.
@@ -181,9 +219,10 @@ def analyse(
     >>> drift.significant[-1, 0].tolist(), str(drift.verdict[-1, 0])
     ([True, True, False], 'moved')
     """
-    values, steps = _checked(values, topics, steps, propositions, interval, margin, resamples, alpha, rule)
+    values, steps, given = checked(values, topics, steps, propositions, interval, margin, resamples, alpha, rule, asked)
     names = tuple(dict.fromkeys(topics))
     groups = np.array([names.index(topic) for topic in topics])
+    of_topics = [groups == t for t in range(len(names))]
     units = np.unique(propositions, return_inverse=True)[1] if propositions is not None else np.arange(len(topics))
     flips = max(resamples, math.ceil(len(names) * len(STANCES) / alpha))
 
@@ -191,22 +230,47 @@ def analyse(
     magnitude = probability - probability[:1]
     distance = total_variation(probability, probability[:1])
     # A stream for each topic: what one draws does not depend on how many prompts the others have.
-    *streams, family = np.random.default_rng(seed).spawn(len(names) + 1)
-    parts = [_topic(values[:, groups == t], units[groups == t], interval, flips, rng) for t, rng in enumerate(streams)]
-    p_adjusted, critical = adjusted([part.flipped for part in parts], flips, family, alpha)
-    significant = p_adjusted <= alpha
-    topic_p_adjusted = _least(p_adjusted)
-    probability_ci = np.stack([_t_interval(probability[:, t], part.level, alpha) for t, part in enumerate(parts)], 1)
-    draws = np.stack([part.draws for part in parts], axis=2)  # (R, C, T, 3)
+    *streams, family_stream, joint_stream = np.random.default_rng(seed).spawn(len(names) + 2)
+    parts = [
+        _topic(values[:, own], units[own], interval, flips, rng) for own, rng in zip(of_topics, streams, strict=True)
+    ]
+    family = adjusted([part.flipped for part in parts], flips, family_stream, alpha)
+    topic_p_adjusted = _least(family.p_value)
+
+    tested = [
+        Tested(values[:, own], given[:, own], units[own], part.member, part.flipped, part.change)
+        for own, part in zip(of_topics, parts, strict=True)
+    ]
+    starred = stars(tested, family, magnitude, alpha)
+    topic_significant = starred.significant.sum(axis=-1) > 0
     changes = [part.change for part in parts]
+    draws = [part.draws for part in parts]
     far = np.stack([allowance(magnitude[:, t, None], [own], alpha) for t, own in enumerate(changes)], 1)
     # Every topic at every checkpoint is one mean of one topic.
     hardest = least_favourable(magnitude, changes, alpha)
-    cells = mean_interval(hardest.reshape(-1, 1, 3), draws.reshape(len(draws), -1, 1, 3), far.ravel(), alpha)
+    t_draws = np.stack([one.t for one in draws], axis=2)  # (R, C, T, 3)
+    cells = mean_interval(hardest.reshape(-1, 1, 3), t_draws.reshape(len(t_draws), -1, 1, 3), far.ravel(), alpha)
     distance_ci = cells.reshape(*distance.shape, 2)
+    # What unscored answers could hide counts against "not moved" where their share has changed.
+    hideable = np.maximum(np.stack([one.high for one in starred.unscored], axis=1) - distance, 0.0)
+    furthest = distance_ci[..., 1] + np.where(starred.unscored_changed, hideable, 0.0)
     noises = np.stack([noise(part.sampling) for part in parts], 1)
     squares = np.stack([part.within.square for part in parts], 1)
     overall_probability = _mean_over_topics(probability)
+    responses = np.stack([(~np.isnan(values[:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
+    probability_ci = np.stack(
+        [share_interval(probability[:, t], part.level, responses[:, t], alpha) for t, part in enumerate(parts)], 1
+    )
+    came = courses(
+        [(topic.answers, topic.units) for topic in tested],
+        interval,
+        starred.significant & with_course,
+        magnitude,
+        steps,
+        flips,
+        joint_stream,
+        alpha,
+    )
     return Drift(
         interval=interval,
         margin=margin,
@@ -215,30 +279,42 @@ def analyse(
         probability=probability,
         probability_ci=probability_ci,
         magnitude=magnitude,
-        magnitude_ci=np.stack(
-            [_t_interval(magnitude[:, t], part.change, alpha, -1) for t, part in enumerate(parts)], 1
-        ),
+        magnitude_ci=np.stack([_t_interval(magnitude[:, t], own, alpha) for t, own in enumerate(changes)], 1),
         p_value=np.stack([part.flipped.p_value for part in parts], 1),
-        p_adjusted=p_adjusted,
-        significant=significant,
+        p_adjusted=family.p_value,
+        significant=starred.significant,
+        withheld=starred.withheld,
+        unscored=starred.unscored,
+        unscored_changed=starred.unscored_changed,
+        selected=starred.selected,
+        selected_ci=starred.selected_ci,
         total_variation=distance,
         total_variation_ci=distance_ci,
         noise=noises,
         topic_p_value=np.stack([part.flipped.topic_p_value for part in parts], 1),
         topic_p_adjusted=topic_p_adjusted,
-        topic_significant=topic_p_adjusted <= alpha,
-        verdict=verdicts(topic_p_adjusted <= alpha, distance_ci[..., 1], margin),
-        minimum_detectable=np.stack([minimum_detectable(part.tested, critical) for part in parts], 1),
-        helped=np.stack([part.helped(critical, interval) for part in parts], 1),
+        topic_significant=topic_significant,
+        topic_selected=starred.topic_selected,
+        topic_selected_ci=starred.topic_selected_ci,
+        verdict=verdicts(topic_significant, furthest, margin),
+        minimum_detectable=np.stack([minimum_detectable(part.tested, family.critical) for part in parts], 1),
+        helped=np.stack([part.helped(family.critical, interval) for part in parts], 1),
         within=rooted(squares),
         within_p_value=np.stack([part.within.p_value for part in parts], 1),
         overall=_mean_over_topics(distance),
-        overall_ci=_overall_interval(magnitude, draws, changes, alpha),
+        overall_ci=_overall_interval(magnitude, draws, changes, joint_stream, alpha),
         overall_noise=_mean_over_topics(noises),
         overall_within=rooted(_mean_over_topics(squares)),
         overall_probability=overall_probability,
-        overall_probability_ci=_t_interval(overall_probability, _mean_error([part.level for part in parts]), alpha),
-        drift_time=np.where(significant[-1], drift_time(probability, probability_ci, steps, rule), np.nan),
+        overall_probability_ci=share_interval(
+            overall_probability, _mean_error([part.level for part in parts]), responses.sum(axis=1), alpha
+        ),
+        drift_time=np.where(starred.significant[-1], drift_time(probability, probability_ci, steps, rule), np.nan),
+        arrival=came.arrival,
+        arrival_ci=came.arrival_ci,
+        overshoot=came.overshoot,
+        overshoot_ci=came.overshoot_ci,
+        overshoot_p=came.overshoot_p,
     )
 
 
@@ -251,7 +327,8 @@ class _Topic:
     sampling: Error  # of the change, by drawing responses alone
     tested: Error  # of the change, by the units that are flipped
     between: Error  # of the change, by the spread of prompts within propositions
-    draws: Floats
+    draws: ErrorDraws
+    member: Floats
     flipped: Flipped
     within: Within
 
@@ -265,6 +342,7 @@ def _topic(
 ) -> _Topic:
     means = prompt_means(answers)
     turned = units if interval == "propositions" else np.arange(len(units))
+    member = members(turned)
     change = change_error(answers, units, interval)
     by_units = change if interval == "propositions" else change_error(answers, turned, "propositions")
     return _Topic(
@@ -273,16 +351,17 @@ def _topic(
         sampling=change_error(answers, units, "prompts", least=False),
         tested=by_units,
         between=prompts_error(answers, units),
-        draws=error_draws(change, rng),
-        flipped=flipped(means - means[:1], members(turned), flips, rng),
+        draws=drawn_errors(change, rng),
+        member=member,
+        flipped=flipped(means - means[:1], member, flips, rng),
         within=within(answers, units, min(flips, EXCHANGES), rng),
     )
 
 
-def _t_interval(estimate: Floats, error: Error, alpha: float, lowest: float = 0.0) -> Floats:
-    """(C, 3) -> (C, 3, 2), within the range of what is estimated."""
+def _t_interval(estimate: Floats, error: Error, alpha: float) -> Floats:
+    """(C, 3) changes -> (C, 3, 2)."""
     half = error.half_width(alpha)
-    ends = np.clip(np.stack([estimate - half, estimate + half], axis=-1), lowest, 1.0)
+    ends = np.clip(np.stack([estimate - half, estimate + half], axis=-1), -1.0, 1.0)
     ends[np.isnan(half)] = np.nan
     return ends
 
@@ -301,17 +380,21 @@ def _mean_error(errors: Sequence[Error]) -> Error:
     return Error(total / (number**2)[:, None, None], freedom, units.sum(axis=0))
 
 
-def _overall_interval(magnitude: Floats, draws: Floats, changes: Sequence[Error], alpha: float) -> Floats:
-    """(C, T, 3), (R, C, T, 3), T -> (C, 2) over the topics that have an estimate at the checkpoint."""
+def _overall_interval(
+    magnitude: Floats, draws: Sequence[ErrorDraws], changes: Sequence[Error], rng: np.random.Generator, alpha: float
+) -> Floats:
+    """(C, T, 3), T, T -> (C, 2) over the topics that have an estimate at the checkpoint."""
     ends = np.full((len(magnitude), 2), np.nan)
     has = ~np.isnan(magnitude[..., 0])
     for pattern in np.unique(has, axis=0):
         own = (has == pattern).all(axis=1)
         if pattern.any():
             some = [error.at(own) for error, kept in zip(changes, pattern, strict=True) if kept]
+            drawn = joint_draws([one.at(own) for one, kept in zip(draws, pattern, strict=True) if kept], some, rng)
             moved = magnitude[own][:, pattern]
             far = allowance(moved, some, alpha)
-            ends[own] = mean_interval(least_favourable(moved, some, alpha), draws[:, own][:, :, pattern], far, alpha)
+            far = far - least_added(moved, some, drawn, far, alpha)
+            ends[own] = mean_interval(least_favourable(moved, some, alpha), drawn, far, alpha)
     return ends
 
 
@@ -345,98 +428,6 @@ def topic_means(values: Floats, groups: NDArray[np.integer]) -> Floats:
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN we want
         means: Floats = (member @ np.where(scored, values, 0.0)) / (member @ scored.astype(np.float64))
     return means
-
-
-def drift_time(
-    probability: Floats, interval: Floats, steps: NDArray[np.integer], rule: DriftTimeRule = "extreme_interval"
-) -> Floats:
-    """The fraction of a stage after which a stance probability has arrived, in [0, 1].
-
-    It is ``(step of arrival - first step) / (last step - first step)``. Arrival is, by rule:
-
-    - ``extreme_interval``: the first checkpoint whose probability lies inside the interval of the extreme one: of
-      the highest if the probability rose over the stage, of the lowest if it fell. (The paper's rule, as its
-      readers report it; how the paper computes the interval is not known.) It is 0 where the probability begins
-      inside that interval, and early where the interval is wide next to the change.
-    - ``share_of_change``: the first checkpoint with at least 95 % of the change that the last one has. It needs no
-      interval, but follows the noise of the last checkpoint.
-
-    Args:
-        probability: (C, ...) over the checkpoints.
-        interval: (C, ..., 2) their intervals.
-        steps: (C,) increasing.
-        rule: One of the two above.
-
-    Returns:
-        (...), NaN where the last probability equals the first, or either is NaN.
-
-    >>> probability = np.array([0.2, 0.5, 0.78, 0.8])
-    >>> interval = probability[:, None] + np.array([-0.1, 0.1])
-    >>> float(drift_time(probability, interval, np.array([0, 10, 20, 40])))
-    0.5
-    """
-    change = probability - probability[0]
-    direction = np.where(np.abs(change[-1]) > ROUNDING, np.sign(change[-1]), np.nan)
-    if rule == "share_of_change":
-        arrived = change * direction >= ARRIVED * np.abs(change[-1]) - ROUNDING
-    else:
-        candidates = np.where(np.isnan(interval[..., 0] * direction), -np.inf, probability * direction)
-        extreme = np.argmax(candidates, axis=0)[None, ..., None]
-        low, high = np.moveaxis(np.take_along_axis(interval, extreme, axis=0)[0], -1, 0)
-        arrived = (probability >= low - ROUNDING) & (probability <= high + ROUNDING)
-    defined = arrived.any(axis=0) & ~np.isnan(direction)
-    elapsed = steps[np.argmax(arrived, axis=0)] - steps[0]
-    return np.where(defined, elapsed / max(int(steps[-1] - steps[0]), 1), np.nan)
-
-
-def _checked(
-    values: ArrayLike,
-    topics: Sequence[str],
-    steps: Sequence[int] | NDArray[np.integer],
-    propositions: Sequence[str] | None,
-    interval: Interval,
-    margin: float,
-    resamples: int,
-    alpha: float,
-    rule: DriftTimeRule,
-) -> tuple[Floats, NDArray[np.int64]]:
-    """The values, with an axis of samples, and steps as arrays, or an InputError."""
-    array, step_array = np.asarray(values, dtype=np.float64), np.asarray(steps)
-    if array.ndim not in (3, 4) or array.shape[-1] != len(STANCES) or 0 in array.shape:
-        allowed = "shape (checkpoints, prompts, 3) or (checkpoints, prompts, samples, 3), none of them 0"
-        raise InputError(problem("values", array.shape, allowed))
-    if len(topics) != array.shape[1]:
-        raise InputError(problem("topics", len(topics), f"one for each of the {array.shape[1]} prompts of values"))
-    if step_array.shape != array.shape[:1]:
-        raise InputError(
-            problem("steps", step_array.shape, f"one for each of the {array.shape[0]} checkpoints of values")
-        )
-    if step_array.dtype.kind not in "iu" or (np.diff(step_array.astype(np.int64)) <= 0).any():
-        raise InputError(problem("steps", step_array.tolist(), "whole numbers, each larger than the one before"))
-    scored = ~np.isnan(array).all(axis=-1)
-    proper = ((array >= 0) & (array <= 1)).all(axis=-1) & (np.abs(array.sum(axis=-1) - 1) <= 1e-6)
-    for place in np.argwhere(scored & ~proper)[:1].tolist():
-        raise InputError(
-            problem(
-                f"values{place}",
-                array[tuple(place)].tolist(),
-                "three probabilities in [0, 1] that sum to 1, or three NaN",
-            )
-        )
-    if propositions is not None and len(propositions) != array.shape[1]:
-        allowed = f"one for each of the {array.shape[1]} prompts of values"
-        raise InputError(problem("propositions", len(propositions), allowed))
-    if interval not in get_args(Interval):
-        raise InputError(problem("interval", interval, " or ".join(get_args(Interval))))
-    if not 0 < margin < 1:
-        raise InputError(problem("margin", margin, "between 0 and 1"))
-    if resamples < 1:
-        raise InputError(problem("resamples", resamples, "at least 1"))
-    if not 0 < alpha < 1:
-        raise InputError(problem("alpha", alpha, "between 0 and 1"))
-    if rule not in get_args(DriftTimeRule):
-        raise InputError(problem("rule", rule, " or ".join(get_args(DriftTimeRule))))
-    return array if array.ndim == 4 else array[:, :, None], step_array.astype(np.int64)
 
 
 def _mean_over_topics(estimates: Floats) -> Floats:

@@ -90,31 +90,45 @@ def _share(table: Floats, observed: Floats, exact: bool) -> Floats:
     return share
 
 
-def adjusted(topics: list[Flipped], flips: int, rng: np.random.Generator, alpha: float) -> tuple[Floats, float]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """All figures of a stage as one family.
+
+    Attributes:
+        p_value: (C, T, 3) adjusted p values, NaN where a figure was not tested.
+        critical: the largest u of the family that has probability ``alpha`` where nothing changed; NaN where nothing
+            was tested.
+        cutoff: (C, T, 3) the u that a figure had to reach for its p to be at most alpha; NaN where it was not tested.
+            It falls from the largest figure, where it is ``critical``, as the test steps down.
+    """
+
+    p_value: Floats
+    critical: float
+    cutoff: Floats
+
+
+def adjusted(topics: list[Flipped], flips: int, rng: np.random.Generator, alpha: float) -> Family:
     """Step-down max-T over all checkpoints, topics and stances of a stage.
 
     Args:
         topics: T topics of C checkpoints.
         flips: R joint flips. A topic whose flips were all looked at gives one of them at random to each.
         rng: draws them.
-        alpha: level of the critical value.
-
-    Returns:
-        (C, T, 3) adjusted p values, NaN where a figure was not tested; and the largest u of the family that has
-        probability ``alpha`` where nothing changed (NaN where nothing was tested).
+        alpha: level of the critical values.
     """
     observed = np.stack([topic.figure for topic in topics], axis=1)  # (C, T, 3)
     # The first checkpoint, or any equal to it, has nothing that could be turned round: p 1, in no family.
     tested = np.isfinite(observed) & (observed > ROUNDING)
     p_value = np.where(np.isfinite(observed), 1.0, np.nan)
+    cutoff = np.full(observed.shape, np.nan)
     if not tested.any():
-        return p_value, math.nan
+        return Family(p_value, math.nan, cutoff)
     # Rows of a topic's table, drawn once for all blocks: one flip is the same for all checkpoints and stances.
     rows = [rng.integers(len(t.table), size=flips) if t.exact else np.arange(flips) % len(t.table) for t in topics]
     columns = [np.flatnonzero(tested[:, number].ravel()) for number in range(len(topics))]
     figures = np.concatenate([t.figure.ravel()[own] for t, own in zip(topics, columns, strict=True)])
     order = np.argsort(figures)
-    counts, largest = np.zeros(len(figures), dtype=np.int64), np.empty(flips)
+    counts, largest = np.zeros(len(figures), dtype=np.int64), np.empty((flips, len(figures)), dtype=np.float32)
     for start in range(0, flips, BLOCK):
         block = slice(start, min(start + BLOCK, flips))
         drawn = np.concatenate(
@@ -122,15 +136,23 @@ def adjusted(topics: list[Flipped], flips: int, rng: np.random.Generator, alpha:
         )
         step_down = np.maximum.accumulate(drawn[:, order], axis=1)  # the largest of all figures not above this one
         counts += (step_down >= figures[order] - ROUNDING).sum(axis=0)
-        largest[block] = step_down[:, -1]
+        largest[block] = step_down
     stepped = (1 + counts) / (1 + flips)
     stepped = np.maximum.accumulate(stepped[::-1])[::-1]  # no figure is surer than a larger one
-    back = np.empty(len(figures))
-    back[order] = stepped
+    place = math.ceil((1 - alpha) * (flips - 1))
+    reach = np.partition(largest, place, axis=0)[place].astype(np.float64)
+    _put_back(p_value, columns, order, stepped)
+    _put_back(cutoff, columns, order, reach)
+    return Family(p_value, float(reach[-1]), cutoff)
+
+
+def _put_back(into: Floats, columns: list[NDArray[np.int64]], order: NDArray[np.int64], ordered: Floats) -> None:
+    """Write figures in their order to the places (C, T, 3) that they came from."""
+    back = np.empty(len(ordered))
+    back[order] = ordered
     place = 0
     for number, own in enumerate(columns):
-        flat = p_value[:, number].ravel()
+        flat = into[:, number].ravel()
         flat[own] = back[place : place + len(own)]
-        p_value[:, number] = flat.reshape(p_value[:, number].shape)
+        into[:, number] = flat.reshape(into[:, number].shape)
         place += len(own)
-    return p_value, float(np.quantile(largest, 1 - alpha, method="higher"))

@@ -78,7 +78,7 @@ def _critical(design: Design, alpha: float, rng: np.random.Generator) -> float:
     for _ in range(design.topics):
         means = prompt_means(simulated_answers(design, np.zeros(design.checkpoints + 1), rng)[0])
         parts.append(flipped(means - means[:1], member, FLIPS, rng))
-    return adjusted(parts, FLIPS, rng, alpha)[1]
+    return adjusted(parts, FLIPS, rng, alpha).critical
 
 
 def _found(design: Design, shift: float, critical: float, rng: np.random.Generator) -> tuple[float, float]:

@@ -58,6 +58,30 @@ class Error:
         return half
 
 
+def share_interval(estimate: Floats, error: Error, responses: Integers, alpha: float) -> Floats:
+    """(C, 3) -> (C, 3, 2) the t interval of a mean share, made on the scale of log-odds and brought back.
+
+    A share near 0 or 1 varies less on that side, and its error and its estimate go together: t intervals on the scale
+    of shares miss far too often there. (R's ``survey::svyciprop`` does this by default.) A share of 0 is taken for that
+    which Jeffreys' prior expects of as many responses, 1 / 2 / (n + 1).
+
+    Args:
+        estimate: mean shares, in [0, 1].
+        error: theirs.
+        responses: (C,) how many were scored.
+        alpha: intervals have level ``1 - alpha``.
+    """
+    from scipy.special import expit, logit  # scipy.stats takes a second to import
+
+    least = (0.5 / (responses + 1))[:, None]
+    inside = np.clip(estimate, least, 1 - least)
+    half = error.half_width(alpha) / (inside * (1 - inside))
+    ends = expit(logit(inside)[..., None] + half[..., None] * np.array([-1.0, 1.0]))
+    held: Floats = np.stack([np.minimum(ends[..., 0], estimate), np.maximum(ends[..., 1], estimate)], axis=-1)
+    held[np.isnan(half)] = np.nan
+    return held
+
+
 def members(units: Integers) -> Floats:
     """(n,) the number of each prompt's unit -> (n, G) which prompt is in which unit."""
     member: Floats = (units[:, None] == np.unique(units)).astype(np.float64)
@@ -75,9 +99,9 @@ def prompt_means(answers: Floats) -> Floats:
 def level_error(answers: Floats, units: Integers, interval: Interval) -> Error:
     """The error of every checkpoint's means."""
     if interval == "prompts":
-        return _floored(_sampling_error(answers, units, change=False), answers, None, interval)
+        return _floored(_sampling_error(answers, units, change=False), answers, None)
     residuals, weights, counts = _influence(prompt_means(answers), members(units))
-    return _floored(_cr2(residuals, weights, counts), answers, None, interval)
+    return _floored(_cr2(residuals, weights, counts), answers, None)
 
 
 def change_error(answers: Floats, units: Integers, interval: Interval, *, least: bool = True) -> Error:
@@ -94,7 +118,7 @@ def change_error(answers: Floats, units: Integers, interval: Interval, *, least:
         error = _cr2(
             np.where(known[..., None], residuals - residuals[:1], 0.0), (weights + weights[:1]) / 2 * known, both
         )
-    error = _floored(error, answers, 0, interval) if least else error
+    error = _floored(error, answers, 0) if least else error
     error.covariance[0] = np.where(np.isnan(error.covariance[0]), np.nan, 0.0)
     return error
 
@@ -202,19 +226,19 @@ def _between(means: Floats, units: Integers) -> tuple[Floats, Floats]:
     return spread, np.maximum(counts - 1, 0).sum(axis=1)
 
 
-def _floored(error: Error, answers: Floats, against: int | None, interval: Interval) -> Error:
-    """The error, at least that of units which all answered alike, so that no interval is without width.
+def _floored(error: Error, answers: Floats, against: int | None) -> Error:
+    """The error, at least that of responses which were all alike, so that no interval is without width.
 
-    n units that all agree may still hide some that do not. Jeffreys' prior expects a share of ``1 / 2 / (n + 1)`` of
-    them, whose sampling variance is the least that is believed. Units are the prompts (`propositions`) or the
-    responses (`prompts`). Soft verdicts are not of that kind: their floor counts only as far as verdicts are certain.
+    n responses that all agree may still hide some that do not. Jeffreys' prior expects a share of ``1 / 2 / (n + 1)``
+    of them, whose sampling variance is the least that is believed. Soft verdicts are not of that kind: their floor
+    counts only as far as verdicts are certain.
     """
     scored = ~np.isnan(answers[..., 0])
-    number = (scored.any(axis=2) if interval == "propositions" else scored).reshape(len(scored), -1).sum(axis=1)
+    number = scored.reshape(len(scored), -1).sum(axis=1)
     share = 0.5 / (number + 1)
     variance = share * (1 - share) / np.maximum(number, 1)
     certain = (np.nanmax(np.where(scored[..., None], answers, 0.0), axis=-1) > 1 - 1e-6).reshape(len(scored), -1)
-    hard = certain.sum(axis=1) / np.maximum(scored.reshape(len(scored), -1).sum(axis=1), 1)
+    hard = certain.sum(axis=1) / np.maximum(number, 1)
     if against is not None:
         variance, hard = variance + variance[against], np.minimum(hard, hard[against])
     spread = np.diagonal(error.covariance, axis1=1, axis2=2)

@@ -1,0 +1,127 @@
+"""Which changes get a star, which stars the unscored answers could undo, and what is left of a starred change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.statistics.flips import Family, Flipped
+from valuedrift_mlflow.statistics.selection import given_star
+from valuedrift_mlflow.statistics.units import Error
+from valuedrift_mlflow.statistics.unscored import Hidden, changed, hidden, least_figures
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tested:
+    """One topic as it was tested.
+
+    Attributes:
+        answers: (C, n, S, 3) NaN where unscored or not asked.
+        asked: (C, n, S) whether there is an answer.
+        units: (n,) the proposition of each prompt.
+        member: (n, G) which prompt is in which unit that is flipped.
+        flipped: its sign flips.
+        change: the error of its changes.
+    """
+
+    answers: Floats
+    asked: Bools
+    units: NDArray[np.int64]
+    member: Floats
+    flipped: Flipped
+    change: Error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stars:
+    """The stars of a stage; what is not starred has NaN where a figure supposes a star.
+
+    Attributes:
+        significant: (C, T, 3) adjusted p at most alpha, and not withheld.
+        withheld: (C, T, 3) adjusted p at most alpha, but unscored answers alone could undo it.
+        unscored: T, what the unscored answers of each topic may hide.
+        unscored_changed: (C, T) whether their share has changed.
+        selected: (C, T, 3) changes, given their star.
+        selected_ci: (C, T, 3, 2) their intervals.
+        topic_selected: (C, T) total variations, given the star of the stance that changed most.
+        topic_selected_ci: (C, T, 2) their intervals.
+    """
+
+    significant: Bools
+    withheld: Bools
+    unscored: tuple[Hidden, ...]
+    unscored_changed: Bools
+    selected: Floats
+    selected_ci: Floats
+    topic_selected: Floats
+    topic_selected_ci: Floats
+
+
+def stars(topics: Sequence[Tested], family: Family, magnitude: Floats, alpha: float) -> Stars:
+    """Give the stars of T topics.
+
+    Args:
+        topics: T of C checkpoints.
+        family: their figures as one family.
+        magnitude: (C, T, 3) their changes.
+        alpha: level of tests; intervals have level ``1 - alpha``.
+    """
+    unscored = tuple(hidden(topic.answers, topic.asked, topic.units) for topic in topics)
+    unscored_changed = changed(unscored, alpha)
+    found = family.p_value <= alpha
+    withheld = found & unscored_changed[..., None]
+    for t in np.flatnonzero(withheld.any(axis=(0, 2))).tolist():
+        topic = topics[t]
+        least = least_figures(topic.answers, topic.asked, topic.member, np.sign(magnitude[:, t]))
+        withheld[:, t] &= ~(least >= family.cutoff[:, t])
+    significant = found & ~withheld
+    # The total variation is the largest of three changes. Where another stance has the star, its size is as measured.
+    largest = np.nan_to_num(np.abs(magnitude)).max(axis=-1, keepdims=True) <= np.abs(magnitude)
+    largest &= significant.sum(axis=-1, keepdims=True) > 0
+    selected, selected_ci = np.full(magnitude.shape, np.nan), np.full((*magnitude.shape, 2), np.nan)
+    for t, topic in enumerate(topics):
+        at = significant[:, t] | largest[:, t]
+        if at.any():
+            cutoff = np.where(significant[:, t], family.cutoff[:, t], 0.0)
+            selected[:, t][at], selected_ci[:, t][at] = _given(topic, cutoff, magnitude[:, t], at, alpha)
+    place = np.argmax(largest, axis=-1)[..., None]
+    sign = np.sign(np.take_along_axis(magnitude, place, axis=-1))[..., 0]
+    distance = sign * np.take_along_axis(selected, place, axis=-1)[..., 0]
+    ends = np.take_along_axis(selected_ci, place[..., None], axis=2)[:, :, 0] * sign[..., None]
+    selected[~significant], selected_ci[~significant] = np.nan, np.nan
+    return Stars(
+        significant=significant,
+        withheld=withheld,
+        unscored=unscored,
+        unscored_changed=unscored_changed,
+        selected=np.clip(selected, -1.0, 1.0),
+        selected_ci=np.clip(selected_ci, -1.0, 1.0),
+        topic_selected=np.clip(distance, 0.0, 1.0),
+        topic_selected_ci=np.clip(np.sort(ends, axis=-1), 0.0, 1.0),
+    )
+
+
+def _given(topic: Tested, cutoff: Floats, magnitude: Floats, at: Bools, alpha: float) -> tuple[Floats, Floats]:
+    """Changes given their star; the cut-off of u in the terms of the t that their intervals go by."""
+    units = np.repeat(topic.flipped.units[:, None], 3, axis=1)[at].astype(np.float64)
+    error = topic.change.deviation[at]
+    own = np.abs(magnitude[at]) / error
+    reached, needed = _t(topic.flipped.figure[at], units), _t(cutoff[at], units)
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isinf(needed), 1.0, needed / reached)  # all units alike are infinitely sure
+    freedom = np.repeat(topic.change.freedom[:, None], 3, axis=1)[at]
+    return given_star(magnitude[at], error, freedom, own * share, alpha)
+
+
+def _t(figure: Floats, units: Floats) -> Floats:
+    """The figure u of `flips` as t."""
+    left = units - figure**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t: Floats = np.where(left > 1e-9, figure * np.sqrt(units - 1) / np.sqrt(left), np.inf)
+    return t
