@@ -186,6 +186,8 @@ COMMANDS: tuple[Command, ...] = (
         flags={
             "data": "URI of the data, in place of those of the recipe's one stage",
             "judge": "judge URI",
+            "labels": "people's labels of some rows: a file such as the sheet of an audit (runs:/RUN_ID/to_label.csv), "
+            "filled",
             "embedder": "sentence encoder that finds rows beside their words: minilm (extra embeddings), a folder, "
             "a hub id",
             "topics": "discover: find contested questions that the suite does not have, and audit those too",

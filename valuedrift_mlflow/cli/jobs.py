@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.reliability import Reliability
     from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
-    from valuedrift_mlflow.value_gap.audit import Discovery
-    from valuedrift_mlflow.value_gap.findings import Audit
+    from valuedrift_mlflow.value_gap.findings import Audit, Discovery
 
 
 _FIRST = 3  # rows that a dry run shows
@@ -157,6 +157,9 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     )
     if evaluation.trust is not None:
         show_trust(evaluation.trust, display)
+        worth = evaluation.trust.worth(float(evaluation.drift.overall[-1])) if evaluation.compared else ""
+        if worth:
+            display.line(worth)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
     if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
@@ -268,6 +271,7 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
     from valuedrift_mlflow.evaluation.judge_check import check_judge, group_tables, prepare
     from valuedrift_mlflow.judges.labelled import BUILT_IN
     from valuedrift_mlflow.report.display import Display, quiet_libraries
+    from valuedrift_mlflow.statistics.clustered import FEWEST_CLUSTERS
 
     display = Display()
     if arguments.dry_run:
@@ -283,6 +287,9 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         [[name.replace("_", " "), str(getattr(quality, name))] for name in QUALITIES]
         + [["calibration error", f"{quality.calibration_error:.3f}"]],
     )
+    if math.isnan(quality.coverage.low):
+        propositions = len({entry.answer.proposition for entry in check.answers})
+        display.line(f"no intervals: {propositions} propositions, at least {FEWEST_CLUSTERS} tell how they vary")
     for name, table in group_tables(check).items():
         columns = list(table.columns)
         shown = [
@@ -342,8 +349,12 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources))
-    judge = arguments.judge or recipe.judge
-    prepared = [audit.prepare(data, judge, recipe.suite, embedder, turns=turns) for data, turns in sources]
+    judge, labels = arguments.judge or recipe.judge, arguments.labels
+    if labels and len(sources) != 1:
+        raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
+    prepared = [
+        audit.prepare(data, judge, recipe.suite, embedder, turns=turns, labels=labels) for data, turns in sources
+    ]
     display = Display()
     if arguments.dry_run:
         for one in prepared:

@@ -377,11 +377,15 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
 
 
 def certainty_lines(results: Sequence[StageResult]) -> list[str]:
-    """For each stage: of how many topics nothing can be told, what would help most, what unscored answers may hide."""
+    """For each stage: what cannot be told and would help, what unscored answers may hide, what the judge shows."""
     trained = [result for result in results if result.name != BASE]
     said = [
         (result.name, line)
         for result in trained
-        for line in (measured_line(result.drift), unscored_line(result.drift, result.measurements))
+        for line in (
+            measured_line(result.drift),
+            unscored_line(result.drift, result.measurements),
+            result.trust.line(float(result.drift.overall[-1])) if result.trust is not None else "",
+        )
     ]
     return [f"{name}: {line}" for name, line in said if line]
