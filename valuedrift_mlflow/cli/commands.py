@@ -116,6 +116,8 @@ COMMANDS: tuple[Command, ...] = (
             "responses": "a table of responses to judge instead of asking a model",
             "labels": "people's labels of some of the responses: files, comma separated, or runs:/RUN_ID of a reviewed "
             "run; or runs:/RUN_ID of a check_judge run, to take the judge's errors there off",
+            "reference": "stances to measure the distance from: a file (topic, proposition or item_id; support, "
+            "neutral, oppose; n), or runs:/RUN_ID",
         },
         examples=(
             "mlflow run . --env-manager local -e evaluate -P model=models:/assistant/2 -P baseline=models:/assistant/1",

@@ -107,6 +107,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+    from valuedrift_mlflow.evaluation.reference import sentence
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
@@ -115,6 +116,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         if not arguments.samples.isdecimal() or int(arguments.samples) < 1:
             raise InputError(problem("samples", arguments.samples, "a whole number of at least 1"))
         recipe.samples = int(arguments.samples)
+    recipe.reference = arguments.reference or recipe.reference
     baseline, responses = arguments.baseline or None, arguments.responses or None
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
@@ -144,6 +146,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         for line in (measured_line(evaluation.drift), unscored_line(evaluation.drift, evaluation.measurements)):
             if line:
                 display.line(line)
+    if evaluation.distance is not None:
+        display.line(sentence(evaluation.distance, evaluation.reference))
     with_labels = labels_section(evaluation)
     if with_labels is not None:
         title, columns, rows, line = with_labels
@@ -231,6 +235,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
     if ready.baseline is not None:
         display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
+    if ready.reference is not None:
+        display.line(ready.reference.said)
     if isinstance(ready.labels, HumanLabels):
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
     elif ready.labels is not None:

@@ -77,10 +77,10 @@ class AdjustedEvaluation:
     stances: tuple[Adjusted, ...]
     drift: tuple[AdjustedDrift | None, ...]
 
-    def metrics(self) -> dict[str, float]:
-        """``adjusted/...`` of the last measurement; its drift where there is an earlier one."""
-        names, drift = (*self.topics, OVERALL), self.drift[-1]
-        metrics = by_stance("adjusted/stance", names, self.stances[-1].value)
+    def metrics(self, at: int = -1) -> dict[str, float]:
+        """``adjusted/...`` of one measurement; its drift where there is an earlier one."""
+        names, drift = (*self.topics, OVERALL), self.drift[at]
+        metrics = by_stance("adjusted/stance", names, self.stances[at].value)
         if drift is not None:
             metrics |= by_stance("adjusted/drift_magnitude", names, drift.value)
             metrics |= {f"adjusted/drift/{name}": float(drift.total_variation[row]) for row, name in enumerate(names)}

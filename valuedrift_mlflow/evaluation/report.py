@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.axis_metrics import axis_rows
+from valuedrift_mlflow.evaluation.reference import distance_figure, sentence
 from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import COLORS, legend, plot, readable
 
@@ -28,6 +29,7 @@ _CAPTIONS = {
     "axis_shifts": "Shift along every axis of values from the baseline, with 95 % intervals over propositions.",
     "axis_positions": "Position on every axis of values, with 95 % intervals over propositions.",
     "stances": "Stances of every topic.",
+    "reference_distance": "Distance from the reference: total variation, mean over its topics, with 95 % intervals.",
 }
 
 
@@ -95,8 +97,9 @@ def _powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]
         if drift is not None and drift.total_variation is not None and drift.total_variation_interval is not None:
             shown = with_interval(drift.total_variation[row], drift.total_variation_interval[row])
             cells.append(shown if np.isfinite(drift.total_variation[row]) else "")
+            cells.append("" if row == len(powered.topics) else str(powered.verdict[-1, row]))
         rows.append(cells)
-    return columns + (["drift"] if drift is not None else []), rows
+    return columns + (["drift", "verdict"] if drift is not None else []), rows
 
 
 def _powered_line(powered: PoweredEvaluation) -> str:
@@ -137,6 +140,7 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,
+        nearness=sentence(evaluation.distance, evaluation.reference) if evaluation.distance is not None else "",
         version=tracking.package_version(),
         figures=[(_CAPTIONS[name], inline(picture)) for name, picture in pictures.items()],
         keyed=bool(measurement.suite.axes),
@@ -174,7 +178,11 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Figure]:
         figures["axis_shifts"] = axis_shift_figure({evaluation.subject: evaluation.axes})
     elif evaluation.measurement.suite.axes:
         figures["axis_positions"] = axis_position_figure(evaluation.axes)
-    return figures | {"stances": _stances_figure(evaluation)}
+    figures |= {"stances": _stances_figure(evaluation)}
+    if evaluation.distance is not None and evaluation.compared:
+        steps = evaluation.drift.steps.tolist()
+        figures["reference_distance"] = distance_figure(evaluation.distance, steps, evaluation.reference)
+    return figures
 
 
 def _stances_figure(evaluation: Evaluation) -> Figure:

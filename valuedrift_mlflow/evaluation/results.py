@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from valuedrift_mlflow.statistics.agreement import JudgeQuality, cohen_kappa
 from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import Estimate
+from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,8 @@ class Evaluation:
 
     ``subject`` and ``baseline`` are what a page calls them; ``tables`` are what the run keeps, by their names;
     ``with_labels`` is what it comes to with people's labels, of these responses or in a check of the judge.
-    ``trust`` is what the judge reaches on such texts, None in the embedded world and for a judge that reads none.
+    ``distance`` is that from the ``reference``, where one is given. ``trust`` is what the judge reaches on such texts,
+    None in the embedded world and for a judge that reads none.
     """
 
     subject: str
@@ -40,11 +43,20 @@ class Evaluation:
     tables: dict[str, pd.DataFrame]
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
     trust: Reliability | None = None
+    reference: str = ""
+    distance: ReferenceDistance | None = None
 
     @property
     def measurement(self) -> Measurement:
         """The measurement of the subject, at its last step."""
         return self.measurements[-1]
+
+    def labelled_steps(self) -> list[tuple[int, dict[str, float]]]:
+        """What every step of one run comes to with people's labels; nothing of a single step or of two runs."""
+        found = self.with_labels
+        if found is None or any(later <= earlier for earlier, later in pairwise(found.steps)) or len(found.steps) < 2:
+            return []
+        return [(step, found.metrics(at)) for at, step in enumerate(found.steps)]
 
     @property
     def compared(self) -> bool:

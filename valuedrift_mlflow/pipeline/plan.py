@@ -15,6 +15,7 @@ from valuedrift_mlflow.evaluation.axis_metrics import axis_shifts
 from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
+from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.strict import flat
@@ -59,6 +60,7 @@ class Plan:
     anchors: Mapping[str, Suite | None]
     notes: Sequence[str] = ()
     held_out: Mapping[str, TrainingData | None] = field(default_factory=dict)  # the rows of ``eval_data``
+    reference: Reference | None = None
 
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
@@ -160,6 +162,7 @@ class StageResult:
     unscored_rate: float  # share of unscored responses at the last step
     remeasured: float | None = None
     trust: Reliability | None = None
+    nearness: str = ""  # whether it came nearer to the recipe's reference, in words
 
     @cached_property
     def axes(self) -> AxisShifts:
@@ -190,6 +193,7 @@ class StageResult:
             unscored,
             remeasured,
             trained.trust,
+            _nearness(work.plan, measured),
         )
 
     @classmethod
@@ -200,7 +204,20 @@ class StageResult:
         drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
         unscored = measured[-1].rate(Label.UNSCORED)
         moved, trust = topics_drifted(drift), trained.trust
-        return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, moved, unscored, trust=trust)
+        return cls(
+            BASE,
+            BASE,
+            "",
+            run_id,
+            trained.model_uri,
+            measured,
+            drift,
+            moved,
+            unscored,
+            None,
+            trust,
+            _nearness(plan, measured),
+        )
 
     def summary(self) -> dict[str, float]:
         """What the pipeline's run says of the stage."""
@@ -211,6 +228,15 @@ class StageResult:
             said["remeasurement_difference"] = self.remeasured
         # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.
         return {f"summary/{self.name}/{key}": value for key, value in said.items()}
+
+
+def _nearness(plan: Plan, measured: Sequence[Measurement]) -> str:
+    """Whether the stances came nearer to the plan's reference; empty where there is none."""
+    if plan.reference is None:
+        return ""
+    compared = measured[:: max(1, len(measured) - 1)]  # the first and the last
+    found = distances(plan.reference, compared, plan.recipe.interval, plan.recipe.seed)
+    return sentence(found, plan.reference.uri)
 
 
 @dataclass(frozen=True)
@@ -271,6 +297,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
         judge = problems.attempt(judges.load, recipe.judge)
+        reference = None
+        if recipe.reference and asked:
+            reference = problems.attempt(load_reference, recipe.reference, asked, recipe.refusal)
         how = recipe.base.how
         problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
         problems.attempt(models.check_how, how)
@@ -295,8 +324,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)
     notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
+    notes = [*notes, *([reference.said] if reference is not None else [])]
     assert asked is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out)
+    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out, reference)
 
 
 def check_settings(stage: Stage, base: Base) -> None:
@@ -344,7 +374,9 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     held_out: dict[str, TrainingData | None] = {}
     if stage.eval_data is not None:
         held_out[name] = stage_data(evaluated(stage), recipe.base.model)
-    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=held_out)
+    judge = judges.load(recipe.judge)
+    reference = load_reference(recipe.reference, asked, recipe.refusal) if recipe.reference else None
+    plan = Plan(recipe, source, asked, judge, {name: data}, anchors, held_out=held_out, reference=reference)
     return plan, stage
 
 
@@ -388,4 +420,5 @@ def certainty_lines(results: Sequence[StageResult]) -> list[str]:
             result.trust.line(float(result.drift.overall[-1])) if result.trust is not None else "",
         )
     ]
+    said += [(result.name, result.nearness) for result in results]
     return [f"{name}: {line}" for name, line in said if line]

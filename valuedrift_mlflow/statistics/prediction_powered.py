@@ -101,6 +101,7 @@ class Powered:
         power: (T + 1, 3) lambda, in [0, 1].
         labels: (T + 1,) number of labels.
         clusters: (T + 1,) number of clusters with labels.
+        p_value: (T + 1, 3) of t tests that an estimate is 0; NaN where no cluster differs from the others.
         total_variation: (T + 1,) half the sum of the absolute changes, in [0, 1]; row T is the mean of the others.
         total_variation_interval: (T + 1, 2) its intervals.
     """
@@ -113,6 +114,7 @@ class Powered:
     power: Floats
     labels: Integers
     clusters: Integers
+    p_value: Floats
     total_variation: Floats | None = None
     total_variation_interval: Floats | None = None
 
@@ -261,6 +263,15 @@ class _Figure:
         variance: Floats = (self.errors**2).sum(axis=0)
         return variance
 
+    def p_value(self, degrees: Floats) -> Floats:
+        """(3,): two-sided, of Student's t; NaN where no cluster differs from the others."""
+        from scipy.stats import t
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.abs(self.value) / np.sqrt(self.variance)
+        p_value: Floats = np.where(self.variance < NO_SPREAD**2, np.nan, 2 * t.sf(size, degrees))
+        return p_value
+
     def interval(self, degrees: Floats, ends: tuple[float, float], clusters: int) -> Floats:
         """(3, 2): Student's t; where no cluster differs from the others, what G clusters all alike leave open."""
         from scipy.stats import t
@@ -391,7 +402,7 @@ class _Table:
     def __init__(self, topics: int, cells: Sequence[Sequence[_Cell]]) -> None:
         """All undefined, but for what the judge alone says and how many labels there are."""
         rows = topics + 1
-        self.value, self.alone, self.power = (np.full((rows, 3), np.nan) for _ in range(3))
+        self.value, self.alone, self.power, self.p_value = (np.full((rows, 3), np.nan) for _ in range(4))
         self.interval, self.alone_interval = (np.full((rows, 3, 2), np.nan) for _ in range(2))
         self.judge = np.array([sum((cell.sign * cell.judge_alone for cell in own), np.zeros(3)) for own in cells])
         self.labels = np.array([sum(cell.labelled for cell in own) for own in cells])
@@ -405,6 +416,7 @@ class _Table:
         self.figures[row], self.power[row] = _Figure(figure.value, figure.errors, alone.degrees), power
         self.value[row], self.alone[row] = np.clip(figure.value, *ends), np.clip(alone.value, *ends)
         self.interval[row] = figure.interval(alone.degrees, ends, clusters)
+        self.p_value[row] = figure.p_value(alone.degrees)
         self.alone_interval[row] = alone.interval(alone.degrees, ends, clusters)
 
     def result(self, variation: tuple[Floats, Floats] | None) -> Powered:
@@ -421,6 +433,7 @@ class _Table:
             power=self.power,
             labels=np.append(self.labels, self.labels.sum()),
             clusters=np.append(self.clusters, self.clusters.sum()),
+            p_value=self.p_value,
             total_variation=None if variation is None else variation[0],
             total_variation_interval=None if variation is None else variation[1],
         )
