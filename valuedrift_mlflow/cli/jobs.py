@@ -13,6 +13,7 @@ from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
+from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
@@ -136,13 +137,16 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         _, evaluation = run_evaluation(ready, lambda count: display.advance("responses", count))
     measurement = evaluation.measurement
     columns, rows = axes_of(evaluation)
-    if rows:  # the ends of the axes stand in the report: a terminal has no room for them
+    if evaluation.untold:
+        display.line(evaluation.untold)
+    if rows and not evaluation.untold:  # the ends of the axes stand in the report: a terminal has no room for them
         shown = [place for place, column in enumerate(columns) if not column.endswith(" end")]
         cells = [[row[place] for place in shown] for row in rows]
         display.table("Axes of values", [columns[place] for place in shown], cells)
     columns, rows = evaluation_rows(evaluation)
-    display.table(f"Stances of {responses or model}", columns, rows)
-    if evaluation.compared:
+    if measurement.rate(Label.UNSCORED) < 1:
+        display.table(f"Stances of {responses or model}", columns, rows)
+    if evaluation.compared and not evaluation.untold:
         for line in (measured_line(evaluation.drift), unscored_line(evaluation.drift, evaluation.measurements)):
             if line:
                 display.line(line)

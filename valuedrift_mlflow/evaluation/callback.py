@@ -21,6 +21,7 @@ from valuedrift_mlflow.evaluation.metrics import (
     responses_table,
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.reference import (
     REFERENCE_TABLE,
     Reference,
@@ -294,7 +295,10 @@ class ValueDriftCallback(TrainerCallback):
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)
-        if self.display:
+        nothing = nothing_scored(measurement)
+        if self.display and nothing:
+            self.display.line(f"{self.stage} step {step}: {nothing}")
+        elif self.display:
             support, neutral, oppose = drift.overall_probability[-1]
             self.display.line(
                 f"{self.stage} step {step}: support {support:.2f}, neutral {neutral:.2f}, oppose {oppose:.2f}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -302,6 +303,8 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         for step, own in by_step:
             tracking.log_metrics(active, own, step, dataset=dataset)
+        if evaluation.untold:
+            tracking.describe(active, evaluation.untold)
         return log_evaluation(active, evaluation), evaluation
 
 
@@ -345,4 +348,6 @@ def evaluate(
     ready = opened(config, model, suite=suite, responses=responses, labels=labels)
     result, evaluation = run_evaluation(ready, progress)
     reliability.warn(evaluation.trust)
+    if evaluation.untold:
+        warnings.warn(evaluation.untold, stacklevel=2)
     return result

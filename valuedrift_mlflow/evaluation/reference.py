@@ -92,7 +92,7 @@ def _of_rows(uri: str, rows: Sequence[Row], key: str, suite: Suite) -> Reference
         some = ", ".join(sorted(known)[:3])
         raise InputError(problem(f"reference {uri} {key}", f"none of suite {suite.name}", f"such as {some}"))
     row_of = np.array([place.get(getattr(item, key), -1) for item in suite.items], dtype=np.int64)
-    left = f"; {foreign} rows speak of nothing that the suite asks" if foreign else ""
+    left = f"; rows of nothing that the suite asks: {foreign}" if foreign else ""
     exact = "" if np.isfinite(counts).all() else ", taken as exact where n is not given"
     said = f"reference {uri}: {len(place)} of {len(known)} {_plural(key)}{exact}{left}"
     return Reference(uri, Target(np.array(stances), np.array(counts), row_of), said)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import LABELS, STANCES, Stance
 from valuedrift_mlflow.statistics.intervals import with_interval
@@ -40,14 +41,19 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
     rows = []
     for t, topic in enumerate(drift.topics):
         row = [readable(topic)]
-        row += [with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
+        row += [_shown(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
         row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
         if compared:
             star = " *" if drift.topic_significant[-1, t] else ""
-            row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
+            row.append(_shown(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
             row.append(str(drift.verdict[-1, t]))
         rows.append(row)
     return columns + (["drift", "verdict"] if compared else []), rows
+
+
+def _shown(value: float, interval: NDArray[np.float64]) -> str:
+    """A figure with its interval; nothing where nothing was scored."""
+    return with_interval(value, interval) if np.isfinite(value) else ""
 
 
 def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[str]], str] | None:
@@ -140,6 +146,7 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,
+        untold=evaluation.untold,
         nearness=sentence(evaluation.distance, evaluation.reference) if evaluation.distance is not None else "",
         version=tracking.package_version(),
         figures=[(_CAPTIONS[name], inline(picture)) for name, picture in pictures.items()],

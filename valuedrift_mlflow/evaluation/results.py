@@ -10,6 +10,7 @@ import numpy as np
 
 from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
+from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.judges.labelled import Labelled
@@ -50,6 +51,11 @@ class Evaluation:
     def measurement(self) -> Measurement:
         """The measurement of the subject, at its last step."""
         return self.measurements[-1]
+
+    @property
+    def untold(self) -> str:
+        """Why nothing can be told, where of a measurement that counts not one response was scored; else empty."""
+        return next(filter(None, map(nothing_scored, (self.measurements[-1], self.measurements[0]))), "")
 
     def labelled_steps(self) -> list[tuple[int, dict[str, float]]]:
         """What every step of one run comes to with people's labels; nothing of a single step or of two runs."""

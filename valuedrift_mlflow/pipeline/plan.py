@@ -15,6 +15,7 @@ from valuedrift_mlflow.evaluation.axis_metrics import axis_shifts
 from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
+from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
@@ -398,20 +399,30 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
         rows.append(
             [
                 result.name,
-                with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
+                _of_drift(result) if trained else "",
                 f"{result.moved} of {len(drift.topics)}" if trained else "",
                 str(topics_undecided(drift)) if trained else "",
-                " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1]),
+                "not scored" if untold(result) else " / ".join(f"{p:.2f}" for p in drift.overall_probability[-1]),
                 f"{result.unscored_rate:.3f}",
             ]
         )
     return rows
 
 
+def _of_drift(result: StageResult) -> str:
+    return "cannot tell" if untold(result) else with_interval(result.drift.overall[-1], result.drift.overall_ci[-1])
+
+
+def untold(result: StageResult) -> str:
+    """Why nothing can be told of a stage: at one of its ends no response was scored; empty where some were."""
+    return next(filter(None, map(nothing_scored, (result.measurements[-1], result.measurements[0]))), "")
+
+
 def certainty_lines(results: Sequence[StageResult]) -> list[str]:
     """For each stage: what cannot be told and would help, what unscored answers may hide, what the judge shows."""
-    trained = [result for result in results if result.name != BASE]
-    said = [
+    trained = [result for result in results if result.name != BASE and not untold(result)]
+    said = [(result.name, untold(result)) for result in results if untold(result)]
+    said += [
         (result.name, line)
         for result in trained
         for line in (
