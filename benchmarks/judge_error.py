@@ -122,13 +122,8 @@ def drift_rows(repetitions: int, seed: int = 0) -> Iterator[list[str]]:
                     Estimate(own.value[-1, 0], *own.interval[-1, 0]),
                 )
                 found.setdefault(f"{labels} labels a checkpoint", []).append(estimates)
-        for method, estimates in found.items():
-            yield [
-                f"{drift:g}",
-                method,
-                *_kept([d for d, _ in estimates], drift),
-                *_kept([s for _, s in estimates], -drift),
-            ]
+        for method, both in found.items():
+            yield [f"{drift:g}", method, *_kept([d for d, _ in both], drift), *_kept([s for _, s in both], -drift)]
 
 
 def plain(verdicts: Sequence[Integers], seed: int) -> tuple[Estimate, Estimate]:
@@ -138,8 +133,10 @@ def plain(verdicts: Sequence[Integers], seed: int) -> tuple[Estimate, Estimate]:
     topics = [str(number) for number in np.repeat(np.arange(TOPICS), PROPOSITIONS * PROMPTS)]
     drift = analyse(answers, topics, [0, 1], propositions=propositions, seed=seed)
     change = float(np.mean(drift.magnitude[1, :, 0]))
-    # One interval of the mean change: that of the topics' means, which are independent.
-    half = 1.96 * float(np.sqrt(np.mean((np.diff(drift.magnitude_ci[1, :, 0])[:, 0] / 2 / 2.26) ** 2) / TOPICS))
+    # Topics are independent: their standard errors (half of an interval by the t of 9 degrees, 2.26) make up that of
+    # the mean.
+    errors = np.diff(drift.magnitude_ci[1, :, 0])[:, 0] / 2 / 2.26
+    half = 1.96 * float(np.sqrt(np.mean(errors**2) / TOPICS))
     return Estimate(drift.overall[1], *drift.overall_ci[1]), Estimate(change, change - half, change + half)
 
 
@@ -185,7 +182,7 @@ def audited(gap: float, pairs: int, rng: np.random.Generator, seed: int) -> tupl
     chosen = rng.choice(3, pairs, p=[0.4, 0.2, 0.4])
     rejected = np.where(rng.random(pairs) < gap, (chosen + rng.integers(1, 3, pairs)) % 3, chosen)
     said = [read(side, rng) for side in (chosen, rejected)]
-    error = adjusted_gap(*said, np.arange(pairs), check(CHECKED, rng), seed=seed)
+    error = adjusted_gap(said[0], said[1], np.arange(pairs), check(CHECKED, rng), seed=seed)
     some = rng.choice(pairs, min(LABELLED_ROWS, pairs), replace=False)
     by_row = {(int(row), 0): RowLabel((LABELS[chosen[row]], LABELS[rejected[row]]), 1.0, ("", ""), "") for row in some}
     labels = RowLabels("", ("chosen", "rejected"), by_row)
@@ -199,7 +196,7 @@ def _audit(said: Sequence[Integers], error: AdjustedGap | None, labelled: Labell
     sides = [stances_of(own) for own in said]
     whole, pairs = Estimate(1.0, 1.0, 1.0), len(said[0])
     unscored = int(sum((own == 3).sum() for own in said))
-    gap = value_gap(*sides)
+    gap = value_gap(sides[0], sides[1])
     mix = (NOTHING,) * 3
     overall = Findings(whole, pairs, whole, pairs, mix, gap, NOTHING, 2 * pairs, unscored, 0, error, labelled)
     return Audit("", "pairs", pairs, "planted", "", overall, {}, None, [], [], np.empty(0, dtype=np.int64), (), {})
@@ -233,7 +230,7 @@ RIGHT = 0.8  # of all answers; kappa and what is shown of a drift are 0.7
 
 
 def checked(groups: int, correlation: float, rng: np.random.Generator, answers: int = 12) -> Floats:
-    """(4,) whether the intervals of accuracy, kappa, what is shown, and a naive bootstrap of accuracy hold the truth."""
+    """(4,) whether intervals hold the truth: of accuracy, kappa, what is shown, and a naive bootstrap of accuracy."""
     spread = 1 / correlation - 1 if correlation else np.inf
     each = rng.beta(RIGHT * spread, (1 - RIGHT) * spread, groups) if correlation else np.full(groups, RIGHT)
     group = np.repeat(np.arange(groups), answers)
@@ -264,7 +261,7 @@ def page(repetitions: int) -> Iterator[str]:
     yield "## Drift"
     yield ""
     yield "Coverage of the 95 % interval and bias, of the mean net drift over topics and of the mean change of support."
-    yield f"The matrix method knows the judge from {CHECKED} labelled texts of each stance, of the kind that it reads here."
+    yield f"The matrix method knows the judge from {CHECKED} labelled texts of each stance, of the kind read here."
     yield ""
     yield from table(
         ["drift", "method", "net drift: coverage", "bias", "change of support: coverage", "bias"],
@@ -273,8 +270,8 @@ def page(repetitions: int) -> Iterator[str]:
     yield ""
     yield "## Audits"
     yield ""
-    yield "Share of audits whose word on the drift to expect is wrong, and share that cannot tell: with nothing known of the"
-    yield f"judge, with its errors from {CHECKED} texts of each stance, and with labels of {LABELLED_ROWS} rows."
+    yield "Share of audits whose word on the drift to expect is wrong, and share that cannot tell: with nothing known"
+    yield f"of the judge, with its errors from {CHECKED} texts of each stance, and with labels of {LABELLED_ROWS} rows."
     yield "The last column is the coverage of the gap with the errors taken off."
     yield ""
     columns = [

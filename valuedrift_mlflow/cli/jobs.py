@@ -428,6 +428,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
 def show_audit(result: Audit, display: Display) -> None:
     """Print an audit's tables, what to expect, and what judge would be better."""
     from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
+    from valuedrift_mlflow.value_gap.row_labels import SHEET
 
     for line in result.about:
         display.line(line)
@@ -440,6 +441,9 @@ def show_audit(result: Audit, display: Display) -> None:
     display.line(result.verdict)
     if result.trust is not None and result.trust.advice:
         display.line(result.trust.advice)
+    if result.sheet and result.overall.labelled is None:
+        sheet = f"runs:/{result.run_id}/{SHEET}"
+        display.line(f"To be surer: {len(result.sheet)} rows to label in {sheet}; then audit with labels=FILE")
 
 
 def show_discovery(discovered: Discovery, display: Display) -> None:

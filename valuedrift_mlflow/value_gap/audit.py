@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,7 @@ from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, mean_distribution, value_gap
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import discovery, languages
-from valuedrift_mlflow.value_gap.exchanges import batches, rows_of
+from valuedrift_mlflow.value_gap.exchanges import batches, remembered, rows_of
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Discovery, Findings, Side
 from valuedrift_mlflow.value_gap.judged_rows import SHOWN, Sheet, asked, fingerprint, record_of, side_of
@@ -191,7 +191,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
         first: list[Row] = []
-        rows = _remembered(data.rows if isinstance(data, TrainingData) else data, first)
+        rows = remembered(data.rows if isinstance(data, TrainingData) else data, first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
             rows,
@@ -222,14 +222,6 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, audit_html(audited, pictures), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
-
-
-def _remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
-    """The same rows; ``first`` gets the first of them."""
-    for row in rows:
-        if not first:
-            first.append(row)
-        yield row
 
 
 def discover(

@@ -60,3 +60,11 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def rows_of(batch: Sequence[Row]) -> int:
     """How many rows begin in a batch."""
     return sum(one["turn"] == 0 for one in batch)
+
+
+def remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
+    """The same rows; ``first`` gets the first of them."""
+    for row in rows:
+        if not first:
+            first.append(row)
+        yield row
