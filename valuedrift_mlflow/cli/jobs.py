@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -18,10 +19,8 @@ from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
-    from valuedrift_mlflow.evaluation.reliability import Reliability
     from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
-    from valuedrift_mlflow.value_gap.findings import Audit, Discovery
 
 
 _FIRST = 3  # rows that a dry run shows
@@ -208,13 +207,6 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     if drifts:
         display.table("Drift, mean over seeds", columns, drifts)
     display.line(how_to_open())
-
-
-def show_trust(trust: Reliability, display: Display) -> None:
-    """Print how far the judge can be trusted, and what would be better."""
-    display.line(trust.sentence)
-    if trust.advice:
-        display.line(trust.advice)
 
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
@@ -423,46 +415,6 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
     if arguments.model:
         models.check_model(arguments.model, "model")
     return output
-
-
-def show_audit(result: Audit, display: Display) -> None:
-    """Print an audit's tables, what to expect, and what judge would be better."""
-    from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
-    from valuedrift_mlflow.value_gap.row_labels import SHEET
-
-    for line in result.about:
-        display.line(line)
-    columns, rows = audit_rows(result)
-    turns = f" ({result.answers:,} answers)" if result.answers > result.rows else ""
-    display.table(f"{result.rows:,} rows{turns} of {result.data}, read by {result.judge}", columns, rows)
-    if result.style is not None:
-        columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
-        display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
-    display.line(result.verdict)
-    if result.trust is not None and result.trust.advice:
-        display.line(result.trust.advice)
-    if result.sheet and result.overall.labelled is None:
-        sheet = f"runs:/{result.run_id}/{SHEET}"
-        display.line(f"To be surer: {len(result.sheet)} rows to label in {sheet}; then audit with labels=FILE")
-
-
-def show_discovery(discovered: Discovery, display: Display) -> None:
-    """Print the topics that were found in data, and the audit on them."""
-    from valuedrift_mlflow.value_gap.discovery import SMALLEST
-
-    suite = discovered.found.suite
-    if suite is None or discovered.audit is None:
-        display.line(
-            f"No topic beyond the suite: of {discovered.found.questions:,} questions that ask for a view, no "
-            f"{SMALLEST} are about one thing"
-        )
-        return
-    # Reversed: the first one of a topic is written last, and stays.
-    first = {item.topic: item.proposition for item in reversed(suite.items)}
-    rows = [[topic, f"{count:,}", first[topic]] for topic, count in discovered.found.rows.items()]
-    display.table("Topics of the data beyond the suite", ["topic", "rows", "one of its propositions"], rows)
-    show_audit(discovered.audit, display)
-    display.line(f"These topics are a suite: use it as suite={discovered.file}")
 
 
 def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
