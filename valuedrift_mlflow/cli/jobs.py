@@ -287,7 +287,8 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         f"{check.judge} on {len(check.answers)} answers",
         ["figure", "value [95 % interval]"],
         [[name.replace("_", " "), str(getattr(quality, name))] for name in QUALITIES]
-        + [["calibration error", f"{quality.calibration_error:.3f}"]],
+        + [["calibration error", f"{quality.calibration_error:.3f}"]]
+        + ([["share of a true drift shown", str(check.shown.overall)]] if check.shown.known else []),
     )
     if math.isnan(quality.coverage.low):
         propositions = len({entry.answer.proposition for entry in check.answers})
@@ -364,6 +365,8 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
                 f"Dry run of audit: {one.judge.name} would judge the rows of {one.data.uri} ({one.data.format}) that "
                 f"touch one of {len(one.matcher.propositions)} propositions of {one.suite.source}; nothing was computed"
             )
+            if one.labels is not None:
+                display.line(f"{one.labels.uri}: people's labels of {len(one.labels.by_row)} of these rows")
             for number, row in enumerate(audit.first_rows(one, _FIRST), 1):
                 for text in shown.seen(row):
                     display.line(f"  row {number}, {text}")

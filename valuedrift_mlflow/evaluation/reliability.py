@@ -139,7 +139,7 @@ class Reliability:
         """How much of a true drift the judge shows, in words; empty where it has not been asked."""
         if self.shown is None:
             return ""
-        if math.isfinite(self.shown.overall.value):
+        if self.shown.known:
             return f"Of a true drift it shows about {_percent(self.shown.overall)} on texts like the labelled ones"
         texts = ", ".join(f"{count} of {name}" for name, count in zip(STANCES, self.shown.texts, strict=True))
         known = [
@@ -259,7 +259,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     errors = confusion((entry.label, verdict.label) for entry, verdict in zip(own, verdicts, strict=True))
     counts = tuple(tuple(row) for row in errors.tolist())
     found = Reliability(
-        name, kind, len(own), kappa, quality.coverage, unlike, shown=_shown(own, verdicts), errors=counts
+        name, kind, len(own), kappa, quality.coverage, unlike, shown=shown_by(own, verdicts), errors=counts
     )
     # A server that did not answer today must not count against the judge for good.
     if versioned and not any(verdict.failed for verdict in verdicts):
@@ -267,16 +267,17 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     return found
 
 
-def _shown(answers: Sequence[Labelled], verdicts: Sequence[Verdict]) -> Attenuation:
-    """How much of a true drift the verdicts show; a refusal counts as neutral, as in stances."""
+def shown_by(answers: Sequence[Labelled], verdicts: Sequence[Verdict]) -> Attenuation:
+    """How much of a true drift a judge shows by its verdicts on labelled texts; a refusal counts as neutral."""
     propositions = {text: number for number, text in enumerate(dict.fromkeys(e.answer.proposition for e in answers))}
     placed = [
         (column(entry.label), verdict.vector() or (math.nan,) * len(STANCES), propositions[entry.answer.proposition])
         for entry, verdict in zip(answers, verdicts, strict=True)
         if column(entry.label) != NO_STANCE
     ]
-    truth, vectors, clusters = zip(*placed, strict=True)
-    return attenuation(np.array(truth), np.array(vectors), np.array(clusters))
+    truth = np.array([own for own, _, _ in placed], dtype=np.int64)
+    vectors = np.array([own for _, own, _ in placed]).reshape(-1, len(STANCES))
+    return attenuation(truth, vectors, np.array([own for _, _, own in placed], dtype=np.int64))
 
 
 def _read(kept: dict[str, Any], unlike: float) -> Reliability:

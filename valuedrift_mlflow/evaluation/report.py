@@ -146,6 +146,7 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,
+        worth=_worth(evaluation),
         untold=evaluation.untold,
         nearness=sentence(evaluation.distance, evaluation.reference) if evaluation.distance is not None else "",
         version=tracking.package_version(),
@@ -166,6 +167,13 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> st
         labels=labels_section(evaluation),
         examples=examples(measurement),
     )
+
+
+def _worth(evaluation: Evaluation) -> str:
+    """What the net drift stands for, given how much of one the judge shows; empty where that cannot be told."""
+    if evaluation.trust is None or not evaluation.compared:
+        return ""
+    return evaluation.trust.worth(float(evaluation.drift.overall[-1]))
 
 
 def axes_of(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from valuedrift_mlflow.evaluation.adjusted import AdjustedEvaluation
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_costs
 from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation
-from valuedrift_mlflow.evaluation.reliability import Reliability
+from valuedrift_mlflow.evaluation.reliability import Reliability, shown_by
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.statistics.agreement import JudgeQuality, cohen_kappa
+from valuedrift_mlflow.statistics.attenuation import Attenuation
 from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import Estimate
@@ -23,6 +25,9 @@ from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_QUALITIES = ("accuracy", "macro_f1", "kappa", "coverage")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,11 @@ class JudgeCheck:
     quality: JudgeQuality
     run_id: str
 
+    @cached_property
+    def shown(self) -> Attenuation:
+        """How much of a true drift the judge shows on these answers."""
+        return shown_by(self.answers, self.verdicts)
+
     def by_set(self) -> dict[str, list[tuple[Label, Label]]]:
         """Label and verdict of every answer by the set that it is from; empty where there is one set only."""
         sets: dict[str, list[tuple[Label, Label]]] = {}
@@ -90,12 +100,15 @@ class JudgeCheck:
     def metrics(self) -> dict[str, float]:
         """``judge/...`` metrics with the ends of their 95 % intervals, and what the verdicts cost.
 
+        ``judge/attenuation`` is the share of a true drift that the judge shows on these answers.
+
         Where there are several sets, each has its own kappa and coverage too: ``judge/real/kappa``.
         """
         quality = self.quality
         metrics = {"judge/calibration_error": quality.calibration_error}
-        for name in ("accuracy", "macro_f1", "kappa", "coverage"):
-            estimate: Estimate = getattr(quality, name)
+        estimates: dict[str, Estimate] = {name: getattr(quality, name) for name in _QUALITIES}
+        estimates["attenuation"] = self.shown.overall
+        for name, estimate in estimates.items():
             metrics[f"judge/{name}"] = estimate.value
             metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
         for name, rows in self.by_set().items():

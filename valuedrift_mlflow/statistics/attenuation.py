@@ -47,6 +47,11 @@ class Attenuation:
     pairs: tuple[Estimate, ...]
     texts: tuple[int, ...]
 
+    @property
+    def known(self) -> bool:
+        """Whether enough texts of all three stances were read."""
+        return math.isfinite(self.overall.value)
+
 
 def attenuation(truth: Integers, verdicts: Floats, clusters: Integers) -> Attenuation:
     """How much of a true drift a judge shows.
