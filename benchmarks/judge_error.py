@@ -272,7 +272,8 @@ def page(repetitions: int) -> Iterator[str]:
     yield ""
     yield "Share of audits whose word on the drift to expect is wrong, and share that cannot tell: with nothing known"
     yield f"of the judge, with its errors from {CHECKED} texts of each stance, and with labels of {LABELLED_ROWS} rows."
-    yield "The last column is the coverage of the gap with the errors taken off."
+    yield "A range of words that holds the true one is not wrong, however wide. Coverage is that of the gap with the"
+    yield "errors taken off."
     yield ""
     columns = [
         "gap",

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource
 
 import valuedrift_mlflow
-from valuedrift_mlflow import suite
+from valuedrift_mlflow import suite, tracking
 from valuedrift_mlflow.evaluation.powered import holm
 from valuedrift_mlflow.evaluation.review import drawn_responses, inclusion_probabilities
 from valuedrift_mlflow.inputs.errors import InputError
@@ -455,3 +455,10 @@ def test_holm_by_hand() -> None:
     """Of four p-values the least counts four times, the next three times, and none less than one before it."""
     found = holm(np.array([[0.04, 0.01], [np.nan, 0.02], [0.03, np.nan]]))
     assert found == pytest.approx(np.array([[0.06, 0.04], [np.nan, 0.06], [0.06, np.nan]]), nan_ok=True)
+
+
+def test_a_review_of_a_pipeline_names_its_stages(store: Path) -> None:
+    with tracking.run("pipeline", name="pipeline") as parent, tracking.run("stage", name="sft", stage="sft") as stage:
+        pass
+    with pytest.raises(InputError, match=f"the run of one stage; this pipeline has sft {stage.run_id}"):
+        valuedrift_mlflow.review(parent.run_id, 20)

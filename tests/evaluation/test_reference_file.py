@@ -11,8 +11,11 @@ from mlflow import MlflowClient
 
 import valuedrift_mlflow
 from valuedrift_mlflow import suite
+from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.evaluation.reference import load_reference
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.pipeline.plan import prepare
+from valuedrift_mlflow.recipe.read import validate
 
 PART = "vaes?topics=religion,abortion&per_topic=20"
 SUITE = suite.load(PART)
@@ -124,3 +127,22 @@ def test_a_bad_reference_is_refused(
 def test_a_reference_that_is_not_there_is_refused_before_anything_is_measured(store: Path) -> None:
     with pytest.raises(InputError, match=r"reference: found 'nowhere\.csv'"):
         valuedrift_mlflow.evaluate(responses=said({0: 0.5}), suite=PART, judge="lexical", reference="nowhere.csv")
+
+
+def test_the_command_says_whether_it_came_nearer(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people_file = reference(people(1.0))
+    command = ["evaluate", "--responses", said({0: 0.0, 10: 1.0}), "--suite", PART, "--judge", "lexical"]
+    main([*command, "--reference", people_file, "--dry-run"])
+    told = capsys.readouterr().out
+    assert "people.csv: 2 of 2 topics, taken as exact where n is not given; rows of nothing that the suite" in told
+    main([*command, "--reference", people_file])
+    assert "over 2 topics: nearer than at the start (-0." in capsys.readouterr().out
+
+
+def test_a_recipe_with_a_bad_reference_is_refused_with_all_its_problems(store: Path) -> None:
+    stage = {"algorithm": "sft", "name": "sft", "data": "nothing.jsonl", "learning_rate": 1e-4}
+    recipe = validate({"suite": PART, "reference": "nowhere.csv", "stages": [stage]})
+    with pytest.raises(InputError) as refused:
+        prepare(recipe, "recipe")
+    assert any(line.startswith("reference: found 'nowhere.csv'") for line in refused.value.problems)
+    assert any("nothing.jsonl" in line for line in refused.value.problems)

@@ -451,8 +451,8 @@ def _varied(table: _Table, usable: Sequence[int], topics: int, seed: int) -> tup
         degrees = float(np.min(figure.degrees))
         covariance = figure.errors.T @ figure.errors + _alike(figure, int(table.clusters[t]))
         errors.append(Error(covariance[None], np.array([degrees]), np.array([int(table.clusters[t])])))
-        root = np.linalg.cholesky(covariance + 1e-15 * np.eye(3))
-        normal = rng.standard_normal((RESAMPLES, 3)) @ root.T
+        values, vectors = np.linalg.eigh(covariance)  # of rank two or so: three changes sum nearly to 0
+        normal = rng.standard_normal((RESAMPLES, 3)) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         drawn.append(normal / np.sqrt(rng.chisquare(degrees, (RESAMPLES, 1)) / degrees))
     changes, draws = table.value[usable][None], np.stack(drawn, axis=1)[:, None]  # (1, T, 3), (R, 1, T, 3)
     for place, t in enumerate(usable):
