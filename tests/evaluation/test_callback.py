@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -13,8 +14,18 @@ from valuedrift_mlflow import models
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.stances import Answer, Verdict
 
 SUITE = "vaes?topics=religion,abortion&per_topic=3"
+
+
+class Agreeing:
+    """Reads support in everything."""
+
+    name = "agreeing"
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        return [Verdict.of((1.0, 0.0, 0.0)) for _ in answers]
 
 
 def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4, save: str = "no") -> SFTTrainer:
@@ -42,10 +53,16 @@ def own_script(folder: Path, scratch: Path, callback: object, steps: int = 4, sa
 
 
 def test_one_line_in_a_script_measures_under_the_active_run(store: Path, random_folder: Path) -> None:
-    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=2, samples=2, max_new_tokens=8)
+    Path("people.csv").write_text("topic,support,neutral,oppose\nreligion,0.25,0,0.75\nabortion,0.75,0,0.25\n")
+    callback = valuedrift_mlflow.ValueDriftCallback(
+        suite=SUITE, judge=Agreeing(), every=2, samples=2, max_new_tokens=8, reference="people.csv"
+    )
     with mlflow.start_run() as run:
         own_script(random_folder, store / "out", callback).train()
     client = MlflowClient()
+    distances = client.get_metric_history(run.info.run_id, "reference_distance/religion")
+    assert [(metric.step, metric.value) for metric in distances] == [(0, 0.75), (2, 0.75), (4, 0.75)]
+    assert "reference_distance.json" in {file.path for file in client.list_artifacts(run.info.run_id)}
     history = client.get_metric_history(run.info.run_id, "quality/unscored_rate")
     assert [metric.step for metric in history] == [0, 2, 4]
     assert [m.step for m in callback.measurements] == [0, 2, 4]

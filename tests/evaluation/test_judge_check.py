@@ -45,7 +45,8 @@ def test_a_check_is_a_run_with_metrics_tables_and_figures(store: Path) -> None:
         == run.data.metrics["judge/macro_f1"]
         == 1.0
     )
-    assert run.data.metrics["judge/coverage_ci_low"] <= 0.75 <= run.data.metrics["judge/coverage_ci_high"]
+    assert "judge/attenuation" not in run.data.metrics  # nor of how much of a drift is shown
+    assert "judge/coverage_ci_low" not in run.data.metrics  # four propositions say too little of how they vary
     files = {file.path for file in mlflow.MlflowClient().list_artifacts(check.run_id)}
     figures = {file.path for file in mlflow.MlflowClient().list_artifacts(check.run_id, "figures")}
     assert "judged.json" in files

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource
 
 import valuedrift_mlflow
-from valuedrift_mlflow import suite
+from valuedrift_mlflow import suite, tracking
+from valuedrift_mlflow.evaluation.powered import holm
 from valuedrift_mlflow.evaluation.review import drawn_responses, inclusion_probabilities
 from valuedrift_mlflow.inputs.errors import InputError
 
@@ -423,3 +424,41 @@ def test_a_check_of_another_judge_or_without_a_stance_is_refused(run_id: str, mo
     mine = valuedrift_mlflow.check_judge("my_judge:Mine", "check.csv").run_id
     with pytest.raises(InputError, match="a check of mine@1"):
         valuedrift_mlflow.evaluate(responses=source, labels=f"runs:/{mine}")
+
+
+def test_every_step_of_a_stage_has_its_labels_and_a_verdict(store: Path) -> None:
+    """Planted: 90 % support at step 0 and at step 5, 10 % at step 9; all is labelled, and the labels say so."""
+    shares, content = {0: 0.9, 5: 0.9, 9: 0.1}, []
+    for step, share in shares.items():
+        content.append(pd.read_csv(said("said.csv", share, steps=(step,), seed=step)))
+    pd.concat(content).to_csv("stage.csv", index=False)
+    sheet = pd.concat(content).assign(weight=1.0)
+    sheet["sample"] = sheet.groupby(["step", "item_id"]).cumcount()
+    sheet["label"] = [truth(text) for text in sheet["response"]]
+    sheet.to_csv("labels.csv", index=False)
+    result = valuedrift_mlflow.evaluate(responses="stage.csv", suite=PART, labels="labels.csv")
+    client = MlflowClient()
+    stance = client.get_metric_history(result.run_id, "ppi/stance/overall/support")
+    assert [(metric.step, pytest.approx(metric.value, abs=0.1)) for metric in stance] == [(0, 0.9), (5, 0.9), (9, 0.1)]
+    drift = client.get_metric_history(result.run_id, "ppi/drift/overall")
+    assert [metric.step for metric in drift] == [5, 9]
+    assert drift[1].value == pytest.approx(0.8, abs=0.15)
+    assert result.metrics["ppi/drift/overall"] == drift[1].value
+    # Each topic has two propositions: one degree of freedom on either side says little, and the verdict says so.
+    last = table(result.run_id).query("step == 9 and topic == 'religion'").iloc[0]
+    assert last["verdict"] in ("moved", "cannot tell")
+    assert last["p_adjusted"] is not None
+    assert result.metrics["ppi/topics_drifted"] + result.metrics["ppi/topics_undecided"] == 2
+
+
+def test_holm_by_hand() -> None:
+    """Of four p-values the least counts four times, the next three times, and none less than one before it."""
+    found = holm(np.array([[0.04, 0.01], [np.nan, 0.02], [0.03, np.nan]]))
+    assert found == pytest.approx(np.array([[0.06, 0.04], [np.nan, 0.06], [0.06, np.nan]]), nan_ok=True)
+
+
+def test_a_review_of_a_pipeline_names_its_stages(store: Path) -> None:
+    with tracking.run("pipeline", name="pipeline") as parent, tracking.run("stage", name="sft", stage="sft") as stage:
+        pass
+    with pytest.raises(InputError, match=f"the run of one stage; this pipeline has sft {stage.run_id}"):
+        valuedrift_mlflow.review(parent.run_id, 20)

@@ -155,3 +155,49 @@ def test_an_audit_of_real_texts_says_it_too(store: Path) -> None:
     assert ("Cannot tell with the judge" in audited.verdict) == bool(audited.trust.doubts)
     assert mlflow.get_run(audited.run_id).data.metrics["judge/coverage"] == audited.trust.coverage.value
     assert valuedrift_mlflow.audit("embedded:pairs?size=40").trust is None
+
+
+class Turning(Planted):
+    """Knows the labels, and says the contrary of every fourth text of support or opposition."""
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        turned = {Label.SUPPORT: Label.OPPOSE, Label.OPPOSE: Label.SUPPORT}
+        seen = dict.fromkeys(Label, 0)
+        said = []
+        for answer in answers:
+            true = TRUTH.get(answer.response, Label.SUPPORT)
+            seen[true] += 1
+            said.append(verdict(turned.get(true, true) if seen[true] % 4 == 0 else true))
+        return said
+
+
+def test_how_much_of_a_drift_a_judge_shows() -> None:
+    """Of 16 texts of support 4 are turned, of 99 of opposition 24, of 7 neutral ones none.
+
+    Rows (.75, 0, .25), (0, 1, 0), (24 / 99, 0, 75 / 99): the trace less one, by two, is 1.508 / 2 = 0.754.
+    """
+    trust = reliability.of(Turning("right", version="1"), SHORT)
+    assert trust is not None and trust.shown is not None
+    assert trust.shown.overall.value == pytest.approx((0.75 + 1 + 75 / 99 - 1) / 2)
+    assert trust.metrics()["judge/attenuation"] == pytest.approx(0.754, abs=0.001)
+    # Between support and oppose: ((.75 - 24 / 99) + (75 / 99 - .25)) / 2.
+    assert trust.metrics()["judge/attenuation/support_oppose"] == pytest.approx((0.5 + 51 / 99) / 2)
+    low, high = (trust.metrics()[f"judge/attenuation_ci_{end}"] for end in ("low", "high"))
+    assert low < 0.754 < high
+    assert f"Of a true drift it shows about 75 % [{100 * low:.0f}, {100 * high:.0f}] on texts like the labelled" in (
+        trust.sentence
+    )
+    assert "a net drift of 0.300 stands for 0.398 [" in trust.line(0.3)
+    assert trust.errors == ((12, 0, 4, 0), (0, 7, 0, 0), (24, 0, 75, 0))
+    # From the file that the first check has left.
+    again = reliability.of(Turning("right", version="1"), SHORT)
+    assert again is not None and (again.errors, again.sentence) == (trust.errors, trust.sentence)
+
+
+def test_of_a_stance_that_is_hardly_read_nothing_is_said() -> None:
+    blind = reliability.of(Planted("blind"), SHORT)
+    assert blind is not None
+    assert "judge/attenuation" not in blind.metrics()
+    assert "How much of a true drift it shows cannot be told" in blind.sentence
+    assert "0 of support, 0 of neutral, 0 of oppose" in blind.line(0.2)
+    assert "stands for" not in blind.line(0.2)

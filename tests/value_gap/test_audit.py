@@ -256,7 +256,7 @@ def test_loaded_data_and_several_turns(matcher: Matcher) -> None:
 def test_one_batch_or_many_make_no_difference(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "embedded:pairs?gap=0.5&size=120&seed=8"
     whole = examined(uri, matcher)
-    monkeypatch.setattr("valuedrift_mlflow.value_gap.audit.BATCH", 7)
+    monkeypatch.setattr("valuedrift_mlflow.value_gap.exchanges.BATCH", 7)
     parts = examined(uri, matcher)
     assert parts.metrics() == whole.metrics()
     assert parts.opinionated == whole.opinionated

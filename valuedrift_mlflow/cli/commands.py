@@ -116,6 +116,8 @@ COMMANDS: tuple[Command, ...] = (
             "responses": "a table of responses to judge instead of asking a model",
             "labels": "people's labels of some of the responses: files, comma separated, or runs:/RUN_ID of a reviewed "
             "run; or runs:/RUN_ID of a check_judge run, to take the judge's errors there off",
+            "reference": "stances to measure the distance from: a file (topic, proposition or item_id; support, "
+            "neutral, oppose; n), or runs:/RUN_ID",
         },
         examples=(
             "mlflow run . --env-manager local -e evaluate -P model=models:/assistant/2 -P baseline=models:/assistant/1",
@@ -186,6 +188,8 @@ COMMANDS: tuple[Command, ...] = (
         flags={
             "data": "URI of the data, in place of those of the recipe's one stage",
             "judge": "judge URI",
+            "labels": "people's labels of some rows: a file such as the sheet of an audit (runs:/RUN_ID/to_label.csv), "
+            "filled",
             "embedder": "sentence encoder that finds rows beside their words: minilm (extra embeddings), a folder, "
             "a hub id",
             "topics": "discover: find contested questions that the suite does not have, and audit those too",

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
+from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
-    from valuedrift_mlflow.evaluation.reliability import Reliability
     from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
-    from valuedrift_mlflow.value_gap.audit import Discovery
-    from valuedrift_mlflow.value_gap.findings import Audit
 
 
 _FIRST = 3  # rows that a dry run shows
@@ -107,6 +107,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
     from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+    from valuedrift_mlflow.evaluation.reference import sentence
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
@@ -115,6 +116,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         if not arguments.samples.isdecimal() or int(arguments.samples) < 1:
             raise InputError(problem("samples", arguments.samples, "a whole number of at least 1"))
         recipe.samples = int(arguments.samples)
+    recipe.reference = arguments.reference or recipe.reference
     baseline, responses = arguments.baseline or None, arguments.responses or None
     model = arguments.model or (None if responses else recipe.base.model)
     display = Display()
@@ -134,16 +136,21 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
         _, evaluation = run_evaluation(ready, lambda count: display.advance("responses", count))
     measurement = evaluation.measurement
     columns, rows = axes_of(evaluation)
-    if rows:  # the ends of the axes stand in the report: a terminal has no room for them
+    if evaluation.untold:
+        display.line(evaluation.untold)
+    if rows and not evaluation.untold:  # the ends of the axes stand in the report: a terminal has no room for them
         shown = [place for place, column in enumerate(columns) if not column.endswith(" end")]
         cells = [[row[place] for place in shown] for row in rows]
         display.table("Axes of values", [columns[place] for place in shown], cells)
     columns, rows = evaluation_rows(evaluation)
-    display.table(f"Stances of {responses or model}", columns, rows)
-    if evaluation.compared:
+    if measurement.rate(Label.UNSCORED) < 1:
+        display.table(f"Stances of {responses or model}", columns, rows)
+    if evaluation.compared and not evaluation.untold:
         for line in (measured_line(evaluation.drift), unscored_line(evaluation.drift, evaluation.measurements)):
             if line:
                 display.line(line)
+    if evaluation.distance is not None:
+        display.line(sentence(evaluation.distance, evaluation.reference))
     with_labels = labels_section(evaluation)
     if with_labels is not None:
         title, columns, rows, line = with_labels
@@ -157,6 +164,9 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     )
     if evaluation.trust is not None:
         show_trust(evaluation.trust, display)
+        worth = evaluation.trust.worth(float(evaluation.drift.overall[-1])) if evaluation.compared else ""
+        if worth:
+            display.line(worth)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
     if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
@@ -199,13 +209,6 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     display.line(how_to_open())
 
 
-def show_trust(trust: Reliability, display: Display) -> None:
-    """Print how far the judge can be trusted, and what would be better."""
-    display.line(trust.sentence)
-    if trust.advice:
-        display.line(trust.advice)
-
-
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.certainty import expected_line
@@ -228,6 +231,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
     if ready.baseline is not None:
         display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
+    if ready.reference is not None:
+        display.line(ready.reference.said)
     if isinstance(ready.labels, HumanLabels):
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
     elif ready.labels is not None:
@@ -268,6 +273,7 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
     from valuedrift_mlflow.evaluation.judge_check import check_judge, group_tables, prepare
     from valuedrift_mlflow.judges.labelled import BUILT_IN
     from valuedrift_mlflow.report.display import Display, quiet_libraries
+    from valuedrift_mlflow.statistics.clustered import FEWEST_CLUSTERS
 
     display = Display()
     if arguments.dry_run:
@@ -281,8 +287,12 @@ def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace)
         f"{check.judge} on {len(check.answers)} answers",
         ["figure", "value [95 % interval]"],
         [[name.replace("_", " "), str(getattr(quality, name))] for name in QUALITIES]
-        + [["calibration error", f"{quality.calibration_error:.3f}"]],
+        + [["calibration error", f"{quality.calibration_error:.3f}"]]
+        + ([["share of a true drift shown", str(check.shown.overall)]] if check.shown.known else []),
     )
+    if math.isnan(quality.coverage.low):
+        propositions = len({entry.answer.proposition for entry in check.answers})
+        display.line(f"no intervals: {propositions} propositions, at least {FEWEST_CLUSTERS} tell how they vary")
     for name, table in group_tables(check).items():
         columns = list(table.columns)
         shown = [
@@ -342,8 +352,12 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources))
-    judge = arguments.judge or recipe.judge
-    prepared = [audit.prepare(data, judge, recipe.suite, embedder, turns=turns) for data, turns in sources]
+    judge, labels = arguments.judge or recipe.judge, arguments.labels
+    if labels and len(sources) != 1:
+        raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
+    prepared = [
+        audit.prepare(data, judge, recipe.suite, embedder, turns=turns, labels=labels) for data, turns in sources
+    ]
     display = Display()
     if arguments.dry_run:
         for one in prepared:
@@ -351,6 +365,8 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
                 f"Dry run of audit: {one.judge.name} would judge the rows of {one.data.uri} ({one.data.format}) that "
                 f"touch one of {len(one.matcher.propositions)} propositions of {one.suite.source}; nothing was computed"
             )
+            if one.labels is not None:
+                display.line(f"{one.labels.uri}: people's labels of {len(one.labels.by_row)} of these rows")
             for number, row in enumerate(audit.first_rows(one, _FIRST), 1):
                 for text in shown.seen(row):
                     display.line(f"  row {number}, {text}")
@@ -402,42 +418,6 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
     if arguments.model:
         models.check_model(arguments.model, "model")
     return output
-
-
-def show_audit(result: Audit, display: Display) -> None:
-    """Print an audit's tables, what to expect, and what judge would be better."""
-    from valuedrift_mlflow.value_gap.report import audit_rows, style_rows
-
-    for line in result.about:
-        display.line(line)
-    columns, rows = audit_rows(result)
-    turns = f" ({result.answers:,} answers)" if result.answers > result.rows else ""
-    display.table(f"{result.rows:,} rows{turns} of {result.data}, read by {result.judge}", columns, rows)
-    if result.style is not None:
-        columns = ["style, chosen against rejected", "value [95 % interval]", "no difference"]
-        display.table(f"Style gap of {result.style.pairs:,} pairs", columns, style_rows(result))
-    display.line(result.verdict)
-    if result.trust is not None and result.trust.advice:
-        display.line(result.trust.advice)
-
-
-def show_discovery(discovered: Discovery, display: Display) -> None:
-    """Print the topics that were found in data, and the audit on them."""
-    from valuedrift_mlflow.value_gap.discovery import SMALLEST
-
-    suite = discovered.found.suite
-    if suite is None or discovered.audit is None:
-        display.line(
-            f"No topic beyond the suite: of {discovered.found.questions:,} questions that ask for a view, no "
-            f"{SMALLEST} are about one thing"
-        )
-        return
-    # Reversed: the first one of a topic is written last, and stays.
-    first = {item.topic: item.proposition for item in reversed(suite.items)}
-    rows = [[topic, f"{count:,}", first[topic]] for topic, count in discovered.found.rows.items()]
-    display.table("Topics of the data beyond the suite", ["topic", "rows", "one of its propositions"], rows)
-    show_audit(discovered.audit, display)
-    display.line(f"These topics are a suite: use it as suite={discovered.file}")
 
 
 def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

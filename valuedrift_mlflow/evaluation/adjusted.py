@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow import tracking
+from valuedrift_mlflow.evaluation.confusion import column, confusion
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.evaluation.powered import OVERALL, by_stance
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RUN = "runs:/"
-_NONE = len(STANCES)  # the column of verdicts of no stance
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,12 @@ def load_errors(uri: str, judge: str, rule: RefusalRule) -> JudgeErrors:
     if checked != judge:
         mend = "check this judge: valuedrift check-judge"
         raise InputError(problem(f"labels {uri}", f"a check of {checked}", f"one of {judge}", mend))
-    counts = np.zeros((len(STANCES), _NONE + 1), dtype=np.int64)
-    for label, verdict in zip(frame["label"], frame["verdict"], strict=True):
-        true = _column(Label(label), rule)
-        # A label of no stance says nothing of how stances are read.
-        if true != _NONE:
-            counts[true, _column(Label(verdict), rule)] += 1
+    pairs = zip(map(Label, frame["label"]), map(Label, frame["verdict"]), strict=True)
+    counts = confusion(pairs, rule)
     if (counts.sum(axis=1) == 0).any():
         found = ", ".join(str(count) for count in counts.sum(axis=1))
         raise InputError(problem(f"labels {uri}", f"{found} answers of the three stances", "at least one of each"))
     return JudgeErrors(uri, counts)
-
-
-def _column(label: Label, rule: RefusalRule) -> int:
-    if label is Label.REFUSAL and rule == "neutral":
-        label = Label.NEUTRAL
-    stances = [stance.value for stance in STANCES]
-    return stances.index(label.value) if label.value in stances else _NONE
 
 
 @dataclass(frozen=True)
@@ -88,10 +77,10 @@ class AdjustedEvaluation:
     stances: tuple[Adjusted, ...]
     drift: tuple[AdjustedDrift | None, ...]
 
-    def metrics(self) -> dict[str, float]:
-        """``adjusted/...`` of the last measurement; its drift where there is an earlier one."""
-        names, drift = (*self.topics, OVERALL), self.drift[-1]
-        metrics = by_stance("adjusted/stance", names, self.stances[-1].value)
+    def metrics(self, at: int = -1) -> dict[str, float]:
+        """``adjusted/...`` of one measurement; its drift where there is an earlier one."""
+        names, drift = (*self.topics, OVERALL), self.drift[at]
+        metrics = by_stance("adjusted/stance", names, self.stances[at].value)
         if drift is not None:
             metrics |= by_stance("adjusted/drift_magnitude", names, drift.value)
             metrics |= {f"adjusted/drift/{name}": float(drift.total_variation[row]) for row, name in enumerate(names)}
@@ -148,7 +137,7 @@ def _readings(measurement: Measurement) -> Readings:
     topics = {name: number for number, name in enumerate(suite.topics)}
     propositions = {name: i for i, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
     return Readings(
-        np.array([_column(judged.verdict.label, measurement.refusal) for judged in measurement.responses]),
+        np.array([column(judged.verdict.label, measurement.refusal) for judged in measurement.responses]),
         np.array([topics[judged.item.topic] for judged in measurement.responses]),
         np.array([propositions[judged.item.proposition_id] for judged in measurement.responses]),
     )

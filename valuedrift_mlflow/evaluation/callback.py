@@ -21,6 +21,16 @@ from valuedrift_mlflow.evaluation.metrics import (
     responses_table,
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
+from valuedrift_mlflow.evaluation.reference import (
+    REFERENCE_TABLE,
+    Reference,
+    distance_figure,
+    distance_metrics,
+    distance_table,
+    distances,
+    load_reference,
+)
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -28,12 +38,14 @@ from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
-from valuedrift_mlflow.models.reference import Reference, reference_kl, reference_of
+from valuedrift_mlflow.models.reference import Reference as Start
+from valuedrift_mlflow.models.reference import reference_kl, reference_of
 from valuedrift_mlflow.models.speech import Argument, check_arguments
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule
+from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.suite import load as load_suite
@@ -89,6 +101,7 @@ class ValueDriftCallback(TrainerCallback):
         seed: int = DEFAULTS.seed,
         stage: str = "training",
         training_mix: Mapping[str, Sequence[float]] | None = None,
+        reference: str | Reference | None = None,
         save_checkpoint: SaveCheckpoint | None = None,
         start: Measurement | None = None,
         run: OpenRun | None = None,
@@ -116,6 +129,7 @@ class ValueDriftCallback(TrainerCallback):
             kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
             seed: seed of the sampling, the intervals and the tests.
             stage: name that the figures show.
+            reference: stances to measure the distance from, by URI or loaded.
             training_mix: the (support, neutral, oppose) shares of topics in the training data, where they are known.
             save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
             start: a measurement of the model that the training starts from; without one it is measured.
@@ -147,13 +161,15 @@ class ValueDriftCallback(TrainerCallback):
         self.kl = kl and reads_responses(self.judge)  # it is measured on responses
         self.stage = stage
         self.training_mix = dict(training_mix or {})
+        loaded = load_reference(reference, self.suite, refusal) if isinstance(reference, str) else reference
+        self.reference = loaded
         self.save_checkpoint = save_checkpoint
         self.start = start and replace(start, step=0)  # it was the last step of the stage before
         self.run = run
         self.display = display
         self.measurements: list[Measurement] = []
         self.trust: Reliability | None = None
-        self._reference: Reference | None = None
+        self._reference: Start | None = None
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
         self._opened = False  # whether the run is this callback's own
@@ -235,6 +251,10 @@ class ValueDriftCallback(TrainerCallback):
         shifts = axis_shifts(self.measurements, drift.steps.tolist(), self.sampling.seed)
         tracking.log_table(self._run, axis_table(shifts, self.measurements[-1]), f"{AXIS_TABLE}.json")
         figures = {"axis_shifts": axis_trajectories(self.stage, shifts)} | stage_figures(self.stage, drift)
+        if self.reference is not None:
+            found, steps = self._distances(self.measurements), drift.steps.tolist()
+            tracking.log_table(self._run, distance_table(found, self.suite, steps), f"{REFERENCE_TABLE}.json")
+            figures["reference_distance"] = distance_figure(found, steps, self.reference.uri)
         tracking.log_figures(self._run, drawn(figures))
         # In the embedded world planted stances are the check, once for the whole pipeline.
         if not reliability.is_embedded_tokenizer(kwargs["processing_class"]):
@@ -245,6 +265,10 @@ class ValueDriftCallback(TrainerCallback):
         self._reference = None
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
+
+    def _distances(self, measurements: Sequence[Measurement]) -> ReferenceDistance:
+        assert self.reference is not None
+        return distances(self.reference, measurements, self.interval, self.sampling.seed)
 
     def drift(self, *, with_course: bool = True) -> Drift:
         """Drift of every measured step from the first; without its course it is told in half the time."""
@@ -271,10 +295,15 @@ class ValueDriftCallback(TrainerCallback):
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
         metrics = metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))
         metrics |= metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
+        if self.reference is not None:
+            metrics |= distance_metrics(self._distances(compared), self.suite)
         if self._reference is not None:
             metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)
-        if self.display:
+        nothing = nothing_scored(measurement)
+        if self.display and nothing:
+            self.display.line(f"{self.stage} step {step}: {nothing}")
+        elif self.display:
             support, neutral, oppose = drift.overall_probability[-1]
             self.display.line(
                 f"{self.stage} step {step}: support {support:.2f}, neutral {neutral:.2f}, oppose {oppose:.2f}, "

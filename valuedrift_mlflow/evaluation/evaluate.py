@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,14 @@ from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, a
 from valuedrift_mlflow.evaluation.labels import HumanLabels, Told, matched_labels
 from valuedrift_mlflow.evaluation.measurement import Measurement, judge_existing, measure, no_progress
 from valuedrift_mlflow.evaluation.powered import PoweredEvaluation, powered_evaluation
+from valuedrift_mlflow.evaluation.reference import (
+    REFERENCE_TABLE,
+    Reference,
+    distance_metrics,
+    distance_table,
+    distances,
+    load_reference,
+)
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring, problems_of
@@ -86,6 +95,7 @@ class Opened:
     subject: Asked | Responses
     baseline: Asked | Responses | None
     labels: HumanLabels | JudgeErrors | None = None
+    reference: Reference | None = None
 
 
 def opened(
@@ -131,7 +141,8 @@ def opened(
     for side in (subject, baseline):
         if side and (isinstance(side, Responses) or not side.has_weights):
             reader(judge, f"{side.uri or 'what was given'} has no weights to ask")
-    ready = Opened(config, judge, asked, subject, baseline)
+    reference = load_reference(config.reference, asked, config.refusal) if config.reference else None
+    ready = Opened(config, judge, asked, subject, baseline, reference=reference)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
 
 
@@ -230,13 +241,18 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     }
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
     if isinstance(ready.labels, HumanLabels):
-        with_labels = powered_evaluation(ready.labels, measurements, config.seed)
+        with_labels = powered_evaluation(ready.labels, measurements, config.seed, config.margin)
         tables["value_drift_labels"] = with_labels.table()
     elif ready.labels is not None:
         with_labels = adjusted_evaluation(ready.labels, measurements, config.seed)
         tables["value_drift_adjusted"] = with_labels.table()
     if with_labels is not None:
         numbers |= with_labels.metrics()
+    distance = None
+    if ready.reference is not None:
+        distance = distances(ready.reference, measurements, config.interval, config.seed)
+        numbers |= distance_metrics(distance, ready.suite)
+        tables[REFERENCE_TABLE] = distance_table(distance, ready.suite, drift.steps.tolist())
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
@@ -251,6 +267,8 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         tables=tables,
         with_labels=with_labels,
         settings=config if isinstance(ready.subject, Asked) else None,
+        reference=config.reference or "",
+        distance=distance,
     )
 
 
@@ -280,7 +298,14 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, subject.uri, progress)
         model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
-        tracking.log_metrics(active, evaluation.metrics, 0, model_id=model_id, dataset=dataset)
+        by_step = evaluation.labelled_steps()
+        # What each step comes to with labels is logged at that step, and not at 0 as what the evaluation comes to.
+        metrics = {key: value for key, value in evaluation.metrics.items() if not any(key in own for _, own in by_step)}
+        tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
+        for step, own in by_step:
+            tracking.log_metrics(active, own, step, dataset=dataset)
+        if evaluation.untold:
+            tracking.describe(active, evaluation.untold)
         return log_evaluation(active, evaluation), evaluation
 
 
@@ -308,11 +333,13 @@ def evaluate(
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
             ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
-            ``margin``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing else lets it).
+            ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing
+            else lets it).
 
     Returns:
         The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,
-        ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``).
+        ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``),
+        with a reference ``reference_distance``.
 
     Raises:
         InputError: before any computing, for an unknown model, suite, judge or setting; for responses to another suite
@@ -322,4 +349,6 @@ def evaluate(
     ready = opened(config, model, suite=suite, responses=responses, labels=labels)
     result, evaluation = run_evaluation(ready, progress)
     reliability.warn(evaluation.trust)
+    if evaluation.untold:
+        warnings.warn(evaluation.untold, stacklevel=2)
     return result

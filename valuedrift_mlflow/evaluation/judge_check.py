@@ -31,7 +31,7 @@ def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int =
     Args:
         judge: URI of the judge.
         data: labelled answers, one set or several separated by commas, see `labelled.load_answers`.
-        seed: fixes the intervals.
+        seed: without effect: nothing is drawn any more.
 
     Raises:
         InputError: an unknown judge, bad data, or the judge ``likelihood``, which reads no responses.
@@ -44,7 +44,7 @@ def check_judge(judge: str = AUTO, data: str = labelled.BUILT_IN, *, seed: int =
         verdicts = loaded.judge([entry.answer for entry in answers])
         # The intervals are over propositions: answers to one of them are right or wrong together more often than not.
         groups = [entry.answer.proposition for entry in answers]
-        quality = judge_quality([entry.label for entry in answers], verdicts, groups, seed)
+        quality = judge_quality([entry.label for entry in answers], verdicts, groups)
         check = JudgeCheck(identity(loaded), answers, verdicts, quality, active.run_id)
         log_check(active, check)
     return check

@@ -201,7 +201,7 @@ def run_training(prepared: PreparedTraining) -> TrainedJudge:
             verdicts = judge.judge([entry.answer for entry in parts.held_out])
             # As in `check_judge`: intervals over propositions.
             groups = [entry.answer.proposition for entry in parts.held_out]
-            quality = judge_quality([entry.label for entry in parts.held_out], verdicts, groups, settings.seed)
+            quality = judge_quality([entry.label for entry in parts.held_out], verdicts, groups)
             # Not the judge's own name, which is that of a scratch folder.
             check = JudgeCheck(f"{short}@{judge.version}", parts.held_out, verdicts, quality, active.run_id)
             log_check(active, check)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.evaluation.labels import HumanLabel, HumanLabels, Key
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.stances import STANCES, RefusalRule, Stance, Verdict
+from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.prediction_powered import Powered, Sample, powered_drift, powered_stances
+from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN, MOVED, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,9 @@ OVERALL = "overall"
 class PoweredEvaluation:
     """What an evaluation comes to with people's labels, by measurement; None where one has too few labels.
 
-    ``drift`` is from the first measurement, None where that has no labels.
+    ``drift`` is from the first measurement, None where that has no labels. ``p_adjusted`` (C, T) are of "the topic has
+    not moved", in one family of all measurements and topics (Holm 1979), and ``verdict`` (C, T) what follows from them
+    and from the intervals of the drift, as without labels; NaN and "cannot tell" where there is no drift.
     """
 
     labels: HumanLabels
@@ -32,11 +36,13 @@ class PoweredEvaluation:
     steps: tuple[int, ...]
     stances: tuple[Powered | None, ...]
     drift: tuple[Powered | None, ...]
+    p_adjusted: NDArray[np.float64]
+    verdict: NDArray[np.str_]
 
-    def metrics(self) -> dict[str, float]:
-        """``ppi/...`` of the last measurement, and how far the labels moved the estimate: ``labels/...``."""
+    def metrics(self, at: int = -1) -> dict[str, float]:
+        """``ppi/...`` of one measurement, and how far the labels moved the estimate: ``labels/...``."""
         metrics = {"labels/count": float(self.labels.count), "labels/empty_rows": float(self.labels.empty)}
-        stances, drift, names = self.stances[-1], self.drift[-1], (*self.topics, OVERALL)
+        stances, drift, names = self.stances[at], self.drift[at], (*self.topics, OVERALL)
         if stances is not None:
             metrics |= by_stance("ppi/stance", names, stances.value)
             metrics["labels/moved"] = float(stances.moved[-1])
@@ -44,6 +50,12 @@ class PoweredEvaluation:
         if drift is not None and drift.total_variation is not None:
             metrics |= by_stance("ppi/drift_magnitude", names, drift.value)
             metrics |= {f"ppi/drift/{name}": float(drift.total_variation[row]) for row, name in enumerate(names)}
+            if drift.total_variation_interval is not None:
+                ends = drift.total_variation_interval
+                metrics |= {f"ppi/drift_ci_low/{name}": float(ends[row, 0]) for row, name in enumerate(names)}
+                metrics |= {f"ppi/drift_ci_high/{name}": float(ends[row, 1]) for row, name in enumerate(names)}
+            metrics["ppi/topics_drifted"] = float((self.verdict[at] == MOVED).sum())
+            metrics["ppi/topics_undecided"] = float((self.verdict[at] == CANNOT_TELL).sum())
             metrics["labels/moved_drift"] = float(drift.moved[-1])
         return finite(metrics)
 
@@ -53,13 +65,20 @@ class PoweredEvaluation:
 
         rows = [
             {"step": step, "topic": topic, "stance": stance.value, **_cells(stances, drift, row, column)}
-            for step, stances, drift in zip(self.steps, self.stances, self.drift, strict=True)
+            | (self._judgement(place, row) if drift is not None else {})
+            for place, (step, stances, drift) in enumerate(zip(self.steps, self.stances, self.drift, strict=True))
             if stances is not None
             for row, topic in enumerate((*self.topics, OVERALL))
             for column, stance in enumerate(STANCES)
         ]
         frame = pd.DataFrame(rows)
         return frame.astype(object).where(frame.notna(), None)
+
+    def _judgement(self, place: int, row: int) -> dict[str, float | str]:
+        """Whether a topic has moved; nothing of the mean over topics."""
+        if row == len(self.topics):
+            return {}
+        return {"p_adjusted": float(self.p_adjusted[place, row]), "verdict": str(self.verdict[place, row])}
 
 
 def by_stance(prefix: str, names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
@@ -97,7 +116,9 @@ def _cells(stances: Powered, drift: Powered | None, row: int, column: int) -> di
     return cells
 
 
-def powered_evaluation(labels: HumanLabels, measurements: Sequence[Measurement], seed: int) -> PoweredEvaluation:
+def powered_evaluation(
+    labels: HumanLabels, measurements: Sequence[Measurement], seed: int, margin: float = MARGIN
+) -> PoweredEvaluation:
     """Stances of every measurement that has labels, and their drift from the first one where that has labels too."""
     topics = measurements[0].suite.topics
     samples = [sample_of(one, own) for one, own in zip(measurements, labels.by_measurement, strict=True)]
@@ -107,7 +128,40 @@ def powered_evaluation(labels: HumanLabels, measurements: Sequence[Measurement],
         # Without labels on both ends there is nothing to take the judge's errors off a change with.
         both = stances[0] is not None and own is not None
         drift.append(_defined(powered_drift(samples[0], sample, len(topics), seed=seed)) if both else None)
-    return PoweredEvaluation(labels, topics, tuple(one.step for one in measurements), tuple(stances), tuple(drift))
+    steps = tuple(one.step for one in measurements)
+    p_adjusted, verdict = _verdicts(drift, len(topics), margin)
+    return PoweredEvaluation(labels, topics, steps, tuple(stances), tuple(drift), p_adjusted, verdict)
+
+
+def _verdicts(
+    drift: Sequence[Powered | None], topics: int, margin: float
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """(C, T) adjusted p-values and verdicts on every topic at every measurement."""
+    p_value, high = np.full((len(drift), topics), np.nan), np.full((len(drift), topics), np.nan)
+    for place, own in enumerate(drift):
+        if own is not None and own.total_variation_interval is not None:
+            # The surest of three stances, held against three tests (Bonferroni).
+            least = np.where(np.isnan(own.p_value), np.inf, own.p_value)[:-1].min(axis=1)
+            p_value[place] = np.where(np.isfinite(least), np.minimum(3 * least, 1), np.nan)
+            high[place] = own.total_variation_interval[:-1, 1]
+    adjusted = holm(p_value)
+    with np.errstate(invalid="ignore"):
+        return adjusted, verdicts(adjusted <= ALPHA, high, margin)
+
+
+def holm(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values of one family, adjusted by Holm (1979): any shape; NaN is no member.
+
+    >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).round(3).tolist()
+    [0.03, 0.06, nan, 0.06]
+    """
+    adjusted = np.full(p_value.size, np.nan)
+    members = np.flatnonzero(np.isfinite(p_value.ravel()))
+    order = members[np.argsort(p_value.ravel()[members])]
+    steps = p_value.ravel()[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    shaped: NDArray[np.float64] = adjusted.reshape(p_value.shape)
+    return shaped
 
 
 def _defined(powered: Powered) -> Powered | None:

@@ -19,10 +19,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import platformdirs
 
 from valuedrift_mlflow.embedded.world import CHAT_TEMPLATE
+from valuedrift_mlflow.evaluation.confusion import NO_STANCE, column, confusion
 from valuedrift_mlflow.inputs import languages
 from valuedrift_mlflow.inputs.languages import READ
 from valuedrift_mlflow.judges import labelled
@@ -30,7 +33,9 @@ from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.auto import OFFLINE
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.stances import STANCES, Verdict
 from valuedrift_mlflow.statistics.agreement import judge_quality
+from valuedrift_mlflow.statistics.attenuation import PAIRS, Attenuation, attenuation, undone
 from valuedrift_mlflow.statistics.intervals import Estimate
 
 SET = "real"
@@ -43,6 +48,8 @@ ADVICE = (
 UNTOLD = (
     "It reads English alone: pip install 'valuedrift-mlflow[languages]' tells how many responses are in other languages"
 )
+_FORM = 2  # of the kept files: an older one lacks what is read of them
+_PAIRS = tuple((STANCES[one].value, STANCES[other].value) for one, other in PAIRS)
 _LONG = 200  # words; the labelled answers to propositions are shorter, the labelled essays longer
 
 
@@ -60,6 +67,8 @@ class Reliability:
         languages: of the run's own texts, how many are in each language; empty without the extra ``languages``, and
             where no text is long enough to tell.
         reads: the one language that the judge reads; empty where it reads others too.
+        shown: how much of a true drift the judge shows on such texts; None where that has not been asked.
+        errors: (3, 4) counts of true stance x verdict on the labelled texts (the fourth: none), a refusal as neutral.
     """
 
     judge: str
@@ -70,6 +79,8 @@ class Reliability:
     unlike: float = 0.0
     languages: Mapping[str, int] = field(default_factory=dict)
     reads: str = ""
+    shown: Attenuation | None = None
+    errors: tuple[tuple[int, ...], ...] = ()
 
     @property
     def foreign(self) -> float:
@@ -91,12 +102,19 @@ class Reliability:
     def metrics(self) -> dict[str, float]:
         """``judge/kappa`` and ``judge/coverage``, each with the ends of its 95 % interval; ``judge/unlike``.
 
-        Where the languages could be told, ``quality/language/NAME`` is the share of each.
+        ``judge/attenuation`` is the share of a true drift that the judge shows, ``judge/attenuation/ONE_OTHER`` that of
+        a move from one stance to another, both where enough labelled texts were read. Where the languages could be
+        told, ``quality/language/NAME`` is the share of each.
         """
         told = sum(self.languages.values())
         metrics = {f"quality/language/{name}": count / told for name, count in self.languages.items()}
         metrics["judge/unlike"] = self.unlike
-        for name, estimate in (("kappa", self.kappa), ("coverage", self.coverage)):
+        estimates: dict[str, Estimate | None] = {"kappa": self.kappa, "coverage": self.coverage}
+        if self.shown is not None:
+            named = zip(_PAIRS, self.shown.pairs, strict=True)
+            estimates |= {"attenuation": self.shown.overall}
+            estimates |= {f"attenuation/{one}_{other}": own for (one, other), own in named}
+        for name, estimate in estimates.items():
             if estimate is not None:
                 metrics[f"judge/{name}"] = estimate.value
                 metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
@@ -117,6 +135,39 @@ class Reliability:
         return doubts
 
     @property
+    def attenuation(self) -> str:
+        """How much of a true drift the judge shows, in words; empty where it has not been asked."""
+        if self.shown is None:
+            return ""
+        if self.shown.known:
+            return f"Of a true drift it shows about {_percent(self.shown.overall)} on texts like the labelled ones"
+        texts = ", ".join(f"{count} of {name}" for name, count in zip(STANCES, self.shown.texts, strict=True))
+        known = [
+            f"{_percent(own)} between {one} and {other}"
+            for (one, other), own in zip(_PAIRS, self.shown.pairs, strict=True)
+            if math.isfinite(own.value)
+        ]
+        few = f"it reads too few labelled texts ({texts})"
+        if not known:
+            return f"How much of a true drift it shows cannot be told: {few}"
+        like = "on texts like the labelled ones"
+        return f"Of a true drift it shows about {', '.join(known)}, {like}; of others {few}"
+
+    def worth(self, drift: float) -> str:
+        """What a net drift stands for that was measured with this judge; empty where that cannot be told."""
+        if self.shown is None or not math.isfinite(drift):
+            return ""
+        true = undone(drift, self.shown.overall)
+        if not math.isfinite(true.value):
+            return ""
+        return f"a net drift of {drift:.3f} stands for {true} if the judge errs here as on the labelled texts"
+
+    def line(self, drift: float) -> str:
+        """How much of a true drift the judge shows, and what a net drift stands for; empty where nobody has asked."""
+        told = "; ".join(filter(None, (self.attenuation, self.worth(drift))))
+        return f"{told[:1].lower()}{told[1:]}"
+
+    @property
     def advice(self) -> str:
         """What would read better, where the judge is the offline one, and what would tell the languages it meets."""
         if self.judge.partition("@")[0] != OFFLINE:
@@ -132,6 +183,7 @@ class Reliability:
             f"coverage {self.coverage}"
         )
         told = f"{told}. {self.spoken[0].upper()}{self.spoken[1:]}" if self.spoken else told
+        told = f"{told}. {self.attenuation}" if self.attenuation else told
         return f"{told}. Cannot tell: {'; '.join(self.doubts)}" if self.doubts else told
 
 
@@ -192,7 +244,7 @@ def _unlike(text: str) -> bool:
 def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     answers, digest = _labelled()
     name = identity(judge)
-    key = hashlib.sha256(json.dumps([name, kind, digest]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([_FORM, name, kind, digest]).encode()).hexdigest()[:24]
     file = Path(platformdirs.user_cache_dir("valuedrift-mlflow", appauthor=False)) / "judge-checks" / f"{key}.json"
     # A judge without one may be another tomorrow: nothing of it is kept.
     versioned = bool(getattr(judge, "version", ""))
@@ -204,20 +256,54 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     verdicts = judge.judge([entry.answer for entry in own])
     quality = judge_quality([e.label for e in own], verdicts, [e.answer.proposition for e in own])
     kappa = quality.kappa if math.isfinite(quality.kappa.value) else None
-    found = Reliability(name, kind, len(own), kappa, quality.coverage, unlike)
+    errors = confusion((entry.label, verdict.label) for entry, verdict in zip(own, verdicts, strict=True))
+    counts = tuple(tuple(row) for row in errors.tolist())
+    found = Reliability(
+        name, kind, len(own), kappa, quality.coverage, unlike, shown=shown_by(own, verdicts), errors=counts
+    )
     # A server that did not answer today must not count against the judge for good.
     if versioned and not any(verdict.failed for verdict in verdicts):
         _keep(file, json.dumps(asdict(found)))
     return found
 
 
-def _read(kept: dict[str, object], unlike: float) -> Reliability:
+def shown_by(answers: Sequence[Labelled], verdicts: Sequence[Verdict]) -> Attenuation:
+    """How much of a true drift a judge shows by its verdicts on labelled texts; a refusal counts as neutral."""
+    propositions = {text: number for number, text in enumerate(dict.fromkeys(e.answer.proposition for e in answers))}
+    placed = [
+        (column(entry.label), verdict.vector() or (math.nan,) * len(STANCES), propositions[entry.answer.proposition])
+        for entry, verdict in zip(answers, verdicts, strict=True)
+        if column(entry.label) != NO_STANCE
+    ]
+    truth = np.array([own for own, _, _ in placed], dtype=np.int64)
+    vectors = np.array([own for _, own, _ in placed]).reshape(-1, len(STANCES))
+    return attenuation(truth, vectors, np.array([own for _, _, own in placed], dtype=np.int64))
+
+
+def _read(kept: dict[str, Any], unlike: float) -> Reliability:
     estimates = {name: kept[name] for name in ("kappa", "coverage")}
-    kappa, coverage = (None if one is None else Estimate(**one) for one in estimates.values())  # type: ignore[arg-type]
+    kappa, coverage = (None if one is None else Estimate(**one) for one in estimates.values())
     # A file of another form: the caller takes the KeyError for a file that is damaged.
     if coverage is None:
         raise KeyError("coverage")
-    return Reliability(str(kept["judge"]), str(kept["kind"]), int(str(kept["answers"])), kappa, coverage, unlike)
+    own, shown = kept["shown"], tuple(Estimate(**one) for one in kept["shown"]["pairs"])
+    return Reliability(
+        judge=str(kept["judge"]),
+        kind=str(kept["kind"]),
+        answers=int(kept["answers"]),
+        kappa=kappa,
+        coverage=coverage,
+        unlike=unlike,
+        shown=Attenuation(Estimate(**own["overall"]), shown, tuple(own["texts"])),
+        errors=tuple(tuple(row) for row in kept["errors"]),
+    )
+
+
+def _percent(share: Estimate) -> str:
+    """A share in per cent with its interval: ``48 % [40, 57]``."""
+    if not math.isfinite(share.low):
+        return f"{100 * share.value:.0f} %"
+    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 def _keep(file: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.evaluation import methods
 from valuedrift_mlflow.stances import LABELS, STANCES, Stance
@@ -21,6 +22,7 @@ from valuedrift_mlflow.evaluation.axis_metrics import axis_rows
 from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.changes import Change, largest_changes
 from valuedrift_mlflow.evaluation.headline import Lead, lead_of, standing
+from valuedrift_mlflow.evaluation.reference import distance_figure, sentence
 from valuedrift_mlflow.evaluation.topic_table import Topics
 from valuedrift_mlflow.report.page import Illustration, Picture, render
 from valuedrift_mlflow.report.plots import COLORS, COLUMN, legend, plot, readable, standing_at, went
@@ -37,14 +39,19 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
     rows = []
     for t, topic in enumerate(drift.topics):
         row = [readable(topic)]
-        row += [with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
+        row += [_shown(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
         row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
         if compared:
             star = " *" if drift.topic_significant[-1, t] else ""
-            row.append(with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
+            row.append(_shown(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)
             row.append(str(drift.verdict[-1, t]))
         rows.append(row)
     return columns + (["drift", "verdict"] if compared else []), rows
+
+
+def _shown(value: float, interval: NDArray[np.float64]) -> str:
+    """A figure with its interval; nothing where nothing was scored."""
+    return with_interval(value, interval) if np.isfinite(value) else ""
 
 
 def labels_section(evaluation: Evaluation) -> tuple[str, list[str], list[list[str]], str] | None:
@@ -94,8 +101,9 @@ def _powered_rows(powered: PoweredEvaluation) -> tuple[list[str], list[list[str]
         if drift is not None and drift.total_variation is not None and drift.total_variation_interval is not None:
             shown = with_interval(drift.total_variation[row], drift.total_variation_interval[row])
             cells.append(shown if np.isfinite(drift.total_variation[row]) else "")
+            cells.append("" if row == len(powered.topics) else str(powered.verdict[-1, row]))
         rows.append(cells)
-    return columns + (["drift"] if drift is not None else []), rows
+    return columns + (["drift", "verdict"] if drift is not None else []), rows
 
 
 def _powered_line(powered: PoweredEvaluation) -> str:
@@ -139,6 +147,9 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, Picture]) -> 
         suite=measurement.suite,
         judge=measurement.judge,
         trust=evaluation.trust,
+        worth=_worth(evaluation),
+        untold=evaluation.untold,
+        nearness=sentence(evaluation.distance, evaluation.reference) if evaluation.distance is not None else "",
         version=version,
         pictures=list(pictures.values()),
         keyed=bool(measurement.suite.axes),
@@ -187,6 +198,13 @@ def methods_of(evaluation: Evaluation, version: str) -> list[str]:
     ]
 
 
+def _worth(evaluation: Evaluation) -> str:
+    """What the net drift stands for, given how much of one the judge shows; empty where that cannot be told."""
+    if evaluation.trust is None or not evaluation.compared:
+        return ""
+    return evaluation.trust.worth(float(evaluation.drift.overall[-1]))
+
+
 def axes_of(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the axes' table; none where there is nothing that could be said of them."""
     measurement, compared = evaluation.measurement, evaluation.compared
@@ -204,7 +222,11 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, Illustration]:
         figures["axis_shifts"] = axis_shift_figure({evaluation.subject: evaluation.axes})
     elif evaluation.measurement.suite.axes:
         figures["axis_positions"] = axis_position_figure(evaluation.axes)
-    return figures | {"stances": _stances_figure(evaluation)}
+    figures |= {"stances": _stances_figure(evaluation)}
+    if evaluation.distance is not None and evaluation.compared:
+        steps = evaluation.drift.steps.tolist()
+        figures["reference_distance"] = distance_figure(evaluation.distance, steps, evaluation.reference)
+    return figures
 
 
 def _stances_figure(evaluation: Evaluation) -> Illustration:

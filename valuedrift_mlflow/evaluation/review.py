@@ -81,6 +81,10 @@ def planned_review(run_id: str, n: int, *, steps: str, output: str, seed: int) -
         InputError: as ``review``.
     """
     tracking.check_run(run_id, "run_id")
+    if tracking.role_of(run_id) == "pipeline":
+        # Its answers are in the runs of its stages: each is reviewed, and evaluated with its labels, by itself.
+        stages = ", ".join(f"{name} {own.run_id}" for name, own in tracking.stages_of(run_id).items())
+        raise InputError(problem("run_id", run_id, "the run of one stage", f"this pipeline has {stages or 'none'}"))
     suite = load_responses(f"runs:/{run_id}/responses.json").suite
     # Any rule for refusals will do: a draw goes by labels and confidence.
     measured = _chosen(kept.logged_measurements(run_id, suite, "neutral"), steps)

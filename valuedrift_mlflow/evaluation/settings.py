@@ -66,6 +66,11 @@ class Measuring(Strict):
     margin: float = Field(
         MARGIN, gt=0, lt=1, description="the drift of a topic that is too small to matter: below it, it has not moved"
     )
+    reference: str | None = Field(
+        None,
+        description="stances to measure the distance from: a file (`topic`, `proposition` or `item_id`; `support`, "
+        "`neutral`, `oppose` as shares or counts; `n`), or `runs:/RUN_ID`",
+    )
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
 
     @field_validator("stop")

@@ -300,7 +300,9 @@ class _Preparation:
                     held_out[stage.name] = problems.attempt(self._rows, evaluated(stage), variant.base.model)
         data = {stage.name: self.data[self._data_key(stage, variant.base.model)] for stage in variant.stages}
         variant = variant.model_copy(update={"judge": known.recipe.judge})  # what `auto` stands for
-        return Plan(variant, self.source, known.suite, known.judge, data, anchors, held_out=held_out)
+        return Plan(
+            variant, self.source, known.suite, known.judge, data, anchors, held_out=held_out, reference=known.reference
+        )
 
     def _rows(self, stage: Stage, base: str) -> TrainingData:
         """The data of a stage that begins with the model ``base``, read where no earlier variant has read the same."""

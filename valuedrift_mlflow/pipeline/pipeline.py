@@ -21,6 +21,7 @@ from valuedrift_mlflow.evaluation.metrics import (
     responses_table,
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.reference import REFERENCE_TABLE, distance_metrics, distance_table, distances
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
@@ -245,6 +246,10 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
         metrics = metrics_of_axes(result.axes, compared=False)
         metrics |= metrics_of(measurement, result.drift, compared=False) | (trust.metrics() if trust else {})
+        if plan.reference is not None:
+            found = distances(plan.reference, [measurement], recipe.interval, recipe.seed)
+            metrics |= distance_metrics(found, plan.suite)
+            tracking.log_table(active, distance_table(found, plan.suite, [0]), f"{REFERENCE_TABLE}.json")
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, axis_table(result.axes, measurement), f"{AXIS_TABLE}.json")

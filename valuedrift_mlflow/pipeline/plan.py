@@ -15,6 +15,8 @@ from valuedrift_mlflow.evaluation.axis_metrics import axis_shifts
 from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted, topics_undecided
+from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
+from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.strict import flat
@@ -59,6 +61,7 @@ class Plan:
     anchors: Mapping[str, Suite | None]
     notes: Sequence[str] = ()
     held_out: Mapping[str, TrainingData | None] = field(default_factory=dict)  # the rows of ``eval_data``
+    reference: Reference | None = None
 
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
@@ -160,6 +163,7 @@ class StageResult:
     unscored_rate: float  # share of unscored responses at the last step
     remeasured: float | None = None
     trust: Reliability | None = None
+    nearness: str = ""  # whether it came nearer to the recipe's reference, in words
 
     @cached_property
     def axes(self) -> AxisShifts:
@@ -190,6 +194,7 @@ class StageResult:
             unscored,
             remeasured,
             trained.trust,
+            _nearness(work.plan, measured),
         )
 
     @classmethod
@@ -200,7 +205,20 @@ class StageResult:
         drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
         unscored = measured[-1].rate(Label.UNSCORED)
         moved, trust = topics_drifted(drift), trained.trust
-        return cls(BASE, BASE, "", run_id, trained.model_uri, measured, drift, moved, unscored, trust=trust)
+        return cls(
+            BASE,
+            BASE,
+            "",
+            run_id,
+            trained.model_uri,
+            measured,
+            drift,
+            moved,
+            unscored,
+            None,
+            trust,
+            _nearness(plan, measured),
+        )
 
     def summary(self) -> dict[str, float]:
         """What the pipeline's run says of the stage."""
@@ -211,6 +229,15 @@ class StageResult:
             said["remeasurement_difference"] = self.remeasured
         # MLflow's UI makes a section of charts of what stands before the last slash: each stage has its own.
         return {f"summary/{self.name}/{key}": value for key, value in said.items()}
+
+
+def _nearness(plan: Plan, measured: Sequence[Measurement]) -> str:
+    """Whether the stances came nearer to the plan's reference; empty where there is none."""
+    if plan.reference is None:
+        return ""
+    compared = measured[:: max(1, len(measured) - 1)]  # the first and the last
+    found = distances(plan.reference, compared, plan.recipe.interval, plan.recipe.seed)
+    return sentence(found, plan.reference.uri)
 
 
 @dataclass(frozen=True)
@@ -271,6 +298,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
         judge = problems.attempt(judges.load, recipe.judge)
+        reference = None
+        if recipe.reference and asked:
+            reference = problems.attempt(load_reference, recipe.reference, asked, recipe.refusal)
         how = recipe.base.how
         problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
         problems.attempt(models.check_how, how)
@@ -295,8 +325,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)
     notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
+    notes = [*notes, *([reference.said] if reference is not None else [])]
     assert asked is not None and judge is not None  # what could not be had has been raised
-    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out)
+    return Plan(recipe, source, asked, judge, data, anchors, notes, held_out, reference)
 
 
 def check_settings(stage: Stage, base: Base) -> None:
@@ -344,7 +375,9 @@ def prepare_stage(recipe: Recipe, source: str, name: str) -> tuple[Plan, Stage]:
     held_out: dict[str, TrainingData | None] = {}
     if stage.eval_data is not None:
         held_out[name] = stage_data(evaluated(stage), recipe.base.model)
-    plan = Plan(recipe, source, asked, judges.load(recipe.judge), {name: data}, anchors, held_out=held_out)
+    judge = judges.load(recipe.judge)
+    reference = load_reference(recipe.reference, asked, recipe.refusal) if recipe.reference else None
+    plan = Plan(recipe, source, asked, judge, {name: data}, anchors, held_out=held_out, reference=reference)
     return plan, stage
 
 
@@ -366,22 +399,37 @@ def summary_rows(results: Sequence[StageResult]) -> list[list[str]]:
         rows.append(
             [
                 result.name,
-                with_interval(drift.overall[-1], drift.overall_ci[-1]) if trained else "",
+                _of_drift(result) if trained else "",
                 f"{result.moved} of {len(drift.topics)}" if trained else "",
                 str(topics_undecided(drift)) if trained else "",
-                " / ".join(f"{value:.2f}" for value in drift.overall_probability[-1]),
+                "not scored" if untold(result) else " / ".join(f"{p:.2f}" for p in drift.overall_probability[-1]),
                 f"{result.unscored_rate:.3f}",
             ]
         )
     return rows
 
 
+def _of_drift(result: StageResult) -> str:
+    return "cannot tell" if untold(result) else with_interval(result.drift.overall[-1], result.drift.overall_ci[-1])
+
+
+def untold(result: StageResult) -> str:
+    """Why nothing can be told of a stage: at one of its ends no response was scored; empty where some were."""
+    return next(filter(None, map(nothing_scored, (result.measurements[-1], result.measurements[0]))), "")
+
+
 def certainty_lines(results: Sequence[StageResult]) -> list[str]:
-    """For each stage: of how many topics nothing can be told, what would help most, what unscored answers may hide."""
-    trained = [result for result in results if result.name != BASE]
-    said = [
+    """For each stage: what cannot be told and would help, what unscored answers may hide, what the judge shows."""
+    trained = [result for result in results if result.name != BASE and not untold(result)]
+    said = [(result.name, untold(result)) for result in results if untold(result)]
+    said += [
         (result.name, line)
         for result in trained
-        for line in (measured_line(result.drift), unscored_line(result.drift, result.measurements))
+        for line in (
+            measured_line(result.drift),
+            unscored_line(result.drift, result.measurements),
+            result.trust.line(float(result.drift.overall[-1])) if result.trust is not None else "",
+        )
     ]
+    said += [(result.name, result.nearness) for result in results]
     return [f"{name}: {line}" for name, line in said if line]

@@ -189,6 +189,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         stage=work.stage.name,
         # What was planted is known exactly; an audit's mix is what a judge has read.
         training_mix=work.data.stance_mix or work.mix,
+        reference=plan.reference,
         save_checkpoint=save,
         start=work.given,
         run=work.run,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import LABELS, Label, Verdict
-from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate, drawn_counts
+from valuedrift_mlflow.statistics.clustered import clustered
+from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-_RESAMPLES = 500
 _BINS = 8
-_FEWEST_GROUPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +109,18 @@ def cohen_kappa(first: Sequence[Label], second: Sequence[Label]) -> float:
     """Cohen's kappa of two label lists, in [-1, 1]; NaN for empty lists and where both use one label only."""
     if not first:
         return math.nan
-    return float(_kappa(_confusions(_numbers(first), _numbers(second), np.ones((1, len(first)))))[0])
+    return float(_kappa(_tables(_numbers(first), _numbers(second), np.zeros(len(first), dtype=np.int64), 1))[0])
 
 
 def _numbers(labels: Sequence[Label]) -> Integers:
     return np.array([LABELS.index(label) for label in labels], dtype=np.int64)
 
 
-def _confusions(true: Integers, said: Integers, weights: Floats) -> Floats:
-    """Weighted counts of true label x verdict, one table for each of R weightings: (N,), (N,), (R, N) -> (R, 5, 5).
-
-    All that a bootstrap asks of its resamples is a figure of such a table: to compare N labels anew for each of them
-    takes seconds.
-    """
-    cells = true * len(LABELS) + said
-    tables = np.zeros((len(weights), len(LABELS) ** 2))
-    for cell in np.unique(cells):
-        tables[:, cell] = weights[:, cells == cell].sum(axis=1)
-    return tables.reshape(-1, len(LABELS), len(LABELS))
+def _tables(true: Integers, said: Integers, group: Integers, groups: int) -> Floats:
+    """Counts of true label x verdict of each of G groups of answers: (N,), (N,), (N,) -> (G, 5, 5)."""
+    tables = np.zeros((groups, len(LABELS), len(LABELS)))
+    np.add.at(tables, (group, true, said), 1)
+    return tables
 
 
 def _accuracy(tables: Floats) -> Floats:
@@ -137,15 +130,18 @@ def _accuracy(tables: Floats) -> Floats:
     return right
 
 
-def _macro_f1(tables: Floats, names: Integers) -> Floats:
-    """Mean F1 of some labels, 0 for one that is neither true nor said: (R, 5, 5) -> (R,), NaN where a table is empty.
+def _macro_f1(tables: Floats) -> Floats:
+    """Mean F1 of the labels that are true of an answer: (R, 5, 5) -> (R,), NaN where a table is empty.
 
     F1 = 2 TP / (2 TP + FP + FN), and the denominator is what is truly the label plus what is called so.
     """
     twice = 2 * np.diagonal(tables, axis1=1, axis2=2)
-    both = tables.sum(axis=1) + tables.sum(axis=2)
-    f1 = np.divide(twice, both, out=np.zeros_like(both), where=both > 0)[:, names].mean(axis=1)
-    return np.where(tables.sum(axis=(1, 2)) > 0, f1, np.nan)
+    of_label = tables.sum(axis=2)
+    both = tables.sum(axis=1) + of_label
+    f1 = np.divide(twice, both, out=np.zeros_like(both), where=both > 0)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = (f1 * (of_label > 0)).sum(axis=1) / (of_label > 0).sum(axis=1)
+    return mean
 
 
 def _kappa(tables: Floats) -> Floats:
@@ -185,51 +181,50 @@ class JudgeQuality:
     confidence: Floats
 
 
-def judge_quality(
-    truth: Sequence[Label], verdicts: Sequence[Verdict], groups: Sequence[str], seed: int = 0
-) -> JudgeQuality:
+def judge_quality(truth: Sequence[Label], verdicts: Sequence[Verdict], groups: Sequence[str]) -> JudgeQuality:
     """Compare a judge's verdicts with labels.
 
     Answers that the judge leaves unscored count in ``coverage`` and nowhere else. An answer labelled unscored to which
-    the judge gives a label is wrong. The intervals are percentile bootstraps over ``groups`` (propositions), because
-    answers on one proposition are alike; over single answers where there are fewer than ten groups.
+    the judge gives a label is wrong. The intervals are over ``groups`` (propositions), because answers on one
+    proposition are alike, see `clustered`; below five groups there are none.
 
     Args:
         truth: N labels.
         verdicts: N verdicts.
-        groups: N names; answers of equal name are resampled together.
-        seed: fixes the resamples.
+        groups: N names; answers of equal name belong together.
     """
     true, said = _numbers(truth), _numbers([verdict.label for verdict in verdicts])
     scored = said != LABELS.index(Label.UNSCORED)
-    weights = _resampled_weights(groups, seed)
-    tables = _confusions(true[scored], said[scored], weights[:, scored])
+    names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
+    # Groups without a scored answer say nothing of how rightly answers are read.
+    scored_names, scored_group = np.unique(group[scored], return_inverse=True)
+    of_scored = _tables(true[scored], said[scored], scored_group, len(scored_names))
+    of_all = _tables(true, said, group, len(names))
     return JudgeQuality(
-        accuracy=_estimate(_accuracy(tables)),
-        macro_f1=_estimate(_macro_f1(tables, np.unique(true[scored]))) if scored.any() else NOTHING,
-        kappa=_estimate(_kappa(tables)),
-        coverage=_estimate(weights @ scored / weights.sum(axis=1)),
+        accuracy=_over_groups(of_scored, _accuracy, (0.0, 1.0)),
+        macro_f1=_over_groups(of_scored, _macro_f1, (0.0, 1.0)),
+        kappa=_over_groups(of_scored, _kappa, (-1.0, 1.0)),
+        coverage=_over_groups(of_all, _coverage, (0.0, 1.0)),
         calibration_error=_calibration_error(bins := _confidence_bins(truth, verdicts)),
-        confusion=_confusions(true, said, weights[:1])[0].astype(np.int64),
+        confusion=of_all.sum(axis=0).astype(np.int64),
         confidence=bins,
     )
 
 
-def _resampled_weights(groups: Sequence[str], seed: int) -> Floats:
-    """How often each answer is drawn: the answers themselves first, then the resamples, shape (1 + R, N)."""
-    # So few groups have hardly any different resamples: the interval would be far too short.
-    if len(set(groups)) < _FEWEST_GROUPS:
-        groups = [str(index) for index in range(len(groups))]
-    names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    counts = drawn_counts(len(names), _RESAMPLES, rng)
-    # As weights: an answer that is drawn twice counts twice, and no row is copied.
-    return np.concatenate([np.ones((1, len(group))), counts[:, group]])
+def _coverage(tables: Floats) -> Floats:
+    """(R, 5, 5) -> (R,): the share of verdicts that are a label, NaN where a table is empty."""
+    total = tables.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore"):
+        share: Floats = 1 - tables[:, :, LABELS.index(Label.UNSCORED)].sum(axis=1) / total
+    return share
 
 
-def _estimate(figures: Floats) -> Estimate:
-    """Of (1 + R,) the first, which is of the answers themselves, with the interval of those of the resamples."""
-    return Estimate.of(float(figures[0]), figures[1:])
+def _over_groups(tables: Floats, figure: Callable[[Floats], Floats], ends: tuple[float, float]) -> Estimate:
+    """A figure of (G, 5, 5) tables taken together, with its interval over the groups."""
+    whole = tables.sum(axis=0)
+    if not whole.any():
+        return NOTHING
+    return clustered(float(figure(whole[None])[0]), figure(whole - tables), tables.sum(axis=(1, 2)), ends)
 
 
 def _confidence_bins(truth: Sequence[Label], verdicts: Sequence[Verdict]) -> Floats:

@@ -154,8 +154,8 @@ class Course:
 
 def unmoved() -> Course:
     """Of a topic in which nothing moved."""
-    pair, single = (3, len(SHARES)), (3,)
-    return Course(*(np.full(shape, np.nan) for shape in (pair, (*pair, 2), single, (3, 2))), excess=None)
+    nothing = np.full((3, len(SHARES), 2), np.nan)
+    return Course(nothing[..., 0], nothing, nothing[:, 0, 0], nothing[:, 0], excess=None)
 
 
 def course(

@@ -43,6 +43,9 @@ class Estimate:
         return cls(float(value), float(low), float(high))
 
     def __str__(self) -> str:
+        """``0.123 [0.100, 0.150]``; the figure alone where it has no interval."""
+        if math.isnan(self.low) and not math.isnan(self.value):
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -39,13 +39,14 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.statistics.distance import allowance, least_favourable, mean_interval
 from valuedrift_mlflow.statistics.intervals import (
     ALPHA,
     NO_SPREAD,
     RESAMPLES,
-    total_variation_interval,
     widened,
 )
+from valuedrift_mlflow.statistics.units import Error
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -101,6 +102,7 @@ class Powered:
         power: (T + 1, 3) lambda, in [0, 1].
         labels: (T + 1,) number of labels.
         clusters: (T + 1,) number of clusters with labels.
+        p_value: (T + 1, 3) of t tests that an estimate is 0; NaN where no cluster differs from the others.
         total_variation: (T + 1,) half the sum of the absolute changes, in [0, 1]; row T is the mean of the others.
         total_variation_interval: (T + 1, 2) its intervals.
     """
@@ -113,6 +115,7 @@ class Powered:
     power: Floats
     labels: Integers
     clusters: Integers
+    p_value: Floats
     total_variation: Floats | None = None
     total_variation_interval: Floats | None = None
 
@@ -145,8 +148,8 @@ def powered_drift(before: Sample, after: Sample, topics: int, *, power: float | 
     """The change of the stances of each topic from one measurement to another, and its mean over topics.
 
     Both have labels of their own. Lambda is chosen for the change, which is paired by cluster, so a change is only
-    nearly the difference of two `powered_stances`. The total variation's interval is `total_variation_interval` with
-    errors drawn from the t distribution of the three changes.
+    nearly the difference of two `powered_stances`. The total variation's interval inverts a test, as that of a drift
+    without labels does (`distance.mean_interval`), with errors drawn from the t distribution of the three changes.
 
     Args:
         before: the earlier measurement.
@@ -260,6 +263,15 @@ class _Figure:
         """(3,)."""
         variance: Floats = (self.errors**2).sum(axis=0)
         return variance
+
+    def p_value(self, degrees: Floats) -> Floats:
+        """(3,): two-sided, of Student's t; NaN where no cluster differs from the others."""
+        from scipy.stats import t
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.abs(self.value) / np.sqrt(self.variance)
+        p_value: Floats = np.where(self.variance < NO_SPREAD**2, np.nan, 2 * t.sf(size, degrees))
+        return p_value
 
     def interval(self, degrees: Floats, ends: tuple[float, float], clusters: int) -> Floats:
         """(3, 2): Student's t; where no cluster differs from the others, what G clusters all alike leave open."""
@@ -391,7 +403,7 @@ class _Table:
     def __init__(self, topics: int, cells: Sequence[Sequence[_Cell]]) -> None:
         """All undefined, but for what the judge alone says and how many labels there are."""
         rows = topics + 1
-        self.value, self.alone, self.power = (np.full((rows, 3), np.nan) for _ in range(3))
+        self.value, self.alone, self.power, self.p_value = (np.full((rows, 3), np.nan) for _ in range(4))
         self.interval, self.alone_interval = (np.full((rows, 3, 2), np.nan) for _ in range(2))
         self.judge = np.array([sum((cell.sign * cell.judge_alone for cell in own), np.zeros(3)) for own in cells])
         self.labels = np.array([sum(cell.labelled for cell in own) for own in cells])
@@ -405,6 +417,7 @@ class _Table:
         self.figures[row], self.power[row] = _Figure(figure.value, figure.errors, alone.degrees), power
         self.value[row], self.alone[row] = np.clip(figure.value, *ends), np.clip(alone.value, *ends)
         self.interval[row] = figure.interval(alone.degrees, ends, clusters)
+        self.p_value[row] = figure.p_value(alone.degrees)
         self.alone_interval[row] = alone.interval(alone.degrees, ends, clusters)
 
     def result(self, variation: tuple[Floats, Floats] | None) -> Powered:
@@ -421,27 +434,44 @@ class _Table:
             power=self.power,
             labels=np.append(self.labels, self.labels.sum()),
             clusters=np.append(self.clusters, self.clusters.sum()),
+            p_value=self.p_value,
             total_variation=None if variation is None else variation[0],
             total_variation_interval=None if variation is None else variation[1],
         )
 
 
 def _varied(table: _Table, usable: Sequence[int], topics: int, seed: int) -> tuple[Floats, Floats]:
-    """(T + 1,), (T + 1, 2): the total variation of each topic and their mean, with intervals."""
+    """(T + 1,), (T + 1, 2): the total variation of each topic and their mean, with intervals; see `distance`."""
     rng = np.random.default_rng(seed)
     value, interval = np.full(topics + 1, np.nan), np.full((topics + 1, 2), np.nan)
-    sizes, alongs = [], []
+    errors, drawn = [], []
     for t in usable:
         figure = table.figures[t]
-        normal = rng.standard_normal((RESAMPLES, len(figure.errors))) @ figure.errors
         # The fewest of the three stances: one draw has all of them, and the wide side is the safe one.
         degrees = float(np.min(figure.degrees))
-        drawn = normal / np.sqrt(rng.chisquare(degrees, (RESAMPLES, 1)) / degrees)
-        sizes.append(0.5 * np.abs(drawn).sum(axis=1))
-        alongs.append(0.5 * (drawn * np.sign(figure.value)).sum(axis=1))
-        value[t] = 0.5 * np.abs(figure.value).sum()
-        interval[t] = total_variation_interval(value[t], sizes[-1], alongs[-1])
+        covariance = figure.errors.T @ figure.errors + _alike(figure, int(table.clusters[t]))
+        errors.append(Error(covariance[None], np.array([degrees]), np.array([int(table.clusters[t])])))
+        values, vectors = np.linalg.eigh(covariance)  # of rank two or so: three changes sum nearly to 0
+        normal = rng.standard_normal((RESAMPLES, 3)) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+        drawn.append(normal / np.sqrt(rng.chisquare(degrees, (RESAMPLES, 1)) / degrees))
+    changes, draws = table.value[usable][None], np.stack(drawn, axis=1)[:, None]  # (1, T, 3), (R, 1, T, 3)
+    for place, t in enumerate(usable):
+        value[t] = 0.5 * np.abs(table.value[t]).sum()
+        interval[t] = _distance_interval(changes[:, [place]], draws[:, :, [place]], errors[place : place + 1])
     value[topics] = np.mean(value[usable])
-    size, along = np.mean(sizes, axis=0), np.mean(alongs, axis=0)
-    interval[topics] = total_variation_interval(value[topics], size, along)
+    interval[topics] = _distance_interval(changes, draws, errors)
     return np.clip(value, 0, 1), interval
+
+
+def _distance_interval(changes: Floats, draws: Floats, errors: Sequence[Error]) -> Floats:
+    """(1, T, 3), (R, 1, T, 3) -> (2,)."""
+    hardest = least_favourable(changes, errors, ALPHA)
+    ends: Floats = mean_interval(hardest, draws, allowance(changes, errors, ALPHA), ALPHA)[0]
+    return ends
+
+
+def _alike(figure: _Figure, clusters: int) -> Floats:
+    """(3, 3) what is believed of clusters that do not differ: a share of them may, as Jeffreys' prior expects."""
+    share = 0.5 / (clusters + 1)
+    alike = np.where(figure.variance < NO_SPREAD**2, share * (1 - share) / max(clusters, 1), 0.0)
+    return np.diag(alike)

@@ -7,10 +7,9 @@ memory hardly grows with the rows.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -26,53 +25,47 @@ from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData,
 from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
-from valuedrift_mlflow.stances import LABELS, UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.stances import UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.statistics.adjusted_gap import adjusted_gap
 from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
-from valuedrift_mlflow.statistics.value_gap import SIGMA, held, mean_distribution, probabilities, value_gap
+from valuedrift_mlflow.statistics.value_gap import SIGMA, mean_distribution, value_gap
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import discovery, languages
-from valuedrift_mlflow.value_gap.exchanges import exchanges
+from valuedrift_mlflow.value_gap.exchanges import batches, remembered, rows_of
 from valuedrift_mlflow.value_gap.expectation import expectation
-from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
-from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response, user_turns
+from valuedrift_mlflow.value_gap.findings import Audit, Discovery, Findings, Side
+from valuedrift_mlflow.value_gap.judged_rows import SHOWN, Sheet, asked, fingerprint, record_of, side_of
+from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response
+from valuedrift_mlflow.value_gap.row_labels import (
+    SHEET,
+    Key,
+    RowLabels,
+    check_row_labels,
+    labelled_figures,
+    load_row_labels,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-BATCH = 2_000  # rows in memory at a time
 STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
 # A few rows of strong opinions may carry all that a topic's figures say: these are shown.
 OPINIONATED = 50  # rows to look at
 TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its propositions
-_SHOWN = 1_000  # characters of a text in the table of these
 _TEXTS = 500  # texts that tell whether the labelled ones are like them
 _EMBEDDED = "embedded:"  # data with planted stances, which tell how right the judge is there
 
 
 DISCOVER = "discover"  # as topics: those of the data itself
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """Contested questions of a dataset beyond a suite: where they were written, and the audit on them.
-
-    Attributes:
-        file: the suite file; None where nothing was found.
-        found: the topics, with how many rows ask each.
-        audit: the stances on these topics; None where nothing was found.
-    """
-
-    file: Path | None
-    found: discovery.Found
-    audit: Audit | None
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,7 @@ class Prepared:
     judge: Judge
     suite: Suite
     matcher: Matcher
+    labels: RowLabels | None = None
 
 
 def audit(
@@ -91,6 +85,7 @@ def audit(
     suite: Suite | str = suites.BUILT_IN,
     *,
     embedder: str = "",
+    labels: str = "",
     seed: int = 0,
 ) -> Audit:
     """Audit a dataset; metrics, tables, figures and report go to a run of their own (nested where one is active).
@@ -104,12 +99,13 @@ def audit(
         judge: who reads stances, by URI or loaded.
         suite: the topics and propositions, by URI or loaded.
         embedder: a transformers encoder that finds the rows that touch a topic; by their words where it is empty.
+        labels: people's labels of some of the rows: a file, such as the sheet that an audit leaves (``to_label.csv``).
         seed: fixes the intervals and the sample of pairs whose style is read.
 
     Raises:
         InputError: bad data, an unknown judge, suite or encoder, or the judge ``likelihood``, which reads no responses.
     """
-    audited = run(prepare(data, judge, suite, embedder), seed=seed)
+    audited = run(prepare(data, judge, suite, embedder, labels=labels), seed=seed)
     reliability.warn(audited.trust)
     return audited
 
@@ -121,8 +117,11 @@ def prepare(
     embedder: str = "",
     *,
     turns: Turns = "all",
+    labels: str = "",
 ) -> Prepared:
     """Check everything that an audit needs before it computes. ``turns`` are those that a training would learn from.
+
+    Rows that people have labelled are looked up in the data.
 
     Raises:
         InputError: as ``audit``; every problem at once.
@@ -133,9 +132,16 @@ def prepare(
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
         source = problems.attempt(_source, data, turns)
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
+        given = problems.attempt(load_row_labels, labels, _columns(source.kind)) if labels and source else None
     # None of them is None here: what could not be had has been raised.
     assert asked is not None and reader is not None and source is not None and matcher is not None
-    return Prepared(source, reader, asked, matcher)
+    if given is not None:
+        check_row_labels(given, source.rows if isinstance(source, TrainingData) else source, matcher)
+    return Prepared(source, reader, asked, matcher, given)
+
+
+def _columns(kind: Kind) -> tuple[str, ...]:
+    return tuple(COLUMNS["pairs" if kind == "pairs" else "sft"][1:])
 
 
 def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
@@ -185,9 +191,18 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         recorded.log_suite(active, prepared.suite)
         recorded.log_audited_data(active, data.uri, data.format)
         first: list[Row] = []
-        rows = _remembered(data.rows if isinstance(data, TrainingData) else data, first)
+        rows = remembered(data.rows if isinstance(data, TrainingData) else data, first)
         real = not data.uri.startswith(_EMBEDDED)
-        audited = examine(rows, data.kind, prepared.judge, prepared.matcher, seed=seed, progress=progress, real=real)
+        audited = examine(
+            rows,
+            data.kind,
+            prepared.judge,
+            prepared.matcher,
+            seed=seed,
+            progress=progress,
+            real=real,
+            labels=prepared.labels,
+        )
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
@@ -198,6 +213,8 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_table(active, audited.table(), "audit.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
+        if audited.sheet:
+            tracking.log_text(active, _frame(audited.sheet).to_csv(index=False), SHEET)
         if audited.topic_only:
             tracking.log_table(active, _frame(audited.topic_only), "topic_only.json")
         pictures = drawn(audit_figures(audited))
@@ -205,14 +222,6 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, audit_html(audited, pictures), "report.html")
         tracking.describe(active, audited.verdict)
     return audited
-
-
-def _remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
-    """The same rows; ``first`` gets the first of them."""
-    for row in rows:
-        if not first:
-            first.append(row)
-        yield row
 
 
 def discover(
@@ -236,9 +245,9 @@ def discover(
     questions = discovery.Questions(prepared.matcher)
     # A stream can be read again: every pass opens its source anew.
     rows = data.rows if isinstance(data, TrainingData) else data
-    for batch in _batches(rows):
+    for batch in batches(rows):
         questions.take(batch)
-        progress(_rows_of(batch))
+        progress(rows_of(batch))
     found = questions.found(embedder=prepared.matcher.embedder, model=model)
     if found.suite is None:
         return Discovery(None, found, None)
@@ -265,33 +274,18 @@ def examine(
     seed: int = 0,
     progress: Callable[[int], None] = lambda rows: None,
     real: bool = False,
+    labels: RowLabels | None = None,
 ) -> Audit:
     """Audit normalised rows without logging anything; see `audit`.
 
     ``progress`` is given the number of rows of every batch. A source of no rows gives an audit of none. The judge on
-    ``real`` texts is checked against labelled ones.
+    ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
     """
-    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real)
-    for batch in _batches(rows):
+    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
+    for batch in batches(rows):
         reader.read(batch)
-        progress(_rows_of(batch))
+        progress(rows_of(batch))
     return reader.audit()
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
-    wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
-    said: Iterator[Row] = (
-        {**one, "row": number, "turn": turn}
-        for number, row in enumerate(wanted, 1)
-        for turn, one in enumerate(exchanges(row))
-    )
-    while batch := list(islice(said, BATCH)):
-        yield batch
-
-
-def _rows_of(batch: Sequence[Row]) -> int:
-    return sum(one["turn"] == 0 for one in batch)
 
 
 @dataclass
@@ -303,8 +297,10 @@ class _Reader:
     matcher: Matcher
     seed: int
     real: bool = False
+    labels: RowLabels | None = None
     rows: int = 0
     answers: int = 0  # or pairs of them: more than rows where these have several turns
+    _keys: list[Key] = field(default_factory=list)  # of judged rows, where some have labels
     _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
     _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
     _topic_only: list[Record] = field(default_factory=list)
@@ -314,6 +310,7 @@ class _Reader:
 
     def __post_init__(self) -> None:
         self._columns = COLUMNS[self.kind][1:]
+        self._sheet = Sheet(self._columns, self.seed)
         self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
         self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
         self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
@@ -335,19 +332,23 @@ class _Reader:
             known = self.matcher.propositions
             about = [(batch[row], known[matches.proposition[row].item()]) for row in placed.tolist()]
             verdicts = self._judged(about)
-            sides = tuple(_side(own) for own in verdicts)
-            prompts = np.array([_fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
+            sides = tuple(side_of(own) for own in verdicts)
+            prompts = np.array([fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
             # Prompts as numbers: the intervals need to know which are the same, and nothing else of them.
             self._placed.append((matches.proposition[placed], prompts, sides))
+            if self.labels is not None:
+                self._keys += [(row["row"], row["turn"]) for row, _ in about]
+            if self.real:
+                self._sheet.take(about)
             self._keep_strongest(about, placed + self.answers + 1, sides)
         self.answers += len(batch)
-        self.rows += _rows_of(batch)
+        self.rows += rows_of(batch)
 
     def _draw(self, batch: Sequence[Row]) -> None:
         """Keep a random part of all rows' texts."""
         for row, place in zip(batch, self._places(len(batch), languages.SAMPLE, self._language_rng), strict=True):
             if place < languages.SAMPLE:
-                text = f"{_asked(row)[:_SHOWN]} {response(row[self._columns[0]])[:_SHOWN]}"
+                text = f"{asked(row)[:SHOWN]} {response(row[self._columns[0]])[:SHOWN]}"
                 self._drawn[place : place + 1] = [text]
 
     def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
@@ -356,13 +357,13 @@ class _Reader:
             if self._shown[topic] < TOPIC_ONLY:
                 self._shown[topic] += 1
                 record = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
-                record |= {"prompt": _asked(batch[at])[:_SHOWN]}
-                record |= {column: response(batch[at][column])[:_SHOWN] for column in self._columns}
+                record |= {"prompt": asked(batch[at])[:SHOWN]}
+                record |= {column: response(batch[at][column])[:SHOWN] for column in self._columns}
                 self._topic_only.append(record)
 
     def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
         """The verdicts of each side on all rows; an empty response is unscored without asking."""
-        prompts = [(_asked(row), proposition.polarity(_asked(row))) for row, proposition in about]
+        prompts = [(asked(row), proposition.polarity(asked(row))) for row, proposition in about]
         # Both sides in one call: a judge on a server has more to do at once, and its cache sees equal answers together.
         answers = [
             Answer(proposition.text, asked, response(row[column]), polarity)
@@ -403,7 +404,7 @@ class _Reader:
             if len(self._strongest) < OPINIONATED or key > self._strongest[0][:2]:
                 row, proposition = about[at]
                 labels = [int(side.labels[at]) for side in sides]
-                record = _record(row, proposition, self._columns, labels)
+                record = record_of(row, proposition, self._columns, labels)
                 entry = (*key, {"row": row["row"], "direction": float(direction[at]), **record})
                 if len(self._strongest) < OPINIONATED:
                     heapq.heappush(self._strongest, entry)
@@ -417,8 +418,9 @@ class _Reader:
         propositions, prompts, sides = self._joined()
         topic_of = place_of[propositions]
         kept = np.flatnonzero(self._touched)
+        trust = reliability.of(self.judge, self._texts) if self.real else None
         by_topic = {
-            topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides)
+            topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides, trust)
             for place in kept.tolist()
         }
         styles = self._styles[: self.answers]
@@ -429,7 +431,7 @@ class _Reader:
             answers=self.answers,
             judge=identity(self.judge),
             suite="",
-            overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides),
+            overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides, trust),
             topics=by_topic,
             style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
             opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
@@ -438,8 +440,9 @@ class _Reader:
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
             costs=dict(self._costs),
-            trust=reliability.of(self.judge, self._texts) if self.real else None,
+            trust=trust,
             languages=languages.of(self._drawn) if self._drawn else None,
+            sheet=self._sheet.rows(),
         )
         return replace(whole, verdict=expectation(whole))
 
@@ -459,56 +462,37 @@ class _Reader:
         return np.concatenate(propositions), np.concatenate(prompts), joined
 
     def _findings(
-        self, touched: int, chosen: NDArray[np.bool_], prompts: Integers, sides: tuple[Side, ...]
+        self,
+        touched: int,
+        chosen: NDArray[np.bool_],
+        prompts: Integers,
+        sides: tuple[Side, ...],
+        trust: Reliability | None,
     ) -> Findings:
-        own, asked = [side.of(chosen) for side in sides], prompts[chosen]
-        gap = soft = None
+        own, same = [side.of(chosen) for side in sides], prompts[chosen]
+        gap = soft = error = labelled = None
         if len(own) > 1:
-            gap = value_gap(own[0].held, own[1].held, asked, seed=self.seed)
-            soft = value_gap(own[0].probabilities, own[1].probabilities, asked, seed=self.seed).pairwise
+            gap = value_gap(own[0].held, own[1].held, same, seed=self.seed)
+            soft = value_gap(own[0].probabilities, own[1].probabilities, same, seed=self.seed).pairwise
+            if trust is not None and trust.errors:
+                errors = np.array(trust.errors)
+                error = adjusted_gap(own[0].verdicts, own[1].verdicts, same, errors, seed=self.seed)
+        if self.labels is not None:
+            keys = [self._keys[place] for place in np.flatnonzero(chosen).tolist()]
+            read = [side.held if len(own) > 1 else side.probabilities for side in own]
+            labelled = labelled_figures(self.labels, keys, read, same)
         placed = int(chosen.sum())
         return Findings(
             coverage=share(touched, self.answers),
             touched=touched,
             proposition_coverage=share(placed, self.answers),
             placed=placed,
-            mix=mean_distribution(own[0].probabilities, asked, seed=self.seed),
+            mix=mean_distribution(own[0].probabilities, same, seed=self.seed),
             gap=gap,
             pairwise_soft=soft,
             judged=placed * len(own),
             unscored=sum(side.count(Label.UNSCORED) for side in own),
             refusals=sum(side.count(Label.REFUSAL) for side in own),
+            error=error,
+            labelled=labelled,
         )
-
-
-def _side(verdicts: Sequence[Verdict]) -> Side:
-    return Side(
-        np.array([held(verdict) for verdict in verdicts]),
-        np.array([probabilities(verdict) for verdict in verdicts]),
-        np.array([LABELS.index(verdict.label) for verdict in verdicts], dtype=np.int8),
-    )
-
-
-def _asked(row: Row) -> str:
-    """The last message of a user before the last answer."""
-    return next(reversed(user_turns(row)), "")
-
-
-def _fingerprint(prompt: Sequence[Mapping[str, str]]) -> int:
-    text = "\x1e".join(f"{message['role']}\x1f{message['content']}" for message in prompt)
-    # Eight bytes: of a million prompts two share a number with a probability of 3e-8.
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
-
-
-def _record(row: Row, proposition: Proposition, columns: Sequence[str], labels: Sequence[int]) -> Record:
-    """A row as a person wants to see it."""
-    record = {
-        "topic": proposition.topic,
-        "proposition_id": proposition.proposition_id,
-        "proposition": proposition.text,
-        "prompt": _asked(row)[:_SHOWN],
-    }
-    for column, label in zip(columns, labels, strict=True):
-        record[column] = response(row[column])[:_SHOWN]
-        record[f"{column}_verdict"] = LABELS[label].value
-    return record

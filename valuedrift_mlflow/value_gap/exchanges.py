@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.rows import Record, Row
+
+BATCH = 2_000  # rows in memory at a time
 
 
 def exchanges(row: Row) -> Iterator[Row]:
@@ -40,3 +43,28 @@ def _turns(side: Sequence[Message]) -> list[tuple[list[Message], Message]]:
 
 def _users(said: Sequence[Message]) -> list[str]:
     return [message["content"] for message in said if message["role"] == "user"]
+
+
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
+    wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
+    said: Iterator[Row] = (
+        {**one, "row": number, "turn": turn}
+        for number, row in enumerate(wanted, 1)
+        for turn, one in enumerate(exchanges(row))
+    )
+    while batch := list(islice(said, BATCH)):
+        yield batch
+
+
+def rows_of(batch: Sequence[Row]) -> int:
+    """How many rows begin in a batch."""
+    return sum(one["turn"] == 0 for one in batch)
+
+
+def remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
+    """The same rows; ``first`` gets the first of them."""
+    for row in rows:
+        if not first:
+            first.append(row)
+        yield row

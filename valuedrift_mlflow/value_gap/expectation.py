@@ -10,6 +10,7 @@ import numpy as np
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
+    from valuedrift_mlflow.statistics.intervals import Estimate
     from valuedrift_mlflow.statistics.value_gap import ValueGap
     from valuedrift_mlflow.value_gap.findings import Audit, Findings
 
@@ -45,7 +46,7 @@ def expectation(audit: Audit) -> str:
     overall, trust = audit.overall, audit.trust
     on = f"{_percent(overall.proposition_coverage.value)} of rows ({_percent(overall.coverage.value)} touch a topic)"
     lines = [_of_pairs(overall, overall.gap, on) if overall.gap is not None else _of_answers(audit, on)]
-    if trust is not None and trust.doubts:
+    if trust is not None and trust.doubts and overall.labelled is None:
         read = f" What it read: {lines[0]}" if not lines[0].startswith("Cannot tell") else f" {lines[0]}"
         lines = [f"Cannot tell with the judge {trust.judge}: {'; '.join(trust.doubts)}.{read}"]
     elif trust is not None:
@@ -65,11 +66,15 @@ def _of_pairs(overall: Findings, gap: ValueGap, on: str) -> str:
             f"Cannot tell: no pair has both sides scored, of {gap.pairs:,} that touch a proposition; "
             f"{on.replace('rows (', 'rows touch one (')}."
         )
-    pairwise, coverage = gap.pairwise, overall.proposition_coverage
+    coverage = overall.proposition_coverage
     read = f"{gap.scored:,} of the {gap.pairs:,} pairs that touch a proposition could be read"
+    told = f"pairwise gap {_short(gap.pairwise)}"
     if gap.scored < FEWEST:
-        found = f"pairwise gap {_short(pairwise)} on {on}"
-        return f"Cannot tell from {gap.scored} scored pairs (at least {FEWEST}; {read}): {found}."
+        return f"Cannot tell from {gap.scored} scored pairs (at least {FEWEST}; {read}): {told} on {on}."
+    pairwise, doubt = _true_gap(overall, gap)
+    told = f"{told}{_beside(overall)}"
+    if doubt == _UNKNOWN:
+        return f"Cannot tell: {doubt}. What it read: {told} on {on}; {read}."
     # A pair about something else has no gap: the gap of all pairs is that of the touched ones times their share.
     expected = expected_drift(coverage.value * pairwise.value)
     # Both ends together: no correlation of the two is known, so the widest range of words is told.
@@ -77,24 +82,61 @@ def _of_pairs(overall: Findings, gap: ValueGap, on: str) -> str:
     named = [_amount(expected_drift(share * end)) for share, end in ends if math.isfinite(share * end)]
     named = named or [_amount(expected)]
     amount = named[0] if named[0] == named[-1] else f"{named[0]} to {named[-1]}"
-    first = f"Expect {amount} drift: pairwise gap {_short(pairwise)} on {on}; {read}."
+    if doubt and amount != "little":
+        return f"Cannot tell: {doubt}. What it read: {told} on {on}; {read}."
+    first = f"Expect {amount} drift: {told} on {on}; {read}."
     rests = (
         f"Ground: in the embedded experiments DPO on pairs of which none, half and all were opposed drifted by "
         f"{DRIFTS[0]:.3f}, {DRIFTS[1]:.3f} and {DRIFTS[2]:.3f} (noise {NOISE:.3f}). Here the gap times the coverage, "
         f"{coverage.value * pairwise.value:.3f}, is the share of all pairs, which gives {expected:.2f} if the pairs "
         "that could not be read are like the others. For other models and data this is an extrapolation."
     )
-    if amount != "little" and gap.marginal.value < _CANCELLED * pairwise.value:
-        way = (
+    return f"{first} {_way(gap, amount)} {rests}"
+
+
+def _way(gap: ValueGap, amount: str) -> str:
+    """Which way the pairs point, and whether they contradict each other."""
+    if amount != "little" and gap.marginal.value < _CANCELLED * gap.pairwise.value:
+        return (
             f"The pairs contradict each other (marginal gap {_short(gap.marginal)}); in the experiments all "
             "pointed one way, so less drift is likely."
         )
-    elif abs(gap.direction.value) < _NO_WAY or gap.direction.low <= 0 <= gap.direction.high:
-        way = f"The pairs point neither way for certain (direction {_short(gap.direction)})."
-    else:
-        side = "supports" if gap.direction.value > 0 else "opposes"
-        way = f"The chosen side {side} more (direction {_short(gap.direction)})."
-    return f"{first} {way} {rests}"
+    if abs(gap.direction.value) < _NO_WAY or gap.direction.low <= 0 <= gap.direction.high:
+        return f"The pairs point neither way for certain (direction {_short(gap.direction)})."
+    side = "supports" if gap.direction.value > 0 else "opposes"
+    return f"The chosen side {side} more (direction {_short(gap.direction)})."
+
+
+_UNKNOWN = "how the judge errs on such texts is not known, and its errors alone make up a gap"
+
+
+def _true_gap(overall: Findings, gap: ValueGap) -> tuple[Estimate, str]:
+    """The pairwise gap that counts, and why a verdict on it is in doubt (empty where it is not).
+
+    With people's labels theirs; else with the judge's errors taken off, where they are known; in the embedded world,
+    whose judge was checked on planted stances, as it was read.
+    """
+    if overall.labelled is not None:
+        return overall.labelled.estimates["pairwise"], ""
+    if overall.error is None:
+        return gap.pairwise, ""
+    if not math.isfinite(overall.error.adjusted.value):
+        return gap.pairwise, _UNKNOWN
+    doubt = "the judge's errors alone explain the gap" if overall.error.explained else ""
+    return overall.error.adjusted, doubt
+
+
+def _beside(found: Findings) -> str:
+    """What stands beside a gap that was read: what of it is the judge's error, and what people's labels say."""
+    told = ""
+    if found.error is not None and math.isfinite(found.error.of_error.value):
+        told = (
+            f" (where the sides of all pairs agreed, errors like those on the labelled texts would make up "
+            f"{_short(found.error.of_error)}; with them taken off {_short(found.error.adjusted)})"
+        )
+    if found.labelled is not None:
+        told += f", {_short(found.labelled.estimates['pairwise'])} with people's labels of {found.labelled.count} rows"
+    return told
 
 
 def _of_answers(audit: Audit, on: str) -> str:
@@ -103,7 +145,11 @@ def _of_answers(audit: Audit, on: str) -> str:
     read = f"{scored:,} of the {overall.judged:,} answers that touch a proposition could be read"
     if not scored:
         return f"Cannot tell: no answer is scored; {on.replace('rows (', 'rows touch a proposition (')}."
-    shares = ", ".join(f"{stance.value} {_short(own)}" for stance, own in zip(STANCES, overall.mix, strict=True))
+    mix = overall.mix
+    if overall.labelled is not None:
+        mix = tuple(overall.labelled.estimates[stance.value] for stance in STANCES)
+        read = f"{read}; with people's labels of {overall.labelled.count} rows"
+    shares = ", ".join(f"{stance.value} {_short(own)}" for stance, own in zip(STANCES, mix, strict=True))
     if scored < FEWEST:
         return f"Cannot tell from {scored} scored answers (at least {FEWEST}; {read}): {shares} on {on}."
     coverage = overall.proposition_coverage.value

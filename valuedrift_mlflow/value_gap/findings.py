@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import Kind
+from valuedrift_mlflow.evaluation.confusion import column
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import LABELS, STANCES, Label
+from valuedrift_mlflow.statistics.adjusted_gap import AdjustedGap
 from valuedrift_mlflow.statistics.intervals import Estimate
 from valuedrift_mlflow.statistics.style_gap import FIGURES, StyleGap
 from valuedrift_mlflow.statistics.value_gap import ValueGap
+from valuedrift_mlflow.value_gap.discovery import Found
 from valuedrift_mlflow.value_gap.languages import Languages
+from valuedrift_mlflow.value_gap.row_labels import LabelledFigures
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+VERDICT_OF = np.array([column(label) for label in LABELS])  # of a label's place in ``LABELS``
 
 
 # eq=False: a comparison of arrays has no single truth value.
@@ -43,6 +51,11 @@ class Side:
     def of(self, rows: NDArray[np.bool_]) -> Side:
         """Some of them."""
         return Side(self.held[rows], self.probabilities[rows], self.labels[rows])
+
+    @property
+    def verdicts(self) -> Integers:
+        """(N,) 0 to 2 for a stance, a refusal as neutral, and 3 for none."""
+        return VERDICT_OF[self.labels]
 
     def count(self, label: Label) -> int:
         """How many have this label."""
@@ -65,6 +78,9 @@ class Findings:
         judged: responses that were judged.
         unscored: how many of these the judge could not place.
         refusals: how many of these are refusals.
+        error: what the judge's errors are to the pairwise gap; None of SFT data, and where nobody has checked the judge
+            on such texts (the embedded world).
+        labelled: what these rows come to with people's labels; None without labels of rows on enough prompts.
     """
 
     coverage: Estimate
@@ -77,6 +93,8 @@ class Findings:
     judged: int
     unscored: int
     refusals: int
+    error: AdjustedGap | None = None
+    labelled: LabelledFigures | None = None
 
     @property
     def topic_only(self) -> int:
@@ -89,6 +107,8 @@ class Findings:
         if self.gap is not None and self.pairwise_soft is not None:
             estimates |= {name: getattr(self.gap, name) for name in ("pairwise", "marginal", "direction")}
             estimates["pairwise_soft"] = self.pairwise_soft
+        if self.error is not None:
+            estimates |= {"of_error": self.error.of_error, "adjusted": self.error.adjusted}
         return {key: value for name, e in estimates.items() for key, value in _with_ends(prefix + name, e).items()}
 
 
@@ -116,6 +136,7 @@ class Audit:
         about: how the data were read, and their first row, in lines.
         languages: those of a random part of the rows; None in the embedded world and without the extra ``languages``.
         run_id: the MLflow run; empty where none was asked for.
+        sheet: judged rows drawn at random, for people to label; none in the embedded world.
     """
 
     data: str
@@ -137,6 +158,7 @@ class Audit:
     answers: int = 0
     about: tuple[str, ...] = ()
     languages: Languages | None = None
+    sheet: Sequence[Record] = ()
 
     @property
     def stance_mix(self) -> dict[str, tuple[float, ...]]:
@@ -148,6 +170,12 @@ class Audit:
         """Every metric of the run; those that are undefined are left out."""
         overall, judged = self.overall, max(1, self.overall.judged)
         metrics = overall.metrics("value_gap/")
+        for name, found in {"": overall, **{f"{topic}/": found for topic, found in self.topics.items()}}.items():
+            if found.labelled is not None:
+                for figure, estimate in found.labelled.estimates.items():
+                    metrics |= _with_ends(f"ppi/value_gap/{name}{figure}", estimate)
+        if self.overall.labelled is not None:
+            metrics["labels/count"] = self.overall.labelled.count
         for topic, found in self.topics.items():
             metrics |= found.metrics(f"value_gap/{topic}/") | {f"topic_only/{topic}": found.topic_only}
             for stance, estimate in zip(STANCES, found.mix, strict=True):
@@ -181,6 +209,10 @@ class Audit:
                 row |= _with_ends(stance.value, estimate)
             if found.gap is not None:
                 row["scored_pairs"] = found.gap.scored
+            if found.labelled is not None:
+                row["labels"] = found.labelled.count
+                for figure, estimate in found.labelled.estimates.items():
+                    row |= _with_ends(f"ppi_{figure}", estimate)
             rows.append(row | {"judged": found.judged, "unscored": found.unscored, "refusals": found.refusals})
         frame = pd.DataFrame(rows)
         # As objects, or None would turn back into NaN, which JSON has not.
@@ -189,3 +221,18 @@ class Audit:
 
 def _with_ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_ci_low": estimate.low, f"{name}_ci_high": estimate.high}
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Contested questions of a dataset beyond a suite: where they were written, and the audit on them.
+
+    Attributes:
+        file: the suite file; None where nothing was found.
+        found: the topics, with how many rows ask each.
+        audit: the stances on these topics; None where nothing was found.
+    """
+
+    file: Path | None
+    found: Found
+    audit: Audit | None

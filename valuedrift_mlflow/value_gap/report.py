@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES, Label
+from valuedrift_mlflow.statistics.intervals import NOTHING
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.value_gap.findings import Audit, Findings
@@ -120,20 +121,31 @@ def audit_rows(audit: Audit) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of an audit's table: all topics, then each."""
     columns = ["topic", "rows", "topic alone", "judged", "/".join(f"{stance.value[:3]}." for stance in STANCES)]
     columns += (["pairwise gap", "marginal", "direction"] if len(audit.sides) > 1 else []) + ["unscored"]
+    if audit.overall.error is not None:
+        columns[-1:-1] = ["by error alone", "errors off"]
+    if audit.overall.labelled is not None and audit.overall.gap is not None:
+        columns[-1:-1] = ["with labels"]
     return columns, [
-        _audit_row("all topics", audit.overall),
-        *(_audit_row(readable(topic), found) for topic, found in audit.topics.items()),
+        _audit_row("all topics", audit.overall, audit.overall),
+        *(_audit_row(readable(topic), found, audit.overall) for topic, found in audit.topics.items()),
     ]
 
 
-def _audit_row(name: str, found: Findings) -> list[str]:
-    """Of the intervals that of the pairwise gap alone: a terminal is narrow."""
+def _audit_row(name: str, found: Findings, overall: Findings) -> list[str]:
+    """Of the intervals those of pairwise gaps alone: a terminal is narrow. Cells are those of ``overall``."""
     row = [name, f"{found.touched:,}", f"{found.topic_only:,}", f"{found.placed:,}"]
     row.append("/".join(f"{own.value:.2f}" for own in found.mix))
     if found.gap is not None:
         pairwise = found.gap.pairwise
         row.append(f"{pairwise.value:.2f} [{pairwise.low:.2f}, {pairwise.high:.2f}]")
         row += [f"{own.value:.2f}" for own in (found.gap.marginal, found.gap.direction)]
+        if overall.error is not None and found.error is not None:
+            adjusted = found.error.adjusted
+            row.append(f"{found.error.of_error.value:.2f}")
+            row.append(f"{adjusted.value:.2f} [{adjusted.low:.2f}, {adjusted.high:.2f}]")
+        if overall.labelled is not None:
+            own = found.labelled.estimates["pairwise"] if found.labelled is not None else NOTHING
+            row.append(f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}]")
     shown = ["" if cell.startswith("nan") else cell.replace(" [nan, nan]", "") for cell in row]
     return [*shown, f"{found.unscored:,}"]
 
