@@ -61,7 +61,8 @@ def read(stage: Stage, base: str) -> TrainingData:
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    if sources.is_local(stage.data):
+    others = [] if stage.data.mixed_in is None else [stage.data.mixed_in]
+    if all(sources.is_local(data) for data in (stage.data, *others)):
         return stage_data(stage, base, local=True)
     datasets.check_data(stage.data)
     return TrainingData(stage.data.uri, stage.kind, HUB, [])
