@@ -19,10 +19,20 @@ from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.inputs.errors import Unanswered, one_line
 from valuedrift_mlflow.pipeline import pipeline
-from valuedrift_mlflow.pipeline.ablation_summary import Row, cell_name, cells_table, slug, summarise, summary_table
+from valuedrift_mlflow.pipeline.ablation_axes import axes_table
+from valuedrift_mlflow.pipeline.ablation_summary import (
+    Keys,
+    Row,
+    cell_name,
+    cells_table,
+    changed,
+    slug,
+    summarise,
+    summary_table,
+)
 from valuedrift_mlflow.pipeline.ablation_topics import TopicFindings
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
-from valuedrift_mlflow.pipeline.directions import directions
+from valuedrift_mlflow.pipeline.directions import directions, directions_table
 from valuedrift_mlflow.pipeline.outcomes import Outcome
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
 from valuedrift_mlflow.pipeline.train import free_memory
@@ -165,7 +175,7 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
         InputError: the run cannot be taken up with this recipe and design.
         CellsFailed: some cells failed; all others have been run and everything has been written.
     """
-    from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html
+    from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html, axes_figure
     from valuedrift_mlflow.report.page import drawn
 
     plan = ablation.cells[0].training.origin
@@ -211,9 +221,11 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
         tracking.log_table(opened, cells_table(rows), "ablation.json")
         tracking.log_table(opened, summary_table(summary), "ablation_summary.json")
         topics = TopicFindings.of(outcomes, ablation.recipe)
-        for name, frame in topics.tables().items():
-            tracking.log_table(opened, frame, f"{name}.json")
-        pictures = drawn(ablation_figures(summary) | topics.figures())
+        told = {"ablation_directions": directions_table(directions(rows)), "ablation_axes": axes_table(rows)}
+        for name, frame in (told | topics.tables()).items():
+            if len(frame):
+                tracking.log_table(opened, frame, f"{name}.json")
+        pictures = drawn(ablation_figures(summary) | axes_figure(rows) | topics.figures())
         tracking.log_figures(opened, pictures)
         page = ablation_html(ablation, rows, summary, directions(rows), pictures, topics.html())
         tracking.log_text(opened, page, "report.html")
@@ -258,12 +270,12 @@ def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) ->
         tracking.log_parameters(run_id, described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error)), None
     tracking.log_parameters(result.run_id, described)
-    drift, begin, end = result.drift, result.measurements[0], result.measurements[-1]
+    drift, start, end = result.drift, result.measurements[0], result.measurements[-1]
     if from_base:
         # Chains of which stages were left out end in stages with different starts; they have only the base in common.
-        begin = execution.base(cell.training.origin).measurements[-1]
+        start = execution.base(cell.training.origin).measurements[-1]
         recipe = cell.training.origin.recipe
-        drift = analyse_measurements([begin, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
+        drift = analyse_measurements([start, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
     low, high = drift.overall_ci[-1]
     row = Row(
         series=cell.series,
@@ -277,8 +289,10 @@ def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) ->
         topics_moved=float(topics_drifted(drift)),
         unscored_rate=end.rate(Label.UNSCORED),
         mix=tuple(float(share) for share in drift.overall_probability[-1]),
+        changes=changed(start, end),
+        axes=Keys.of(end.suite),
     )
-    return row, Outcome(cell.series, cell.training.lineage, cell.doses, cell.seed, begin, end)
+    return row, Outcome(cell.series, cell.training.lineage, cell.doses, cell.seed, start, end)
 
 
 def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:

@@ -6,60 +6,127 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.judges.judge import identity
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from valuedrift_mlflow.pipeline.ablation_axes import Shift
     from valuedrift_mlflow.pipeline.ablation_summary import Row, Summary
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.pipeline.directions import Direction
 from valuedrift_mlflow.report.page import inline, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
 
+Floats = NDArray[np.float64]
+# Okabe and Ito's palette, for colour-blind readers; yellow is left out, as it is hard to see on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+
+
+WIDTH = 5.2  # inches: in a page 390 pixels wide its text is still 9 pixels high
+LEFT_OUT = 0.35  # of a place on the axis, which the lines of one figure share: intervals would hide each other
+
 
 def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     """Drift with its intervals over the doses of the first axis, one line for each series (and further doses)."""
     if not summaries:
         return {}
-    plt = plot()
-    import seaborn as sns
-
     from valuedrift_mlflow.pipeline.ablation_summary import lines
 
     axis = summaries[0].doses[0].axis if summaries[0].doses else ""
-    # One place for each label, not a scale: doses may be words ("style alone") and numbers decades apart.
-    labels = list(dict.fromkeys(entry.doses[0].label if entry.doses else entry.name for entry in summaries))
     drawn = lines(summaries) if axis else {"": list(summaries)}
-    figure, axes = plt.subplots(figsize=(max(6.5, 0.9 * len(labels) + 3), 4), layout="constrained")
-    colors = sns.color_palette("colorblind", len(drawn))
+    figure, axes = plot().subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    labels = _labels(summaries)
     for number, (name, own) in enumerate(drawn.items()):
-        shift = 0.3 * ((number + 0.5) / len(drawn) - 0.5)  # intervals of neighbours would hide each other
-        place = np.array([labels.index(entry.doses[0].label if entry.doses else entry.name) for entry in own]) + shift
-        drift, low, high = np.array([[entry.drift, entry.low, entry.high] for entry in own]).T
-        style = LINES[number % len(LINES)] if name else "none"
-        axes.errorbar(
-            place,
-            drift,
-            yerr=[drift - low, high - drift],
-            label=name or None,
-            color=colors[number],
-            linestyle=style,
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=5,
-            linewidth=1.4,
-            elinewidth=1,
-            capsize=2,
-        )
+        values = np.array([[entry.drift, entry.low, entry.high] for entry in own])
+        _line(axes, [labels.index(_label(entry)) for entry in own], values, name, number, len(drawn))
     noise = min(entry.noise for entry in summaries)  # flipped signs of large changes are more than noise
     axes.axhline(noise, color="0.5", linewidth=0.9, linestyle=":", label="noise")
-    axes.set_xticks(range(len(labels)), labels, rotation=20 if max(map(len, labels)) > 12 else 0)
-    axes.set_xlabel(readable(axis))
-    axes.set_ylabel("drift (total variation, mean over topics)")
+    _doses(axes, labels, axis)
+    axes.set_ylabel("drift (total variation)")
     axes.set_ylim(bottom=0)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside upper center", frameon=False, ncols=3, fontsize=9)
     return {f"drift_by_{axis}" if axis else "drift_by_stages": figure}
+
+
+def axes_figure(rows: Sequence[Row]) -> dict[str, Figure]:
+    """The shift along each axis of the suite over the doses of the first axis, a panel for each; none without keys."""
+    from valuedrift_mlflow.pipeline.ablation_axes import shifts
+
+    found = [entry for entry in shifts(rows) if np.isfinite(entry.shift.value)]
+    if not found:
+        return {}
+    names = list(dict.fromkeys(entry.axis for entry in found))
+    across = 2 if len(names) > 1 else 1
+    down = -(-len(names) // across)
+    figure, panels = plot().subplots(
+        down, across, figsize=(WIDTH, 1.7 * down + 0.8), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    labels = _labels(found)
+    for place, panel in enumerate(panels.flat):
+        if place >= len(names):
+            panel.set_visible(False)
+            continue
+        of_axis = [entry for entry in found if entry.axis == names[place]]
+        by_line: dict[str, list[Shift]] = {}
+        for entry in of_axis:
+            rest = [f"{dose.axis} {dose.label}" for dose in entry.doses[1:]]
+            by_line.setdefault(", ".join([entry.series, *rest]) if entry.doses else "", []).append(entry)
+        panel.axhline(0, color="0.5", linewidth=0.8)
+        for number, (name, own) in enumerate(by_line.items()):
+            values = np.array([[entry.shift.value, *entry.shift.ends] for entry in own])
+            _line(panel, [labels.index(_label(entry)) for entry in own], values, name, number, len(by_line))
+        panel.set_title(readable(names[place]), fontsize=10)
+        _doses(panel, labels, "")
+        panel.tick_params(labelbottom=place >= len(names) - across)
+    figure.supxlabel(readable(found[0].doses[0].axis) if found[0].doses else "", fontsize=10)
+    figure.supylabel("axis shift", fontsize=10)
+    handles, lines = panels.flat[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, lines, loc="outside upper center", frameon=False, ncols=3, fontsize=9)
+    return {"axis_shift_by_" + (found[0].doses[0].axis if found[0].doses else "stages"): figure}
+
+
+def _label(entry: Summary | Shift) -> str:
+    return entry.doses[0].label if entry.doses else entry.series
+
+
+def _labels(entries: Sequence[Summary | Shift]) -> list[str]:
+    # One place for each label, not a scale: doses may be words ("style alone") and numbers decades apart.
+    return list(dict.fromkeys(_label(entry) for entry in entries))
+
+
+def _line(axes: Axes, places: Sequence[int], values: Floats, name: str, number: int, lines: int) -> None:
+    """Means with intervals over places, values (n, 3): mean, lower and upper end; a colour, marker and dash of its own.
+
+    An interval that is undefined is left out, the mean is not.
+    """
+    mean, low, high = values.T
+    shift = LEFT_OUT * ((number + 0.5) / lines - 0.5)
+    axes.errorbar(
+        np.asarray(places) + shift,
+        mean,
+        yerr=np.nan_to_num(np.maximum([mean - low, high - mean], 0.0)),
+        label=name or None,
+        color=PALETTE[number % len(PALETTE)],
+        linestyle=LINES[number % len(LINES)] if name else "none",
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4.5,
+        linewidth=1.3,
+        elinewidth=1,
+        capsize=2,
+    )
+
+
+def _doses(axes: Axes, labels: Sequence[str], axis: str) -> None:
+    crowded = sum(map(len, labels)) > 40
+    axes.set_xticks(range(len(labels)), labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_xlabel(readable(axis), fontsize=10)
+    axes.tick_params(labelsize=9)
+    axes.yaxis.label.set_fontsize(10)
 
 
 def ablation_html(
@@ -75,6 +142,7 @@ def ablation_html(
     ``by_topic`` is a part of the page that has been rendered already.
     """
     from valuedrift_mlflow import tracking
+    from valuedrift_mlflow.pipeline.ablation_axes import axes_rows
     from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
 
     plan = ablation.cells[0].training.origin
@@ -86,7 +154,8 @@ def ablation_html(
         suite=plan.suite,
         judge=identity(plan.judge),
         directions=directions,
-        figures=[inline(picture) for picture in pictures.values()],
+        figures={name: inline(picture) for name, picture in pictures.items()},
+        shifts=axes_rows(rows),
         from_base=ablation.from_base,
         crossed=crossed(summaries),
         by_topic=by_topic,

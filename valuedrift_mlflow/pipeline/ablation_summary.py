@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.paired import Changes, changes
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from valuedrift_mlflow.evaluation.measurement import Measurement
+    from valuedrift_mlflow.pipeline.ablation_axes import Shift
+    from valuedrift_mlflow.suite import Suite
 
 ALPHA = 0.05
 
@@ -34,6 +40,24 @@ class Dose:
         return None if isinstance(self.value, bool) or not isinstance(self.value, int | float) else float(self.value)
 
 
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The axes of a suite.
+
+    Attributes:
+        names: of the A axes.
+        directions: (A, P) of the propositions: +1, -1, or 0 without a key.
+    """
+
+    names: tuple[str, ...]
+    directions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, suite: Suite) -> Keys | None:
+        """Those of a suite; None of one without keys, whose axis would be another one in every cell."""
+        return cls(suite.axes, suite.keyed) if suite.axes else None
+
+
 @dataclass(frozen=True)
 class Row:
     """What one cell came to. Numbers are NaN where the cell failed."""
@@ -50,6 +74,14 @@ class Row:
     topics_moved: float = math.nan
     unscored_rate: float = math.nan
     mix: tuple[float, ...] = (math.nan,) * len(STANCES)  # mean stances over topics at the end
+    changes: Changes | None = None  # of every proposition: what cells are compared by
+    axes: Keys | None = None  # of the suite, where it has keys
+
+
+def changed(start: Measurement, end: Measurement) -> Changes:
+    """What lies between two measurements of one suite, by proposition."""
+    suite = end.suite
+    return changes(start.values, end.values, suite.propositions[0], suite.groups, suite.hash)
 
 
 def cell_name(series: str, doses: Sequence[Dose], seed: int | None = None) -> str:
@@ -148,7 +180,7 @@ def cells_table(rows: Sequence[Row]) -> pd.DataFrame:
 
     table = [
         {
-            **_choice(row),
+            **choice(row),
             "seed": row.seed,
             "status": "FAILED" if row.reason else "FINISHED",
             "drift": row.drift,
@@ -160,7 +192,7 @@ def cells_table(rows: Sequence[Row]) -> pd.DataFrame:
         }
         for row in rows
     ]
-    return _without_nan(pd.DataFrame(table))
+    return without_nan(pd.DataFrame(table))
 
 
 def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
@@ -169,7 +201,7 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 
     table = [
         {
-            **_choice(entry),
+            **choice(entry),
             "seeds": entry.seeds,
             "drift": entry.drift,
             "ci_low": entry.low,
@@ -178,10 +210,11 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
         }
         for entry in summaries
     ]
-    return _without_nan(pd.DataFrame(table))
+    return without_nan(pd.DataFrame(table))
 
 
-def _choice(entry: Row | Summary) -> dict[str, Any]:
+def choice(entry: Row | Summary | Shift) -> dict[str, Any]:
+    """The columns that name a choice."""
     doses = {dose.axis: dose.label if dose.number is None else dose.value for dose in entry.doses}
     return {"series": entry.series, "algorithm": entry.algorithm, **doses}
 
@@ -192,7 +225,7 @@ def _found(entry: Row | Summary) -> dict[str, float]:
     return rates | dict(zip((stance.value for stance in STANCES), entry.mix, strict=True))
 
 
-def _without_nan(table: pd.DataFrame) -> pd.DataFrame:
+def without_nan(table: pd.DataFrame) -> pd.DataFrame:
     """NaN as None: JSON has no NaN."""
     # `astype` first: a column of floats would turn None back into NaN.
     return table.astype(object).where(table.notna(), None)

@@ -31,6 +31,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def ends(self) -> Floats:
+        """(2,) of the interval."""
+        return np.array([self.low, self.high])
+
     @classmethod
     def of(cls, value: float, draws: Floats) -> Estimate:
         """A figure with the percentile interval of its draws, shape (R,)."""
