@@ -65,6 +65,7 @@ class Execution:
     """Runs trainings in the order in which they are needed, each once."""
 
     def __init__(self, display: Display, begun: Mapping[str, EarlierRun]) -> None:
+        """Nothing has been run here; ``begun`` are runs of an earlier process."""
         self.display = display
         self.begun = begun  # runs of an earlier process, by their trainings
         self.bases: dict[str, StageResult] = {}
@@ -87,11 +88,12 @@ class Execution:
             _NotRun: it or what it needs has failed before.
             Exception: it fails now.
         """
-        result = self._result(training)
+        result = self.trained(training)
         assert isinstance(result, StageResult)  # reward models are neither compared nor started from
         return result
 
-    def _result(self, training: Training) -> StageResult | RewardResult:
+    def trained(self, training: Training) -> StageResult | RewardResult:
+        """The result of any training, run now unless it has been run; raises as `result`."""
         key = training.identity
         if key in self.failed:
             raise _NotRun(f"{training.name} failed: {self.failed[key]}")
@@ -110,7 +112,7 @@ class Execution:
     def _run(self, training: Training) -> StageResult | RewardResult:
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
-            reward = self._result(training.reward).model_uri if training.reward else training.stage.rated_by
+            reward = self.trained(training.reward).model_uri if training.reward else training.stage.rated_by
         # Passed on as they are: the first names its cause already,
         # the second ends the whole ablation (see `_run_cell`).
         except (_NotRun, Unanswered):

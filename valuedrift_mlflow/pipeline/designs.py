@@ -80,7 +80,7 @@ class Design(BaseModel):
             if not values or len({dose.label for dose in _doses(key, values)}) < len(values)
         ]
         wrong += [
-            problem(f"{where}: choices.{axis}", "none", "a choice") for axis, own in self.choices.items() if not own
+            problem(f"{where}: choices.{axis}", "none", "at least one") for axis, own in self.choices.items() if not own
         ]
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             wrong.append(problem(f"{where}: seeds", self.seeds, "whole numbers of at least 0, each once"))
