@@ -177,7 +177,7 @@ def test_a_bad_design_file_is_one_line(tmp_path: Path, text: str, words: list[st
 
 
 def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="after_sft, algorithms, beta, .*, stages, or a YAML file"):
+    with pytest.raises(InputError, match=r"after_sft, algorithms, beta, .*, stages, or a YAML file"):
         load_design("everything")
 
 
