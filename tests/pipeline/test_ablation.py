@@ -14,7 +14,6 @@ from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline.ablation import CellsFailed, run_ablation
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, crossed, over_seeds, summarise
 from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design, prepare
-from valuedrift_mlflow.pipeline.directions import Direction, directions
 from valuedrift_mlflow.pipeline.plan import stage_data
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
@@ -244,62 +243,6 @@ def test_the_table_has_a_row_for_each_series_and_a_column_for_each_dose() -> Non
         ["dpo", "0.100 [0.050, 0.150]", "0.300 [0.250, 0.350]", "0.500 [0.450, 0.550]"],
         ["simpo", "", "", "0.400 [0.350, 0.450]"],
     ]
-
-
-def found(rows: list[Row]) -> dict[str, Direction]:
-    return {direction.paper: direction for direction in directions(rows)}
-
-
-def test_directions_as_in_the_paper() -> None:
-    rows = by_gap("dpo", 0.02, 0.3, 0.7) + by_gap("simpo", 0.02, 0.2, 0.4) + by_gap("ppo", 0.02, 0.03, 0.08)
-    hardly, grows, order = directions(rows)
-    for direction in (hardly, grows, order):
-        assert direction.verdict.startswith("as in the paper"), direction
-    assert any("dpo: 0.030 at 0, 0.710 at 1: grows" in line for line in grows.here)
-    assert any("dpo moves more than simpo" in line for line in order.here)
-
-
-def test_directions_that_differ_are_called_so() -> None:
-    rows = by_gap("dpo", 0.6, 0.4, 0.3) + by_gap("simpo", 0.6, 0.7, 0.8)
-    hardly, grows, order = directions(rows)
-    assert hardly.verdict.startswith("differs from the paper")
-    assert grows.verdict.startswith("in part")
-    assert any("dpo" in line and "falls" in line for line in grows.here)
-    assert order.verdict.startswith("differs from the paper")
-    assert "dpo moves less than simpo" in order.here[0]
-
-
-def test_a_drift_without_a_gap_that_may_be_noise_is_not_called_hardly_any() -> None:
-    """0.20 above a noise of 0.02, half of what the largest gap does, in an interval that holds 0."""
-    rows = [row("ppo", "gap", gap, seed, drift, half=0.3) for gap, drift in ((0, 0.21), (1, 0.4)) for seed in range(3)]
-    hardly = directions(rows)[0]
-    assert hardly.agrees == [None]
-    assert hardly.verdict == "cannot be told from these cells"
-    assert "it may be noise alone" in hardly.here[0]
-
-
-def test_what_too_few_cells_cannot_tell_is_not_told() -> None:
-    rows = [row("dpo", "gap", gap, 0, drift) for gap, drift in ((0, 0.1), (1, 0.6))]
-    assert found(rows)["Drift grows with the value gap."].verdict.startswith("cannot be told")
-
-
-def test_no_trend_is_called_none() -> None:
-    rng = np.random.default_rng(1)
-    drifts = 0.2 + 0.01 * rng.standard_normal((3, 3))
-    rows = [row("dpo", "gap", g / 2, seed, drifts[g, seed]) for g in range(3) for seed in range(3)]
-    [line] = found(rows)["Drift grows with the value gap."].here
-    assert "no trend shown" in line
-
-
-@pytest.mark.parametrize(("drifts", "verdict"), [((0.5, 0.3, 0.1), "as in"), ((0.1, 0.3, 0.5), "differs")])
-def test_the_direction_of_beta(drifts: tuple[float, ...], verdict: str) -> None:
-    rows = [
-        row("ppo", "beta", beta, seed, drift + 0.01 * seed)
-        for beta, drift in zip((0.01, 0.1, 1.0), drifts, strict=True)
-        for seed in range(3)
-    ]
-    [direction] = directions(rows)
-    assert direction.verdict.startswith(verdict)
 
 
 # Running -------------------------------------------------------------------------------------------------------------

@@ -293,6 +293,7 @@ def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) ->
         mix=tuple(float(share) for share in drift.overall_probability[-1]),
         changes=changed(start, end),
         axes=Keys.of(end.suite),
+        estimand=cell.training.origin.recipe.interval,
     )
     return row, Outcome(cell.series, cell.training.lineage, cell.doses, cell.seed, start, end)
 

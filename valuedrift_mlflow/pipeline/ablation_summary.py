@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.mean_drift import mean_drift
 from valuedrift_mlflow.statistics.paired import Changes, changes
+from valuedrift_mlflow.statistics.units import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,7 @@ class Row:
     mix: tuple[float, ...] = (math.nan,) * len(STANCES)  # mean stances over topics at the end
     changes: Changes | None = None  # of every proposition: what cells are compared by
     axes: Keys | None = None  # of the suite, where it has keys
+    estimand: Interval = "propositions"  # what ``interval`` speaks of
 
 
 def changed(start: Measurement, end: Measurement) -> Changes:
@@ -122,7 +125,8 @@ def over_seeds(drifts: Sequence[float], intervals: Sequence[tuple[float, float]]
     prompts and start from the same measurement, so that this error is shared and does not shrink with their number.
     Seeds: ``t(S - 1, 0.975) s / sqrt(S)``, with ``s`` the standard deviation of the drift over the seeds (training and
     sampling differ). The two are independent and add as squares; the ends are clipped to [0, 1]. It errs on the wide
-    side, because the noise of sampling the responses is in both. With one seed it holds for that seed only.
+    side, because the noise of sampling the responses is in both (`mean_drift` counts it once). With one seed it holds
+    for that seed only.
 
     Returns:
         mean, lower end, upper end; the ends are NaN where an interval is undefined.
@@ -141,6 +145,20 @@ def over_seeds(drifts: Sequence[float], intervals: Sequence[tuple[float, float]]
     return mean, max(0.0, mean - math.hypot(below, spread)), min(1.0, mean + math.hypot(above, spread))
 
 
+def _drift(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Mean drift over the seeds of one choice, and its interval.
+
+    It is that of `mean_drift` where intervals speak of propositions like these and every cell has its changes. Of one
+    seed, and of these prompts alone, it comes from the intervals of the cells.
+    """
+    mean, low, high = over_seeds([row.drift for row in rows], [row.interval for row in rows])
+    runs = [row.changes for row in rows if row.changes is not None and row.estimand == "propositions"]
+    if 1 < len(runs) == len(rows) and (found := mean_drift(runs)) is not None:
+        # Around the drift as it was measured, which also counts prompts that some of the cells did not answer.
+        low, high = max(0.0, mean - (found.value - found.low)), min(1.0, mean + (found.high - found.value))
+    return mean, low, high
+
+
 def summarise(rows: Sequence[Row]) -> list[Summary]:
     """One summary for each choice with a cell that did not fail, in the order of the cells."""
     groups: dict[str, list[Row]] = {}
@@ -149,7 +167,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
             groups.setdefault(cell_name(row.series, row.doses), []).append(row)
     summaries = []
     for own in groups.values():
-        mean, low, high = over_seeds([row.drift for row in own], [row.interval for row in own])
+        mean, low, high = _drift(own)
         summaries.append(
             Summary(
                 series=own[0].series,

@@ -73,10 +73,14 @@ class Line:
 
     def __str__(self) -> str:
         """``dpo: 0.030 at 0, 0.710 at 1: grows by 0.680 [0.600, 0.760] (adjusted p 0.004; 0.09 would be found)``."""
-        about = [f"adjusted p {max(self.p_adjusted, 0.001):.3f}"] if math.isfinite(self.p_adjusted) else []
+        about = [f"adjusted p {_p(self.p_adjusted)}"] if math.isfinite(self.p_adjusted) else []
         about += [self.found] if self.found else []
         said = self.unshown if self.told is None else self.shown
         return f"{self.name}: {self.numbers}: {said}" + (f" ({'; '.join(about)})" if about else "")
+
+
+def _p(p_value: float) -> str:
+    return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def _hardly_moves(series: str, rows: Sequence[Row], tests: int) -> Line:
     numbers = f"drift {least.drift:.3f} [{least.low:.3f}, {least.high:.3f}] at {least.doses[0].label}"
     share = f"above noise {_percent(found.share)} of the drift at {most.doses[0].label}"
     told = [f"below {found.told_below:.0%}"] if math.isfinite(found.told_below) else []
-    told += [f"above {found.told_above:.0%}"] if math.isfinite(found.told_above) else []
+    told += [f"above {found.told_above:.0%}"] if found.told_above <= 1 else []
     return Line(
         name=series,
         numbers=numbers,
@@ -196,7 +200,7 @@ def _hardly_moves(series: str, rows: Sequence[Row], tests: int) -> Line:
         agrees=found.below,
         shown=f"{share}: {'hardly moves' if found.below else 'moves'}",
         unshown=f"{share}: cannot be told" if math.isfinite(found.share.value) else "cannot be told",
-        detectable=found.told_above,
+        detectable=found.told_above if found.told_above <= 1 else math.nan,
         found=f"a share {' or '.join(told)} would be found" if told else "",
         seeds=found.seeds,
     )

@@ -37,6 +37,7 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
+from valuedrift_mlflow.pipeline.ablation_certainty import detectable_line
 from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
@@ -483,6 +484,7 @@ def ablation_lines(ablation: Ablation) -> list[str]:
         f"  {measured * recipe.samples * len(suite.items):,} responses at the ends of the trainings and of the base",
         f"  seeds {', '.join(map(str, ablation.design.seeds))} of: {'; '.join(choices)}",
         *(["  packing: steps are an upper bound, of one row each"] if any(t.stage.packs for t in trainings) else []),
+        detectable_line(ablation),
     ]
 
 

@@ -292,14 +292,15 @@ def ratio(
 
 
 FARTHEST = 16.0  # a share beyond which the interval has no end: such a cell is not the smaller one
-HALVINGS = 40
+HALVINGS = 30
 
 
 def _fieller(both: Contributions, estimate: float, alpha: float) -> tuple[float, float]:
     """The ends of the set of shares that are not rejected, found by halving from the estimate (of squares) outwards."""
 
     def kept(square: float) -> bool:
-        return not both.combined((1, -square)).p_value < alpha
+        found = both.combined((1, -square))
+        return abs(found.mean) <= found.half_width(alpha)
 
     if math.isnan(both.combined((1, 0)).p_value):
         return math.nan, math.nan
@@ -307,7 +308,8 @@ def _fieller(both: Contributions, estimate: float, alpha: float) -> tuple[float,
     if math.isnan(inside) or not kept(inside):  # a negative square: 0 is the nearest share, and may be rejected itself
         return 0.0, math.inf if math.isnan(inside) else 0.0
     low, high = 0.0 if kept(0.0) else _end(kept, inside, 0.0), math.inf
-    if not kept(FARTHEST**2) and both.combined((0, 1)).p_value < alpha:
+    second = both.combined((0, 1))
+    if not kept(FARTHEST**2) and second.mean > second.half_width(alpha):
         high = _end(kept, inside, FARTHEST**2)
     return math.sqrt(low), math.sqrt(high)
 

@@ -76,7 +76,7 @@ def _critical(design: Design, alpha: float, rng: np.random.Generator) -> float:
     member = members(design.units)
     parts = []
     for _ in range(design.topics):
-        means = prompt_means(_answers(design, np.zeros(design.checkpoints + 1), rng)[0])
+        means = prompt_means(simulated_answers(design, np.zeros(design.checkpoints + 1), rng)[0])
         parts.append(flipped(means - means[:1], member, FLIPS, rng))
     return adjusted(parts, FLIPS, rng, alpha)[1]
 
@@ -86,14 +86,14 @@ def _found(design: Design, shift: float, critical: float, rng: np.random.Generat
     two = replace(design, checkpoints=1)
     drifts, least = [], []
     for _ in range(SIMULATED):
-        answers, chances = _answers(two, np.array([0.0, shift]), rng)
+        answers, chances = simulated_answers(two, np.array([0.0, shift]), rng)
         drifts.append(float(0.5 * np.abs((chances[1] - chances[0]).mean(axis=0)).sum()))
         shown = float(minimum_detectable(change_error(answers, design.units, "propositions"), critical)[1])
         least.append(shown if np.isfinite(shown) else np.inf)
     return float(np.mean(drifts)), float(np.median(least))
 
 
-def _answers(design: Design, shifts: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def simulated_answers(design: Design, shifts: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """(C,) -> (C, n, S, 3) hard answers of a topic, and (C, n, 3) the probabilities that they were drawn from."""
     effects = np.repeat(rng.standard_normal((design.propositions, 3)), design.prompts, axis=0) * PROPOSITION
     logits = np.log(np.array(MIX)) + effects + PROMPT * rng.standard_normal(effects.shape)
