@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from findings_document import written
+
 PROJECT = Path(__file__).parents[1]
 # Small, so that all of it can be had on a few cores: three topics with one prompt for each proposition (30 prompts of
 # 550), three answers to each, a quarter of the recipe's rows for SFT and of its pairs for preferences.
@@ -138,6 +140,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     run(names, arguments.seeds, arguments.folder)
+    arguments.output.write_text(written(arguments.folder, SMALL, list(PARTS)), encoding="utf-8")
+    print(f"written: {arguments.output}")
 
 
 if __name__ == "__main__":
