@@ -18,9 +18,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from findings_document import written
+
+if TYPE_CHECKING:
+    from valuedrift_mlflow.pipeline.designs import Design
 
 PROJECT = Path(__file__).parents[1]
 # Small, so that all of it can be had on a few cores: three topics with one prompt for each proposition (30 prompts of
@@ -38,22 +41,29 @@ TOPICS = ["abortion", "immigration", "religion"]
 
 @dataclass(frozen=True)
 class Smaller:
-    """A design and what is taken of it."""
+    """A design and what is taken of it: other values of its keys; of ``choices`` the names of those that are kept."""
 
     design: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, design: Design, seeds: int) -> Design:
+        """The smaller design."""
+        changes = {"seeds": list(range(seeds))} | dict(self.changes)
+        for axis, names in changes.get("choices", {}).items():
+            own = {name: design.choices[axis][name] for name in names}
+            changes["choices"] = design.choices | {axis: own}
+        return design.model_copy(update=changes)
 
 
 PARTS = {
     "stages": Smaller("stages", {"cells": ["dpo"]}),
     "order": Smaller("order"),
-    "algorithms": Smaller(
-        "algorithms", {"cells": ["dpo", "simpo", "orpo", "anchored_dpo"], "axes": {"data?gap": [0, 1]}}
-    ),
+    "algorithms": Smaller("algorithms", {"cells": ["dpo", "simpo"], "axes": {"data?gap": [0, 1]}}),
+    "mitigation": Smaller("algorithms", {"cells": ["dpo", "orpo", "anchored_dpo"], "axes": {"data?gap": [1]}}),
     "spillover": Smaller("spillover", {"axes": {"dpo.data?topics": TOPICS}}),
     "dose": Smaller("dose", {"axes": {"sft.data.mixed_share": [0, 0.02, 0.1]}}),
-    "mix": Smaller("mix"),
-    "lora": Smaller("lora", {"cells": ["dpo"]}),
+    "mix": Smaller("mix", {"choices": {"mix": ["one-sided", "bimodal"]}}),
+    "lora": Smaller("lora", {"cells": ["dpo"], "choices": {"weights": ["full", "rank 8"]}}),
     "prompts": Smaller("prompts", {"cells": ["dpo"]}),
     "seeds": Smaller("seeds", {"chains": [["sft"], ["sft", "dpo"]], "seeds": [0, 1, 2, 3]}),
     "beta": Smaller("beta", {"axes": {"beta": [0.01, 1.0]}}),
@@ -86,8 +96,7 @@ def run(names: list[str], seeds: int, folder: Path) -> None:
         if (own / "about.json").is_file():
             continue
         part = PARTS[name]
-        changes = {"seeds": list(range(seeds))} | dict(part.changes)
-        design = load_design(part.design).model_copy(update=changes)
+        design = part.of(load_design(part.design), seeds)
         recipe, source = recipe_of(design, "ablate", SMALL)
         ablation = prepare(recipe, source, design, name)
         began = time.time()
@@ -100,7 +109,7 @@ def run(names: list[str], seeds: int, folder: Path) -> None:
         keep(result, own)
         about = {
             "design": part.design,
-            "changes": {key: value for key, value in changes.items() if key != "seeds"},
+            "changes": {key: value for key, value in part.changes.items() if key != "seeds"},
             "seeds": design.seeds,
             "settings": SMALL,
             "minutes": (time.time() - began) / 60,

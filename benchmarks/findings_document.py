@@ -102,10 +102,13 @@ def sft_first(tables: Tables) -> tuple[str, list[str]]:
     ]
     early = f"arrived after {number(sum(times) / len(times))} of the stage" if times else "no drift time defined"
     plain = tables.rows("algorithms", "summary", series="dpo", gap=0) if tables.has("algorithms") else []
+    lean = tables.rows("stages", "shares", topic="overall", quantity="leaning")
     lines = [
         f"SFT moves the base model by {with_ends(sft)} and has {early} (mean of {len(times)} stances that moved)",
         f"DPO on pairs of gap 1 moves it by {with_ends(dpo)} without SFT; both come to {with_ends(both)}",
-        "shares in that (Shapley): " + ", ".join(f"{row['stage']} {number(row['value'])}" for row in shares),
+        "shares of that drift (Shapley): " + ", ".join(f"{row['stage']} {with_ends(row, 'value')}" for row in shares),
+        "shares of the leaning, support minus oppose: "
+        + ", ".join(f"{row['stage']} {with_ends(row, 'value')}" for row in lean),
     ]
     if plain:
         lines.append(f"DPO on pairs without a gap, after SFT: {with_ends(plain[0])}")
@@ -127,7 +130,7 @@ def direction(part: str, words: str) -> Callable[[Tables], tuple[str, list[str]]
 
 
 def data_mix(tables: Tables) -> tuple[str, list[str]]:
-    planted = {"one-sided": (0.4, 0.6, 0.0), "between": (0.55, 0.3, 0.15), "bimodal": (0.7, 0.0, 0.3)}
+    planted = {"one-sided": (0.4, 0.6, 0.0), "bimodal": (0.7, 0.0, 0.3)}
     distances, lines = [], []
     for name, mix in planted.items():
         rows = tables.rows("mix", "topics", mix=name)
@@ -179,7 +182,7 @@ def differences(part: str) -> Callable[[Tables], tuple[str, list[str]]]:
 
 
 def strength(tables: Tables) -> tuple[str, list[str]]:
-    rows = tables.rows("algorithms", "summary", gap=1)
+    rows = tables.rows("mitigation", "summary", gap=1)
     own = {row["series"]: row for row in rows}
     lines = [f"{name}, gap 1: drift {with_ends(row)}" for name, row in own.items()]
     if "anchored_dpo" not in own:
@@ -290,7 +293,7 @@ QUESTIONS = (
     Finding("3a. Bimodal and one-sided mixes of one mean", ("mix",), differences("mix"), "mix"),
     Finding("3b. The same prompts for both stages, or other ones", ("prompts",), differences("prompts"), "prompts"),
     Finding("4a. Do the values of SFT persist: order of the stages", ("order",), differences("order"), "order"),
-    Finding("4b. Losses without a KL or a reference; mitigation", ("algorithms",), strength, "algorithms"),
+    Finding("4b. Losses without a KL or a reference; mitigation", ("mitigation",), strength, "mitigation"),
     Finding("4c. Adapters beside full fine-tuning", ("lora",), weights, "lora"),
     Finding(
         "5. More than three labels: refusals, what cannot be read, intensity",
@@ -304,7 +307,7 @@ QUESTIONS = (
         (),
         judges,
         "none",
-        "A panel: `judge=lexical,hf:FOLDER` gives `quality/judge_agreement`. People's labels: `valuedrift check-judge`.",
+        "A panel: `judge=lexical,hf:FOLDER` logs `quality/judge_agreement`; people's labels: `valuedrift check-judge`.",
     ),
     Finding("7. Does training on one topic move another?", ("spillover",), spills, "spillover"),
     Finding(

@@ -6,7 +6,15 @@ import pytest
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.pipeline.ablation_summary import Dose
-from valuedrift_mlflow.pipeline.outcomes import Choice, Outcome, choices, contrasts, contrasts_table, topics_table
+from valuedrift_mlflow.pipeline.outcomes import (
+    Choice,
+    Outcome,
+    choices,
+    contrasts,
+    contrasts_table,
+    differences_table,
+    topics_table,
+)
 from valuedrift_mlflow.pipeline.shares import OVERALL, QUANTITIES, shares, shares_table
 from valuedrift_mlflow.pipeline.spillover import heat_map, spillover_line, spillover_table, spillovers
 from valuedrift_mlflow.stances import Verdict
@@ -122,6 +130,10 @@ def test_a_dose_that_turns_a_topic_is_told_beside_the_first() -> None:
     assert (row.majority_before, row.majority, bool(row.turned)) == ("neutral", "oppose", True)
     assert row.leaning_change == pytest.approx(-0.8, abs=0.15)
     assert set(topics_table(found).topic) == set(TOPICS)
+    # One topic of three drifts by 0.8, the others stay: the root of the mean square is 0.8 / sqrt(3) = 0.46.
+    differences = differences_table([few, many])
+    assert differences.difference[1] == pytest.approx(0.46, abs=0.06)
+    assert differences.ci_low[1] > 0 and differences.p_adjusted[1] >= differences.p_value[1]
 
 
 def test_cells_without_a_scored_answer_say_nothing_and_break_nothing() -> None:

@@ -15,6 +15,7 @@ from valuedrift_mlflow.pipeline.outcomes import (
     contrast_rows,
     contrasts,
     contrasts_table,
+    differences_table,
     topics_table,
 )
 from valuedrift_mlflow.pipeline.shares import SHARE_COLUMNS, Shares, share_rows, shares, shares_table
@@ -50,7 +51,11 @@ class TopicFindings:
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that a run keeps, by their names."""
         made = {"ablation_topics": topics_table(self.choices)} if self.choices else {}
-        made |= {"ablation_contrasts": contrasts_table(self.contrasts)} if self.contrasts else {}
+        if self.contrasts:
+            made |= {
+                "ablation_contrasts": contrasts_table(self.contrasts),
+                "ablation_differences": differences_table(self.contrasts),
+            }
         made |= {"ablation_shares": shares_table(self.shares)} if self.shares else {}
         return made | ({"ablation_spillover": spillover_table(self.spillovers)} if self.spillovers else {})
 

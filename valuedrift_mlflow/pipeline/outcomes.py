@@ -8,9 +8,10 @@ seeds of each choice is.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
+from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name, changed
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.statistics.axes import holm
 from valuedrift_mlflow.statistics.drift import Drift, analyse
 from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.paired import Comparison, compare
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.verdicts import MARGIN
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLIPPED = "turned"
+LEAST_SHOWN = 0.001  # smaller p values are shown as this one
 SUPPORT, OPPOSE = 0, len(STANCES) - 1  # places of the stances that a leaning is the difference of
 
 
@@ -167,7 +171,9 @@ class Contrast:
 
     choice: Choice
     against: Choice
-    drift: Drift
+    drift: Drift  # from the models of ``against`` to those of ``choice``
+    compared: Comparison  # of the drifts of both, each from where it starts; seeds and propositions vary
+    p_adjusted: float = math.nan  # of that comparison, after Holm's method over all contrasts of a design
 
     @property
     def turned(self) -> list[str]:
@@ -186,20 +192,38 @@ def contrasts(found: Sequence[Choice]) -> list[Contrast]:
     Choices of another start or another suite are left out: what they differ in is no effect of the choice.
     """
     first: dict[str, Choice] = {}
-    made = []
+    pairs = []
     for choice in found:
         line = cell_name(choice.series, choice.doses[1:]) if choice.doses else ""
         against = first.setdefault(line, choice)
         if against is not choice and _suite(against) == _suite(choice):
-            made.append(Contrast(choice, against, choice.since([cell.after for cell in against.cells])))
-    return made
+            pairs.append((choice, against))
+    made = [_contrast(choice, against, len(pairs)) for choice, against in pairs]
+    adjusted = holm(np.array([one.compared.p_value for one in made])).tolist()
+    return [replace(one, p_adjusted=p_value) for one, p_value in zip(made, adjusted, strict=True)]
+
+
+def _contrast(choice: Choice, against: Choice, tests: int) -> Contrast:
+    ends = [cell.after for cell in against.cells]
+    known = [{cell.seed: changed(cell.before, cell.after) for cell in one.cells} for one in (choice, against)]
+    seeds = sorted(set(known[0]) & set(known[1]))  # the others have failed on one side
+    compared = compare(*([own[seed] for seed in seeds] for own in known), tests=tests)
+    return Contrast(choice, against, choice.since(ends), compared)
 
 
 def _suite(choice: Choice) -> str:
     return choice.cells[0].after.suite.hash
 
 
-CONTRAST_COLUMNS = ("against", "difference [95 % interval]", "topics that differ", "cannot tell", "turned")
+CONTRAST_COLUMNS = (
+    "beside",
+    "apart [95 % interval]",
+    "topics apart",
+    "cannot tell",
+    "turned",
+    "drifts more by [95 % interval]",
+    "adjusted p",
+)
 
 
 def contrast_rows(made: Sequence[Contrast]) -> list[list[str]]:
@@ -215,6 +239,8 @@ def contrast_rows(made: Sequence[Contrast]) -> list[list[str]]:
                 f"{int(drift.topic_significant[-1].sum())} of {len(drift.topics)}",
                 str(int((drift.verdict[-1] == "cannot tell").sum())),
                 ", ".join(one.turned),
+                str(one.compared.difference),
+                f"{max(one.p_adjusted, LEAST_SHOWN):.3f}" if math.isfinite(one.p_adjusted) else "",
             ]
         )
     return rows
@@ -237,6 +263,28 @@ def contrasts_table(made: Sequence[Contrast]) -> pd.DataFrame:
         }
         for one in made
         for t, topic in enumerate(one.drift.topics)
+    ]
+    return _without_nan(pd.DataFrame(rows))
+
+
+def differences_table(made: Sequence[Contrast]) -> pd.DataFrame:
+    """One row for each contrast, of both drifts: the table ``ablation_differences.json``."""
+    import pandas as pd
+
+    rows = [
+        {
+            **_named(one.choice),
+            "against": one.against.name,
+            "drift": one.compared.first,
+            "drift_against": one.compared.second,
+            "difference": one.compared.difference.value,
+            "ci_low": one.compared.difference.low,
+            "ci_high": one.compared.difference.high,
+            "p_value": one.compared.p_value,
+            "p_adjusted": one.p_adjusted,
+            "minimum_detectable": one.compared.detectable,
+        }
+        for one in made
     ]
     return _without_nan(pd.DataFrame(rows))
 
