@@ -199,7 +199,7 @@ def _designed(own: Command, arguments: argparse.Namespace) -> list[tuple[Recipe,
 def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``ablate``: every cell of each design, then tables, figures and reports on them."""
     from valuedrift_mlflow.pipeline import ablation, dry_run
-    from valuedrift_mlflow.pipeline.cost import cost_lines
+    from valuedrift_mlflow.pipeline.cost import ablation_lines, cost_lines
     from valuedrift_mlflow.pipeline.design import prepare
     from valuedrift_mlflow.pipeline.plan import stage_data
     from valuedrift_mlflow.report.display import Display
@@ -213,7 +213,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     if arguments.dry_run:
         for plan in ready:
             dry_run.show(dry_run.dry_run(plan.recipe, plan.source), display)
-            for line in dry_run.ablation_lines(plan):
+            for line in ablation_lines(plan):
                 display.line(line)
         for line in cost_lines(ready):
             display.line(line)
