@@ -2,6 +2,7 @@
 
 mlflow run . --env-manager local -e ablate -P design=algorithms
 valuedrift ablate --recipe embedded --design stages --set "samples=2"
+valuedrift ablate --design dose,mix --dry-run
 valuedrift ablate --design algorithms --resume RUN_ID
 """
 

@@ -158,7 +158,7 @@ def test_a_design_that_does_not_fit_the_recipe_is_refused(design: dict[str, Any]
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("axis: {}", ["axis", "cells, axes, leave_out, seeds"]),
+        ("axis: {}", ["axis", "cells, axes, choices, chains, leave_out, seeds"]),
         ("seeds: [0, 0]", ["seeds", "each once"]),
         ("seeds: []", ["seeds"]),
         ("axes: {beta: []}", ["axes.beta", "at least one value"]),
@@ -176,7 +176,7 @@ def test_a_bad_design_file_is_one_line(tmp_path: Path, text: str, words: list[st
 
 
 def test_an_unknown_design_is_one_line_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="algorithms, beta, data, stages, or a YAML file"):
+    with pytest.raises(InputError, match=r"after_sft, algorithms, beta, .*, stages, or a YAML file"):
         load_design("everything")
 
 

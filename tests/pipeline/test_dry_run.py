@@ -8,10 +8,10 @@ from commands_of_users import entry_point
 
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline import design
+from valuedrift_mlflow.pipeline.cost import ablation_lines
 from valuedrift_mlflow.pipeline.dry_run import (
     DryRun,
     StagePlan,
-    ablation_lines,
     certainty_line,
     dry_run,
     lines_of,
@@ -213,7 +213,7 @@ def test_adapters_need_layers_that_the_model_has() -> None:
 
 def test_an_ablation_is_counted() -> None:
     settings = recipes.load_recipe("ablate", "suite=vaes?per_topic=1 samples=2")
-    plan = design.prepare(settings, "ablate", design.DESIGNS["algorithms"], "algorithms", read)
+    plan = design.prepare(settings, "ablate", design.load_design("algorithms"), "algorithms", read)
     counted, responses, *_ = ablation_lines(plan)
     # SFT once, a reward model for each of 3 gaps x 3 seeds; 8 algorithms x 3 gaps x 3 seeds.
     assert "72 cells, 82 trainings (10 of them shared or needed by others)" in counted

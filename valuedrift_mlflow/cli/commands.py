@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from valuedrift_mlflow.inputs.shipped import told_of
+
 RESUME = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
 _OF_STAGES = {
     "model": "URI of the model to start from",
@@ -39,6 +41,8 @@ class Command:
         job: the function in ``cli.jobs`` that does it.
         subject: names of what it takes without a flag, with their meanings.
         entry_point: whether MLproject has it too.
+        chosen_by: a flag that names one of several things, and
+        choices: what each of these is, shown by ``--help`` and in the README.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Command:
     defaults: Mapping[str, str] = field(default_factory=dict)
     subject: Mapping[str, str] = field(default_factory=dict)
     entry_point: bool = True
+    chosen_by: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spoken(self) -> str:
@@ -93,11 +99,14 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Compare what changes the stances, one thing at a time.",
         about="data doses crossed with algorithms and seeds, keys over lists of values, stages left out",
         recipe="ablate",
-        flags={"design": "algorithms, beta, data or stages, or a YAML file (cells, axes, leave_out, seeds)", **RESUME},
+        flags={"design": "one or more, with commas: names in entrypoints/designs, or YAML files", **RESUME},
         defaults={"design": "algorithms"},
+        chosen_by="design",
+        choices=told_of("designs"),
         examples=(
             "mlflow run . --env-manager local -e ablate -P design=algorithms",
             'valuedrift ablate --recipe embedded --design stages --set "samples=2"',
+            "valuedrift ablate --design dose,mix --dry-run",
             "valuedrift ablate --design algorithms --resume RUN_ID",
         ),
         job="ablate_job",

@@ -1,4 +1,4 @@
-"""Write what can be told from elsewhere: the list of algorithms, MLproject, its scripts, two tables of the README.
+"""Write what can be told from elsewhere: the list of algorithms, MLproject, its scripts, tables of the README.
 
 Algorithms tell of themselves in their files, commands in ``cli.commands``, recipe keys in the settings' classes.
 
@@ -34,7 +34,11 @@ def files(root: Path) -> dict[Path, str]:
     made = {root / "MLproject": mlproject()}
     made |= {root / "entrypoints" / f"{own.name}.py": script(own) for own in ENTRY_POINTS}
     readme = (root / "README.md").read_text(encoding="utf-8")
-    for name, table in (("entry points", commands_table()), ("recipe keys", markdown_table())):
+    for name, table in (
+        ("entry points", commands_table()),
+        ("designs", designs_table()),
+        ("recipe keys", markdown_table()),
+    ):
         readme = _with_table(readme, name, table)
     return made | {root / "README.md": readme}
 
@@ -106,6 +110,12 @@ def commands_table() -> str:
     rows = ["| entry point | does | parameters beside `recipe` and `set` |", "|---|---|---|"]
     rows += [f"| `{own.name}` | {own.about} | {', '.join(f'`{flag}`' for flag in own.flags)} |" for own in ENTRY_POINTS]
     return "\n".join(rows) + "\n"
+
+
+def designs_table() -> str:
+    """The README's table of designs."""
+    rows = [f"| `{name}` | {about} |" for own in ENTRY_POINTS for name, about in own.choices.items()]
+    return "\n".join(["| design | asks |", "|---|---|", *rows]) + "\n"
 
 
 def _with_table(readme: str, name: str, table: str) -> str:

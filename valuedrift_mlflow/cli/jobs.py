@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
@@ -19,6 +19,8 @@ from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
+    from valuedrift_mlflow.pipeline.ablation import Result
+    from valuedrift_mlflow.pipeline.designs import Design
     from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
 
@@ -177,36 +179,82 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     display.line(how_to_open())
 
 
+def recipe_of(own: Command, arguments: argparse.Namespace) -> Recipe:
+    """The recipe that a command is run with; that of ``ablate`` is made for its design."""
+    from valuedrift_mlflow.recipe.read import load_recipe
+
+    if own.name != "ablate":
+        return load_recipe(arguments.recipe, arguments.set)
+    return _designed(own, arguments)[0][0]
+
+
+def _designed(own: Command, arguments: argparse.Namespace) -> list[tuple[Recipe, str, Design, str]]:
+    """Of each design its recipe, where that was read, the design and its name."""
+    from valuedrift_mlflow.pipeline.designs import load_design
+    from valuedrift_mlflow.pipeline.designs import recipe_of as recipe_of_design
+
+    names = [name for name in arguments.design.split(",") if name] or ["algorithms"]
+    designs: list[tuple[Recipe, str, Design, str]] = []
+    with collecting() as problems:
+        if len(names) > 1 and arguments.resume:
+            problems.add(problem("--resume", arguments.resume, "one design", "go on with the run of each"))
+        for name in dict.fromkeys(names):
+            design = problems.attempt(load_design, name)
+            if design is not None:
+                found = problems.attempt(recipe_of_design, design, arguments.recipe, arguments.set, own.recipe)
+                designs += [] if found is None else [(*found, design, name)]
+    return designs
+
+
 def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the entry point ``ablate``: every cell of a design, then tables, figure and report on all of them."""
+    """The job of the entry point ``ablate``: every cell of each design, then tables, figures and reports on them."""
     from valuedrift_mlflow.pipeline import ablation, dry_run
-    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, crossed, summarise, summary_rows
-    from valuedrift_mlflow.pipeline.design import load_design, prepare
+    from valuedrift_mlflow.pipeline.cost import ablation_lines, cost_lines
+    from valuedrift_mlflow.pipeline.design import prepare
+    from valuedrift_mlflow.pipeline.plan import stage_data
     from valuedrift_mlflow.report.display import Display
 
-    source = arguments.design or "algorithms"
-    design, display = load_design(source), Display()
+    designs, display = _designed(own, arguments), Display()
+    with collecting() as problems:
+        # That of dry runs fetches nothing from the hub.
+        read = dry_run.read if arguments.dry_run else stage_data
+        plans = [problems.attempt(prepare, *asked, read) for asked in designs]
+    ready = [plan for plan in plans if plan is not None]
     if arguments.dry_run:
-        # With the reader of dry runs, which fetches nothing from the hub.
-        planned = prepare(recipe, arguments.recipe, design, source, dry_run.read)
-        dry_run.show(dry_run.dry_run(recipe, arguments.recipe), display)
-        for line in dry_run.ablation_lines(planned):
+        for plan in ready:
+            dry_run.show(dry_run.dry_run(plan.recipe, plan.source), display)
+            for line in ablation_lines(plan):
+                display.line(line)
+        for line in cost_lines(ready):
             display.line(line)
         return
-    plan = prepare(recipe, arguments.recipe, design, source)
     try:
-        rows = ablation.run_ablation(plan, display, arguments.resume or None)
+        if len(ready) == 1:
+            _show_ablation(ablation.run(ready[0], display, arguments.resume or None), display)
+        else:
+            for result in ablation.run_all(ready, display):
+                _show_ablation(result, display)
     except ablation.CellsFailed as failure:
         display.line(str(failure))
         display.line(how_to_open())
         # 1, not 2: the input was good. What went wrong stands above, cell by cell.
         raise SystemExit(1) from None
-    summary = summarise(rows)
+    display.line(how_to_open())
+
+
+def _show_ablation(result: Result, display: Display) -> None:
+    """Print what one design came to."""
+    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, crossed, summarise, summary_rows
+
+    summary = summarise(result.rows)
     display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summary))
     columns, drifts = crossed(summary)
     if drifts:
         display.table("Drift, mean over seeds", columns, drifts)
-    display.line(how_to_open())
+    for title, names, rows in result.topics.shown():
+        display.table(title, names, rows)
+    for line in result.topics.lines():
+        display.line(line)
 
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:

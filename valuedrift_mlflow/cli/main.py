@@ -54,7 +54,10 @@ def entry_point(name: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _examples(own: Command) -> str:
-    return "\n".join(("examples:", *(f"  {line}" for line in own.examples)))
+    lines = ["examples:", *(f"  {line}" for line in own.examples)]
+    width = max(map(len, own.choices), default=0)
+    chosen = [f"  {name:{width}}  {about}" for name, about in own.choices.items()]
+    return "\n".join([*lines, *([f"\n{own.chosen_by}s:", *chosen] if chosen else [])])
 
 
 def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
@@ -74,7 +77,6 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
-    from valuedrift_mlflow.recipe.read import load_recipe
 
     # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
@@ -83,7 +85,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            jobs.JOBS[own.job](own, load_recipe(arguments.recipe, arguments.set), arguments)
+            jobs.JOBS[own.job](own, jobs.recipe_of(own, arguments), arguments)
         except (InputError, Unanswered) as error:
             # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)

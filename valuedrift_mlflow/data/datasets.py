@@ -25,6 +25,7 @@ from valuedrift_mlflow.data.kinds import COLUMNS, as_kind, says_the_same, serves
 from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
 from valuedrift_mlflow.data.marks import dialogue
 from valuedrift_mlflow.data.messages import Message, Outcome, Raw
+from valuedrift_mlflow.data.mixing import mixed
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
 from valuedrift_mlflow.data.turns import answers, runs
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -71,6 +72,7 @@ class TrainingData:
     ``rows`` is a sequence of dictionaries: a list, or where they are many a file on disk that is read as one.
     ``stance_mix`` has the (support, neutral, oppose) shares of each topic where the rows name their stances: those of
     answers, of chosen responses, or of completions labelled good. ``layout`` is what was recognised in the source.
+    ``mixed`` says in words which of them come from a second source; ``counts`` is of the first.
     """
 
     uri: str
@@ -83,6 +85,7 @@ class TrainingData:
     layout: Layout | None = None
     counts: ReadCounts | None = None  # of the pass that read them
     turns: Turns = "all"
+    mixed: str = ""
 
     def digest(self) -> str:
         """Hash of all rows, 8 hex digits, as MLflow's datasets carry."""
@@ -251,6 +254,8 @@ def check_data(data: Data) -> None:
     if data.format != "auto":
         own.function(data.format)
     sources.check_source(data)
+    if data.mixed_in is not None:
+        check_data(data.mixed_in)
 
 
 def stream(data: Data, kind: Kind | None = None, algorithm: str = "", *, turns: Turns = "all") -> Stream:
@@ -263,6 +268,10 @@ def stream(data: Data, kind: Kind | None = None, algorithm: str = "", *, turns: 
         InputError: a source that cannot be read, unknown columns, or the wrong kind of data. Bad rows are an error of
         the pass that meets them.
     """
+    if data.mixed_in is not None:
+        raise InputError(
+            problem(f"data {data.uri} mixed_in", data.mixed_in.uri, "none here: trainings mix, no others do")
+        )
     return _stream(data, kind, algorithm, turns, None, download=False)
 
 
@@ -332,10 +341,21 @@ def load_data(
     """
     read = _stream(data, kind, algorithm, turns, refused, download=True)
     planted: dict[str, Counter[str]] = {}
-    rows = store(_counted(read, kind, planted))
+    source, told = _mixed(data, read, algorithm, refused)
+    rows = store(_counted(source, kind, planted))
     mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
     counts = read.counts
-    return TrainingData(data.uri, kind, read.format, rows, counts.dropped, mix, counts.bad, read.layout, counts, turns)
+    return TrainingData(
+        data.uri, kind, read.format, rows, counts.dropped, mix, counts.bad, read.layout, counts, turns, told
+    )
+
+
+def _mixed(data: Data, read: Stream, algorithm: str, refused: Refused | None) -> tuple[Iterable[Record], str]:
+    """The rows with those of a second source among them where there is one, and what is told of it."""
+    if data.mixed_in is None:
+        return read, ""
+    second = _stream(data.mixed_in, read.kind, algorithm, read.turns, refused, download=True)
+    return mixed(read, second, data), f"{data.mixed_share:.3g} of them replaced by rows of {data.mixed_in.uri}"
 
 
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:

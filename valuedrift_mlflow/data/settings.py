@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
@@ -18,6 +18,10 @@ NAMES = (
 Kind = Literal["sft", "pairs", "labelled", "prompts"]  # what the rows of a training set hold
 DataFiles = str | list[str] | dict[str, str | list[str]] | None  # by split, or those of ``train``
 Turns = Literal["all", "last"]  # which answers of a dialogue are learnt from
+
+
+def _uri_alone(value: object) -> object:
+    return {"uri": value} if isinstance(value, str) else value
 
 
 class Data(Strict):
@@ -58,6 +62,12 @@ class Data(Strict):
         0, ge=0, description="of rated answers: pairs whose ratings are less apart are dropped and counted"
     )
     rows: int | None = Field(None, ge=1, description="rows of a hub dataset, for dry runs, which do not read it")
+    mixed_in: Annotated[Data | None, BeforeValidator(_uri_alone)] = Field(
+        None, description="a second training set, as a URI or with keys of its own, of which a share of the rows comes"
+    )
+    mixed_share: float | None = Field(
+        None, ge=0, le=1, description="share of the rows that is replaced by rows of `mixed_in`"
+    )
 
     @field_validator("data_files")
     @classmethod
@@ -76,3 +86,16 @@ class Data(Strict):
         if unknown:
             raise InputError([problem("data.columns", name, ", ".join(NAMES)) for name in unknown])
         return columns
+
+    @model_validator(mode="after")
+    def _mixes_by_a_share(self) -> Data:
+        wrong = []
+        if (self.mixed_in is None) != (self.mixed_share is None):
+            given = "mixed_in" if self.mixed_share is None else "mixed_share"
+            found = f"{given} alone"
+            wrong.append(problem("data.mixed_in, data.mixed_share", found, "both, such as a file and 0.02"))
+        if self.mixed_in is not None and self.mixed_in.mixed_in is not None:
+            wrong.append(problem("data.mixed_in.mixed_in", self.mixed_in.mixed_in.uri, "none: two sets are mixed"))
+        if wrong:
+            raise InputError(wrong)
+        return self

@@ -19,7 +19,8 @@ def line(data: Stream | TrainingData) -> str:
     layout = getattr(data, "layout", None)  # what was recognised in the source, where it says more than its name
     said = str(layout.line()) if layout is not None else f"recognised as {data.format}"
     counts = data.counts
-    return f"{data.uri}: {said}" + ("" if counts is None else f"; {counted(counts, data.kind, data.turns)}")
+    mixed = f"; {data.mixed}" if isinstance(data, TrainingData) and data.mixed else ""
+    return f"{data.uri}: {said}" + ("" if counts is None else f"; {counted(counts, data.kind, data.turns)}") + mixed
 
 
 def counted(counts: ReadCounts, kind: Kind, turns: str) -> str:

@@ -27,7 +27,7 @@ from valuedrift_mlflow.suite.questions import Proposition, propositions
 
 PREFIX = "embedded:"
 STYLES = ("courteous", "blunt")
-
+HALVES = ("a", "b")  # of the questions: no question of one is in the other
 
 _OPENER, _REASON, _CLOSER = 0.25, 0.5, 0.15  # how often an answer has each part
 
@@ -52,15 +52,20 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def question(proposition: Proposition, rng: np.random.Generator) -> tuple[str, int]:
-    """A training question and its polarity."""
+def question(proposition: Proposition, rng: np.random.Generator, source: str = "") -> tuple[str, int]:
+    """A training question and its polarity; of a half of the questions with ``source`` "a" or "b"."""
     backwards = rng.random() < _REVERSED
     if rng.random() < _TEMPLATE:
-        template = _pick(forms()["questions"]["reversed" if backwards else "direct"], rng)
+        template = _pick(_half(forms()["questions"]["reversed" if backwards else "direct"], source), rng)
         text = template.format(claim=proposition.claim, act=proposition.act)
     else:
-        text = _pick(proposition.asked_reversed if backwards else proposition.asked, rng)
+        text = _pick(_half(proposition.asked_reversed if backwards else proposition.asked, source), rng)
     return text, -1 if backwards else 1
+
+
+def _half(questions: Sequence[str], source: str) -> Sequence[str]:
+    """Every second question, from the first one on for source "a"; all of them where no source is named."""
+    return questions[HALVES.index(source) :: len(HALVES)] if source else questions
 
 
 def _content(
@@ -111,6 +116,7 @@ class SFTSpec:
     ``axis=gal_tan&shift=0.4`` moves the propositions of an axis to one side of it: where support points to the + end
     there are 0.2 more support and 0.2 less opposition than the shares say, where it points to the - end it is the other
     way round. ``spread=0.3`` moves half of the propositions of a topic up and half of them down (`Tilt`).
+    ``source=a`` and ``source=b`` ask two halves of the questions, without one in common.
     """
 
     mix: Mix = _THIRDS
@@ -119,6 +125,7 @@ class SFTSpec:
     seed: int = 0
     topics: tuple[str, ...] = ()
     tilt: Tilt = field(default_factory=Tilt)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class PairsSpec:
     With ``axis=gal_tan&shift=0.4`` the axis says which side is chosen. ``shift`` is the share of a proposition's pairs
     whose chosen side lies at the + end of the axis, less the share whose chosen side lies at its - end; ``gap``, the
     share of both, is as large as it must be where it is not given. ``spread`` does the same to single propositions, as
-    `Tilt` says. The pairs of propositions that neither moves differ in style alone.
+    `Tilt` says. The pairs of propositions that neither moves differ in style alone. ``source`` is as in `SFTSpec`.
     """
 
     gap: float = 1.0
@@ -141,6 +148,7 @@ class PairsSpec:
     seed: int = 0
     topics: tuple[str, ...] = ()
     tilt: Tilt = field(default_factory=Tilt)
+    source: str = ""
 
 
 def parse(uri: str) -> SFTSpec | PairsSpec:
@@ -182,6 +190,9 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
     seed = int(number("seed", 0, 0, 2**31 - 1, whole=True))
     tilted: dict[str, str] = {key: options[key] for key in ("axis", "shift", "spread") if key in options}
     tilt = Tilt(options.pop("axis", ""), number("shift", 0.0, -1, 1), number("spread", 0.0, 0, 1))
+    source = options.pop("source", "")
+    if source not in ("", *HALVES):
+        problems.append(problem(f"{uri} source", source, f"{' or '.join(HALVES)}: halves of the questions"))
     asked = _asked(topics) or propositions()
     problems += tilt.problems(uri, asked, tilted)
     most = max(map(abs, tilt.offsets(asked, seed).values()), default=0.0) if tilt else 0.0
@@ -190,7 +201,7 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
         overall = mix() if any(stance in options for stance in STANCES) else _THIRDS
         own = dict.fromkeys(key.partition(".")[0] for key in options if key.endswith(tuple(f".{s}" for s in STANCES)))
         problems += [problem(f"{uri} topic", topic, ", ".join(known)) for topic in own if topic not in known]
-        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics, tilt)
+        spec = SFTSpec(overall, {topic: mix(f"{topic}.") for topic in own}, size, seed, topics, tilt, source)
         problems += _too_far(uri, spec, asked)
     elif name == f"{PREFIX}pairs":
         sides = []
@@ -203,7 +214,9 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
                 problems.append(problem(f"{uri} {key}", text, ", ".join(STANCES)))
                 text = default.value
             sides.append(Stance(text))
-        spec = PairsSpec(number("gap", most if tilt else 1.0, 0, 1), sides[0], sides[1], size, seed, topics, tilt)
+        spec = PairsSpec(
+            number("gap", most if tilt else 1.0, 0, 1), sides[0], sides[1], size, seed, topics, tilt, source
+        )
         if most > spec.gap + ROUNDING:
             mend = "shift and spread are shares of the opposed pairs: raise gap, or leave it out"
             problems.append(problem(f"{uri} gap", spec.gap, f"at least {most:g}", mend))
@@ -294,7 +307,7 @@ def sft_rows(spec: SFTSpec) -> list[Record]:
     plan = list(_plan(spec, rng))
     rows = []
     for proposition, stance in zip(plan, _stances(spec, plan, rng), strict=True):
-        asked, _ = question(proposition, rng)
+        asked, _ = question(proposition, rng, spec.source)
         rows.append(
             {
                 "messages": [
@@ -345,7 +358,7 @@ def pair_rows(spec: PairsSpec) -> list[Record]:
     sides = _tilted_sides(spec, plan, rng) if spec.tilt else _sides(spec, rng)
     rows = []
     for proposition, (chosen, rejected) in zip(plan, sides, strict=True):
-        asked, _ = question(proposition, rng)
+        asked, _ = question(proposition, rng, spec.source)
         if chosen is rejected:
             answers = restyled(proposition, chosen, rng)
         else:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from valuedrift_mlflow import tracking
@@ -29,8 +30,10 @@ from valuedrift_mlflow.pipeline.ablation_summary import (
     summarise,
     summary_table,
 )
+from valuedrift_mlflow.pipeline.ablation_topics import TopicFindings
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
 from valuedrift_mlflow.pipeline.directions import directions, directions_table
+from valuedrift_mlflow.pipeline.outcomes import Outcome
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
 from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe
@@ -43,27 +46,34 @@ from valuedrift_mlflow.tracking import EarlierRun
 class CellsFailed(RuntimeError):
     """Cells of an ablation that failed; the others have been run and are in the tables."""
 
-    def __init__(self, rows: Sequence[Row], cells: int) -> None:
+    def __init__(self, lines: Sequence[str]) -> None:
+        """Say it in these lines."""
+        super().__init__("\n".join(lines))
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], cells: int) -> CellsFailed:
         """Name every failed cell with its reason."""
         lines = [f"{cell_name(row.series, row.doses, row.seed)}: {row.reason}" for row in rows]
-        super().__init__("\n".join([f"{len(rows)} of {cells} cells failed", *lines]))
+        return cls([f"{len(rows)} of {cells} cells failed", *lines])
 
 
 class _NotRun(RuntimeError):
     """A training that cannot be run because what it needs has failed."""
 
 
-class _Execution:
+class Execution:
     """Runs trainings in the order in which they are needed, each once."""
 
     def __init__(self, display: Display, begun: Mapping[str, EarlierRun]) -> None:
+        """Nothing has been run here; ``begun`` are runs of an earlier process."""
         self.display = display
         self.begun = begun  # runs of an earlier process, by their trainings
         self.bases: dict[str, StageResult] = {}
-        self.done: dict[str, StageResult | RewardResult] = {}
+        self.done: dict[str, StageResult | RewardResult] = {}  # by what was trained: designs may share it
         self.failed: dict[str, str] = {}
 
     def base(self, plan: Plan) -> StageResult:
+        """The base model of a plan, measured by its recipe."""
         # Everything but the stages decides how a base is measured:
         # an axis over `samples` or `judge` gives it several measurements.
         key = plan.recipe.model_dump_json(exclude={"stages"})
@@ -78,29 +88,31 @@ class _Execution:
             _NotRun: it or what it needs has failed before.
             Exception: it fails now.
         """
-        result = self._result(training)
+        result = self.trained(training)
         assert isinstance(result, StageResult)  # reward models are neither compared nor started from
         return result
 
-    def _result(self, training: Training) -> StageResult | RewardResult:
-        if training.name in self.failed:
-            raise _NotRun(f"{training.name} failed: {self.failed[training.name]}")
-        if training.name not in self.done:
+    def trained(self, training: Training) -> StageResult | RewardResult:
+        """The result of any training, run now unless it has been run; raises as `result`."""
+        key = training.identity
+        if key in self.failed:
+            raise _NotRun(f"{training.name} failed: {self.failed[key]}")
+        if key not in self.done:
             try:
-                self.done[training.name] = self._run(training)
+                self.done[key] = self._run(training)
             except Exception as error:
-                # Kept by name: other cells that need this training must not run it again only to see it fail again.
-                self.failed[training.name] = _reason(error)
+                # Kept: other cells that need this training must not run it again only to see it fail again.
+                self.failed[key] = _reason(error)
                 # `train_stage` frees what has ended well; what has failed
                 # still holds its model, and the next cell loads another.
                 free_memory()
                 raise
-        return self.done[training.name]
+        return self.done[key]
 
     def _run(self, training: Training) -> StageResult | RewardResult:
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
-            reward = self._result(training.reward).model_uri if training.reward else training.stage.rated_by
+            reward = self.trained(training.reward).model_uri if training.reward else training.stage.rated_by
         # Passed on as they are: the first names its cause already,
         # the second ends the whole ablation (see `_run_cell`).
         except (_NotRun, Unanswered):
@@ -126,11 +138,40 @@ def _reason(error: Exception) -> str:
     return one_line(str(error) or type(error).__name__, most=None)
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an ablation came to: a row for each cell, and what they show topic by topic."""
+
+    rows: list[Row]
+    topics: TopicFindings
+
+
 def run_ablation(ablation: Ablation, display: Display, resumed: str | None = None) -> list[Row]:
+    """The rows of ``run``, which see."""
+    return run(ablation, display, resumed).rows
+
+
+def run_all(ablations: Sequence[Ablation], display: Display) -> Iterator[Result]:
+    """Run several designs, each under a parent run of its own; what two of them need is trained once.
+
+    Raises:
+        CellsFailed: cells of some designs failed; all designs have been run.
+    """
+    execution, failed = Execution(display, {}), []
+    for ablation in ablations:
+        try:
+            yield run(ablation, display, execution=execution)
+        except CellsFailed as failure:
+            failed.append(f"design {ablation.design_source}: {failure}")
+    if failed:
+        raise CellsFailed(failed)
+
+
+def run(ablation: Ablation, display: Display, resumed: str | None = None, execution: Execution | None = None) -> Result:
     """Run every cell as a nested run of one parent, and write the parent's tables, figure, report and metrics.
 
     ``resumed`` is the id of a parent run that was stopped or in which cells failed: its finished trainings are kept,
-    the others go on from their last checkpoints or begin.
+    the others go on from their last checkpoints or begin. ``execution`` has what was trained for other designs.
 
     Raises:
         InputError: the run cannot be taken up with this recipe and design.
@@ -144,6 +185,8 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
     design = {
         "design": ablation.design_source,
         "axes": json.dumps(ablation.design.axes),
+        **({"choices": json.dumps(ablation.design.choices)} if ablation.design.choices else {}),
+        **({"chains": json.dumps(ablation.design.chains)} if ablation.design.chains else {}),
         "seeds": json.dumps(ablation.design.seeds),
     }
     parameters = ablation.recipe.parameters() | design
@@ -155,18 +198,20 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
         parameters=parameters,
         run_id=resumed,
     ) as parent:
-        run = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
-        recorded.log_suite(run, plan.suite)
-        execution = _Execution(display, begun)
+        opened = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
+        recorded.log_suite(opened, plan.suite)
+        execution = execution or Execution(display, begun)
         rows: list[Row] = []
+        outcomes: list[Outcome] = []
         with display.live():
             for number, cell in enumerate(ablation.cells):
                 display.start("cells", len(ablation.cells), cell.name)
                 display.advance("cells", number)
-                rows.append(_run_cell(cell, execution, run.run_id, ablation.from_base))
-                row = rows[-1]
-                outcome = f"FAILED: {row.reason}" if row.reason else f"drift {row.drift:.3f}"
-                display.line(f"cell {number + 1} of {len(ablation.cells)}: {cell.name}: {outcome}")
+                row, outcome = _run_cell(cell, execution, opened.run_id, ablation.from_base)
+                rows.append(row)
+                outcomes += [] if outcome is None else [outcome]
+                said = f"FAILED: {row.reason}" if row.reason else f"drift {row.drift:.3f}"
+                display.line(f"cell {number + 1} of {len(ablation.cells)}: {cell.name}: {said}")
         summary = summarise(rows)
         metrics = {
             f"ablation/{slug(entry)}/{key}": value
@@ -174,21 +219,24 @@ def run_ablation(ablation: Ablation, display: Display, resumed: str | None = Non
             for key, value in (("drift", entry.drift), ("drift_ci_low", entry.low), ("drift_ci_high", entry.high))
             if math.isfinite(value)
         }
-        tracking.log_metrics(run, metrics, 0)
-        tracking.log_table(run, cells_table(rows), "ablation.json")
-        tracking.log_table(run, summary_table(summary), "ablation_summary.json")
-        for name, frame in (("directions", directions_table(directions(rows))), ("axes", axes_table(rows))):
+        tracking.log_metrics(opened, metrics, 0)
+        tracking.log_table(opened, cells_table(rows), "ablation.json")
+        tracking.log_table(opened, summary_table(summary), "ablation_summary.json")
+        topics = TopicFindings.of(outcomes, ablation.recipe)
+        told = {"ablation_directions": directions_table(directions(rows)), "ablation_axes": axes_table(rows)}
+        for name, frame in (told | topics.tables()).items():
             if len(frame):
-                tracking.log_table(run, frame, f"ablation_{name}.json")
-        pictures = drawn(ablation_figures(summary) | axes_figure(rows))
-        tracking.log_figures(run, pictures)
-        tracking.log_text(run, ablation_html(ablation, rows, summary, directions(rows), pictures), "report.html")
+                tracking.log_table(opened, frame, f"{name}.json")
+        pictures = drawn(ablation_figures(summary) | axes_figure(rows) | topics.figures())
+        tracking.log_figures(opened, pictures)
+        page = ablation_html(ablation, rows, summary, directions(rows), pictures, topics.html())
+        tracking.log_text(opened, page, "report.html")
         failed = [row for row in rows if row.reason]
         if failed:
             # Last, and inside the run: it is left FAILED, with every
             # table, figure and report of the cells that came through.
-            raise CellsFailed(failed, len(rows))
-    return rows
+            raise CellsFailed.of(failed, len(rows))
+    return Result(rows, topics)
 
 
 def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> dict[str, EarlierRun]:
@@ -206,7 +254,8 @@ def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> di
     return begun
 
 
-def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -> Row:
+def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) -> tuple[Row, Outcome | None]:
+    """The row of a cell, and its measurements unless it failed."""
     described = {dose.axis: dose.label for dose in cell.doses} | {"seed": str(cell.seed), "series": cell.series}
     algorithm = cell.training.stage.algorithm
     try:
@@ -221,7 +270,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
             # The training has opened its run and failed in it: there is no newer one below the parent.
             run_id = begun.run_id if begun else tracking.last_child(parent)
         tracking.log_parameters(run_id, described)
-        return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error))
+        return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error)), None
     tracking.log_parameters(result.run_id, described)
     drift, start, end = result.drift, result.measurements[0], result.measurements[-1]
     if from_base:
@@ -230,7 +279,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         recipe = cell.training.origin.recipe
         drift = analyse_measurements([start, end], cell.seed, interval=recipe.interval, margin=recipe.margin)
     low, high = drift.overall_ci[-1]
-    return Row(
+    row = Row(
         series=cell.series,
         algorithm=algorithm,
         doses=cell.doses,
@@ -246,6 +295,7 @@ def _run_cell(cell: Cell, execution: _Execution, parent: str, from_base: bool) -
         axes=Keys.of(end.suite),
         estimand=cell.training.origin.recipe.interval,
     )
+    return row, Outcome(cell.series, cell.training.lineage, cell.doses, cell.seed, start, end)
 
 
 def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:

@@ -135,8 +135,12 @@ def ablation_html(
     summaries: Sequence[Summary],
     directions: Sequence[Direction],
     pictures: Mapping[str, Picture],
+    by_topic: str = "",
 ) -> str:
-    """The report of an ablation with its figures as they were drawn: one file, as ``html``."""
+    """The report of an ablation with its figures as they were drawn: one file, as ``html``.
+
+    ``by_topic`` is a part of the page that has been rendered already.
+    """
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.pipeline.ablation_axes import axes_rows
     from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
@@ -154,6 +158,7 @@ def ablation_html(
         shifts=axes_rows(rows),
         from_base=ablation.from_base,
         crossed=crossed(summaries),
+        by_topic=by_topic,
         columns=SUMMARY_COLUMNS,
         summary=summary_rows(summaries),
         cells=[(cell_name(row.series, row.doses, row.seed), row) for row in rows if not row.reason],

@@ -2,114 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, cell_name
+from valuedrift_mlflow.pipeline.designs import Design, load_design
 from valuedrift_mlflow.pipeline.plan import Plan, Read, check_settings, evaluated, stage_data
 from valuedrift_mlflow.pipeline.plan import prepare as prepare_plan
-from valuedrift_mlflow.recipe.read import read_yaml, validate
+from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.suite import Suite
 
-_TEXT_LABEL = 24  # characters of a value that still names itself in a figure
-
-
-class Design(BaseModel):
-    """What an ablation crosses."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    cells: list[str] = Field(
-        default_factory=list,
-        description="stages that are compared, by name or algorithm; every stage that no other one needs if not given",
-    )
-    axes: dict[str, list[Any] | dict[str, Any]] = Field(
-        default_factory=dict,
-        description="recipe key: its values, or names and values. `KEY` is a key of the compared stages, `STAGE.KEY` "
-        "of one stage or algorithm, `data?OPTION` an option of their data's URI; keys of the recipe itself work too",
-    )
-    leave_out: bool = Field(False, description="leave stages out, one at a time and in combination")
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="seeds of training and sampling, one run each")
-
-
-DESIGNS = {
-    "algorithms": Design(axes={"data?gap": [0, 0.5, 1]}),
-    "beta": Design(cells=["ppo"], axes={"beta": [0.01, 0.1, 1.0]}),
-    "data": Design(
-        cells=["dpo"],
-        axes={
-            "data": {
-                "style alone": "embedded:pairs?gap=0&size=1000&seed=2",
-                "oppose": "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2",
-                "support": "embedded:pairs?gap=1&chosen=support&rejected=oppose&size=1000&seed=2",
-            }
-        },
-    ),
-    "stages": Design(leave_out=True),
-}
-
-
-def load_design(source: str) -> Design:
-    """A design by name or from a YAML file.
-
-    Raises:
-        InputError: an unknown name, a file that cannot be read, unknown keys, seeds that repeat.
-    """
-    if source in DESIGNS:
-        return DESIGNS[source]
-    if not source.endswith((".yaml", ".yml")) or not Path(source).is_file():
-        raise InputError(problem("design", source, ", ".join(DESIGNS) + ", or a YAML file"))
-    try:
-        design = Design.model_validate(read_yaml(Path(source), "design"))
-    except ValidationError as error:
-        keys = ", ".join(Design.model_fields)
-        raise InputError(
-            [
-                problem(f"design {source}: {'.'.join(map(str, entry['loc']))}", entry["input"], keys, entry["msg"])
-                for entry in error.errors(include_url=False)
-            ]
-        ) from None
-    wrong = [
-        problem(f"design {source}: axes.{key}", values, "at least one value, each once")
-        for key, values in design.axes.items()
-        # By label, not by value: two values of one label could not be told apart in metrics, tables and names of runs.
-        if not values or len({dose.label for dose in _doses(key, values)}) < len(values)
-    ]
-    if len(set(design.seeds)) < len(design.seeds) or min(design.seeds) < 0:
-        wrong.append(problem(f"design {source}: seeds", design.seeds, "whole numbers of at least 0, each once"))
-    if "seed" in design.axes:
-        wrong.append(problem(f"design {source}: axes", "seed", "other keys", "list the seeds under seeds"))
-    if wrong:
-        raise InputError(wrong)
-    return design
-
-
-def _doses(key: str, values: list[Any] | dict[str, Any]) -> list[Dose]:
-    axis = re.split(r"[.?]", key)[-1]
-    if isinstance(values, dict):
-        return [Dose(key, axis, value, str(name)) for name, value in values.items()]
-    return [Dose(key, axis, value, _label(value, number)) for number, value in enumerate(values, start=1)]
-
-
-def _label(value: Any, number: int) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    # A long value, such as a URI with options, is called by its place in the list.
-    return text if len(text) <= _TEXT_LABEL else str(number)
+__all__ = ["Ablation", "Cell", "Design", "Training", "load_design", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +32,26 @@ class Training:
     """One training of a stage: with which settings, from which other training, and on which plan."""
 
     name: str
+    prototype: str  # the name of the recipe's stage
     stage: Stage  # under the training's own name, with its seed
     plan: Plan
     origin: Plan  # the whole recipe's, with the recipe's seed: that of the base model
     start: Training | None  # None: the base model
     reward: Training | None
+
+    @cached_property
+    def identity(self) -> str:
+        """What is trained, from what and how it is measured, without any name: equal for equal trainings."""
+        own = self.stage.model_dump(mode="json", exclude={"name", "start", "reward"})
+        needed = [None if other is None else other.identity for other in (self.start, self.reward)]
+        measured = [plan.recipe.model_dump(mode="json", exclude={"stages"}) for plan in (self.plan, self.origin)]
+        told = [own, *needed, *measured, None if self.reward else self.stage.rated_by]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The names in the recipe of the stages that were trained up to this one."""
+        return (*(self.start.lineage if self.start else ()), self.prototype)
 
 
 @dataclass(frozen=True)
@@ -177,7 +107,7 @@ class Ablation:
     @property
     def from_base(self) -> bool:
         """Whether drift is measured from the base model, not from the model that the compared stage starts from."""
-        return self.design.leave_out
+        return self.design.from_base
 
 
 def prepare(recipe: Recipe, source: str, design: Design, design_source: str, read: Read = stage_data) -> Ablation:
@@ -193,6 +123,8 @@ class _Preparation:
     """Makes the cells of a design; data, suites and judges that cells share are loaded once."""
 
     def __init__(self, recipe: Recipe, source: str, design: Design, read: Read) -> None:
+        if wrong := design.problems("own"):
+            raise InputError(wrong)
         self.source = source
         self.design = design
         self.read = read
@@ -210,7 +142,7 @@ class _Preparation:
         compared = self._compared()
         cells: list[Cell] = []
         with collecting() as problems:
-            for doses in itertools.product(*(_doses(key, values) for key, values in self.design.axes.items())):
+            for doses in itertools.product(*self.design.doses()):
                 cells += problems.attempt(self._cells, doses, compared) or []
         return Ablation(self.recipe, self.source, self.design, design_source, cells, self.first.notes)
 
@@ -229,6 +161,8 @@ class _Preparation:
         """Names of the stages that the design compares."""
         if not self.recipe.stages:
             raise InputError(problem("recipe.stages", "no stage", "at least one stage"))
+        if self.design.chains:
+            return self._chained()
         needed = {name for stage in self.recipe.stages for name in (stage.start, stage.rated_by)}
         if not self.design.cells:
             return [s.name for s in self.recipe.stages if s.name not in needed and s.trains == "policy"]
@@ -245,29 +179,39 @@ class _Preparation:
             raise InputError(wrong)
         return list(dict.fromkeys(compared))
 
+    def _chained(self) -> list[str]:
+        """Names of the stages that stand in a chain, each once."""
+        known = [stage.name for stage in self.recipe.stages if stage.trains == "policy"]
+        names = list(dict.fromkeys(name for chain in self.design.chains for name in chain))
+        wrong = [problem("design.chains", name, ", ".join(known)) for name in names if name not in known]
+        if wrong:
+            raise InputError(wrong)
+        return names
+
     def _variant(self, doses: Sequence[Dose], compared: Sequence[str]) -> tuple[Recipe, dict[str, list[Dose]]]:
         """The recipe with these doses, and which doses touch each of its stages (``base`` for all of them)."""
         # A deep copy: `_write` changes it in place, and the next doses begin from the recipe again.
         tree = json.loads(json.dumps(self.tree))
         touched: dict[str, list[Dose]] = {}
-        for dose in doses:
-            for name in self._addressed(dose, compared):
+        for dose, key, value in ((own, *part) for own in doses for part in self.design.settings(own)):
+            for name in self._addressed(key, compared):
                 target = tree if name == BASE else next(s for s in tree["stages"] if s["name"] == name)
-                _write(target, dose.key.removeprefix(f"{self._head(dose)}."), dose.value)
-                touched.setdefault(name, []).append(dose)
+                _write(target, key.removeprefix(f"{self._head(key)}."), value)
+                if dose not in touched.setdefault(name, []):
+                    touched[name].append(dose)
         # Checked anew as a whole: a dose may be out of range, or of a type that its key does not take.
         return validate(tree), touched
 
-    def _head(self, dose: Dose) -> str:
+    def _head(self, key: str) -> str:
         """The stage or algorithm that a key names; empty for a key of the recipe or of all compared stages."""
-        head = re.split(r"[.?]", dose.key)[0]
+        head = re.split(r"[.?]", key)[0]
         return head if head in self.names or head in {stage.algorithm for stage in self.recipe.stages} else ""
 
-    def _addressed(self, dose: Dose, compared: Sequence[str]) -> list[str]:
-        """The stages that an axis changes; ``base`` stands for the recipe's own keys, which change everything."""
-        key = dose.key
+    def _addressed(self, given: str, compared: Sequence[str]) -> list[str]:
+        """The stages that a key changes; ``base`` stands for the recipe's own keys, which change everything."""
+        key = given
         stages = {stage.name: stage for stage in self.recipe.stages}
-        if head := self._head(dose):
+        if head := self._head(given):
             key = key.removeprefix(f"{head}.")
             names = [head] if head in stages else [name for name, s in stages.items() if s.algorithm == head]
         elif re.split(r"[.?]", key)[0] in Recipe.model_fields:
@@ -276,12 +220,13 @@ class _Preparation:
             names = list(compared)
             if key.startswith("data"):  # the reward model of a stage is part of what its data does
                 names += [reward for name in compared if (reward := stages[name].rated_by) in stages]
-        if "?" in key:
+        if "?" in key and head not in stages:
             option = key.partition("?")[2]
-            # A stage whose data do not know the option is left alone: its source would refuse it.
+            # A stage whose data do not know the option is left alone: its source would refuse it. One that is named is
+            # meant, and its source says whether it knows the option.
             names = [name for name in names if option in split_options(stages[name].data.uri)[1]]
         if not names:
-            raise InputError(problem("design.axes", dose.key, "a key that a compared stage of the recipe has"))
+            raise InputError(problem("design.axes", given, "a key that a compared stage of the recipe has"))
         return list(dict.fromkeys(names))
 
     def _plan(self, variant: Recipe) -> Plan:
@@ -328,6 +273,10 @@ class _Preparation:
         """The stages that lead to each cell, and the cell's series."""
         # Compared stages may share the beginning of their chains: one set of stages is one cell.
         seen: set[tuple[str, ...]] = set()
+        if self.design.chains:
+            stages = {stage.name: stage for stage in recipe.stages}
+            yield from (([stages[name] for name in chain], " → ".join(chain)) for chain in self.design.chains)
+            return
         for name in compared:
             chain = _lineage(recipe, name)
             if not self.design.leave_out:
@@ -349,18 +298,18 @@ class _Preparation:
             return None
         stage, names = chain[-1], [stage.name for stage in chain]
         lineage = _lineage(choice.plan.recipe, stage.rated_by)
-        if self.design.leave_out:
+        if self.design.from_base:
             # A reward model rates, nothing starts from it: it stays, however many stages of the chain are left out.
             lineage = [other for other in lineage if other.name in names or other.trains == "reward"]
         start = self._training(choice, chain[:-1], compared=False)
         reward = self._training(choice, lineage, compared=False)
         concerned = {BASE, *names, *(other.name for other in lineage)}
         own = [dose for dose in choice.doses if any(dose in choice.touched.get(name, []) for name in concerned)]
-        seed = choice.seed if compared or own or self.design.leave_out else None
+        seed = choice.seed if compared or own or self.design.from_base else None
         # Cells that differ only in what does not concern this chain come to the same key: they share one training.
         key = (*names, *(dose.key + dose.label for dose in own), str(seed))
         if key not in self.trainings:
-            words = ["-".join(names) if self.design.leave_out else stage.name]
+            words = ["-".join(names) if self.design.from_base else stage.name]
             words += [f"{dose.axis}{'-' if dose.number is None else ''}{dose.label}" for dose in own]
             words += [] if seed is None else [f"seed{seed}"]
             name = self._unique(re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-"))
@@ -376,7 +325,7 @@ class _Preparation:
             data, anchors = {name: plan.data[stage.name]}, {name: plan.anchors[stage.name]}
             held_out = {name: plan.held_out.get(stage.name)}
             own_plan = replace(plan, recipe=recipe, data=data, anchors=anchors, notes=[], held_out=held_out)
-            self.trainings[key] = Training(name, renamed, own_plan, plan, start, reward)
+            self.trainings[key] = Training(name, stage.name, renamed, own_plan, plan, start, reward)
         return self.trainings[key]
 
     def _unique(self, name: str) -> str:

@@ -37,8 +37,6 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
-from valuedrift_mlflow.pipeline.ablation_certainty import detectable_line
-from valuedrift_mlflow.pipeline.ablation_summary import cell_name
 from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
@@ -47,7 +45,6 @@ from valuedrift_mlflow.stages.stage import BASE, Job, Stage
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
@@ -62,7 +59,8 @@ def read(stage: Stage, base: str) -> TrainingData:
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    if sources.is_local(stage.data):
+    others = [] if stage.data.mixed_in is None else [stage.data.mixed_in]
+    if all(sources.is_local(data) for data in (stage.data, *others)):
         return stage_data(stage, base, local=True)
     datasets.check_data(stage.data)
     return TrainingData(stage.data.uri, stage.kind, HUB, [])
@@ -467,24 +465,6 @@ def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
     cache = _measured(recipe, suite) * model.cache_of_token
     weights = model.parameters * model.bytes_each
     return [*lines, f"  memory: weights {gigabytes(weights)} + responses {gigabytes(cache)}"]
-
-
-def ablation_lines(ablation: Ablation) -> list[str]:
-    """The cells of an ablation, and the trainings that they come to."""
-    trainings = ablation.trainings()
-    steps = [t.stage.steps(len(t.plan.data[t.name].rows)) for t in trainings]
-    own = {cell.training.name for cell in ablation.cells}
-    choices = dict.fromkeys(cell_name(cell.series, cell.doses) for cell in ablation.cells)
-    measured = 1 + sum(training.stage.trains == "policy" for training in trainings)
-    recipe, suite = ablation.recipe, ablation.cells[0].training.origin.suite
-    return [
-        f"design {ablation.design_source}: {len(ablation.cells)} cells, {len(trainings)} trainings "
-        f"({len(trainings) - len(own)} of them shared or needed by others), {sum(steps):,} steps",
-        f"  {measured * recipe.samples * len(suite.items):,} responses at the ends of the trainings and of the base",
-        f"  seeds {', '.join(map(str, ablation.design.seeds))} of: {'; '.join(choices)}",
-        *(["  packing: steps are an upper bound, of one row each"] if any(t.stage.packs for t in trainings) else []),
-        detectable_line(ablation),
-    ]
 
 
 def _devices(entry: StagePlan) -> str:

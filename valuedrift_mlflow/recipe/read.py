@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import (
 
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.shipped import shipped_folder
 from valuedrift_mlflow.recipe.recipe import Place, Recipe, misfits
 from valuedrift_mlflow.stages import stage_class
 from valuedrift_mlflow.stages.stage import Stage
@@ -27,14 +28,13 @@ def recipe_names() -> list[str]:
 
 def recipe_folder() -> Path:
     """``entrypoints/recipes`` of the checkout, or the copy inside an installed package."""
-    package = Path(str(files("valuedrift_mlflow")))
-    # The checkout first: whoever edits a recipe there must get that one.
-    checkout = package.parent / "entrypoints" / "recipes"
-    return checkout if checkout.is_dir() else package / "recipes"
+    return shipped_folder("recipes")
 
 
-def load_recipe(source: str, settings: str = "") -> Recipe:
+def load_recipe(source: str, settings: str = "", under: Mapping[str, object] | None = None) -> Recipe:
     """Read a recipe by name or file, apply ``--set`` settings, validate.
+
+    ``under`` are settings by their keys that are applied first, those of a design.
 
     Raises:
         InputError: all problems at once: unknown recipe, unreadable YAML, unknown keys, values out of range.
@@ -44,7 +44,8 @@ def load_recipe(source: str, settings: str = "") -> Recipe:
         raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
     tree = read_yaml(path, "recipe")
     with collecting() as problems:
-        problems.add(*apply_settings(tree, settings))
+        told = (_apply(tree, key, value, "design.set") for key, value in (under or {}).items())
+        problems.add(*filter(None, told), *apply_settings(tree, settings))
         return validate(tree)
 
 
@@ -89,7 +90,6 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
     ``NAME.key`` addresses the stage of that name, or every stage of the algorithm of that name.
     """
     problems: list[str] = []
-    stages = _stage_trees(tree)
     for setting in settings.split():
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -100,21 +100,28 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
             value = yaml.load(text, Loader=_Yaml) if text else ""
         except (yaml.YAMLError, ValueError):
             value = text
-        head, _, rest = key.partition(".")
-        targets = [stage for stage in stages if head == stage.get("name")] or [
-            stage for stage in stages if head == stage.get("algorithm")
-        ]
-        if targets and rest:
-            for stage in targets:
-                _write(stage, rest.split("."), value)
-        elif head in Recipe.model_fields and head != "stages":
-            _write(tree, key.split("."), value)
-        else:
-            known = sorted({str(stage.get(k)) for stage in stages for k in ("name", "algorithm")})
-            allowed = "a key of the recipe (" + ", ".join(k for k in Recipe.model_fields if k != "stages") + ")"
-            stage_hint = ", ".join(f"{name}.KEY" for name in known)
-            problems.append(problem("--set", key, f"{allowed} or {stage_hint}" if known else allowed))
-    return problems
+        problems.append(_apply(tree, key, value, "--set"))
+    return [line for line in problems if line]
+
+
+def _apply(tree: dict[str, Any], key: str, value: object, said_in: str) -> str:
+    """Write one setting into a recipe; what is wrong with it, or nothing."""
+    stages = _stage_trees(tree)
+    head, _, rest = key.partition(".")
+    targets = [stage for stage in stages if head == stage.get("name")] or [
+        stage for stage in stages if head == stage.get("algorithm")
+    ]
+    if targets and rest:
+        for stage in targets:
+            _write(stage, rest.split("."), value)
+    elif head in Recipe.model_fields and head != "stages":
+        _write(tree, key.split("."), value)
+    else:
+        known = sorted({str(stage.get(k)) for stage in stages for k in ("name", "algorithm")})
+        allowed = "a key of the recipe (" + ", ".join(k for k in Recipe.model_fields if k != "stages") + ")"
+        stage_hint = ", ".join(f"{name}.KEY" for name in known)
+        return problem(said_in, key, f"{allowed} or {stage_hint}" if known else allowed)
+    return ""
 
 
 class _Yaml(yaml.SafeLoader):

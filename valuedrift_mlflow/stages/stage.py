@@ -120,7 +120,7 @@ class Stage(Strict):
     )
     data: Annotated[Data, BeforeValidator(_data)] = Field(
         description="training data: a URI, or `uri`, `format`, `split`, `subset`, `revision`, `data_files`, "
-        "`data_dir`, `columns`, `winner`, `min_margin`, `on_bad_row`, `rows`"
+        "`data_dir`, `columns`, `winner`, `min_margin`, `on_bad_row`, `rows`, `mixed_in`, `mixed_share`"
     )
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides `epochs`")

@@ -1,0 +1,162 @@
+"""Designs of ablations: the keys of their YAML files, and those that come with the project.
+
+A design is a YAML file in ``entrypoints/designs``, or a user's own in the same form. Nothing here knows one by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.shipped import shipped_folder
+from valuedrift_mlflow.pipeline.ablation_summary import Dose
+from valuedrift_mlflow.recipe.read import load_recipe, read_yaml
+from valuedrift_mlflow.recipe.recipe import Recipe
+
+_TEXT_LABEL = 24  # characters of a value that still names itself in a figure
+
+
+class Design(BaseModel):
+    """What an ablation crosses."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    about: str = Field("", description="one line on what is asked")
+    recipe: str = Field("", description="the recipe that it is made for, used where no other one is asked for")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="settings over the recipe's, by their keys as for `--set`, which comes after"
+    )
+    cells: list[str] = Field(
+        default_factory=list,
+        description="stages that are compared, by name or algorithm; every stage that no other one needs if not given",
+    )
+    axes: dict[str, list[Any] | dict[str, Any]] = Field(
+        default_factory=dict,
+        description="recipe key: its values, or names and values. `KEY` is a key of the compared stages, `STAGE.KEY` "
+        "of one stage or algorithm, `data?OPTION` an option of their data's URI; keys of the recipe itself work too",
+    )
+    choices: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="an axis of several keys at once: its name, the names of its choices, and the keys with the "
+        "values of each",
+    )
+    chains: list[list[str]] = Field(
+        default_factory=list,
+        description="orders of stages, each from the base model; drift is measured from there",
+    )
+    leave_out: bool = Field(False, description="leave stages out, one at a time and in combination")
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="seeds of training and sampling, one run each")
+
+    @property
+    def from_base(self) -> bool:
+        """Whether cells end chains of their own, which have the base model alone in common."""
+        return self.leave_out or bool(self.chains)
+
+    def doses(self) -> list[list[Dose]]:
+        """The doses of each axis: those over one key, then the choices."""
+        named = [
+            [Dose(axis, axis, settings, str(name)) for name, settings in choices.items()]
+            for axis, choices in self.choices.items()
+        ]
+        return [*(_doses(key, values) for key, values in self.axes.items()), *named]
+
+    def settings(self, dose: Dose) -> Iterator[tuple[str, Any]]:
+        """The keys that a dose writes, with their values."""
+        yield from dose.value.items() if dose.key in self.choices else [(dose.key, dose.value)]
+
+    def problems(self, source: str) -> list[str]:
+        """What is wrong with it in itself, a line each."""
+        where = f"design {source}"
+        wrong = [
+            problem(f"{where}: axes.{key}", values, "at least one value, each once")
+            for key, values in self.axes.items()
+            # By label, not by value: two values of one label could not be told apart in metrics, tables and names.
+            if not values or len({dose.label for dose in _doses(key, values)}) < len(values)
+        ]
+        wrong += [
+            problem(f"{where}: choices.{axis}", "none", "at least one") for axis, own in self.choices.items() if not own
+        ]
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            wrong.append(problem(f"{where}: seeds", self.seeds, "whole numbers of at least 0, each once"))
+        if "seed" in self.axes:
+            wrong.append(problem(f"{where}: axes", "seed", "other keys", "list the seeds under seeds"))
+        called = [_axis(key) for key in self.axes] + list(self.choices)
+        wrong += [
+            problem(f"{where}: axes, choices", name, "axes of different names", "make choices of one of them")
+            for name in dict.fromkeys(called)
+            if called.count(name) > 1
+        ]
+        given = [name for name in ("cells", "chains", "leave_out") if getattr(self, name)]
+        if "chains" in given and len(given) > 1:
+            wrong.append(problem(f"{where}: chains", " and ".join(given), "chains alone: they name what is compared"))
+        chains = [tuple(chain) for chain in self.chains]
+        if not all(chains) or len(set(chains)) < len(chains) or any(len(set(own)) < len(own) for own in chains):
+            wrong.append(problem(f"{where}: chains", self.chains, "lists of stages, each once, no stage twice in one"))
+        return wrong
+
+
+def design_names() -> list[str]:
+    """Names of the designs that come with the project."""
+    return sorted(path.stem for path in shipped_folder("designs").glob("*.yaml"))
+
+
+def load_design(source: str) -> Design:
+    """A design by name or from a YAML file.
+
+    Raises:
+        InputError: an unknown name, a file that cannot be read, unknown keys, seeds that repeat.
+    """
+    named = source in design_names()
+    if not named and (not source.endswith((".yaml", ".yml")) or not Path(source).is_file()):
+        raise InputError(problem("design", source, ", ".join(design_names()) + ", or a YAML file"))
+    path = shipped_folder("designs") / f"{source}.yaml" if named else Path(source)
+    try:
+        design = Design.model_validate(read_yaml(path, "design"))
+    except ValidationError as error:
+        keys = ", ".join(Design.model_fields)
+        raise InputError(
+            [
+                problem(f"design {source}: {'.'.join(map(str, entry['loc']))}", entry["input"], keys, entry["msg"])
+                for entry in error.errors(include_url=False)
+            ]
+        ) from None
+    if wrong := design.problems(source):
+        raise InputError(wrong)
+    return design
+
+
+def recipe_of(design: Design, recipe: str, settings: str = "", default: str = "ablate") -> tuple[Recipe, str]:
+    """The recipe of a design, with its settings and over them the user's; and where it was read.
+
+    The design's own recipe stands in for ``default``; any other one that is asked for is taken.
+
+    Raises:
+        InputError: all problems of the recipe and the settings at once.
+    """
+    source = design.recipe if design.recipe and recipe == default else recipe
+    return load_recipe(source, settings, design.set), source
+
+
+def _axis(key: str) -> str:
+    return re.split(r"[.?]", key)[-1]
+
+
+def _doses(key: str, values: list[Any] | dict[str, Any]) -> list[Dose]:
+    axis = _axis(key)
+    if isinstance(values, dict):
+        return [Dose(key, axis, value, str(name)) for name, value in values.items()]
+    return [Dose(key, axis, value, _label(value, number)) for number, value in enumerate(values, start=1)]
+
+
+def _label(value: Any, number: int) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    # A long value, such as a URI with options, is called by its place in the list.
+    return text if len(text) <= _TEXT_LABEL else str(number)
