@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -479,6 +480,7 @@ JOBS: dict[str, Job] = {
         check_judge_job,
         train_judge_job,
         audit_job,
+        attribute_job,
         synthesize_job,
     )
 }
