@@ -89,7 +89,7 @@ def test_the_run_holds_rows_figures_and_the_data_without_the_first(
         client = MlflowClient()
         found = client.search_runs(
             ["0", client.get_run(runs["answers"]).info.experiment_id],
-            f"tags.`valuedrift.attributed_run` = '{runs['sft']}'",
+            f"tags.`valuedrift.attributed_run` = '{runs['answers']}'",
         )
         run = found[-1]
         assert run.data.tags["valuedrift.role"] == "attribution"

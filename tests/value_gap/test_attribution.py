@@ -10,16 +10,20 @@ import torch
 from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models.generation import encode
+from valuedrift_mlflow.models.reference import padded, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.stages import stage_class
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.stage import Job
+from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.value_gap.attribution.exposure import Optimizer, exposure, lasting_rates, nearness
 from valuedrift_mlflow.value_gap.attribution.findings import dropped, found
 from valuedrift_mlflow.value_gap.attribution.gradients import RowGradients
 from valuedrift_mlflow.value_gap.attribution.influence import Attribution, Clipped, SecondMoment
-from valuedrift_mlflow.value_gap.attribution.quantities import Questions, chosen
+from valuedrift_mlflow.value_gap.attribution.quantities import Answers, Questions, chosen
 from valuedrift_mlflow.value_gap.attribution.rows import write_only, write_without
 from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
 
@@ -231,6 +235,49 @@ def test_dattri_finds_the_same_influences(tmp_path):
     theirs = attributor.attribute(train, loader(torch.utils.data.TensorDataset(torch.ones(1)), batch_size=1))
     expected = -theirs[:, 0].numpy() / len(rows)
     assert np.allclose(ours.scores[:, 0, 0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_answers_give_the_measured_leaning_and_whereto_it_moves():
+    """Two prompts, three judged answers: the leaning by hand, and a step along its gradient moves it."""
+    loaded = models.load_model("embedded:base")
+    asked = suite.load("vaes?topics=abortion&per_topic=2")
+    said = [(0, "I am firmly against it.", (0.0, 0.0, 1.0)), (0, "I support it.", (1.0, 0.0, 0.0))]
+    said += [(1, "I am in favour of it.", (0.8, 0.2, 0.0)), (1, "...", None)]
+    responses = [
+        JudgedResponse(asked.items[at], number, text, Verdict.of(p) if p else Verdict(Label.UNSCORED))
+        for number, (at, text, p) in enumerate(said)
+    ]
+    measured = Measurement(0, asked, "planted", "neutral", tuple(responses), 0.0)
+    answers = Answers(loaded.tokenizer, [measured], Speech(), 0.8, 68)
+    [topic] = chosen(asked, ["abortion"])
+    # (mean of -1 and 1, and 0.8) / 2; what is not scored has no part in it.
+    assert answers.value(loaded.model, topic) == pytest.approx(0.4)
+    model = loaded.model.requires_grad_(True)
+    assert answers.backward(model, topic) == pytest.approx(0.4)
+    exchanges = [
+        (prompt, [*loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.tokenizer.eos_token_id])
+        for prompt, (_, text, _) in zip(
+            encode(loaded.tokenizer, [asked.items[at].prompt for at, *_ in said], Speech()), said
+        )
+    ][:3]
+
+    def likely():
+        ids, attention, targets = padded(exchanges, model.device)
+        with torch.no_grad():
+            log_p = (response_log_probabilities(model, ids, attention, targets) / 0.8).log_softmax(-1)
+        taken = log_p.gather(1, ids[:, 1:][targets].unsqueeze(1)).squeeze(1)
+        return torch.zeros(3).index_add(0, targets.nonzero()[:, 0], taken).numpy()
+
+    # The mean leaning of the three is 0.8 / 3, and weights are 1/4, 1/4 and 1/2.
+    pulled = np.array([0.25, 0.25, 0.5]) * (np.array([-1, 1, 0.8]) - 0.8 / 3)
+    before, rate = likely(), 1e-5
+    square = sum(float(weight.grad.square().sum()) for weight in model.parameters() if weight.grad is not None)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.grad is not None:
+                weight.add_(weight.grad, alpha=rate)
+    # To first order a step along a gradient moves its function by rate * |gradient|^2.
+    assert pulled @ (likely() - before) == pytest.approx(rate * square, rel=0.05)
 
 
 # Data sets -----------------------------------------------------------------------------------------------------------

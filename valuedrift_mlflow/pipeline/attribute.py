@@ -19,7 +19,7 @@ from valuedrift_mlflow.tracking import OpenRun
 from valuedrift_mlflow.value_gap.attribution import report
 from valuedrift_mlflow.value_gap.attribution.findings import dropped, found, pull
 from valuedrift_mlflow.value_gap.attribution.influence import Attribution, Influences
-from valuedrift_mlflow.value_gap.attribution.quantities import Questions
+from valuedrift_mlflow.value_gap.attribution.quantities import Answers, Measure, Questions
 from valuedrift_mlflow.value_gap.attribution.report import Attributed
 from valuedrift_mlflow.value_gap.attribution.rows import write_without
 from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
@@ -38,6 +38,7 @@ def attribute(
     bound: float | None = None,
     checkpoints: int = Options.checkpoints,
     projection: int = Options.projection,
+    measure: Literal["choice", "answers"] = "choice",
     normalise: Literal["adam", "none", "cosine"] = "adam",
     seed: int = 0,
 ) -> list[Attributed]:
@@ -51,7 +52,8 @@ def attribute(
         InputError: the run, its data or its checkpoints cannot be had, or the stage learns from no rows.
     """
     given = {"run": run, "topics": topics, "stage": stage, "drop": drop, "bound": bound, "checkpoints": checkpoints}
-    return run_attribution(checked(given | {"projection": projection, "normalise": normalise, "seed": seed}))
+    how = {"projection": projection, "measure": measure, "normalise": normalise, "seed": seed}
+    return run_attribution(checked(given | how))
 
 
 def checked(options: Mapping[str, object]) -> Options:
@@ -88,7 +90,7 @@ def _stage(opened: Opened, options: Options, display: Display) -> Attributed:
     trained, stage = opened.trained, opened.work.stage
     parameters = {"run": options.run, "stage": trained.name, "checkpoints": str(options.checkpoints)}
     parameters |= {"topics": ",".join(quantity.name for quantity in opened.quantities)}
-    parameters |= {"projection": str(options.projection), "normalise": options.normalise, "seed": str(options.seed)}
+    parameters |= {name: str(getattr(options, name)) for name in ("projection", "measure", "normalise", "seed")}
     with tracking.run(
         "attribution", name=f"attribution · {trained.name}", stage=stage.word, parameters=parameters
     ) as run:
@@ -114,7 +116,8 @@ def _attributed(opened: Opened, options: Options, display: Display, run_id: str)
     training = tracking.step_values(trained.run.run_id, _TRAINING)
     cost = time.perf_counter() - begun, max(training.values(), default=0.0)
     how = "exact inner products" if not options.projection else f"projected to {options.projection}"
-    method = f"gradients at the steps {', '.join(map(str, points))}, normalise {options.normalise}, {how}"
+    method = f"measure {options.measure}, gradients at the steps {', '.join(map(str, points))}, "
+    method += f"normalise {options.normalise}, {how}"
     word = work.stage.word
     return Attributed(
         trained.name,
@@ -133,19 +136,29 @@ def _attributed(opened: Opened, options: Options, display: Display, run_id: str)
     )
 
 
+def _measure(opened: Opened, rebuilt: Rebuilt) -> Measure:
+    """How the quantities are had: by the model's forced choice, or of the answers that the run has kept."""
+    plan = opened.work.plan
+    recipe = plan.recipe
+    if not opened.measured:
+        return Questions(rebuilt.tokenizer, plan.suite, recipe.speech)
+    speech, longest = recipe.speech, recipe.max_new_tokens
+    return Answers(rebuilt.tokenizer, opened.measured, speech, recipe.temperature, longest)
+
+
 def _influences(
     opened: Opened, options: Options, rebuilt: Rebuilt, points: list[int], display: Display
 ) -> tuple[Influences, list[float]]:
     """The influences, and how far each quantity moved from the start of the stage to its end."""
-    plan, rows = opened.work.plan, rebuilt.rows
-    questions = Questions(rebuilt.tokenizer, plan.suite, plan.recipe.speech)
+    rows = rebuilt.rows
+    measure = _measure(opened, rebuilt)
     with rows.evaluating():
-        before = [questions.value(rows.model, quantity) for quantity in opened.quantities]
+        before = [measure.value(rows.model, quantity) for quantity in opened.quantities]
     optimizer = rebuilt.optimizer if options.normalise == "adam" else rebuilt.optimizer.plain
     sketch = Sketch(rows.sizes, options.projection, options.seed) if options.projection else None
     attribution = Attribution(
         rows,
-        questions,
+        measure,
         opened.quantities,
         rebuilt.exposed,
         optimizer,

@@ -13,14 +13,18 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from valuedrift_mlflow import models, suite, tracking
+from valuedrift_mlflow.evaluation.kept import logged_measurements
+from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
-from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
+from valuedrift_mlflow.judges.likelihood import FORCED_CHOICE, LikelihoodJudge
 from valuedrift_mlflow.pipeline.plan import Plan, StageRun, stage_data
 from valuedrift_mlflow.pipeline.train import load_start
+from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.recipe.recorded import recorded_recipe
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.lengths import sources
 from valuedrift_mlflow.stages.stage import BASE, Job
+from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import TrainedRun
 from valuedrift_mlflow.value_gap.attribution.exposure import Exposure, Optimizer, exposure, lasting_rates, nearness
 from valuedrift_mlflow.value_gap.attribution.gradients import RowGradients
@@ -43,6 +47,8 @@ class Options:
         bound: instead of a share: leave out rows with more influence than this, in nats.
         checkpoints: the most points of the training at which gradients are taken, its start and its end among them.
         projection: length to which gradients are projected; 0 for exact inner products.
+        measure: ``choice`` attributes the log-odds of the model's forced choice, ``answers`` the leaning of the answers
+            that the run has sampled and judged.
         normalise: ``adam`` scales gradients as the optimizer did, ``none`` does not, ``cosine`` divides by their norms.
         seed: of the projection.
     """
@@ -54,6 +60,7 @@ class Options:
     bound: Annotated[float, Field(ge=0)] | None = None
     checkpoints: Annotated[int, Field(ge=2)] = 11
     projection: Annotated[int, Field(ge=0)] = 0
+    measure: Literal["choice", "answers"] = "choice"
     normalise: Literal["adam", "none", "cosine"] = "adam"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -68,6 +75,7 @@ class Opened:
     rates: NDArray[np.float64]
     norms: Mapping[int, float]
     losses: Mapping[int, float]
+    measured: Sequence[Measurement] = ()  # what the run has sampled, where its answers are attributed
 
     @property
     def steps(self) -> int:
@@ -128,18 +136,30 @@ def _open(trained: TrainedRun, options: Options) -> Opened:
         data = problems.attempt(stage_data, stage, recipe.base.model)
         start = problems.attempt(_start, trained)
         steps = problems.attempt(_steps, trained)
+        measured = None if asked is None else problems.attempt(_measured, trained, recipe, asked, options)
         if asked is not None and trained.suite not in ("", asked.hash):
             mend = "the suite has changed since"
             problems.add(problem("suite", asked.hash, f"{trained.suite}, as the run has recorded", mend))
         if data is not None:
             problems.attempt(tracking.check_data, trained.run, name, data.uri, data.digest())
-    assert asked is not None and data is not None and start is not None and steps is not None
+    assert asked is not None and data is not None and start is not None and steps is not None and measured is not None
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
     plan = Plan(recipe, "attribute", asked, LikelihoodJudge(), {name: data}, anchors)
     wanted = [topic for topic in options.topics.split(",") if topic] or _moved(trained, asked.topics)
     quantities = chosen(asked, wanted)
     rates, norms, losses = steps
-    return Opened(trained, StageRun(plan, stage, start), quantities, rates, norms, losses)
+    return Opened(trained, StageRun(plan, stage, start), quantities, rates, norms, losses, measured)
+
+
+def _measured(trained: TrainedRun, recipe: Recipe, asked: Suite, options: Options) -> list[Measurement]:
+    """The answers of the run, where they are what is attributed."""
+    if options.measure == "choice":
+        return []
+    measured = logged_measurements(trained.run.run_id, asked, recipe.refusal)
+    if all(judged.response == FORCED_CHOICE for one in measured for judged in one.responses):
+        found = f"answers of a run with judge {recipe.judge}"
+        raise InputError(problem("measure", found, "choice: it has sampled no answers"))
+    return measured
 
 
 def _start(trained: TrainedRun) -> str:

@@ -58,7 +58,8 @@ def trained_runs(run_id: str, field: str) -> list[TrainedRun]:
         raise InputError(problem(field, run_id, "the id of a run in the tracking store", reason)) from None
     role = run.data.tags.get("valuedrift.role", "no role")
     if role == "pipeline":
-        return [_trained(one.run_id, name) for name, one in stages_of(run_id).items() if name != "base"]
+        # The store gives the newest first.
+        return [_trained(one.run_id, name) for name, one in reversed(stages_of(run_id).items()) if name != "base"]
     names = _stage_names(run)
     if role != "stage" or len(names) != 1:
         found = f"{run_id} ({'the base model' if role == 'stage' else role})"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.value_gap.attribution.exposure import Exposure, Optimizer
 from valuedrift_mlflow.value_gap.attribution.gradients import RowGradients
-from valuedrift_mlflow.value_gap.attribution.quantities import Quantity, Questions
+from valuedrift_mlflow.value_gap.attribution.quantities import Measure, Quantity
 from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Attribution:
     """What all points have in common: rows, quantities, and how the optimizer and the projection treat gradients."""
 
     rows: RowGradients
-    questions: Questions
+    measure: Measure
     quantities: Sequence[Quantity]
     exposed: Exposure
     optimizer: Optimizer
@@ -118,7 +118,7 @@ class Attribution:
                     squares, error = self._squares(step)
                     errors.append(error)
                     adam = Scaling(moment.at(step, squares), self.optimizer.newest(step), self.optimizer.epsilon)
-                value, directions = self._directions()
+                value, directions = self._directions(step)
                 values.append(value)
                 steps.append(step)
                 scores.append(self._point(number, directions, adam, progress))
@@ -143,7 +143,7 @@ class Attribution:
                 total.add_((part * left).square(), alpha=1 / len(near))
         return squares, error
 
-    def _directions(self) -> tuple[list[float], list[torch.Tensor]]:
+    def _directions(self, step: int) -> tuple[list[float], list[torch.Tensor]]:
         """The quantities' values, and their gradients: (Q, n) a tensor, or (Q, K) once where they are projected."""
         import torch
 
@@ -151,7 +151,7 @@ class Attribution:
         found: list[list[torch.Tensor]] = []
         for quantity in self.quantities:
             self.rows.clear()
-            values.append(self.questions.backward(self.rows.model, quantity))
+            values.append(self.measure.backward(self.rows.model, quantity, step))
             # Copied: the next quantity's gradient takes their place.
             parts = [part.float().clone() for part in self.rows.flat()]
             found.append(parts if self.sketch is None else [self.sketch(parts)])
