@@ -38,7 +38,7 @@ def attribute(
     bound: float | None = None,
     checkpoints: int = Options.checkpoints,
     projection: int = Options.projection,
-    measure: Literal["choice", "answers"] = "choice",
+    measure: Literal["auto", "answers", "choice"] = "auto",
     normalise: Literal["adam", "none", "cosine"] = "adam",
     seed: int = 0,
 ) -> list[Attributed]:
@@ -51,7 +51,14 @@ def attribute(
     Raises:
         InputError: the run, its data or its checkpoints cannot be had, or the stage learns from no rows.
     """
-    given = {"run": run, "topics": topics, "stage": stage, "drop": drop, "bound": bound, "checkpoints": checkpoints}
+    given: dict[str, object] = {
+        "run": run,
+        "topics": topics,
+        "stage": stage,
+        "drop": drop,
+        "bound": bound,
+        "checkpoints": checkpoints,
+    }
     how = {"projection": projection, "measure": measure, "normalise": normalise, "seed": seed}
     return run_attribution(checked(given | how))
 
@@ -90,7 +97,7 @@ def _stage(opened: Opened, options: Options, display: Display) -> Attributed:
     trained, stage = opened.trained, opened.work.stage
     parameters = {"run": options.run, "stage": trained.name, "checkpoints": str(options.checkpoints)}
     parameters |= {"topics": ",".join(quantity.name for quantity in opened.quantities)}
-    parameters |= {name: str(getattr(options, name)) for name in ("projection", "measure", "normalise", "seed")}
+    parameters |= {name: str(getattr(options, name)) for name in ("projection", "normalise", "seed")}
     with tracking.run(
         "attribution", name=f"attribution · {trained.name}", stage=stage.word, parameters=parameters
     ) as run:
