@@ -213,8 +213,8 @@ COMMANDS: tuple[Command, ...] = (
             "bound": "instead of a share: leave out the rows with more influence than this, in nats of log-odds",
             "checkpoints": "the most steps at which gradients are taken, the first and the last among them",
             "projection": "length to which gradients are projected at random; 0 for exact inner products",
-            "measure": "answers: the leaning of the answers that the run has judged; choice: log-odds of a forced choice; "
-            "auto: answers where the run has some",
+            "measure": "answers: the leaning of the answers that the run has judged; choice: log-odds of a forced "
+            "choice; auto: answers where the run has some",
             "normalise": "adam (gradients as the optimizer scaled them), none, or cosine",
         },
         defaults={"checkpoints": "11", "projection": "0", "measure": "auto", "normalise": "adam"},
