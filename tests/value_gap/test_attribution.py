@@ -254,12 +254,10 @@ def test_answers_give_the_measured_leaning_and_whereto_it_moves():
     assert answers.value(loaded.model, topic) == pytest.approx(0.4)
     model = loaded.model.requires_grad_(True)
     assert answers.backward(model, topic) == pytest.approx(0.4)
-    exchanges = [
-        (prompt, [*loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.tokenizer.eos_token_id])
-        for prompt, (_, text, _) in zip(
-            encode(loaded.tokenizer, [asked.items[at].prompt for at, *_ in said], Speech()), said
-        )
-    ][:3]
+    prompts = encode(loaded.tokenizer, [asked.items[at].prompt for at, *_ in said[:3]], Speech())
+    end = loaded.tokenizer.eos_token_id
+    texts = [[*loaded.tokenizer(text, add_special_tokens=False)["input_ids"], end] for _, text, _ in said[:3]]
+    exchanges = list(zip(prompts, texts, strict=True))
 
     def likely():
         ids, attention, targets = padded(exchanges, model.device)

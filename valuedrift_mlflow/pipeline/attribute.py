@@ -98,6 +98,7 @@ def _stage(opened: Opened, options: Options, display: Display) -> Attributed:
     parameters = {"run": options.run, "stage": trained.name, "checkpoints": str(options.checkpoints)}
     parameters |= {"topics": ",".join(quantity.name for quantity in opened.quantities)}
     parameters |= {name: str(getattr(options, name)) for name in ("projection", "normalise", "seed")}
+    parameters |= {"measure": opened.measure}
     with tracking.run(
         "attribution", name=f"attribution · {trained.name}", stage=stage.word, parameters=parameters
     ) as run:
@@ -123,7 +124,7 @@ def _attributed(opened: Opened, options: Options, display: Display, run_id: str)
     training = tracking.step_values(trained.run.run_id, _TRAINING)
     cost = time.perf_counter() - begun, max(training.values(), default=0.0)
     how = "exact inner products" if not options.projection else f"projected to {options.projection}"
-    method = f"measure {options.measure}, gradients at the steps {', '.join(map(str, points))}, "
+    method = f"measure {opened.measure}, gradients at the steps {', '.join(map(str, points))}, "
     method += f"normalise {options.normalise}, {how}"
     word = work.stage.word
     return Attributed(

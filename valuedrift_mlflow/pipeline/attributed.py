@@ -47,8 +47,8 @@ class Options:
         bound: instead of a share: leave out rows with more influence than this, in nats.
         checkpoints: the most points of the training at which gradients are taken, its start and its end among them.
         projection: length to which gradients are projected; 0 for exact inner products.
-        measure: ``choice`` attributes the log-odds of the model's forced choice, ``answers`` the leaning of the answers
-            that the run has sampled and judged.
+        measure: ``answers`` attributes the leaning of the answers that the run has sampled and judged, ``choice`` the
+            log-odds of the model's forced choice; ``auto`` answers where the run has some.
         normalise: ``adam`` scales gradients as the optimizer did, ``none`` does not, ``cosine`` divides by their norms.
         seed: of the projection.
     """
@@ -60,7 +60,7 @@ class Options:
     bound: Annotated[float, Field(ge=0)] | None = None
     checkpoints: Annotated[int, Field(ge=2)] = 11
     projection: Annotated[int, Field(ge=0)] = 0
-    measure: Literal["choice", "answers"] = "choice"
+    measure: Literal["auto", "answers", "choice"] = "auto"
     normalise: Literal["adam", "none", "cosine"] = "adam"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -76,6 +76,11 @@ class Opened:
     norms: Mapping[int, float]
     losses: Mapping[int, float]
     measured: Sequence[Measurement] = ()  # what the run has sampled, where its answers are attributed
+
+    @property
+    def measure(self) -> str:
+        """What is attributed: ``answers`` or ``choice``."""
+        return "answers" if self.measured else "choice"
 
     @property
     def steps(self) -> int:
@@ -157,6 +162,8 @@ def _measured(trained: TrainedRun, recipe: Recipe, asked: Suite, options: Option
         return []
     measured = logged_measurements(trained.run.run_id, asked, recipe.refusal)
     if all(judged.response == FORCED_CHOICE for one in measured for judged in one.responses):
+        if options.measure == "auto":
+            return []
         found = f"answers of a run with judge {recipe.judge}"
         raise InputError(problem("measure", found, "choice: it has sampled no answers"))
     return measured

@@ -116,7 +116,7 @@ def metrics(result: Attributed) -> dict[str, float]:
 
 def summary(result: Attributed) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the table that people see first."""
-    columns = ["quantity", "change of log-odds", "predicted", *(f"top {share:.0%} of rows" for share in TOP), "Gini"]
+    columns = ["quantity", "change", "predicted", *(f"top {share:.0%} of rows" for share in TOP), "Gini"]
     rows = []
     for one in result.found:
         parts = [f"{part:.0%}" if np.isfinite(part) else "" for part in one.explained.values()]
