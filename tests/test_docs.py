@@ -8,7 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "valuedrift_mlflow"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/axes.md", "docs/judges.md", "docs/models.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/attribution.md",
+    "docs/axes.md",
+    "docs/judges.md",
+    "docs/models.md",
+)
 OURS = {".py", ".md", ".toml", ".j2"}  # what has another ending may be a file that a user has or a run writes
 PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

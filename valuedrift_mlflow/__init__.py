@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.judge_training import train_judge
     from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
+    from valuedrift_mlflow.pipeline.attribute import attribute
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
     from valuedrift_mlflow.value_gap.audit import audit
     from valuedrift_mlflow.value_gap.synthesis import synthesize
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ValueDriftCallback",
     "ValueStance",
+    "attribute",
     "audit",
     "check_judge",
     "evaluate",
@@ -30,6 +32,7 @@ __all__ = [
 _HOMES = {
     "ValueDriftCallback": "evaluation.callback",
     "ValueStance": "evaluation.scorer",
+    "attribute": "pipeline.attribute",
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
     "evaluate": "evaluation.evaluate",

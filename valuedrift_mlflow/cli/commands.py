@@ -213,6 +213,32 @@ COMMANDS: tuple[Command, ...] = (
         job="audit_job",
     ),
     Command(
+        name="attribute",
+        purpose="Find the training rows that moved the stances.",
+        about="which training rows moved the stances of a topic or along an axis: every row's influence by gradients, "
+        "and the data set without the first rows",
+        recipe="evaluate",
+        flags={
+            "run": "id of a stage's run, or of a pipeline's",
+            "topics": "topics, and axes as axis/NAME, comma separated; those that moved in the run where it is empty",
+            "stage": "the stage of a pipeline; every one that learns from rows where it is empty",
+            "drop": "share of the rows that the data set without the first rows leaves out; 0.02 where it is empty",
+            "bound": "instead of a share: leave out the rows with more influence than this, in nats of log-odds",
+            "checkpoints": "the most steps at which gradients are taken, the first and the last among them",
+            "projection": "length to which gradients are projected at random; 0 for exact inner products",
+            "measure": "answers: the leaning of the answers that the run has judged; choice: log-odds of a forced "
+            "choice; auto: answers where the run has some",
+            "normalise": "adam (gradients as the optimizer scaled them), none, or cosine",
+        },
+        defaults={"checkpoints": "11", "projection": "0", "measure": "auto", "normalise": "adam"},
+        examples=(
+            "mlflow run . --env-manager local -e attribute -P run=RUN_ID -P topics=abortion",
+            "valuedrift attribute --run RUN_ID --topics abortion,axis/gal_tan --drop 0.02",
+            "valuedrift attribute --run RUN_ID --stage dpo --dry-run",
+        ),
+        job="attribute_job",
+    ),
+    Command(
         name="synthesize",
         purpose="Make a dataset with a value gap.",
         about="preference pairs with a requested value gap, or answers with a requested mix of stances",

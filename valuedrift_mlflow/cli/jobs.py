@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
@@ -507,6 +508,7 @@ JOBS: dict[str, Job] = {
         check_judge_job,
         train_judge_job,
         audit_job,
+        attribute_job,
         synthesize_job,
     )
 }

@@ -78,6 +78,13 @@ class DPO(Stage):
             raise InputError(problem(where, self.label_smoothing, f"0 with loss_type {self.loss_type}", mend))
         return self
 
+    @property
+    def unattributable(self) -> str:
+        """One of its losses is of a batch as a whole."""
+        if self.loss_type == "aot":
+            return "loss_type aot sorts a batch, and no pair has a loss of its own"
+        return super().unattributable
+
     def build(self, job: Job) -> TokenDPOTrainer:
         """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
         from trl import DPOConfig

@@ -9,7 +9,7 @@ that the stage starts from, so the loss before the first step is half of the mea
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -56,6 +56,13 @@ class KTO(Stage):
             raise InputError(problem(f"{self.name}.batch_size", self.batch_size, "at least 2 for kto", mend))
         return self
 
+    def trained_order(self, rows: int, seed: int) -> Sequence[int]:
+        """The trainer's rows are shuffled."""
+        import datasets
+
+        order: list[int] = datasets.Dataset.from_dict({"row": range(rows)}).shuffle(seed=seed)["row"][:]
+        return order
+
     def build(self, job: Job) -> TokenKTOTrainer:
         """A trainer whose reference is a frozen copy of the start, or with LoRA the model without its new adapters."""
         from trl import KTOConfig
@@ -77,7 +84,7 @@ class KTO(Stage):
             # Without a copy TRL loads the start a second time, from where the config says it is.
             ref_model=None if adapters else copy.deepcopy(job.model),
             args=arguments,
-            train_dataset=asked_and_said(job).shuffle(seed=job.seed),
+            train_dataset=asked_and_said(job).shuffle(seed=job.seed),  # see `trained_order`
             eval_dataset=None if rows is None else rows.shuffle(seed=job.seed),
             processing_class=job.tokenizer,
             peft_config=adapters,

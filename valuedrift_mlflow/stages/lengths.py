@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,17 @@ def fit(job: Job) -> datasets.Dataset:
     if sum(shortened):
         logger.info("%s: %d long dialogues shortened", job.stage.name, sum(shortened))
     return as_dataset(rows)
+
+
+def sources(job: Job, fitted: int) -> Sequence[int]:
+    """Of each row that ``fit`` gives, of which there are ``fitted``, the row of the stage's data that it came from."""
+    rows = job.data.rows
+    # Without a chat template a dialogue of several answers is several rows.
+    whole = job.tokenizer.chat_template is not None or job.data.kind != "sft"
+    if whole and fitted == len(rows):
+        return range(fitted)
+    alone = (replace(job, data=replace(job.data, rows=[row])) for row in rows)
+    return [number for number, one in enumerate(alone) for _ in _fitting(one, [], [])]
 
 
 def _fitting(job: Job, shortened: list[int], asked: list[int]) -> Iterator[Record]:

@@ -246,6 +246,19 @@ class Stage(Strict):
         """Responses that the stage samples at once on each device; 0 where it samples none."""
         return 0
 
+    @property
+    def unattributable(self) -> str:
+        """Why no influence of single rows can be had; empty where each row has a loss of its own."""
+        if self.trains == "reward":
+            return "a reward model has no stances"
+        if self.trainer.get("packing"):
+            return "packing joins rows, and none has a gradient of its own"
+        return ""
+
+    def trained_order(self, rows: int, seed: int) -> Sequence[int]:
+        """Which of so many rows each row of the trainer is."""
+        return range(rows)
+
     def load_anchors(self, moved: Collection[str], measured: Collection[Suite]) -> Suite | None:
         """The prompts on which the stage holds stances in place, None where it holds none.
 
@@ -331,6 +344,13 @@ class Online(Stage):
             allowed = f"less than max_length ({self.max_length}), which is for prompt and response together"
             raise InputError(problem(f"{self.name}.response_length", self.response_length, allowed))
         return self
+
+    @property
+    def unattributable(self) -> str:
+        """Its rows are prompts alone."""
+        return (
+            "its rows are prompts: it learns from responses that it samples and from their rewards, which no run keeps"
+        )
 
     @property
     def rated_by(self) -> str:

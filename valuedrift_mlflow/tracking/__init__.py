@@ -48,6 +48,7 @@ from valuedrift_mlflow.tracking.runs import (
     share,
     work_offline,
 )
+from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
     OpenRun,
@@ -73,6 +74,7 @@ __all__ = [
     "EvaluationResult",
     "LoggedDataset",
     "OpenRun",
+    "TrainedRun",
     "address",
     "adopt",
     "audits_of",
@@ -112,12 +114,16 @@ __all__ = [
     "logged_model_id",
     "model_folder",
     "model_name",
+    "model_of",
     "package_version",
     "reviewed",
     "role_of",
     "run",
     "share",
     "stages_of",
+    "step_values",
     "stopped_run",
+    "table_of",
+    "trained_runs",
     "work_offline",
 ]

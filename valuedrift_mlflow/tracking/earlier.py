@@ -39,7 +39,8 @@ class EarlierRun:
         return self.status == "FINISHED"
 
 
-def _earlier(run: Run) -> EarlierRun:
+def earlier(run: Run) -> EarlierRun:
+    """What can be told of a run that another process has made."""
     digest = None
     for entry in run.inputs.dataset_inputs if run.inputs else ():
         if {tag.key: tag.value for tag in entry.tags}.get("mlflow.data.context") == "training":
@@ -94,7 +95,7 @@ def stopped_run(
         differences.append(problem("suite", suite, f"{recorded_suite}, as the run has recorded"))
     if differences:
         raise InputError(differences)
-    return _earlier(run)
+    return earlier(run)
 
 
 def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str]) -> list[str]:
@@ -133,7 +134,7 @@ def stages_of(parent: str) -> dict[str, EarlierRun]:
         # Not the tag: a stage's tag is its algorithm's word, and two
         # stages may have the same. The base has a tag alone.
         names = [key.removesuffix(".algorithm") for key in run.data.params if key.endswith(".algorithm")]
-        named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = _earlier(run)
+        named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = earlier(run)
     return named
 
 

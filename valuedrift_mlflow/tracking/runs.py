@@ -12,7 +12,9 @@ from typing import Literal
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
-Role = Literal["pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis"]
+Role = Literal[
+    "pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis", "attribution"
+]
 
 _RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
 

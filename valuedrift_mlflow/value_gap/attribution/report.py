@@ -1,0 +1,186 @@
+"""Tables, figures and the page of an attribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.report.page import inline, render
+from valuedrift_mlflow.report.plots import COLORS, grid, plot, readable
+from valuedrift_mlflow.stances import Stance
+from valuedrift_mlflow.value_gap.attribution.findings import TOP, Found, towards
+from valuedrift_mlflow.value_gap.attribution.influence import Influences
+from valuedrift_mlflow.value_gap.attribution.rows import texts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 100  # rows of each quantity in the table of the run; the parquet file has all
+_ON_PAGE = 25
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """The result of an attribution of one stage.
+
+    Attributes:
+        stage: its name.
+        stage_run: the id of its run.
+        algorithm: the word for its algorithm.
+        data: its rows.
+        influences: of the rows that were trained on.
+        source: of each of these the row of the data, from 0.
+        seen: how often each was trained on.
+        found: what moved each quantity.
+        pulled: how far each row moved all quantities along their changes, in nats.
+        left_out: rows of the data that the data set without the top rows lacks.
+        method: how gradients were scaled, and how they were multiplied.
+        cost: seconds of the attribution, and those of the training where its run has them.
+        command: what trains again without the top rows.
+    """
+
+    stage: str
+    stage_run: str
+    algorithm: str
+    data: TrainingData
+    influences: Influences
+    source: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    found: Sequence[Found]
+    pulled: NDArray[np.float64]
+    left_out: NDArray[np.int64]
+    method: str
+    cost: tuple[float, float]
+    command: str = ""
+
+
+def all_rows(result: Attributed) -> pd.DataFrame:
+    """Every row's influence on every quantity, in all and by the points of the training.
+
+    Columns: ``row`` (of the data, from 1), ``seen``, ``quantity``, ``influence`` (nats), ``towards``, ``rank`` (from 1,
+    along the measured change), ``step_N`` (the part of the influence by the gradient at the checkpoint of step N).
+    """
+    tables = []
+    for q, one in enumerate(result.found):
+        by_point = result.influences.scores[:, q]
+        total = by_point.sum(1)
+        pulled = total * np.sign(one.change or 1.0)
+        rank = np.empty(len(total), dtype=np.int64)
+        rank[np.argsort(-pulled, kind="stable")] = np.arange(1, len(total) + 1)
+        columns = {
+            "row": result.source + 1,
+            "seen": result.seen,
+            "quantity": one.name,
+            "influence": total,
+            "towards": [towards(one.name, value) if value else "" for value in total],
+            "rank": rank,
+        }
+        parts = {f"step_{step}": by_point[:, p] for p, step in enumerate(result.influences.points)}
+        tables.append(pd.DataFrame(columns | parts))
+    return pd.concat(tables, ignore_index=True)
+
+
+def top_table(result: Attributed, rows: int = SHOWN) -> pd.DataFrame:
+    """The rows with the most influence along each measured change, with their texts."""
+    table = all_rows(result)
+    table = table[table["rank"] <= rows].sort_values(["quantity", "rank"], kind="stable").reset_index(drop=True)
+    shown = [texts(result.data.rows[row - 1], result.data.kind) for row in table["row"]]
+    return pd.concat([table, pd.DataFrame(shown, index=table.index)], axis=1)
+
+
+def metrics(result: Attributed) -> dict[str, float]:
+    """What the run records, by quantity; see the README."""
+    made: dict[str, float] = {"attribution/rows_left_out": float(len(result.left_out))}
+    for one in result.found:
+        key = f"attribution/{one.name}"
+        made |= {
+            f"{key}/change": one.change,
+            f"{key}/predicted": one.predicted,
+            f"{key}/concentration": one.concentration,
+        }
+        made |= {f"{key}/top_{share:.0%}".replace("%", ""): part for share, part in one.explained.items()}
+    seconds, training = result.cost
+    made["cost/attribution_seconds"] = seconds
+    if training:
+        made["cost/attribution_ratio"] = seconds / training
+    if not np.isnan(result.influences.order_error):
+        made["quality/step_loss_error"] = result.influences.order_error
+    return {key: value for key, value in made.items() if np.isfinite(value)}
+
+
+def summary(result: Attributed) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the table that people see first."""
+    columns = ["quantity", "change", "predicted", *(f"top {share:.0%} of rows" for share in TOP), "Gini"]
+    rows = []
+    for one in result.found:
+        parts = [f"{part:.0%}" if np.isfinite(part) else "" for part in one.explained.values()]
+        change = f"{one.change:+.2f} to {one.direction}"
+        rows.append([readable(one.name), change, f"{one.predicted:+.2f}", *parts, f"{one.concentration:.2f}"])
+    return columns, rows
+
+
+def figures(result: Attributed) -> dict[str, Figure]:
+    """How influence is spread over rows, and when in the training the first rows had theirs."""
+    return {"influence_shares": _shares(result), "influence_over_steps": _over_steps(result)}
+
+
+def _shares(result: Attributed) -> Figure:
+    """The part of each measured change that the first rows come to, as rows are added in the order of their rank."""
+    figure, panels = grid(len(result.found), one_x=True)
+    for q, (axes, one) in enumerate(zip(panels, result.found, strict=True)):
+        pulled = np.sort(result.influences.scores[:, q].sum(1) * np.sign(one.change or 1.0))[::-1]
+        share = np.arange(1, len(pulled) + 1) / len(pulled)
+        axes.plot(share, pulled.cumsum(), color="black", linewidth=1.6)
+        axes.axhline(abs(one.change), color=COLORS[Stance.SUPPORT], linestyle="--", linewidth=1.2)
+        for top in TOP:
+            axes.axvline(top, color="0.7", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_title(f"{readable(one.name)}, to {one.direction}")
+    figure.supxlabel("share of the rows, those with the most influence first", fontsize=10)
+    figure.supylabel("their influence together, nats", fontsize=10)
+    return figure
+
+
+def _over_steps(result: Attributed) -> Figure:
+    """The influence of the first 5 % of rows by the points of the training."""
+    plt = plot()
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for q, one in enumerate(result.found):
+        scores = result.influences.scores[:, q] * np.sign(one.change or 1.0)
+        first = np.argsort(-scores.sum(1), kind="stable")[: max(1, round(TOP[-1] * len(scores)))]
+        axes.plot(result.influences.points, scores[first].sum(0), marker="o", label=readable(one.name))
+    axes.set_xlabel(f"optimizer step of {result.stage}")
+    axes.set_ylabel("influence of the top 5 %, nats")
+    axes.legend(fontsize=7, ncols=2)
+    return figure  # type: ignore[no-any-return]
+
+
+def html(result: Attributed, pictures: Mapping[str, bytes]) -> str:
+    """The page of an attribution: one file."""
+    from valuedrift_mlflow import tracking
+
+    captions = {
+        "influence_shares": "Influence of the first rows together, by their share of all. The dashed line is the "
+        "measured change; grey lines mark 1 % and 5 %.",
+        "influence_over_steps": "When the first 5 % of rows had their influence, by the checkpoints at which gradients "
+        "were taken.",
+    }
+    columns, rows = summary(result)
+    top = top_table(result, _ON_PAGE)
+    named = [name for name in ("prompt", "completion", "chosen", "rejected", "label") if name in top.columns]
+    return render(
+        "attribution.html.j2",
+        result=result,
+        version=tracking.package_version(),
+        columns=columns,
+        rows=rows,
+        quantities=[(readable(one.name), top[top["quantity"] == one.name].to_dict("records")) for one in result.found],
+        texts=named,
+        figures=[(captions[name], inline(picture)) for name, picture in pictures.items()],
+    )
