@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import TrainingData
-from valuedrift_mlflow.report.page import inline, render
+from valuedrift_mlflow.report.page import Picture, inline, render
 from valuedrift_mlflow.report.plots import COLORS, grid, plot, readable
 from valuedrift_mlflow.stances import Stance
 from valuedrift_mlflow.value_gap.attribution.findings import TOP, Found, towards
@@ -161,7 +161,7 @@ def _over_steps(result: Attributed) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def html(result: Attributed, pictures: Mapping[str, bytes]) -> str:
+def html(result: Attributed, pictures: Mapping[str, Picture]) -> str:
     """The page of an attribution: one file."""
     from valuedrift_mlflow import tracking
 
