@@ -32,8 +32,8 @@ def attribute_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -
         return
 
     def show(result: Attributed) -> None:
-        columns, rows = summary(result)
-        display.table(f"What moved the stances of {result.stage}, first-order estimates", columns, rows)
+        table = summary(result)
+        display.table(f"What moved the stances of {result.stage}, first-order estimates", table.columns, table.cells)
         top = top_table(result, _FIRST)
         text = next(name for name in ("completion", "chosen", "prompt") if name in top.columns)
         for quantity, first in top.groupby("quantity", sort=False):

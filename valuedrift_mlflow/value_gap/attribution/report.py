@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import TrainingData
-from valuedrift_mlflow.report.page import Picture, inline, render
-from valuedrift_mlflow.report.plots import COLORS, grid, plot, readable
+from valuedrift_mlflow.report.page import Illustration, Picture, render
+from valuedrift_mlflow.report.plots import COLORS, COLUMN, grid, plot, readable
+from valuedrift_mlflow.report.tables import Cell, Table
 from valuedrift_mlflow.stances import Stance
 from valuedrift_mlflow.value_gap.attribution.findings import TOP, Found, towards
 from valuedrift_mlflow.value_gap.attribution.influence import Influences
 from valuedrift_mlflow.value_gap.attribution.rows import texts
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHOWN = 100  # rows of each quantity in the table of the run; the parquet file has all
 _ON_PAGE = 25
@@ -114,73 +111,120 @@ def metrics(result: Attributed) -> dict[str, float]:
     return {key: value for key, value in made.items() if np.isfinite(value)}
 
 
-def summary(result: Attributed) -> tuple[list[str], list[list[str]]]:
-    """The columns and rows of the table that people see first."""
+def summary(result: Attributed) -> Table:
+    """The table that people see first."""
     columns = ["quantity", "change", "predicted", *(f"top {share:.0%} of rows" for share in TOP), "Gini"]
-    rows = []
+    rows: list[list[Cell]] = []
     for one in result.found:
         parts = [f"{part:.0%}" if np.isfinite(part) else "" for part in one.explained.values()]
         change = f"{one.change:+.2f} to {one.direction}"
         rows.append([readable(one.name), change, f"{one.predicted:+.2f}", *parts, f"{one.concentration:.2f}"])
-    return columns, rows
+    return Table(columns, rows)
 
 
-def figures(result: Attributed) -> dict[str, Figure]:
+def figures(result: Attributed) -> dict[str, Illustration]:
     """How influence is spread over rows, and when in the training the first rows had theirs."""
     return {"influence_shares": _shares(result), "influence_over_steps": _over_steps(result)}
 
 
-def _shares(result: Attributed) -> Figure:
+def _pulled(result: Attributed, quantity: int) -> NDArray[np.float64]:
+    """(P, N) how far each row pulled a quantity along its measured change, by the points of the training, in nats."""
+    pulled: NDArray[np.float64] = result.influences.scores[:, quantity].T * np.sign(
+        result.found[quantity].change or 1.0
+    )
+    return pulled
+
+
+def _shares(result: Attributed) -> Illustration:
     """The part of each measured change that the first rows come to, as rows are added in the order of their rank."""
     figure, panels = grid(len(result.found), one_x=True)
+    rows: list[list[Cell]] = []
     for q, (axes, one) in enumerate(zip(panels, result.found, strict=True)):
-        pulled = np.sort(result.influences.scores[:, q].sum(1) * np.sign(one.change or 1.0))[::-1]
-        share = np.arange(1, len(pulled) + 1) / len(pulled)
-        axes.plot(share, pulled.cumsum(), color="black", linewidth=1.6)
+        together = np.sort(_pulled(result, q).sum(axis=0))[::-1].cumsum()
+        share = np.arange(1, len(together) + 1) / len(together)
+        axes.plot(share, together, color="black", linewidth=1.6)
         axes.axhline(abs(one.change), color=COLORS[Stance.SUPPORT], linestyle="--", linewidth=1.2)
         for top in TOP:
             axes.axvline(top, color="0.7", linewidth=0.8)
         axes.set_xscale("log")
         axes.set_title(f"{readable(one.name)}, to {one.direction}")
+        drawn = np.unique(np.geomspace(1, len(together), 50).astype(int)) - 1
+        rows += [[one.name, float(share[place]), float(together[place]), abs(one.change)] for place in drawn]
     figure.supxlabel("share of the rows, those with the most influence first", fontsize=10)
     figure.supylabel("their influence together, nats", fontsize=10)
-    return figure
+    says = "; ".join(
+        f"{readable(one.name)}: " + ", ".join(f"top {share:.0%} {part:.0%}" for share, part in one.explained.items())
+        for one in result.found
+    )
+    caption = (
+        "Influence of the first rows together, by their share of all. The dashed line is the measured change; grey "
+        "lines mark 1 % and 5 %."
+    )
+    data = Table(("quantity", "share_of_rows", "influence", "change"), rows)
+    return Illustration(figure, caption, f"Shares of the change by the first rows: {says}.", data)
 
 
-def _over_steps(result: Attributed) -> Figure:
+def _over_steps(result: Attributed) -> Illustration:
     """The influence of the first 5 % of rows by the points of the training."""
     plt = plot()
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.2), layout="constrained")
+    points = result.influences.points
+    rows: list[list[Cell]] = []
+    said = []
     for q, one in enumerate(result.found):
-        scores = result.influences.scores[:, q] * np.sign(one.change or 1.0)
-        first = np.argsort(-scores.sum(1), kind="stable")[: max(1, round(TOP[-1] * len(scores)))]
-        axes.plot(result.influences.points, scores[first].sum(0), marker="o", label=readable(one.name))
+        pulled = _pulled(result, q)
+        first = np.argsort(-pulled.sum(axis=0), kind="stable")[: max(1, round(TOP[-1] * pulled.shape[1]))]
+        by_point = pulled[:, first].sum(axis=1)
+        axes.plot(points, by_point, marker="o", label=readable(one.name))
+        rows += [[one.name, int(step), float(value)] for step, value in zip(points, by_point, strict=True)]
+        said.append(f"{readable(one.name)} most at step {points[int(by_point.argmax())]}")
     axes.set_xlabel(f"optimizer step of {result.stage}")
     axes.set_ylabel("influence of the top 5 %, nats")
     axes.legend(fontsize=7, ncols=2)
-    return figure  # type: ignore[no-any-return]
+    caption = "When the first 5 % of rows had their influence, by the checkpoints at which gradients were taken."
+    return Illustration(figure, caption, f"{'; '.join(said)}.", Table(("quantity", "step", "influence"), rows))
 
 
 def html(result: Attributed, pictures: Mapping[str, Picture]) -> str:
     """The page of an attribution: one file."""
     from valuedrift_mlflow import tracking
 
-    captions = {
-        "influence_shares": "Influence of the first rows together, by their share of all. The dashed line is the "
-        "measured change; grey lines mark 1 % and 5 %.",
-        "influence_over_steps": "When the first 5 % of rows had their influence, by the checkpoints at which gradients "
-        "were taken.",
-    }
-    columns, rows = summary(result)
     top = top_table(result, _ON_PAGE)
     named = [name for name in ("prompt", "completion", "chosen", "rejected", "label") if name in top.columns]
     return render(
         "attribution.html.j2",
         result=result,
         version=tracking.package_version(),
-        columns=columns,
-        rows=rows,
-        quantities=[(readable(one.name), top[top["quantity"] == one.name].to_dict("records")) for one in result.found],
-        texts=named,
-        figures=[(captions[name], inline(picture)) for name, picture in pictures.items()],
+        summary=summary(result),
+        lead=_lead(result),
+        quantities=[(readable(one.name), _first_rows(top[top["quantity"] == one.name], named)) for one in result.found],
+        pictures=list(pictures.values()),
     )
+
+
+def _first_rows(top: pd.DataFrame, texts: Sequence[str]) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            f"{row['rank']}",
+            f"row {row['row']}",
+            f"{row['influence']:+.4f}",
+            row["towards"],
+            *(row[name] for name in texts),
+        ]
+        for row in top.to_dict("records")
+    ]
+    return Table(("rank", "row", "influence", "towards", *texts), rows)
+
+
+def _lead(result: Attributed) -> list[str]:
+    """What was found, one line for each quantity."""
+    lines = []
+    for one in result.found:
+        parts = [
+            f"the first {share:.0%} of rows make up {part:.0%}"
+            for share, part in one.explained.items()
+            if np.isfinite(part)
+        ]
+        told = f": {', '.join(parts)} of it, to first order" if parts else ""
+        lines.append(f"{readable(one.name)} moved by {abs(one.change):.2f} to {one.direction}{told}.")
+    return lines
