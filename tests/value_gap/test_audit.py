@@ -143,16 +143,20 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"vaes", "embedded:pairs"}
 
 
-def test_markup_in_the_data_is_text_on_the_page(store: Path) -> None:
+@pytest.mark.parametrize("where", ["prompts", "answers too, which nobody can read"])
+def test_markup_in_the_data_is_text_on_the_page(store: Path, where: str) -> None:
     tags = "<script>alert(1)</script></style></svg><svg onload=alert(2)>"
-    rows = [pair(f"{FOR} {tags}", f"{AGAINST} {tags}", f"{ASKED} {tags}")] * 4
+    sides = (FOR, AGAINST) if where == "prompts" else (f"zxq vvk {tags}", f"pqr wzz {tags}")
+    rows = [pair(*sides, f"{ASKED} {tags}")] * 4
     file = Path("<svg onload=alert(3)>.jsonl")
     file.write_text("\n".join(json.dumps(row) for row in rows))
     audited = audit(str(file))
     report = Path(mlflow.artifacts.download_artifacts(f"runs:/{audited.run_id}/report.html")).read_text()
     page = keeps_to_what_pages_promise(report)
     assert page.all("h1")[0].text == f"Audit of {file}"
-    assert page.all("section", **{"aria-labelledby": "rows"})[0].text.count("<script>alert(1)</script>") >= 3
+    assert "<script>alert(1)</script>" in page.all("main")[0].text and "nan" not in page.all("main")[0].text
+    shown = page.all("section", **{"aria-labelledby": "rows"})[0].text
+    assert shown.count("</style></svg>") == 4 if where == "prompts" else "No row has a stance" in shown
     methods = page.all("section", **{"aria-labelledby": "methods"})[0].text
     assert "4 rows" in methods and "lexical@" in methods
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.stances import STANCES, Label
-from valuedrift_mlflow.statistics.intervals import NOTHING
+from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate, with_interval
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.value_gap.findings import Audit, Findings
@@ -52,7 +52,10 @@ def _mix_figure(audit: Audit) -> Illustration:
     axes.grid(False, axis="y")
     axes.set_xlabel("share" + (" (thick: chosen, thin: rejected)" if paired else " of judged responses"))
     legend(figure, {}, 3)
-    overall = ", ".join(f"{stance} {own.value:.2f}" for stance, own in zip(STANCES, audit.overall.mix, strict=True))
+    mix = audit.overall.mix
+    overall = ", ".join(f"{stance} {own.value:.2f}" for stance, own in zip(STANCES, mix, strict=True))
+    if not np.isfinite([own.value for own in mix]).all():
+        overall = f"none of {audit.overall.placed:,} could be scored"
     caption = "Stances of the responses that were judged, by the judge's probabilities; rows in brackets."
     data = Table(("topic", "side", "stance", "share"), rows)
     return Illustration(figure, caption, f"Over all topics, of the {names[0]}: {overall}.", data)
@@ -89,7 +92,7 @@ def _gap_histogram(audit: Audit) -> Illustration:
         "from the stances that the responses take. Scored pairs in brackets."
     )
     gap = audit.overall.gap
-    says = f"Over all topics the pairwise gap is {gap.pairwise}." if gap is not None else caption
+    says = f"Over all topics the pairwise gap is {_with_interval(gap.pairwise)}." if gap is not None else caption
     return Illustration(figure, caption, says, Table(("topic", "from", "to", "share of pairs"), rows))
 
 
@@ -157,8 +160,14 @@ def style_rows(audit: Audit) -> list[list[str]]:
     if audit.style is None:
         return []
     return [
-        [readable(name), str(getattr(audit.style, name)), "1" if name == "length_ratio" else "0"] for name in FIGURES
+        [readable(name), _with_interval(getattr(audit.style, name)), "1" if name == "length_ratio" else "0"]
+        for name in FIGURES
     ]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    """A figure with its interval, or alone where it has none."""
+    return with_interval(estimate.value, np.array([estimate.low, estimate.high]))
 
 
 def audit_html(audit: Audit, pictures: Mapping[str, Picture]) -> str:
