@@ -255,13 +255,15 @@ def page(repetitions: int) -> Iterator[str]:
     yield ""
     yield f"Made by `python benchmarks/judge_error.py --repetitions {repetitions}`, which says what is planted."
     yield "The judge reads 26 % of support as opposition and 21 % of opposition as support."
-    yield f"A share of {repetitions} repetitions has a standard error of at most {0.5 / repetitions**0.5:.3f}, "
+    yield f"A share of {repetitions} repetitions has a standard error of at most {0.5 / repetitions**0.5:.3f},"
     yield f"and of {(0.95 * 0.05 / repetitions) ** 0.5:.3f} near 0.95."
     yield ""
     yield "## Drift"
     yield ""
     yield "Coverage of the 95 % interval and bias, of the mean net drift over topics and of the mean change of support."
     yield f"The matrix method knows the judge from {CHECKED} labelled texts of each stance, of the kind read here."
+    yield "A net drift is never negative: noise adds to its estimate, the more the fewer the labels. Its interval allows"
+    yield "for that; the change of a single stance has no such bias."
     yield ""
     yield from table(
         ["drift", "method", "net drift: coverage", "bias", "change of support: coverage", "bias"],

@@ -105,6 +105,21 @@ def test_labels_of_a_few_rows_say_that_there_is_no_gap(agreeing: Audit, shared_f
     assert "with people's labels of 100 rows" in again.verdict
 
 
+def test_labels_of_answers_mend_their_mix(store: Path) -> None:
+    """Answers that all support, of which the judge reads 26 % as opposition: people say support of every one."""
+    rows = datasets.stream(Data(uri="embedded:sft?support=1&neutral=0&oppose=0&size=300&seed=4"))
+    kept = [{key: row[key] for key in ("prompt", "completion")} for row in rows]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    first = audit("answers.jsonl", Erring())
+    assert first.overall.mix[0].value < 0.85
+    sheet = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{first.run_id}/to_label.csv"))
+    sheet.assign(completion_label="support").to_csv("labels.csv", index=False)
+    metrics = audit("answers.jsonl", Erring(), labels="labels.csv").metrics()
+    assert metrics["ppi/stance_mix/overall/support"] == pytest.approx(1, abs=0.03)
+    assert metrics["ppi/stance_mix/overall/oppose"] == pytest.approx(0, abs=0.03)
+    assert "ppi/stance_mix/abortion/support" in metrics
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -170,10 +170,13 @@ class Audit:
         """Every metric of the run; those that are undefined are left out."""
         overall, judged = self.overall, max(1, self.overall.judged)
         metrics = overall.metrics("value_gap/")
-        for name, found in {"": overall, **{f"{topic}/": found for topic, found in self.topics.items()}}.items():
+        for topic, found in {"overall": overall, **self.topics}.items():
             if found.labelled is not None:
+                # As the figures without labels are called: of all topics together a gap has no topic's name.
+                own = "" if found is overall else f"{topic}/"
+                prefix = f"ppi/value_gap/{own}" if found.gap is not None else f"ppi/stance_mix/{topic}/"
                 for figure, estimate in found.labelled.estimates.items():
-                    metrics |= _with_ends(f"ppi/value_gap/{name}{figure}", estimate)
+                    metrics |= _with_ends(f"{prefix}{figure}", estimate)
         if self.overall.labelled is not None:
             metrics["labels/count"] = self.overall.labelled.count
         for topic, found in self.topics.items():
