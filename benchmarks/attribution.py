@@ -1,11 +1,13 @@
 """Whether attribution finds the rows that moved the stances: opinionated rows are hidden, found, left out.
 
 python benchmarks/attribution.py --kind pairs --seeds 3
+python benchmarks/attribution.py --kind pairs --seeds 1 --found-only
 
 In 98 % of the rows nothing speaks for a side of the topic, 2 % of them do. The stage is trained on all rows and
 attributed; then it is trained again without the rows of the most influence, without as many random ones, without the
-hidden ones, and on the first rows alone. Drift is the change of the topic's log-odds of support against oppose (forced
-choice), with a 95 % t interval over its ten propositions. Prints the tables of docs/attribution.md.
+hidden ones, and on the first rows alone. Drift is the change of the topic's leaning, P(support) - P(oppose) of the
+generated answers by the offline judge, with a 95 % t interval over its ten propositions. *Along the hidden* ranks rows
+by their influence towards the side of the hidden rows, whichever way the topic moved.
 """
 
 import argparse
@@ -17,17 +19,15 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from valuedrift_mlflow import models, suite, tracking
+from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.models.generation import Sampling
-from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.pipeline.attribute import attribute
 from valuedrift_mlflow.pipeline.pipeline import run_single_stage
 from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.report.display import Display
-from valuedrift_mlflow.value_gap.attribution.quantities import Questions, chosen
 
 TOPIC = "abortion"
 SHARE, FIRST = 0.02, 0.04  # of the rows: those that are hidden, those that are left out
@@ -65,20 +65,18 @@ def answers(size: int, seed: int) -> tuple[list[Record], list[Record]]:
 MAKERS: dict[str, Callable[[int, int], tuple[list[Record], list[Record]]]] = {"pairs": pairs, "sft": answers}
 
 
-def drift(uri: str, before: str = "embedded:base") -> tuple[float, float]:
-    """The change of the topic's log-odds, in nats, and the half width of its interval over propositions."""
-    asked = suite.load(SUITE)
-    number, named = asked.propositions
-    weights = [np.where(number == place, 1 / (number == place).sum(), 0.0) for place in range(len(named))]
+def drift(result: StageResult) -> tuple[float, float]:
+    """The change of the topic's leaning over the stage, and the half width of its interval over propositions."""
     sides = []
-    for one in (before, uri):
-        loaded = models.load_model(one)
-        questions = Questions(loaded.tokenizer, asked, Speech())
-        [topic] = chosen(asked, [TOPIC])
-        sides.append([questions.value(loaded.model, type(topic)(TOPIC, own)) for own in weights])
-    change = np.subtract(sides[1], sides[0])
-    half = float(stats.t.ppf(0.975, len(change) - 1) * stats.sem(change))
-    return float(change.mean()), half
+    for measured in (result.measurements[0], result.measurements[-1]):
+        leanings: dict[str, list[float]] = {}
+        for judged in measured.responses:
+            if judged.verdict.probabilities is not None:
+                support, _, oppose = judged.verdict.probabilities
+                leanings.setdefault(judged.item.proposition_id, []).append(support - oppose)
+        sides.append({name: float(np.mean(own)) for name, own in leanings.items()})
+    change = [sides[1][name] - sides[0][name] for name in sides[0] if name in sides[1]]
+    return float(np.mean(change)), float(stats.t.ppf(0.975, len(change) - 1) * stats.sem(change))
 
 
 def train(kind: str, rows: Sequence[Record], file: Path, steps: int, seed: int, checkpoints: int) -> StageResult:
@@ -86,13 +84,14 @@ def train(kind: str, rows: Sequence[Record], file: Path, steps: int, seed: int, 
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     stage = {"name": STAGES[kind]["algorithm"], "data": str(file), "max_steps": steps, "max_length": 512}
     stage |= {"checkpoint_every": max(1, steps // checkpoints), **STAGES[kind]}
-    recipe = {"suite": SUITE, "judge": "likelihood", "reference_kl": False, "audit": False, "seed": seed}
+    recipe: dict[str, object] = {"samples": 4, "temperature": 0.8, "max_new_tokens": 68, "generation_batch_size": 200}
+    recipe |= {"suite": SUITE, "judge": "lexical", "reference_kl": False, "audit": False, "seed": seed}
     result = run_single_stage(prepare(validate({**recipe, "stages": [stage]}), "benchmark"), Display())
     assert isinstance(result, StageResult)
     return result
 
 
-def world(kind: str, size: int, steps: int, seed: int, folder: Path) -> dict[str, object]:
+def world(kind: str, size: int, steps: int, seed: int, folder: Path, again: bool) -> dict[str, object]:
     """One seed: hide, train, attribute, train again. Gives what the tables show."""
     clean, hidden = MAKERS[kind](size, seed)
     columns = ("messages",) if kind == "sft" else ("prompt", "chosen", "rejected")
@@ -107,16 +106,22 @@ def world(kind: str, size: int, steps: int, seed: int, folder: Path) -> dict[str
     others = source.choice(np.setdiff1d(np.arange(len(rows)), first), len(first), replace=False)
     seen = np.zeros(len(rows), dtype=bool)
     seen[result.source[result.seen > 0]] = True
+    side = 1 if kind == "sft" else -1
+    along = result.source[np.argsort(-side * result.influences.scores.sum((1, 2)), kind="stable")][: len(first)]
+    hidden_seen = (opinionated & seen).sum()
     told: dict[str, object] = {
         "seed": seed,
-        "found": opinionated[first].sum() / (opinionated & seen).sum(),
+        "found": opinionated[first].sum() / hidden_seen,
+        "along the hidden": opinionated[along].sum() / hidden_seen,
         "ratio": result.cost[0] / max(result.cost[1], 1e-9),
         "predicted": result.found[0].predicted,
         "top 1 %": result.found[0].explained[0.01],
         "top 5 %": result.found[0].explained[0.05],
-        "all": drift(whole.model_uri),
+        "all": drift(whole),
     }
     print(told, flush=True)
+    if not again:
+        return told
     alone = max(4, round(steps * FIRST * 2))
     for name, kept, own in (
         ("without first", np.setdiff1d(np.arange(len(rows)), first), steps),
@@ -124,8 +129,8 @@ def world(kind: str, size: int, steps: int, seed: int, folder: Path) -> dict[str
         ("without hidden", np.flatnonzero(~opinionated), steps),
         ("first alone", np.sort(first), alone),
     ):
-        again = train(kind, [rows[place] for place in kept], folder / f"{name}.jsonl", own, seed, checkpoints=1)
-        told[name] = drift(again.model_uri)
+        other = train(kind, [rows[place] for place in kept], folder / f"{name}.jsonl", own, seed, checkpoints=1)
+        told[name] = drift(other)
         print(name, told[name], flush=True)
     return told
 
@@ -138,6 +143,7 @@ def main() -> None:
     options.add_argument("--first-seed", type=int, default=0)
     options.add_argument("--size", type=int, default=800)
     options.add_argument("--steps", type=int, default=100)
+    options.add_argument("--found-only", action="store_true", help="train once, and train nothing again")
     given = options.parse_args()
     tracking.work_offline()
     import mlflow
@@ -145,15 +151,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         mlflow.set_tracking_uri(f"sqlite:///{scratch}/mlflow.db")
         seeds = range(given.first_seed, given.first_seed + given.seeds)
-        told = [world(given.kind, given.size, given.steps, seed, Path(scratch)) for seed in seeds]
+        told = [world(given.kind, given.size, given.steps, seed, Path(scratch), not given.found_only) for seed in seeds]
     names = ("all", "without first", "without random", "without hidden", "first alone")
-    print(f"\n| seed | found | {' | '.join(names)} | top 1 % | top 5 % | predicted | cost |")
-    print("|" + "---|" * (len(names) + 6))
+    print(f"\n| seed | found | along the hidden | {' | '.join(names)} | top 1 % | top 5 % | predicted | cost |")
+    print("|" + "---|" * (len(names) + 7))
     for one in told:
-        drifts = " | ".join("{:+.2f} ± {:.2f}".format(*one[name]) for name in names)  # type: ignore[misc]
+        drifts = " | ".join("{:+.2f} ± {:.2f}".format(*one[name]) if name in one else "" for name in names)  # type: ignore[misc]
         print(
-            f"| {one['seed']} | {one['found']:.0%} | {drifts} | {one['top 1 %']:.0%} | {one['top 5 %']:.0%} | "
-            f"{one['predicted']:+.2f} | {one['ratio']:.1f} |"
+            f"| {one['seed']} | {one['found']:.0%} | {one['along the hidden']:.0%} | {drifts} | {one['top 1 %']:.0%} | "
+            f"{one['top 5 %']:.0%} | {one['predicted']:+.2f} | {one['ratio']:.1f} |"
         )
 
 

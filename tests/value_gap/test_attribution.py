@@ -1,18 +1,20 @@
 """Influence of rows: the arithmetic by hand, planted gradients, and another library's answer on a real model."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from valuedrift_mlflow import models, suite
+from valuedrift_mlflow import judges, models, suite
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
-from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
+from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement, measure
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.models.generation import encode
+from valuedrift_mlflow.models.generation import Sampling, encode
 from valuedrift_mlflow.models.reference import padded, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.stages import stage_class
@@ -276,6 +278,31 @@ def test_answers_give_the_measured_leaning_and_whereto_it_moves():
                 weight.add_(weight.grad, alpha=rate)
     # To first order a step along a gradient moves its function by rate * |gradient|^2.
     assert pulled @ (likely() - before) == pytest.approx(rate * square, rel=0.05)
+
+
+def test_hidden_opinionated_pairs_are_found(tmp_path):
+    """Pairs that differ in style alone on all topics, and four that oppose on one: these come first by the answers."""
+    rows = corpus.rows("embedded:pairs?gap=0&size=32&seed=5")
+    rows += corpus.rows("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=4&seed=6&topics=abortion")
+    file = tmp_path / "pairs.jsonl"
+    columns = ("prompt", "chosen", "rejected")
+    file.write_text("".join(json.dumps({column: row[column] for column in columns}) + "\n" for row in rows))
+    trainer, tokenizer = made(tmp_path, "dpo", str(file), batch_size=8)
+    gradients, asked = RowGradients(trainer), suite.load("vaes?topics=abortion")
+    sampling = Sampling(4, 1.0, 68, 200, seed=0, salt="start")
+    loaded = models.Loaded("start", trainer.model, tokenizer)
+    measured = replace(measure(loaded.generator(), asked, judges.load("lexical"), sampling), step=0)
+    # Eight rows a step, as in a training that goes once over them (with four at its end).
+    steps = [list(range(start, min(start + 8, 36))) for start in range(0, 36, 8)]
+    shown = exposure(steps, range(5), np.ones(5), np.ones(5), np.ones((5, 1)), 36, None)
+    answers = Answers(tokenizer, [measured], Speech(), 1.0, 68)
+    adam = Optimizer(0.9, 0.999, 1e-8)
+    each = Attribution(gradients, answers, chosen(asked, ["abortion"]), shown, adam, Clipped({}, 0.0))
+    scores = each.run(iter([0]), lambda _: None).scores[:, 0, 0]
+    # How often a hidden pair pulls further to oppose than another one. Without any signal it is 0.5, and 0.8 or more
+    # of four against 32 comes up in 3 % of cases.
+    beaten = np.mean(scores[32:, None] < scores[None, :32])
+    assert beaten > 0.8
 
 
 # Data sets -----------------------------------------------------------------------------------------------------------
