@@ -154,8 +154,14 @@ class Course:
 
 def unmoved() -> Course:
     """Of a topic in which nothing moved."""
-    pair, single = (3, len(SHARES)), (3,)
-    return Course(*(np.full(shape, np.nan) for shape in (pair, (*pair, 2), single, (3, 2))), excess=None)
+    pair = (3, len(SHARES))
+    return Course(
+        arrival=np.full(pair, np.nan),
+        arrival_ci=np.full((*pair, 2), np.nan),
+        overshoot=np.full(3, np.nan),
+        overshoot_ci=np.full((3, 2), np.nan),
+        excess=None,
+    )
 
 
 def course(
