@@ -3,6 +3,7 @@
     python benchmarks/validity.py                  # every table, with figures, some minutes on one quiet core
     python benchmarks/validity.py --runs 0.2       # a first look
     python benchmarks/validity.py --only coverage
+    python benchmarks/validity.py --keep FOLDER    # goes on where it was stopped; several processes may share it
 
 How answers are simulated stands in `validity_sections/worlds.py`; each section of the page is a function there that
 returns rows, and a `Table` here.
@@ -11,6 +12,7 @@ returns rows, and a `Table` here.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,11 +41,11 @@ class Table:
     figure: Callable[[Sequence[Row], Path], None] | None = None
     after: str = ""
 
-    def lines(self, rows: Sequence[Row], picture: str) -> list[str]:
+    def lines(self, rows: Sequence[Row], picture: str, runs: int) -> list[str]:
         """The part as Markdown."""
         cells = [" | ".join(row) for row in (self.columns, ("---",) * len(self.columns), *rows)]
         shown = [f"![{self.title}]({picture})", ""] if self.figure else []
-        said = [self.said, ""] if self.said else []
+        said = [f"{self.said} {runs} runs of each row.", ""] if runs > 1 else [self.said, ""]
         after = [self.after, ""] if self.after else []
         return [f"## {self.title}", "", *said, *shown, *(f"| {line} |" for line in cells), "", *after]
 
@@ -55,7 +57,7 @@ SECTIONS = {
         "the intraclass correlation of answers within propositions.",
         ("world", "`interval`", "stance", "magnitude", "drift of a topic", "overall drift"),
         coverage.coverages,
-        200,
+        400,
         figures.coverage,
         "A distance near 0 is held in more than 95 of 100 cases and has to be: it cannot be missed below 0, and a mean "
         "of distances, all of which noise makes larger, can hardly be missed above. Which of its stances moved, and so "
@@ -69,7 +71,7 @@ SECTIONS = {
         "that a test of a single stance at the last checkpoint, not adjusted, would have called moved.",
         ("world", "any star", "unadjusted, of topics"),
         stars.false_alarms,
-        150,
+        300,
     ),
     "missing": Table(
         "Answers that can no longer be read",
@@ -78,7 +80,7 @@ SECTIONS = {
         "unscored answers is seen to have changed.",
         ("world", "share lost", "by scored answers alone", "any star", "seen to have changed"),
         stars.missing_answers,
-        100,
+        150,
     ),
     "kept": Table(
         "What that costs where answers are lost at random",
@@ -86,7 +88,7 @@ SECTIONS = {
         "test would give it a star, and how often it has one.",
         ("lost before", "lost after", "by scored answers alone", "star"),
         stars.stars_kept,
-        60,
+        100,
     ),
     "selection": Table(
         "Topics with a star",
@@ -105,7 +107,7 @@ SECTIONS = {
             "given the star, magnitude",
         ),
         stars.selections,
-        60,
+        75,
     ),
     "power": Table(
         "Whether what is announced as detectable is detected",
@@ -113,7 +115,7 @@ SECTIONS = {
         "and the median `drift/minimum_detectable` of that topic in those stages.",
         ("design", "announced", "found", "measured"),
         stars.powers,
-        200,
+        300,
     ),
     "equivalence": Table(
         "How often topics are said not to have moved",
@@ -144,7 +146,7 @@ SECTIONS = {
         "often the net drift has a star.",
         ("true", "`drift_within`", "found", "found where nothing moves", "net drift has a star"),
         opposite.opposite_moves,
-        100,
+        200,
     ),
     "arrival": Table(
         "When stances arrive",
@@ -153,7 +155,7 @@ SECTIONS = {
         "`drift_time_90`, and the median of `drift_time` by the rule `extreme_interval`.",
         ("path", "drift", "defined", "50 %", "90 %", "`extreme_interval`"),
         course.arrivals,
-        60,
+        100,
         figures.arrival,
         "The rule `extreme_interval` looks for the first checkpoint inside an interval, and so depends on how wide it "
         "is: on the number of propositions and samples, and not on the stage alone.",
@@ -165,7 +167,7 @@ SECTIONS = {
         "truth, and how often a stage of three topics shows one.",
         ("planted", "largest measured", "`overshoot`", "held", "shown in a stage"),
         course.overshoots,
-        60,
+        100,
     ),
     "checkpoints": Table(
         "The analysis at every checkpoint",
@@ -193,11 +195,24 @@ Figures are shares of simulated stages or topics. {runs} runs, the fewest of a t
 """
 
 
+def made(name: str, runs: int, keep: Path | None) -> list[Row]:
+    """The rows of a table, as they were kept or newly made."""
+    file = keep / f"{name}-{runs}.json" if keep else None
+    if file and file.exists():
+        return [tuple(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    rows = SECTIONS[name].make(runs)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(rows), encoding="utf-8")
+    return rows
+
+
 def main() -> None:
     """Make the tables and figures and write the page; with ``--only`` show them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=float, default=1.0, help="more or fewer runs of every table, as a factor")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="these tables, shown and not written")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the rows of each table, and gives them back")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write; figures go beside it")
     given = parser.parse_args()
     least = min(round(table.runs * given.runs) for table in SECTIONS.values() if table.runs > 1)
@@ -207,11 +222,12 @@ def main() -> None:
     page += [f"Pages of the same kind: {', '.join(beside)}.", ""] if beside else []
     for name in given.only or SECTIONS:
         start, table = time.process_time(), SECTIONS[name]
-        rows = table.make(max(1, round(table.runs * given.runs)))
+        runs = max(1, round(table.runs * given.runs)) if table.runs > 1 else 1
+        rows = made(name, runs, given.keep)
         picture = f"validity_{name}.svg"
         if table.figure and not given.only:
             table.figure(rows, given.page.parent / picture)
-        lines = table.lines(rows, picture)
+        lines = table.lines(rows, picture, runs)
         print("\n".join(lines), f"({time.process_time() - start:.0f} s of CPU)\n", flush=True)
         page += lines
     if not given.only:

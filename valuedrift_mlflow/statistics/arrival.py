@@ -154,8 +154,14 @@ class Course:
 
 def unmoved() -> Course:
     """Of a topic in which nothing moved."""
-    nothing = np.full((3, len(SHARES), 2), np.nan)
-    return Course(nothing[..., 0], nothing, nothing[:, 0, 0], nothing[:, 0], excess=None)
+    pair = (3, len(SHARES))
+    return Course(
+        arrival=np.full(pair, np.nan),
+        arrival_ci=np.full((*pair, 2), np.nan),
+        overshoot=np.full(3, np.nan),
+        overshoot_ci=np.full((3, 2), np.nan),
+        excess=None,
+    )
 
 
 def course(

@@ -2,7 +2,9 @@
 
 A change that was not found is no change that is not there. So a topic has *moved* where its test has a star, has
 *not moved* where the whole interval of its drift lies within the margin (equivalence; Schuirmann 1987, with an
-interval of 95 % and not of 90 %), and else nothing *can be told*.
+interval of 95 % and not of 90 %), and else nothing *can be told*. Where the share of unscored answers has changed,
+neither is said that they alone could undo: the star is withheld (`stars`), and what they could hide is added to the
+upper end.
 """
 
 from __future__ import annotations
