@@ -424,7 +424,7 @@ HEAD = """# How far the statistics keep what they promise
 
 Made by `python benchmarks/validity.py{how}`, which says how answers are simulated. Every figure is a share of simulated
 stages or topics; {runs} runs of a table's world have a standard error of at most {error:.3f} where they give one share
-each, less where each has several topics.
+each, less where each has several topics. [What ablations claim](ablation_validity.md) has a page of its own.
 """
 
 

@@ -14,7 +14,6 @@ from valuedrift_mlflow.statistics.trends import shuffled, trend
 def test_three_seeds_in_order_have_the_least_p_value_there_is() -> None:
     found = shuffled(np.array([[0.1, 0.3, 0.6], [0.2, 0.3, 0.5], [0.1, 0.4, 0.5]]))
     assert (found.correlation, found.p_value) == (pytest.approx(1), pytest.approx(2 / 216))
-    assert found.least == pytest.approx(2 / 216)
 
 
 def test_seeds_that_differ_hide_no_trend() -> None:
@@ -65,14 +64,15 @@ def test_a_planted_trend_is_found_and_none_is_not() -> None:
     assert not trend(cells[::-1], drifts[:, ::-1]).rises
 
 
-def test_a_large_family_does_not_rest_on_what_few_shuffles_can_show() -> None:
+def test_few_seeds_can_be_sure_of_a_large_trend() -> None:
     """No order of three doses and three seeds has a p below 2 / 216: 18 lines could never be significant."""
     rng = np.random.default_rng(2)
     cells = [drifting(size, 3, rng) for size in (0.0, 0.3, 0.6)]
     drifts = np.array([[0.1, 0.3, 0.6]] * 3)
-    assert trend(cells, drifts).p_value == pytest.approx(2 / 216)
-    assert trend(cells, drifts, tests=18).p_value < 0.05 / 18
-    one_seed = trend([cell[:1] for cell in cells], drifts[:1], tests=18)
+    found = trend(cells, drifts)
+    assert found.p_shuffled == pytest.approx(2 / 216)
+    assert found.p_value < 0.05 / 18
+    one_seed = trend([cell[:1] for cell in cells], drifts[:1])
     assert one_seed.p_value == pytest.approx(1 / 3)  # of one seed the shuffles are all there is
 
 
@@ -87,13 +87,14 @@ def test_doses_that_change_nothing_are_rarely_called_a_trend() -> None:
 
 
 def test_what_an_ablation_is_said_to_find_is_found() -> None:
-    """Two topics of six propositions, three seeds: a rise as announced is found in about 80 % (standard error 5 %)."""
+    """Two topics of six propositions, three seeds: planted as announced, found in about 80 % (standard error 4 %)."""
     design = Design(topics=2, propositions=6, prompts=2, samples=5)
     least = announced(design, 3, 3)
     assert announced(design, 5, 3).rise < least.rise < announced(design, 3, 3, tests=10).rise
-    rng = np.random.default_rng(4)
-    shifts = np.linspace(0, 1.2, 3)
-    found = [trend(simulated(design, shifts, 3, rng), np.full((3, 3), np.nan)) for _ in range(80)]
-    power = np.mean([one.p_value <= 0.05 for one in found])
-    # The simulated rise is larger than what is announced if it is found more often, and the other way round.
-    assert (np.median([one.ends.difference.value for one in found]) > least.rise) == (power > 0.8)
+    rng, found = np.random.default_rng(4), []
+    for _ in range(100):
+        one = trend(simulated(design, np.linspace(0, least.largest, 3), 3, rng), np.full((3, 3), np.nan))
+        found.append((one.p_value <= 0.05, one.ends.difference.value))
+    power, rise = np.mean(found, axis=0)
+    assert power == pytest.approx(0.8, abs=0.12)
+    assert rise == pytest.approx(least.rise, abs=0.05)

@@ -224,7 +224,7 @@ def _trend(series: str, rows: Sequence[Row], tests: int, *, rising: bool) -> Lin
     drift = {(row.seed, row.doses[0].number): row.drift for row in rows}
     drifts = np.array([[drift.get((seed, dose), math.nan) for dose in cells] for seed in seeds])
     found = trend(of_same_seeds(list(cells.values())), drifts, tests=tests)
-    rank = f"rank correlation {found.correlation:.2f}"
+    rank = f"rank correlation {found.correlation:.2f}, on these prompts p {_p(found.p_shuffled)}"
     return Line(
         name=series,
         numbers=f"{_at(ends[0])}, {_at(ends[-1])}",
@@ -232,8 +232,8 @@ def _trend(series: str, rows: Sequence[Row], tests: int, *, rising: bool) -> Lin
         estimate=found.ends.difference,
         p_value=found.p_value,
         agrees=found.rises is rising,
-        shown=f"{'grows' if found.rises else 'falls'}, above noise by {found.ends.difference}, {rank}",
-        unshown="no trend shown" + (f", {rank}" if math.isfinite(found.correlation) else ""),
+        shown=f"{'grows' if found.rises else 'falls'}, above noise by {found.ends.difference}; {rank}",
+        unshown="no trend shown" + (f"; {rank}" if math.isfinite(found.correlation) else ""),
         detectable=found.detectable,
         found=_least(found.detectable),
         seeds=found.seeds,
