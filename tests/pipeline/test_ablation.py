@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation import callback
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline.ablation import CellsFailed, run_ablation
+from valuedrift_mlflow.pipeline.ablation_certainty import detectable_line
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, crossed, over_seeds, summarise
 from valuedrift_mlflow.pipeline.design import Cell, Design, Training, load_design, prepare
 from valuedrift_mlflow.pipeline.plan import stage_data
@@ -188,6 +190,20 @@ def test_every_design_fits_the_recipe_of_the_entry_point(name: str) -> None:
     assert len(trainings(cells)) < 2 * len(cells)
 
 
+def test_what_a_design_can_find_is_announced_before_anything_is_trained() -> None:
+    recipe = tiny(SFT, preference("dpo"), suite="vaes?topics=religion,abortion&per_topic=20", samples=3)
+
+    def said(*seeds: int) -> str:
+        design = Design(axes={"data?gap": [0, 0.5, 1]}, seeds=list(seeds))
+        return detectable_line(prepare(recipe, "tiny", design, "own"))
+
+    words = r"all 2 comparisons together: a difference of 0\.\d\d .* a rise from 0 to (0\.\d\d) over 3 doses"
+    found = re.search(words, said(0, 1, 2))
+    assert found
+    assert 0.1 < float(found[1]) < 0.6
+    assert "one seed does not tell cells from seeds" in said(0)
+
+
 # What cells come to --------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +318,12 @@ def test_an_ablation_with_cells_that_fail(store: Path, base: str) -> None:
     assert parent.data.metrics["ablation/calm/gap_1/drift"] == pytest.approx(rows[3]["drift"], abs=1e-6)
     listed = [MlflowClient().list_artifacts(parent.info.run_id, folder) for folder in (None, "figures")]
     files = {file.path for part in listed for file in part}
-    assert {"report.html", "ablation.json", "ablation_summary.json", "figures/drift_by_gap.png"} <= files
+    tables = {f"ablation{name}.json" for name in ("", "_summary", "_directions", "_axes")}
+    assert {"report.html", *tables, "figures/drift_by_gap.png", "figures/axis_shift_by_gap.png"} <= files
+    [line] = [
+        entry for entry in table(parent, "ablation_directions.json") if entry["direction"].startswith("Drift grows")
+    ]
+    assert (line["cells"], line["verdict"]) == ("calm", "cannot tell")  # one seed
     report = Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/report.html")).read_text()
     assert "Drift grows with the value gap." in report
     assert "4 cells failed" in report

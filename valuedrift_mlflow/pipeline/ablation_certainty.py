@@ -24,11 +24,13 @@ def detectable_line(ablation: Ablation) -> str:
     tests = max(family_size(rows), 1)
     doses = len({cell.doses[0].label for cell in ablation.cells if cell.doses})
     least = announced(design, seeds, doses, tests=tests)
-    said = [f"a difference of {_figure(least.difference)} between two cells that drift by about 0.2"]
-    said += [f"a rise from 0 to {_figure(least.rise)} over {doses} doses"] if doses > 1 else []
+    said = [_said(least.difference, "a difference of", "between two cells that drift by about 0.2")]
+    said += [_said(least.rise, "a rise from 0 to", f"over {doses} doses")] if doses > 1 else []
     shared = f"all {tests} comparisons together" if tests > 1 else "each comparison alone"
     return f"  found in 80 % of such ablations, with 5 % of false claims for {shared}: {'; '.join(said)}"
 
 
-def _figure(least: float) -> str:
-    return f"{least:.2f}" if math.isfinite(least) else "no size"
+def _said(least: float, effect: str, where: str) -> str:
+    if math.isfinite(least):
+        return f"{effect} {least:.2f} {where}"
+    return f"no {effect.split()[1]} {where}"
