@@ -227,9 +227,9 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
         for name, frame in (told | topics.tables()).items():
             if len(frame):
                 tracking.log_table(opened, frame, f"{name}.json")
-        pictures = drawn(ablation_figures(summary) | axes_figure(rows) | topics.figures())
+        pictures = drawn(ablation_figures(summary, from_base=ablation.from_base) | axes_figure(rows) | topics.figures())
         tracking.log_figures(opened, pictures)
-        page = ablation_html(ablation, rows, summary, directions(rows), pictures, topics.html())
+        page = ablation_html(ablation, rows, summary, directions(rows), pictures, topics)
         tracking.log_text(opened, page, "report.html")
         failed = [row for row in rows if row.reason]
         if failed:

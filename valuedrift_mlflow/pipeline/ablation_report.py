@@ -12,14 +12,16 @@ from valuedrift_mlflow.judges.judge import identity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from valuedrift_mlflow.pipeline.ablation_axes import Shift
     from valuedrift_mlflow.pipeline.ablation_summary import Row, Summary
+    from valuedrift_mlflow.pipeline.ablation_topics import TopicFindings
     from valuedrift_mlflow.pipeline.design import Ablation
     from valuedrift_mlflow.pipeline.directions import Direction
-from valuedrift_mlflow.report.page import Picture, inline, render
+from valuedrift_mlflow.report.page import Illustration, Picture, render
 from valuedrift_mlflow.report.plots import LINES, MARKERS, plot, readable
+from valuedrift_mlflow.report.tables import Cell, Table
+from valuedrift_mlflow.statistics.intervals import with_interval
 
 Floats = NDArray[np.float64]
 # Okabe and Ito's palette, for colour-blind readers; yellow is left out, as it is hard to see on white.
@@ -30,7 +32,7 @@ WIDTH = 5.2  # inches: in a page 390 pixels wide its text is still 9 pixels high
 LEFT_OUT = 0.35  # of a place on the axis, which the lines of one figure share: intervals would hide each other
 
 
-def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
+def ablation_figures(summaries: Sequence[Summary], *, from_base: bool = False) -> dict[str, Illustration]:
     """Drift with its intervals over the doses of the first axis, one line for each series (and further doses)."""
     if not summaries:
         return {}
@@ -49,10 +51,30 @@ def ablation_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     axes.set_ylabel("drift (total variation)")
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper center", frameon=False, ncols=3, fontsize=9)
-    return {f"drift_by_{axis}" if axis else "drift_by_stages": figure}
+    columns = ("cells", "series", "dose", "seeds", "drift", "ci_low", "ci_high", "noise")
+    data: list[list[Cell]] = [
+        [one.name, one.series, _label(one), one.seeds, one.drift, one.low, one.high, one.noise] for one in summaries
+    ]
+    start = "the base model" if from_base else "the model that every cell starts from"
+    caption = (
+        f"Drift from {start}, the mean over topics and seeds, with 95 % intervals. Dotted: the drift to expect had "
+        "nothing changed (the smallest noise of the cells)."
+    )
+    name = f"drift_by_{axis}" if axis else "drift_by_stages"
+    return {name: Illustration(figure, caption, _most(summaries), Table(columns, data))}
 
 
-def axes_figure(rows: Sequence[Row]) -> dict[str, Figure]:
+def _most(summaries: Sequence[Summary]) -> str:
+    """Which choices drifted most and least, in one sentence."""
+    known = sorted((one for one in summaries if np.isfinite(one.drift)), key=lambda one: one.drift)
+    if not known:
+        return "No cell came through."
+    ends = [known[-1], known[0]] if len(known) > 1 else known
+    told = [f"{one.name} {with_interval(one.drift, np.array([one.low, one.high]))}" for one in ends]
+    return f"Most drift: {told[0]}{f'; least: {told[1]}' if len(told) > 1 else ''}."
+
+
+def axes_figure(rows: Sequence[Row]) -> dict[str, Illustration]:
     """The shift along each axis of the suite over the doses of the first axis, a panel for each; none without keys."""
     from valuedrift_mlflow.pipeline.ablation_axes import shifts
 
@@ -87,7 +109,17 @@ def axes_figure(rows: Sequence[Row]) -> dict[str, Figure]:
     handles, lines = panels.flat[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, lines, loc="outside upper center", frameon=False, ncols=3, fontsize=9)
-    return {"axis_shift_by_" + (found[0].doses[0].axis if found[0].doses else "stages"): figure}
+    columns = ("series", "dose", "axis", "shift", "ci_low", "ci_high")
+    data: list[list[Cell]] = [
+        [one.series, _label(one), one.axis, one.shift.value, float(one.shift.ends[0]), float(one.shift.ends[1])]
+        for one in found
+    ]
+    far = max(found, key=lambda one: abs(one.shift.value))
+    told = with_interval(far.shift.value, far.shift.ends)
+    says = f"The largest shift: {readable(far.axis)} {told} ({', '.join(dict.fromkeys((far.series, _label(far))))})."
+    caption = "Axis shift since the start, the mean over seeds; 95 % intervals for other seeds and propositions."
+    name = "axis_shift_by_" + (found[0].doses[0].axis if found[0].doses else "stages")
+    return {name: Illustration(figure, caption, says, Table(columns, data))}
 
 
 def _label(entry: Summary | Shift) -> str:
@@ -135,17 +167,16 @@ def ablation_html(
     summaries: Sequence[Summary],
     directions: Sequence[Direction],
     pictures: Mapping[str, Picture],
-    by_topic: str = "",
+    topics: TopicFindings,
 ) -> str:
-    """The report of an ablation with its figures as they were drawn: one file, as ``html``.
-
-    ``by_topic`` is a part of the page that has been rendered already.
-    """
+    """The report of an ablation with its figures as they were drawn: one file, as ``html``."""
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.pipeline.ablation_axes import axes_rows
-    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, cell_name, crossed, summary_rows
+    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, crossed, summary_rows
 
     plan = ablation.cells[0].training.origin
+    along = {name: picture for name, picture in pictures.items() if name.startswith("axis")}
+    told = [[one.paper, "; ".join(one.here), one.verdict] for one in directions]
     return render(
         "ablation.html.j2",
         design=ablation.design_source,
@@ -153,16 +184,39 @@ def ablation_html(
         version=tracking.package_version(),
         suite=plan.suite,
         judge=identity(plan.judge),
-        directions=directions,
-        figures={name: inline(picture) for name, picture in pictures.items()},
-        shifts=axes_rows(rows),
-        from_base=ablation.from_base,
-        crossed=crossed(summaries),
-        by_topic=by_topic,
-        columns=SUMMARY_COLUMNS,
-        summary=summary_rows(summaries),
-        cells=[(cell_name(row.series, row.doses, row.seed), row) for row in rows if not row.reason],
-        failed=[(cell_name(row.series, row.doses, row.seed), row.reason) for row in rows if row.reason],
+        leads=[_most(summaries), *topics.lines()],
+        directions=Table(("reported of the paper (arXiv 2510.26707)", "here", "so"), told),
+        pictures=[picture for name, picture in pictures.items() if name not in along],
+        shifts=Table(*axes_rows(rows)),
+        shift_pictures=list(along.values()),
+        crossed=Table(*crossed(summaries)),
+        by_topic=[(title, Table(columns, cells)) for title, columns, cells in topics.shown()],
+        summary=Table(SUMMARY_COLUMNS, summary_rows(summaries)),
+        cells=_cells(rows),
+        failed=[(_name(row), row.reason) for row in rows if row.reason],
         notes=ablation.notes,
-        parameters=ablation.recipe.parameters(),
+        parameters=Table(("setting", "value"), list(ablation.recipe.parameters().items())),
     )
+
+
+def _name(row: Row) -> str:
+    from valuedrift_mlflow.pipeline.ablation_summary import cell_name
+
+    return cell_name(row.series, row.doses, row.seed)
+
+
+def _cells(rows: Sequence[Row]) -> Table:
+    """Every cell that came through."""
+    columns = ("cell", "drift [95 % interval over prompts]", "topics moved", "unscored", "run")
+    cells: list[list[Cell]] = [
+        [
+            _name(row),
+            with_interval(row.drift, np.array(row.interval)),
+            f"{row.topics_moved:.0f}",
+            f"{row.unscored_rate:.3f}",
+            row.run_id,
+        ]
+        for row in rows
+        if not row.reason
+    ]
+    return Table(columns, cells)

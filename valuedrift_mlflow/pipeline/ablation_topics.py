@@ -21,11 +21,11 @@ from valuedrift_mlflow.pipeline.outcomes import (
 from valuedrift_mlflow.pipeline.shares import SHARE_COLUMNS, Shares, share_rows, shares, shares_table
 from valuedrift_mlflow.pipeline.spillover import Spillover, heat_map, spillover_line, spillover_table, spillovers
 from valuedrift_mlflow.recipe.recipe import Recipe
-from valuedrift_mlflow.report.page import render
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from valuedrift_mlflow.report.page import Illustration
 
 Shown = tuple[str, Sequence[str], list[list[str]]]  # title, columns, rows
 
@@ -59,7 +59,7 @@ class TopicFindings:
         made |= {"ablation_shares": shares_table(self.shares)} if self.shares else {}
         return made | ({"ablation_spillover": spillover_table(self.spillovers)} if self.spillovers else {})
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, Illustration]:
         """A heat map for each series of a spillover."""
         return {f"spillover_{one.series}": heat_map(one) for one in self.spillovers}
 
@@ -76,8 +76,3 @@ class TopicFindings:
     def lines(self) -> list[str]:
         """What fits a line each."""
         return [spillover_line(one) for one in self.spillovers]
-
-    def html(self) -> str:
-        """The part of the report that tells of it; empty where there is nothing to tell."""
-        shown, lines = self.shown(), self.lines()
-        return render("ablation_topics.html.j2", shown=shown, lines=lines) if shown or lines else ""

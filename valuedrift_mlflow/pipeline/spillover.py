@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.pipeline.ablation_summary import ALPHA
 from valuedrift_mlflow.pipeline.outcomes import Choice, leaning
+from valuedrift_mlflow.report.page import Illustration
 from valuedrift_mlflow.report.plots import plot, readable
+from valuedrift_mlflow.report.tables import Cell, Table
 from valuedrift_mlflow.statistics.drift import Drift
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def spillover_line(one: Spillover) -> str:
     return f"{one.series}: drift {trained}{spread}; {starred} of {count} of these significant"
 
 
-def heat_map(one: Spillover) -> Figure:
+def heat_map(one: Spillover) -> Illustration:
     """Drift as shades of one colour, with its number and a star where it is significant; readable without colours."""
     plt = plot()
     rows, columns = one.drift.shape
@@ -143,4 +145,12 @@ def heat_map(one: Spillover) -> Figure:
     axes.set_ylabel("topic that was trained")
     axes.set_title(f"Drift after {one.series} on one topic")
     axes.grid(visible=False)
-    return figure
+    rows_of_data: list[list[Cell]] = [
+        [trained, measured, float(one.drift[r, m]), "yes" if one.significant[r, m] else "no"]
+        for r, trained in enumerate(one.trained)
+        for m, measured in enumerate(one.measured)
+    ]
+    data = Table(("trained", "measured", "drift", "significant"), rows_of_data)
+    told = spillover_line(one)
+    caption = f"Drift after {one.series} on one topic at a time. Starred topics moved in the family of all squares."
+    return Illustration(figure, caption, f"{told[0].upper()}{told[1:]}.", data)
