@@ -262,8 +262,8 @@ def page(repetitions: int) -> Iterator[str]:
     yield ""
     yield "Coverage of the 95 % interval and bias, of the mean net drift over topics and of the mean change of support."
     yield f"The matrix method knows the judge from {CHECKED} labelled texts of each stance, of the kind read here."
-    yield "A net drift is never negative: noise adds to its estimate, the more the fewer the labels. Its interval allows"
-    yield "for that; the change of a single stance has no such bias."
+    yield "A net drift is never negative: noise adds to its estimate, the more the fewer the labels. Its interval"
+    yield "allows for that; the change of a single stance has no such bias."
     yield ""
     yield from table(
         ["drift", "method", "net drift: coverage", "bias", "change of support: coverage", "bias"],
