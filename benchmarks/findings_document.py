@@ -106,6 +106,7 @@ def sft_first(tables: Tables) -> tuple[str, list[str]]:
     lines = [
         f"SFT moves the base model by {with_ends(sft)} and has {early} (mean of {len(times)} stances that moved)",
         f"DPO on pairs of gap 1 moves it by {with_ends(dpo)} without SFT; both come to {with_ends(both)}",
+        f"SFT by topic: {by_topic(tables.rows('stages', 'topics', series='sft'))}",
         "shares of that drift (Shapley): " + ", ".join(f"{row['stage']} {with_ends(row, 'value')}" for row in shares),
         "shares of the leaning, support minus oppose: "
         + ", ".join(f"{row['stage']} {with_ends(row, 'value')}" for row in lean),
