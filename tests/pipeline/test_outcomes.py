@@ -70,7 +70,7 @@ def test_a_planted_spillover_is_found_and_nothing_else() -> None:
     table = spillover_table([found])
     square = table[(table.trained == "abortion") & (table.measured == "religion")].iloc[0]
     assert square.significant and square.leaning_change == pytest.approx(-0.7, abs=0.15)
-    written = [text.get_text() for text in heat_map(found).axes[0].texts]
+    written = [text.get_text() for text in heat_map(found).figure.axes[0].texts]
     assert sum(text.endswith("*") for text in written) == 3 and len(written) == 9
 
 
