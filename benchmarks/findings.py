@@ -132,8 +132,16 @@ def keep(result: Any, folder: Path) -> None:
         "axes": axes_table(result.rows),
         **{name.removeprefix("ablation_"): frame for name, frame in result.topics.tables().items()},
     }
+    (folder / "metrics.json").write_text(json.dumps(metrics_of([row.run_id for row in result.rows]), indent=1))
     for name, frame in tables.items():
         (folder / f"{name}.json").write_text(frame.to_json(orient="records", indent=1))
+
+
+def metrics_of(run_ids: list[str]) -> dict[str, dict[str, float]]:
+    """The newest metrics of the cells' runs."""
+    from mlflow import MlflowClient
+
+    return {run_id: dict(MlflowClient().get_run(run_id).data.metrics) for run_id in run_ids}
 
 
 def main() -> None:
