@@ -80,7 +80,7 @@ SECTIONS = {
         "unscored answers is seen to have changed.",
         ("world", "share lost", "by scored answers alone", "any star", "seen to have changed"),
         stars.missing_answers,
-        150,
+        500,
     ),
     "kept": Table(
         "What that costs where answers are lost at random",
@@ -190,8 +190,8 @@ SECTIONS = {
 HEAD = """# How far the statistics keep what they promise
 
 Made by `python benchmarks/validity.py{how}`; `benchmarks/validity_sections/worlds.py` says how answers are simulated.
-Figures are shares of simulated stages or topics. {runs} runs, the fewest of a table, have a standard error of at most
-{error:.3f} at 0.95 where they give one share each, less where each has several topics.
+Figures are shares of simulated stages or topics. Every table says how many runs it has: where each gives one share, one
+of 0.95 has a standard error of {twenty:.3f} with 20 runs, of {sixty:.3f} with 60; less where each has several topics.
 """
 
 
@@ -215,9 +215,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder that keeps the rows of each table, and gives them back")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write; figures go beside it")
     given = parser.parse_args()
-    least = min(round(table.runs * given.runs) for table in SECTIONS.values() if table.runs > 1)
     how = "" if given.runs == 1 else f" --runs {given.runs:g}"
-    page = [HEAD.format(how=how, runs=least, error=(0.05 * 0.95 / least) ** 0.5)]
+    page = [HEAD.format(how=how, twenty=(0.05 * 0.95 / 20) ** 0.5, sixty=(0.05 * 0.95 / 60) ** 0.5)]
     beside = [f"[{said}]({name})" for name, said in BESIDE.items() if (given.page.parent / name).exists()]
     page += [f"Pages of the same kind: {', '.join(beside)}.", ""] if beside else []
     for name in given.only or SECTIONS:

@@ -46,7 +46,7 @@ from valuedrift_mlflow.statistics.distance import (
     within,
 )
 from valuedrift_mlflow.statistics.flips import Flipped, adjusted, flipped
-from valuedrift_mlflow.statistics.stars import Tested, stars
+from valuedrift_mlflow.statistics.stars import Candidate, stars
 from valuedrift_mlflow.statistics.units import (
     Error,
     Interval,
@@ -238,7 +238,7 @@ def analyse(
     topic_p_adjusted = _least(family.p_value)
 
     tested = [
-        Tested(values[:, own], given[:, own], units[own], part.member, part.flipped, part.change)
+        Candidate(values[:, own], given[:, own], units[own], part.member, part.flipped, part.change)
         for own, part in zip(of_topics, parts, strict=True)
     ]
     starred = stars(tested, family, magnitude, alpha)

@@ -1,7 +1,7 @@
 """What is left of a change that was looked at because it had a star.
 
 Of changes near the threshold of a test those get a star that noise has made larger, so starred ones overstate what
-happened (by 1.4 to 1.9 in a single topic of small suites). Their law given the star is known: an estimate, and an
+happened (``docs/validity.md`` says by how much). Their law given the star is known: an estimate, and an
 interval that covers among starred ones as often as it says, come of inverting it (conditional likelihood: Zhong and
 Prentice 2008; Fithian, Sun and Taylor 2014). With an estimated error the law of t given a star depends on the unknown
 true error. It no longer does given ``V = nu s^2 + (x - theta)^2``, which under theta tells all about that error and
@@ -33,7 +33,7 @@ def given_star(estimate: Floats, error: Floats, freedom: Floats, cutoff: Floats,
         (...) the estimate, (..., 2) the interval, which holds it and may reach beyond 0; NaN where an input is.
 
     >>> given_star(np.array(0.3), np.array(0.06), np.array(9.0), np.array(4.0), 0.05)[0].round(2).item()
-    0.26
+    0.29
     """
     sign = np.where(estimate < 0, -1.0, 1.0)
     t = np.abs(estimate) / error

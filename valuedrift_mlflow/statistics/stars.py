@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
+class Candidate:
     """One topic as it was tested.
 
     Attributes:
@@ -63,7 +63,7 @@ class Stars:
     topic_selected_ci: Floats
 
 
-def stars(topics: Sequence[Tested], family: Family, magnitude: Floats, alpha: float) -> Stars:
+def stars(topics: Sequence[Candidate], family: Family, magnitude: Floats, alpha: float) -> Stars:
     """Give the stars of T topics.
 
     Args:
@@ -107,7 +107,7 @@ def stars(topics: Sequence[Tested], family: Family, magnitude: Floats, alpha: fl
     )
 
 
-def _given(topic: Tested, cutoff: Floats, magnitude: Floats, at: Bools, alpha: float) -> tuple[Floats, Floats]:
+def _given(topic: Candidate, cutoff: Floats, magnitude: Floats, at: Bools, alpha: float) -> tuple[Floats, Floats]:
     """Changes given their star; the cut-off of u in the terms of the t that their intervals go by."""
     units = np.repeat(topic.flipped.units[:, None], 3, axis=1)[at].astype(np.float64)
     error = topic.change.deviation[at]
