@@ -96,9 +96,8 @@ def test_the_run_holds_rows_figures_and_the_data_without_the_first(
         run = found[-1]
         assert run.data.tags["valuedrift.role"] == "attribution"
         assert "mlflow.parentRunId" not in run.data.tags
-        assert {"attribution/abortion/change", "attribution/abortion/top_1", "attribution/abortion/top_5"} <= set(
-            run.data.metrics
-        )
+        keys = {f"attribution/abortion/{name}" for name in ("change", "predicted", "top_1", "top_5", "concentration")}
+        assert keys | {"attribution/rows_left_out", "cost/attribution_ratio"} <= set(run.data.metrics)
         folder = Path(download_artifacts(f"runs:/{run.info.run_id}/"))
         table = pd.read_parquet(folder / "influences.parquet")
         assert len(table) == 2 * 21

@@ -26,7 +26,7 @@ from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
 
 WITHOUT = "data/without_top_rows.jsonl"
 _DROP = 0.02  # share of the rows that is left out where nobody says how many
-_TRAINING = "train/train_runtime"
+_TRAINING = "train/runtime"
 
 
 def attribute(
