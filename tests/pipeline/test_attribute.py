@@ -14,12 +14,14 @@ from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.pipeline.attribute import checked, plan_lines
 from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+from valuedrift_mlflow.recipe.read import load_recipe
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.recipe.recorded import recorded_recipe
 from valuedrift_mlflow.report.display import Display
 
-SHARED = {"max_steps": 6, "batch_size": 4, "checkpoint_every": 2, "warmup_ratio": 0.0}
+SHARED = {"max_steps": 4, "batch_size": 4, "checkpoint_every": 2, "warmup_ratio": 0.0}
 
 
 def written(rows: list[dict], file: Path) -> str:
@@ -33,7 +35,7 @@ def runs(shared_folder: Path) -> dict[str, str]:
     with working_in(shared_folder):
         answers = written(corpus.rows("embedded:sft?size=21&seed=3"), shared_folder / "answers.jsonl")
         pairs = written(corpus.rows("embedded:pairs?size=16&seed=3"), shared_folder / "pairs.jsonl")
-        common = {"base": {"model": "embedded:base"}, "suite": "vaes?topics=abortion,religion&per_topic=6"}
+        common = {"base": {"model": "embedded:base"}, "suite": "vaes?topics=abortion,religion&per_topic=2"}
         common |= {"judge": "likelihood", "audit": False, "reference_kl": False, "seed": 5}
         sft = {"name": "answers", "algorithm": "sft", "data": answers, "learning_rate": 1e-4, **SHARED}
         lora = {**sft, "name": "adapted", "from": "answers", "learning_rate": 1e-3, "lora": {"rank": 2}}
@@ -62,8 +64,8 @@ def test_every_stage_of_a_pipeline_is_attributed(attributed: dict) -> None:
         result = attributed[name]
         assert result.influences.scores.shape[:2] == (rows, 2)
         assert [one.name for one in result.found] == ["abortion", "axis/religion"]
-        # Three passes over the pairs need 12 steps; six steps of four rows see each row once or twice.
-        assert result.seen.sum() == 24 - (name != "dpo") * 3 or result.seen.sum() == 24
+        # Four steps of four rows, of one pass over the data.
+        assert result.seen.sum() == 16 and result.seen.max() == 1
 
 
 def test_rows_are_found_in_the_steps_that_they_were_in(attributed: dict) -> None:
@@ -94,9 +96,8 @@ def test_the_run_holds_rows_figures_and_the_data_without_the_first(
         run = found[-1]
         assert run.data.tags["valuedrift.role"] == "attribution"
         assert "mlflow.parentRunId" not in run.data.tags
-        assert {"attribution/abortion/change", "attribution/abortion/top_1", "attribution/abortion/top_5"} <= set(
-            run.data.metrics
-        )
+        keys = {f"attribution/abortion/{name}" for name in ("change", "predicted", "top_1", "top_5", "concentration")}
+        assert keys | {"attribution/rows_left_out", "cost/attribution_ratio"} <= set(run.data.metrics)
         folder = Path(download_artifacts(f"runs:/{run.info.run_id}/"))
         table = pd.read_parquet(folder / "influences.parquet")
         assert len(table) == 2 * 21
@@ -116,6 +117,10 @@ def test_the_run_holds_rows_figures_and_the_data_without_the_first(
         kept = [row for number, row in enumerate(every) if number not in left_out]
         assert [row["completion"] for row in again.rows] == [row["completion"] for row in kept]
         assert "--model models:/m-" in attributed["answers"].command
+        # The settings of the printed command are those of the stage.
+        settings = attributed["answers"].command.partition('--set "')[2].partition('"')[0]
+        again = load_recipe("sft", settings)
+        assert (again.stages[0].max_steps, again.stages[0].learning_rate, again.seed) == (4, 1e-4, 5)
 
 
 def test_a_recipe_is_read_from_the_parameters_of_its_run() -> None:
@@ -177,8 +182,5 @@ def test_rows_that_have_changed_are_refused_with_the_mend(runs: dict[str, str], 
         assert refused.returncode == 2
         [line] = refused.stderr.strip().splitlines()
         assert "answers.data: found" in line and "the rows are not those that the stage began with" in line
-        planned = valuedrift("attribute", "--run", runs["answers"], "--topics", "abortion", "--dry-run")
-        assert planned.returncode == 0, planned.stderr
-        assert "answers: 21 rows" in planned.stdout and "gradients at the steps 0, 2, 4, 6 of 6" in " ".join(
-            planned.stdout.split()
-        )
+        [planned] = plan_lines(checked({"run": runs["answers"], "topics": "abortion"}))
+        assert planned.startswith("answers: 21 rows of ") and planned.endswith("at the steps 0, 2, 4 of 4")

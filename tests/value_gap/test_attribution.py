@@ -130,10 +130,10 @@ def test_quantities_weigh_topics_and_axes_as_the_metrics_do():
 
 # On a real model -----------------------------------------------------------------------------------------------------
 
-ASKED = "vaes?topics=abortion&per_topic=4"
+ASKED = "vaes?topics=abortion&per_topic=2"
 
 
-def made(folder, algorithm="sft", rows="embedded:sft?size=6&seed=3", **settings):
+def made(folder, algorithm="sft", rows="embedded:sft?size=4&seed=3", **settings):
     torch.manual_seed(0)
     loaded = models.load_model("embedded:base")
     stage = stage_class(algorithm)(
@@ -158,10 +158,10 @@ def influences(trainer, tokenizer, points=(0,), optimizer=SGD, **how):
 @pytest.mark.parametrize(
     ("algorithm", "rows"),
     [
-        ("sft", "embedded:sft?size=3&seed=3"),
-        ("dpo", "embedded:pairs?size=3&seed=3"),
-        ("simpo", "embedded:pairs?size=3&seed=3"),
-        ("orpo", "embedded:pairs?size=3&seed=3"),
+        ("sft", "embedded:sft?size=2&seed=3"),
+        ("dpo", "embedded:pairs?size=2&seed=3"),
+        ("simpo", "embedded:pairs?size=2&seed=3"),
+        ("orpo", "embedded:pairs?size=2&seed=3"),
         ("kto", "embedded:pairs?size=2&seed=3"),
     ],
 )

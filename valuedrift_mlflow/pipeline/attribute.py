@@ -26,7 +26,7 @@ from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
 
 WITHOUT = "data/without_top_rows.jsonl"
 _DROP = 0.02  # share of the rows that is left out where nobody says how many
-_TRAINING = "train/train_runtime"
+_TRAINING = "train/runtime"
 
 
 def attribute(
@@ -193,7 +193,7 @@ def _command(opened: Opened, run_id: str) -> str:
     ]
     given = " ".join([*settings, *measured, f"seed={work.seed}"])
     name = stage.algorithm.replace("_", "-")
-    data = f"DATA    (mlflow artifacts download -u runs:/{run_id}/{WITHOUT})"
+    data = f'"$(mlflow artifacts download -u runs:/{run_id}/{WITHOUT} | tail -n 1)"'  # the last line is the file
     return f'valuedrift {name} --model {work.start_uri} --set "{given}" --data {data}'
 
 
