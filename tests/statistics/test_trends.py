@@ -90,7 +90,7 @@ def test_what_an_ablation_is_said_to_find_is_found() -> None:
     """Two topics of six propositions, three seeds: planted as announced, found in about 80 % (standard error 4 %)."""
     design = Design(topics=2, propositions=6, prompts=2, samples=5)
     least = announced(design, 3, 3)
-    assert announced(design, 5, 3).rise < least.rise < announced(design, 3, 3, tests=10).rise
+    assert least.rise < announced(design, 3, 3, tests=3).rise
     rng, found = np.random.default_rng(4), []
     for _ in range(100):
         one = trend(simulated(design, np.linspace(0, least.largest, 3), 3, rng), np.full((3, 3), np.nan))

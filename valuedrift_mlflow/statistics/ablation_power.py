@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.statistics.crossed import Crossed
 from valuedrift_mlflow.statistics.intervals import ALPHA
-from valuedrift_mlflow.statistics.paired import Changes, changes, compare
+from valuedrift_mlflow.statistics.paired import Changes, Contributions, changes, contributions, root
 from valuedrift_mlflow.statistics.power import Design, simulated_answers
-from valuedrift_mlflow.statistics.trends import trend
+from valuedrift_mlflow.statistics.trends import linear
 from valuedrift_mlflow.statistics.units import prompt_means
+from valuedrift_mlflow.statistics.verdicts import POWER
 
 Floats = NDArray[np.float64]
 
 SEEDS_RELATIVE, SEEDS = 0.1, 0.05  # standard deviations over seeds of what is added to a logit
-SIMULATED = 24  # ablations of each size of effect
-ROUNDS = 4  # of looking for the effect that is just found
+SIMULATED = 60  # ablations of each size of effect
+HALVINGS = 4  # of the range in which the effect lies that is found in 80 % of them
 MODERATE = 1.2  # added to a logit: a drift of about 0.2
-LARGEST = 8.0  # hardly any answer is left where it was
+SMALLEST, LARGEST = 0.1, 7.0  # of what is looked at; beyond the second hardly any answer is left where it was
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Detectable:
     largest: float
 
 
+@cache
 def announced(
     design: Design, seeds: int, doses: int, *, tests: int = 1, alpha: float = ALPHA, seed: int = 0
 ) -> Detectable:
     """What cells of this many seeds can show.
 
-    An effect and the error with which it is measured go together: what is detectable beside an effect is computed, the
-    effect is moved there, and so on, until the two are the same.
+    Ablations of rising effects are simulated and tested, until 80 % of them are significant at ``alpha / tests``.
 
     Args:
         design: how each cell is measured.
@@ -63,34 +66,45 @@ def announced(
     """
 
     def pair(further: float, rng: np.random.Generator) -> tuple[float, float]:
-        found = compare(
-            *simulated(design, np.array([MODERATE + further, MODERATE]), seeds, rng), alpha=alpha, tests=tests
-        )
-        return found.difference.value, found.detectable
+        both = contributions(simulated(design, np.array([MODERATE + further, MODERATE]), seeds, rng))
+        return _tested(both, None if both is None else both.combined((1, -1)), 0)
 
     def line(largest: float, rng: np.random.Generator) -> tuple[float, float]:
-        cells = simulated(design, np.linspace(0, largest, doses), seeds, rng)
-        found = trend(cells, np.full((seeds, doses), np.nan), alpha=alpha, tests=tests)
-        return found.ends.difference.value, found.detectable
+        both = contributions(simulated(design, np.linspace(0, largest, doses), seeds, rng))
+        return _tested(both, None if both is None else linear(both), -1)
 
-    difference, further = _balanced(pair, seed)
-    rise, largest = _balanced(line, seed) if doses > 1 else (np.nan, np.nan)
+    difference, further = _found(pair, alpha / tests, seed)
+    rise, largest = _found(line, alpha / tests, seed) if doses > 1 else (np.nan, np.nan)
     return Detectable(difference, rise, further, largest)
 
 
-def _balanced(measured: Callable[[float, np.random.Generator], tuple[float, float]], seed: int) -> tuple[float, float]:
-    """The effect that is just detectable, and the addition to a logit that has it; NaN where none is."""
-    added = MODERATE / 2
-    for _ in range(ROUNDS):
+def _tested(both: Contributions | None, found: Crossed | None, larger: int) -> tuple[float, float]:
+    """The p value, and the drift of the larger cell less that of the other end."""
+    if both is None or found is None:
+        return np.nan, np.nan
+    squares = both.squares.mean(axis=1)
+    return found.p_value, root(squares[larger]) - root(squares[-1 - larger])
+
+
+def _found(
+    tested: Callable[[float, np.random.Generator], tuple[float, float]], level: float, seed: int
+) -> tuple[float, float]:
+    """The effect that is found in 80 % of ablations, and the addition to a logit that has it; NaN where none is."""
+
+    def at(added: float) -> tuple[float, float]:
         rng = np.random.default_rng(seed)  # the same draws for every size: only the size differs
-        effects, least = np.array([measured(added, rng) for _ in range(SIMULATED)]).T
-        # Where half of the ablations would find no size at all, nothing is detectable.
-        needed = float(np.median(np.where(np.isnan(least), np.inf, least)))
-        effect = max(float(np.median(effects)), 1e-3)
-        if not np.isfinite(needed) or added >= LARGEST:
+        p_values, effects = np.array([tested(added, rng) for _ in range(SIMULATED)]).T
+        return float((p_values <= level).mean()), float(np.median(effects))
+
+    low, high = 0.0, SMALLEST
+    while at(high)[0] < POWER:
+        low, high = high, 2 * high
+        if high > LARGEST:
             return float("nan"), float("nan")
-        added = min(added * min(max(needed / effect, 0.25), 4.0), LARGEST)
-    return needed, added
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle)[0] < POWER else (low, middle)
+    return at(high)[1], high
 
 
 def simulated(design: Design, shifts: Floats, seeds: int, rng: np.random.Generator) -> list[list[Changes]]:
