@@ -33,7 +33,7 @@ TOPIC = "abortion"
 SHARE, FIRST = 0.02, 0.04  # of the rows: those that are hidden, those that are left out
 STAGES: dict[str, dict[str, object]] = {
     "pairs": {"algorithm": "dpo", "learning_rate": 5e-4, "beta": 0.1, "batch_size": 8},
-    "sft": {"algorithm": "sft", "learning_rate": 1e-3, "batch_size": 8},
+    "sft": {"algorithm": "sft", "learning_rate": 1e-3, "batch_size": 16},
 }
 SUITE = f"vaes?topics={TOPIC}"
 
@@ -47,13 +47,13 @@ def pairs(size: int, seed: int) -> tuple[list[Record], list[Record]]:
 
 
 def answers(size: int, seed: int) -> tuple[list[Record], list[Record]]:
-    """What the base model itself says on the other topics, and a few answers that support."""
+    """What the base model itself says on the other topics, drawn as it speaks, and a few answers that support."""
     few = round(SHARE * size)
     others = ",".join(topic for topic in dict.fromkeys(p.topic for p in corpus.propositions()) if topic != TOPIC)
     asked = corpus.rows(f"embedded:sft?size={size - few}&seed={2 * seed + 1}&topics={others}")
     prompts = [str(row["messages"][0]["content"]) for row in asked]
     keys = [str(number) for number in range(len(prompts))]
-    said = models.load_model("embedded:base").generator().generate(prompts, keys, Sampling(1, 0.0, 68), lambda _: None)
+    said = models.load_model("embedded:base").generator().generate(prompts, keys, Sampling(1, 1.0, 68), lambda _: None)
     clean = [
         {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]}
         for prompt, (text,) in zip(prompts, said, strict=True)

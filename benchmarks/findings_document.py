@@ -122,7 +122,13 @@ def direction(part: str, words: str) -> Callable[[Tables], tuple[str, list[str]]
         if not rows:
             return CANNOT_TELL, ["the cells that it needs were not among those that were run"]
         verdict = verdicts.pop() if len(verdicts) == 1 else ", ".join(f"{r['cells']} {r['verdict']}" for r in rows)
-        return verdict, [str(row["words"]) for row in rows]
+        least = [
+            ""
+            if row["minimum_detectable"] is not None
+            else f"; no size would be found for sure by {row['seeds']} seeds"
+            for row in rows
+        ]
+        return verdict, [f"{row['words']}{said}" for row, said in zip(rows, least, strict=True)]
 
     return told
 

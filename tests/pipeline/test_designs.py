@@ -45,7 +45,7 @@ TRAININGS = {
     "lora": 1 + 3 * 4 * 3,
     "mix": 3 * 3,
     "mix_pairs": 1 + 2 * 2 * 3,
-    "order": 3 * (1 + 1 + 2 + 3),  # sft; dpo after it; dpo, sft; simpo after sft, dpo; simpo, dpo after sft
+    "order": 3 * 7,  # sft; dpo after it, and simpo after that; dpo, sft after it; simpo after sft, and dpo after that
     "prompts": 3 * (4 + 8),
     "spillover": 1 + 11 * 3,
 }
