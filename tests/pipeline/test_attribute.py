@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands_of_users import valuedrift
+from read_pages import read_page, table_of
 from working_folder import working_in
 
 from valuedrift_mlflow import attribute
@@ -79,6 +80,22 @@ def test_influences_add_up_to_the_change_where_steps_are_small(attributed: dict)
     for name in ("answers", "dpo"):
         for one in attributed[name].found:
             assert one.predicted == pytest.approx(one.change, abs=0.05 + 0.35 * abs(one.change)), (name, one)
+
+
+def test_the_report_of_the_pipeline_shows_the_first_rows(
+    runs: dict[str, str], attributed: dict, shared_folder: Path
+) -> None:
+    from mlflow import artifacts
+
+    with working_in(shared_folder):
+        page = read_page(artifacts.load_text(f"runs:/{runs['pipeline']}/report.html"))
+    [cause] = page.all("section", **{"aria-labelledby": "cause"})
+    told = [heading.text for heading in cause.all("h3")]
+    assert told == [f"The rows that moved {name} most" for name in ("answers", "adapted", "dpo")]
+    first = table_of(next(own for own in cause.all("table") if own.attributes["aria-label"] == "Rows of dpo"))[1]
+    best = attributed["dpo"]
+    pulled = best.influences.scores[:, 0].sum(1) * np.sign(best.found[0].change)
+    assert first[:2] == ["abortion", str(best.source[pulled.argmax()] + 1)]
 
 
 def test_the_run_holds_rows_figures_and_the_data_without_the_first(

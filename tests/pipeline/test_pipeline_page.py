@@ -12,7 +12,7 @@ from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
 from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.plan import Plan, StageResult, StageRun, Trained, prepare
-from valuedrift_mlflow.pipeline.report import Logged, MovingRows, html, stage_changes
+from valuedrift_mlflow.pipeline.report import Logged, MovingRows, html, stage_changes, with_rows
 from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.report.page import drawn
 from valuedrift_mlflow.report.tables import Table
@@ -83,11 +83,11 @@ def results() -> list[StageResult]:
     ]
 
 
-def written(results: list[StageResult], attributed: dict[str, MovingRows] | None = None) -> str:
+def written(results: list[StageResult]) -> str:
     pictures = drawn(pipeline_figures(results))
     methods = methods_of(PLAN, results, version="9.9", commit="abc123")
     changes, settings = stage_changes(results), PLAN.recipe.parameters()
-    return html(PLAN, results, Logged(settings, {}, pictures, changes, methods, attributed or {}))
+    return html(PLAN, results, Logged(settings, {}, pictures, changes, methods))
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +189,14 @@ def test_figures_carry_their_data(page: Element, results: list[StageResult]) -> 
 
 def test_the_rows_that_moved_a_stage_have_a_place(results: list[StageResult]) -> None:
     rows = Table(("row", "prompt", "influence"), [["17", f"What of it? {TAGS}", 0.5]])
-    found = {"sft": MovingRows("run-7", "The top 1 % of rows explain 60 % of the drift.", rows)}
-    page = keeps_to_what_pages_promise(written(results, found))
+    found = MovingRows("run-7", "The top 1 % of rows explain 60 % of the drift.", rows)
+    once = with_rows(written(results), "sft", MovingRows("run-6", "What was found before.", rows))
+    page = keeps_to_what_pages_promise(with_rows(once, "sft", found))  # a later run takes the place of an earlier one
     told = section(page, "cause")
     assert "The top 1 % of rows explain 60 % of the drift. (run run-7)" in told.text
+    assert "run-6" not in told.text
     assert named_table(told, "Rows of sft")[1] == ["17", f"What of it? {TAGS}", "0.5"]
+    assert with_rows("<p>an earlier page</p>", "sft", found) == "<p>an earlier page</p>"
 
 
 def test_a_base_model_alone_has_a_page(results: list[StageResult]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.models.server import validated
 from valuedrift_mlflow.pipeline.attributed import Opened, Options, Rebuilt, open_run, rebuild
+from valuedrift_mlflow.pipeline.report import MovingRows, with_rows
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.report.page import drawn
 from valuedrift_mlflow.tracking import OpenRun
@@ -106,6 +107,7 @@ def _stage(opened: Opened, options: Options, display: Display) -> Attributed:
         with display.live():
             result = _attributed(opened, options, display, run.run_id)
         _log(run, result)
+        _show_in_pipeline(trained.parent, result, run.run_id)
     return result
 
 
@@ -195,6 +197,15 @@ def _command(opened: Opened, run_id: str) -> str:
     name = stage.algorithm.replace("_", "-")
     data = f'"$(mlflow artifacts download -u runs:/{run_id}/{WITHOUT} | tail -n 1)"'  # the last line is the file
     return f'valuedrift {name} --model {work.start_uri} --set "{given}" --data {data}'
+
+
+def _show_in_pipeline(parent: str | None, result: Attributed, run_id: str) -> None:
+    """Put the first rows into the report of the pipeline that the stage is part of, where it has one."""
+    page = tracking.text_of(parent, "report.html") if parent else ""
+    if not parent or not page:
+        return
+    shown = with_rows(page, result.stage, MovingRows(run_id, " ".join(report.lead(result)), report.first_rows(result)))
+    tracking.log_text(OpenRun.continued(parent), shown, "report.html")
 
 
 def _log(run: OpenRun, result: Attributed) -> None:

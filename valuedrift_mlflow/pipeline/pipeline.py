@@ -102,7 +102,7 @@ def _report(plan: Plan, results: list[StageResult], parent: OpenRun, agreement: 
     version, commit = tracking.package_version(), tracking.commit_of(parent.run_id)
     methods = methods_of(plan, results, version=version, commit=commit)
     tracking.log_text(parent, "\n\n".join(methods) + "\n", "methods.txt")
-    logged = Logged(plan.recipe.parameters(), agreement, pictures, changes, methods, {})
+    logged = Logged(plan.recipe.parameters(), agreement, pictures, changes, methods)
     tracking.log_text(parent, html(plan, results, logged), "report.html")
 
 

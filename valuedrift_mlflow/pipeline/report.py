@@ -39,7 +39,6 @@ class Logged:
         pictures: the figures as they were drawn.
         changes: of every stage, answers before and after.
         methods: the paragraphs on how it was done.
-        attributed: by stage, what is known of the rows that moved it; empty where nobody has asked.
     """
 
     parameters: Mapping[str, str]
@@ -47,7 +46,6 @@ class Logged:
     pictures: Mapping[str, Picture]
     changes: Sequence[tuple[str, Change]]
     methods: Sequence[str]
-    attributed: Mapping[str, MovingRows]
 
 
 def stage_changes(results: Sequence[StageResult]) -> list[tuple[str, Change]]:
@@ -98,7 +96,6 @@ def html(plan: Plan, results: Sequence[StageResult], logged: Logged) -> str:
         ],
         causes=causes(plan, results),
         run_ids=[(result.name, result.run_id) for result in trained],
-        attributed=logged.attributed,
         agreement=logged.agreement,
         # Stages on texts of one kind say the same; it is shown once.
         trusts=list({r.trust.sentence: r.trust for r in results if r.trust is not None}.values()),
@@ -111,6 +108,19 @@ def html(plan: Plan, results: Sequence[StageResult], logged: Logged) -> str:
         methods=logged.methods,
         parameters=Table(("key", "value"), list(logged.parameters.items())),
     )
+
+
+def with_rows(page: str, stage: str, own: MovingRows) -> str:
+    """The page of a pipeline with the rows that moved one of its stages, in place of earlier ones.
+
+    A page from before it had a place for them stays as it is.
+    """
+    begins, ends = f"<!-- rows of {stage} -->", f"<!-- end of rows of {stage} -->"
+    before, begun, rest = page.partition(begins)
+    _, ended, after = rest.partition(ends)
+    if not begun or not ended:
+        return page
+    return before + begins + render("moving_rows.html.j2", stage=stage, own=own) + ends + after
 
 
 def causes(plan: Plan, results: Sequence[StageResult]) -> Table:

@@ -48,7 +48,7 @@ from valuedrift_mlflow.tracking.runs import (
     share,
     work_offline,
 )
-from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, trained_runs
+from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
     OpenRun,
@@ -124,6 +124,7 @@ __all__ = [
     "step_values",
     "stopped_run",
     "table_of",
+    "text_of",
     "trained_runs",
     "work_offline",
 ]

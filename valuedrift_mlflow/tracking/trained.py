@@ -104,6 +104,15 @@ def step_values(run_id: str, key: str) -> dict[int, float]:
     return {int(one.step): float(one.value) for one in MlflowClient().get_metric_history(run_id, key)}
 
 
+def text_of(run_id: str, file: str) -> str:
+    """A text file at the artifact root of a run; empty where it has none."""
+    from mlflow import MlflowClient, artifacts
+
+    if file not in {entry.path for entry in MlflowClient().list_artifacts(run_id)}:
+        return ""
+    return str(artifacts.load_text(f"runs:/{run_id}/{file}"))
+
+
 def table_of(run_id: str, file: str) -> list[dict[str, object]]:
     """The rows of a table that a run has logged; none where it has no such table."""
     from mlflow import MlflowClient

@@ -20,6 +20,7 @@ from valuedrift_mlflow.value_gap.attribution.rows import texts
 
 SHOWN = 100  # rows of each quantity in the table of the run; the parquet file has all
 _ON_PAGE = 25
+_ELSEWHERE = 5  # in the report of the pipeline
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,27 @@ def html(result: Attributed, pictures: Mapping[str, Picture]) -> str:
         result=result,
         version=tracking.package_version(),
         summary=summary(result),
-        lead=_lead(result),
+        lead=lead(result),
         quantities=[(readable(one.name), _first_rows(top[top["quantity"] == one.name], named)) for one in result.found],
         pictures=list(pictures.values()),
     )
+
+
+def first_rows(result: Attributed) -> Table:
+    """The few rows with the most influence on each quantity, for another run's page."""
+    top = top_table(result, _ELSEWHERE)
+    named = [name for name in ("prompt", "completion", "chosen", "rejected") if name in top.columns]
+    rows: list[list[Cell]] = [
+        [
+            readable(row["quantity"]),
+            str(row["row"]),
+            f"{row['influence']:+.4f}",
+            row["towards"],
+            *(row[n] for n in named),
+        ]
+        for row in top.to_dict("records")
+    ]
+    return Table(("quantity", "row", "influence", "towards", *named), rows)
 
 
 def _first_rows(top: pd.DataFrame, texts: Sequence[str]) -> Table:
@@ -216,7 +234,7 @@ def _first_rows(top: pd.DataFrame, texts: Sequence[str]) -> Table:
     return Table(("rank", "row", "influence", "towards", *texts), rows)
 
 
-def _lead(result: Attributed) -> list[str]:
+def lead(result: Attributed) -> list[str]:
     """What was found, one line for each quantity."""
     lines = []
     for one in result.found:
