@@ -243,7 +243,7 @@ def test_row_numbers_do_not_depend_on_the_tables_index() -> None:
         ("broken.csv.gz", "not gzip", "not a whole gzip file"),
         ("list.json", "[1, 2]", "list.json"),
         ("empty.jsonl", "\n", "no rows"),
-        ("own.txt", "item_id\n", "csv, jsonl, json or parquet"),
+        ("own.txt", "item_id\n", "csv, tsv, jsonl, json or parquet"),
     ],
 )
 def test_an_unreadable_file_is_one_line_that_names_it(tmp_path: Path, name: str, text: str, found: str) -> None:

@@ -84,7 +84,7 @@ def _whole(loaded: PreTrainedModel, info: Mapping[str, Collection[str]]) -> PreT
     other names (of a compiled or a wrapped model), or cut short, would be measured as another model.
 
     Raises:
-        ValueError: with the names of weights that are missing, belong to further layers, or are not finite.
+        ValueError: with the names of weights that are missing or belong to further layers.
     """
     if getattr(loaded, "_hf_peft_config_loaded", False):  # adapters bring what their base has not
         return loaded
@@ -98,11 +98,21 @@ def _whole(loaded: PreTrainedModel, info: Mapping[str, Collection[str]]) -> PreT
         raise ValueError(
             f"its files have {len(further)} weights of layers that its config.json does not, such as {further[0]}"
         )
-    packed = getattr(loaded, "is_quantized", False)  # its weights stand for others
-    broken = [] if packed else [name for name, weight in weights.items() if not _finite(weight)]
+    return loaded
+
+
+def check_finite(loaded: PreTrainedModel) -> None:
+    """Refuse a model whose training has diverged, or whose files are damaged.
+
+    Raises:
+        ValueError: with the name of a weight that is NaN or infinite somewhere.
+    """
+    if getattr(loaded, "is_quantized", False):  # its weights stand for others
+        return
+    weights = dict(loaded.named_parameters())
+    broken = [name for name, weight in weights.items() if not _finite(weight)]
     if broken:
         raise ValueError(f"{len(broken)} of its {len(weights)} weights are not finite, such as {broken[0]}")
-    return loaded
 
 
 def _further_layers(weights: Collection[str], unexpected: Collection[str]) -> list[str]:

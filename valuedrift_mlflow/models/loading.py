@@ -229,6 +229,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
             model.requires_grad_(True)
         else:
             model = auto.causal_lm(str(folder), how)
+        auto.check_finite(model)
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
         tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)

@@ -35,7 +35,7 @@ def clustered(value: float, without: Floats, sizes: Floats, ends: tuple[float, f
     >>> right, answers = np.array([9.0, 8, 7, 9, 8, 7]), np.full(6, 10.0)
     >>> without = (right.sum() - right) / (answers.sum() - answers)
     >>> str(clustered(0.8, without, answers, (0.0, 1.0)))
-    '0.800 [0.703, 0.871]'
+    '0.800 [0.690, 0.878]'
     """
     from scipy.special import expit, logit, stdtrit  # scipy.stats takes a second to import
 
