@@ -52,10 +52,10 @@ from valuedrift_mlflow.suite import load as load_suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
 # Saves a checkpoint (model, tokenizer, step, is it the last?) and returns the id of its LoggedModel.
-SaveCheckpoint = Callable[[Any, Any, int, bool], str]
+SaveCheckpoint = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", int, bool], str]
 _SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 _KL_RESPONSES = 128  # responses that the KL from the stage's start is measured on
 
@@ -203,7 +203,7 @@ class ValueDriftCallback(TrainerCallback):
         if not state.global_step:
             self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
 
-    def _open_run(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+    def _open_run(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> None:
         begun: str | None = None
         if state.global_step:
             file = self._file(args, state)
@@ -281,7 +281,7 @@ class ValueDriftCallback(TrainerCallback):
             with_course=with_course,
         )
 
-    def _measure(self, model: Any, tokenizer: Any, step: int, *, last: bool) -> None:
+    def _measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, *, last: bool) -> None:
         model_id = None
         self._measured = step
         # Saved first: the metrics name its LoggedModel. Of split weights every process has to save its part.
@@ -310,7 +310,9 @@ class ValueDriftCallback(TrainerCallback):
                 f"drift {drift.overall[-1]:.3f}, unscored {metrics['quality/unscored_rate']:.3f}"
             )
 
-    def _ask(self, model: Any, tokenizer: Any, step: int, last: bool) -> Measurement | None:
+    def _ask(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, last: bool
+    ) -> Measurement | None:
         """The stances of the live model; None in the processes that do not judge."""
         samples = self.samples if last or step == 0 else self.checkpoint_samples
         sampling = replace(self.sampling, samples=samples, salt=f"{self.stage}/{step}")
@@ -326,7 +328,7 @@ class ValueDriftCallback(TrainerCallback):
             progress=lambda count: self.display.advance("responses", count) if self.display else None,
         )
 
-    def _kl(self, model: Any, tokenizer: Any, measurement: Measurement) -> float:
+    def _kl(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, measurement: Measurement) -> float:
         """KL from the start on one response a prompt, spread over the suite."""
         assert self._reference is not None
         single = [judged for judged in measurement.responses if judged.sample == 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,7 @@ def drift_table(drift: Drift, measurements: Sequence[Measurement]) -> pd.DataFra
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     unscored = drift.unscored
     for c, step in enumerate(drift.steps):
         wording = measurements[c].acquiescence

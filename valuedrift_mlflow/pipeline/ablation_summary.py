@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Dose:
 
     key: str
     axis: str  # what figures, tables and metrics call the axis
-    value: Any
+    value: object
     label: str
 
     @property
@@ -231,7 +231,7 @@ def summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
     return without_nan(pd.DataFrame(table))
 
 
-def choice(entry: Row | Summary | Shift) -> dict[str, Any]:
+def choice(entry: Row | Summary | Shift) -> dict[str, object]:
     """The columns that name a choice."""
     doses = {dose.axis: dose.label if dose.number is None else dose.value for dose in entry.doses}
     return {"series": entry.series, "algorithm": entry.algorithm, **doses}

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,19 +28,19 @@ class Design(BaseModel):
 
     about: str = Field("", description="one line on what is asked")
     recipe: str = Field("", description="the recipe that it is made for, used where no other one is asked for")
-    set: dict[str, Any] = Field(
+    set: dict[str, object] = Field(
         default_factory=dict, description="settings over the recipe's, by their keys as for `--set`, which comes after"
     )
     cells: list[str] = Field(
         default_factory=list,
         description="stages that are compared, by name or algorithm; every stage that no other one needs if not given",
     )
-    axes: dict[str, list[Any] | dict[str, Any]] = Field(
+    axes: dict[str, list[object] | dict[str, object]] = Field(
         default_factory=dict,
         description="recipe key: its values, or names and values. `KEY` is a key of the compared stages, `STAGE.KEY` "
         "of one stage or algorithm, `data?OPTION` an option of their data's URI; keys of the recipe itself work too",
     )
-    choices: dict[str, dict[str, dict[str, Any]]] = Field(
+    choices: dict[str, dict[str, dict[str, object]]] = Field(
         default_factory=dict,
         description="an axis of several keys at once: its name, the names of its choices, and the keys with the "
         "values of each",
@@ -66,9 +65,13 @@ class Design(BaseModel):
         ]
         return [*(_doses(key, values) for key, values in self.axes.items()), *named]
 
-    def settings(self, dose: Dose) -> Iterator[tuple[str, Any]]:
+    def settings(self, dose: Dose) -> Iterator[tuple[str, object]]:
         """The keys that a dose writes, with their values."""
-        yield from dose.value.items() if dose.key in self.choices else [(dose.key, dose.value)]
+        yield from (
+            dose.value.items()
+            if isinstance(dose.value, dict) and dose.key in self.choices
+            else [(dose.key, dose.value)]
+        )
 
     def problems(self, source: str) -> list[str]:
         """What is wrong with it in itself, a line each."""
@@ -147,14 +150,14 @@ def _axis(key: str) -> str:
     return re.split(r"[.?]", key)[-1]
 
 
-def _doses(key: str, values: list[Any] | dict[str, Any]) -> list[Dose]:
+def _doses(key: str, values: list[object] | dict[str, object]) -> list[Dose]:
     axis = _axis(key)
     if isinstance(values, dict):
         return [Dose(key, axis, value, str(name)) for name, value in values.items()]
     return [Dose(key, axis, value, _label(value, number)) for number, value in enumerate(values, start=1)]
 
 
-def _label(value: Any, number: int) -> str:
+def _label(value: object, number: int) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = value if isinstance(value, str) else json.dumps(value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,10 +77,10 @@ def _topics_say(results: Sequence[StageResult]) -> str:
     return ". ".join(said) + "."
 
 
-def _x_and_lines(results: Sequence[StageResult]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+def _x_and_lines(results: Sequence[StageResult]) -> tuple[dict[str, NDArray[np.float64]], dict[str, str], list[str]]:
     """Where each stage lies on the axis (one unit a generation of stages), its line style, the units' names."""
     depths = _depths(results)
-    x: dict[str, Any] = {}
+    x: dict[str, NDArray[np.float64]] = {}
     lines: dict[str, str] = {}
     names: dict[int, list[str]] = {}
     for result in results:
@@ -94,7 +95,11 @@ def _x_and_lines(results: Sequence[StageResult]) -> tuple[dict[str, Any], dict[s
 
 
 def _draw_panel(
-    axes: Axes, results: Sequence[StageResult], x: Mapping[str, Any], lines: Mapping[str, str], topic: int | None
+    axes: Axes,
+    results: Sequence[StageResult],
+    x: Mapping[str, NDArray[np.float64]],
+    lines: Mapping[str, str],
+    topic: int | None,
 ) -> None:
     for result in results:
         drift = result.drift

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import (
@@ -49,7 +48,7 @@ def load_recipe(source: str, settings: str = "", under: Mapping[str, object] | N
         return validate(tree)
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
+def read_yaml(path: Path, what: str) -> dict[str, object]:
     """The mapping in a YAML file.
 
     Raises:
@@ -64,7 +63,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return tree
 
 
-def validate(tree: dict[str, Any]) -> Recipe:
+def validate(tree: dict[str, object]) -> Recipe:
     """Validate a recipe given as a mapping.
 
     Raises:
@@ -79,12 +78,12 @@ def validate(tree: dict[str, Any]) -> Recipe:
     raise InputError(lines)
 
 
-def _stage_trees(tree: dict[str, Any]) -> list[dict[str, Any]]:
+def _stage_trees(tree: dict[str, object]) -> list[dict[str, object]]:
     stages = tree.get("stages")
     return [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
 
 
-def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
+def apply_settings(tree: dict[str, object], settings: str) -> list[str]:
     """Write ``key=value`` settings, separated by spaces, into a recipe; return what is wrong with them.
 
     ``NAME.key`` addresses the stage of that name, or every stage of the algorithm of that name.
@@ -104,7 +103,7 @@ def apply_settings(tree: dict[str, Any], settings: str) -> list[str]:
     return [line for line in problems if line]
 
 
-def _apply(tree: dict[str, Any], key: str, value: object, said_in: str) -> str:
+def _apply(tree: dict[str, object], key: str, value: object, said_in: str) -> str:
     """Write one setting into a recipe; what is wrong with it, or nothing."""
     stages = _stage_trees(tree)
     head, _, rest = key.partition(".")
@@ -133,7 +132,7 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def _write(tree: dict[str, Any], path: list[str], value: object) -> None:
+def _write(tree: dict[str, object], path: list[str], value: object) -> None:
     *parents, last = path
     for key in parents:
         child = tree.get(key)
@@ -146,9 +145,10 @@ def _write(tree: dict[str, Any], path: list[str], value: object) -> None:
     tree[last] = value
 
 
-def _lines(error: ValidationError, tree: dict[str, Any]) -> list[str]:
+def _lines(error: ValidationError, tree: dict[str, object]) -> list[str]:
     """One line for each pydantic error, with the stage named instead of numbered."""
-    stages = tree.get("stages") or []
+    given = tree.get("stages")
+    stages: list[object] = given if isinstance(given, list) else []
     lines: list[str] = []
     for entry in error.errors(include_url=False):
         where = [str(part) for part in entry["loc"]]

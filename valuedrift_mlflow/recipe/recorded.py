@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
@@ -27,8 +26,8 @@ def recorded_recipe(parameters: Mapping[str, str], only: str) -> Recipe:
     Raises:
         InputError: the stage is not among them, or they are no recipe of this version.
     """
-    tree: dict[str, Any] = {}
-    stage: dict[str, Any] = {"name": only}
+    tree: dict[str, object] = {}
+    stage: dict[str, object] = {"name": only}
     for key, text in parameters.items():
         head, _, rest = key.partition(".")
         if head == only and rest:
@@ -41,10 +40,12 @@ def recorded_recipe(parameters: Mapping[str, str], only: str) -> Recipe:
     return validate({**tree, "stages": [stage]})
 
 
-def _write(tree: dict[str, Any], path: list[str], text: str) -> None:
+def _write(tree: dict[str, object], path: list[str], text: str) -> None:
     *parents, last = path
     for key in parents:
-        tree = tree.setdefault(key, {})
+        inner = tree.setdefault(key, {})
+        assert isinstance(inner, dict)  # a key that holds keys has no value of its own
+        tree = inner
     tree[last] = _value(text, free=any(key in _FREE for key in parents))
 
 
