@@ -132,6 +132,13 @@ def test_designs_know_equal_trainings_by_what_is_trained() -> None:
         ("{chains: [[sft]], cells: [dpo]}", ["chains", "cells and chains"]),
         ("{axes: {beta: [1]}, choices: {beta: {a: {beta: 2}}}}", ["beta", "different names"]),
         ("choices: {rank: {}}", ["choices.rank", "at least one"]),
+        ("{axes: {beta: [0.1, 1]}, choices: {rows: {few: {dpo.beta: 5}}}}", ["dpo.beta", "choices.rows and axes.beta"]),
+        ("choices: {a: {x: {beta: 1}}, b: {y: {beta: 2}}}", ["beta", "choices.a and choices.b"]),
+        ("axes: {dpo.name: [a, b]}", ["dpo.name", "says what a stage is"]),
+        ("{about: x, chains: []}", ["chains", "at least one list"]),
+        ("", ["own.yaml", "nothing"]),
+        ("{axes: {beta: [1]}, axes: {beta: [2]}}", ["own.yaml", "the key axes twice"]),
+        (f"axes: {{beta: {list(range(1, 2001))}}}", ["6,000 combinations", "at most 2,000"]),
     ],
 )
 def test_what_cannot_be_crossed_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -21,6 +21,7 @@ from valuedrift_mlflow.suite import Item
 
 SUPPORT, NEUTRAL, OPPOSE = Verdict.of((1, 0, 0)), Verdict.of((0, 1, 0)), Verdict.of((0, 0, 1))
 TAGS = "<script>alert(1)</script></style></svg>"
+ORDERS = "\x1b[2J\x07\x00"  # a terminal clears its screen; no page may hold them
 LONG = "word " * 200
 Says = Callable[[Item, int], Verdict]
 
@@ -189,12 +190,14 @@ def test_figures_carry_their_data(page: Element, results: list[StageResult]) -> 
 
 def test_the_rows_that_moved_a_stage_have_a_place(results: list[StageResult]) -> None:
     rows = Table(("row", "prompt", "influence"), [["17", f"What of it? {TAGS}", 0.5]])
+    rows = Table(rows.columns, [*rows.rows, ["18", f"Ring{ORDERS}", 0.1]])
     found = MovingRows("run-7", "The top 1 % of rows explain 60 % of the drift.", rows)
     once = with_rows(written(results), "sft", MovingRows("run-6", "What was found before.", rows))
     page = keeps_to_what_pages_promise(with_rows(once, "sft", found))  # a later run takes the place of an earlier one
     told = section(page, "cause")
     assert "The top 1 % of rows explain 60 % of the drift. (run run-7)" in told.text
     assert "run-6" not in told.text
+    assert named_table(told, "Rows of sft")[2][1] == "Ring\ufffd[2J\ufffd\ufffd"
     assert named_table(told, "Rows of sft")[1] == ["17", f"What of it? {TAGS}", "0.5"]
     assert with_rows("<p>an earlier page</p>", "sft", found) == "<p>an earlier page</p>"
 

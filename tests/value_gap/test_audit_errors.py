@@ -127,6 +127,8 @@ def test_labels_of_answers_mend_their_mix(store: Path) -> None:
         ({"chosen": "Something else."}, "the texts of that row"),
         ({"chosen_label": "perhaps"}, "row 1 chosen_label"),
         ({"weight": -1}, "row 1 weight"),
+        ({"weight": 0}, "row 1 weight"),
+        ({"rejected_label": ""}, "row 1 rejected_label: found 'nothing', allowed: labels of both sides"),
         ({"row": "x"}, "whole numbers"),
     ],
 )

@@ -59,7 +59,7 @@ class Options:
     drop: Annotated[float, Field(gt=0, lt=1)] | None = None
     bound: Annotated[float, Field(ge=0)] | None = None
     checkpoints: Annotated[int, Field(ge=2)] = 11
-    projection: Annotated[int, Field(ge=0)] = 0
+    projection: Annotated[int, Field(ge=0, le=2**24)] = 0
     measure: Literal["auto", "answers", "choice"] = "auto"
     normalise: Literal["adam", "none", "cosine"] = "adam"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -136,6 +136,11 @@ def _open(trained: TrainedRun, options: Options) -> Opened:
     if not trained.run.finished or not trained.checkpoints:
         found = f"{name}, {trained.run.status}, {len(trained.checkpoints)} checkpoints"
         raise InputError(problem("run", found, "a finished stage with its checkpoints", "resume it, or train it again"))
+    measured_at = tracking.step_values(trained.run.run_id, "drift/overall")
+    gone = [step for step in measured_at if step > 0 and step not in trained.checkpoints]
+    if gone:
+        found = f"{name} without checkpoints of steps {', '.join(map(str, gone))}, at which it was measured"
+        raise InputError(problem("run", found, "every checkpoint of the stage", "train it again"))
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
         data = problems.attempt(stage_data, stage, recipe.base.model)

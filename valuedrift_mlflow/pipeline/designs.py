@@ -6,6 +6,7 @@ A design is a YAML file in ``entrypoints/designs``, or a user's own in the same 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from valuedrift_mlflow.pipeline.ablation_summary import Dose
 from valuedrift_mlflow.recipe.read import load_recipe, read_yaml
 from valuedrift_mlflow.recipe.recipe import Recipe
 
+MOST = 2_000  # combinations; each is a training
 _TEXT_LABEL = 24  # characters of a value that still names itself in a figure
 
 
@@ -95,13 +97,42 @@ class Design(BaseModel):
             for name in dict.fromkeys(called)
             if called.count(name) > 1
         ]
+        if len(set(called)) == len(called):  # else that is what is wrong
+            wrong += self._written_twice(where)
         given = [name for name in ("cells", "chains", "leave_out") if getattr(self, name)]
         if "chains" in given and len(given) > 1:
             wrong.append(problem(f"{where}: chains", " and ".join(given), "chains alone: they name what is compared"))
         chains = [tuple(chain) for chain in self.chains]
         if not all(chains) or len(set(chains)) < len(chains) or any(len(set(own)) < len(own) for own in chains):
             wrong.append(problem(f"{where}: chains", self.chains, "lists of stages, each once, no stage twice in one"))
+        if "chains" in self.model_fields_set and not self.chains:
+            wrong.append(problem(f"{where}: chains", "none", "at least one list of stages, or no chains"))
+        cells = math.prod(max(1, len(doses)) for doses in self.doses()) * len(self.seeds)
+        if cells > MOST:
+            mend = "leave out values, or make several designs"
+            wrong.append(problem(f"{where}", f"{cells:,} combinations of values and seeds", f"at most {MOST:,}", mend))
         return wrong
+
+    def _written_twice(self, where: str) -> list[str]:
+        """Keys that several axes or choices write, of which the last alone would count; and keys that name things."""
+        by_key: dict[str, list[str]] = {key: [f"axes.{key}"] for key in self.axes}
+        for axis, own in self.choices.items():
+            for key in dict.fromkeys(key for settings in own.values() for key in settings):
+                by_key.setdefault(key, []).append(f"choices.{axis}")
+        for key, places in by_key.items():
+            everywhere = key.partition(".")[2]  # `beta` is the key of all compared stages, `dpo.beta` of some
+            places += [f"axes.{everywhere}"] if everywhere in self.axes and key not in self.axes else []
+        mend = "the later one would undo the other"
+        wrong = [
+            problem(f"{where}: {key}", " and ".join(places), "one place that sets it", mend)
+            for key, places in by_key.items()
+            if len(places) > 1
+        ]
+        named = [key for key in by_key if key.count(".") < 2 and key.split(".")[-1] in ("name", "from", "algorithm")]
+        return wrong + [
+            problem(f"{where}: {key}", "a key that says what a stage is", "other keys", "use cells or chains")
+            for key in named
+        ]
 
 
 def design_names() -> list[str]:
@@ -119,8 +150,11 @@ def load_design(source: str) -> Design:
     if not named and (not source.endswith((".yaml", ".yml")) or not Path(source).is_file()):
         raise InputError(problem("design", source, ", ".join(design_names()) + ", or a YAML file"))
     path = shipped_folder("designs") / f"{source}.yaml" if named else Path(source)
+    tree = read_yaml(path, "design")
+    if not tree:
+        raise InputError(problem(f"design {source}", "nothing", f"at least one of {', '.join(Design.model_fields)}"))
     try:
-        design = Design.model_validate(read_yaml(path, "design"))
+        design = Design.model_validate(tree)
     except ValidationError as error:
         keys = ", ".join(Design.model_fields)
         raise InputError(

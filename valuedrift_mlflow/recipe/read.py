@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import yaml
@@ -124,7 +124,16 @@ def _apply(tree: dict[str, object], key: str, value: object, said_in: str) -> st
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML reads ``1e-5`` as a string."""
+    """YAML 1.2 floats: PyYAML reads ``1e-5`` as a string. And no key twice, of which PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name} twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Yaml.add_implicit_resolver(

@@ -107,9 +107,13 @@ def inline(picture: Picture) -> str:
     return base64.b64encode(picture.png).decode()
 
 
+# No page may hold them (HTML, section 13.2.3.5), and a terminal that shows one would obey them.
+_CONTROLS = dict.fromkeys([*range(9), 11, *range(14, 32), *range(127, 160)], "\ufffd")
+
+
 def render(template: str, **values: object) -> str:
     """A template as HTML; everything that a model or a user wrote is escaped."""
-    return _environment().get_template(template).render(**values)
+    return _environment().get_template(template).render(**values).translate(_CONTROLS)
 
 
 @cache

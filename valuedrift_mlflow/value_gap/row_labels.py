@@ -67,7 +67,7 @@ class LabelledFigures:
 def load_row_labels(uri: str, columns: Sequence[str]) -> RowLabels:
     """Labels of rows: ``row`` (from 1, as the audit counts them), and of each side ``chosen_label`` and so on.
 
-    A row with an empty label is passed over. There may be ``turn``, ``weight`` (the inverse of the probability with
+    A row without labels is passed over. There may be ``turn``, ``weight`` (the inverse of the probability with
     which a row was drawn; 1 where it is not given), and the texts, by which rows are checked.
 
     Raises:
@@ -86,7 +86,14 @@ def load_row_labels(uri: str, columns: Sequence[str]) -> RowLabels:
     wrong: list[str] = []
     for number, given in enumerate(frame.to_dict("records"), start=1):
         record = {str(key): value for key, value in given.items()}
-        if not all(str(record[name] or "").strip() for name in named):
+        filled = [bool(str(record[name] or "").strip()) for name in named]
+        if not any(filled):
+            continue
+        if not all(filled):
+            empty = named[filled.index(False)]
+            wrong.append(
+                problem(f"labels {uri} row {number} {empty}", "nothing", "labels of both sides, or of neither")
+            )
             continue
         _add(by_row, record, columns, f"labels {uri} row {number}", wrong)
     if wrong:
@@ -102,7 +109,8 @@ def _add(by_row: dict[Key, RowLabel], record: Row, columns: Sequence[str], where
     for column, label in zip(columns, said, strict=True):
         if label not in known:
             wrong.append(problem(f"{where} {column}_label", label, ", ".join(sorted(known))))
-    weight = _number(record.get("weight") or 1)
+    given = record.get("weight")
+    weight = 1.0 if given is None or given == "" else _number(given)
     if not (math.isfinite(weight) and weight > 0):
         wrong.append(problem(f"{where} weight", record["weight"], "a number above 0"))
     row, turn = _number(record["row"]), _number(record.get("turn") or 0)
