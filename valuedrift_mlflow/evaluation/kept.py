@@ -26,10 +26,14 @@ def write_measurements(file: Path, measurements: Sequence[Measurement], run_id: 
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_measurements(file: Path, suite: Suite, refusal: RefusalRule) -> tuple[list[Measurement], str]:
+def read_measurements(
+    file: Path, suite: Suite, refusal: RefusalRule, where: str = "", mend: str = "resume with the suite of the run"
+) -> tuple[list[Measurement], str]:
     """The measurements of a file as ``write_measurements`` or MLflow writes it, and their run (MLflow: empty).
 
     What each verdict cost, and what a panel's members said beyond their labels, is not in these tables.
+
+    ``where`` and ``mend`` are what a problem names and advises; without them the file, and how to resume.
 
     Raises:
         InputError: no such file, or responses to another suite.
@@ -43,7 +47,7 @@ def read_measurements(file: Path, suite: Suite, refusal: RefusalRule) -> tuple[l
     by_step: dict[int, list[JudgedResponse]] = {}
     for row in rows:
         if row["suite"] != suite.identity:
-            raise InputError(problem(str(file), row["suite"], suite.identity, "resume with the suite of the run"))
+            raise InputError(problem(where or str(file), row["suite"], suite.identity, mend))
         judged = JudgedResponse(items[row["item_id"]], row["sample"], row["response"], _verdict(row))
         by_step.setdefault(row["step"], []).append(judged)
     judge = {row["step"]: row["judge"] for row in rows}
@@ -68,12 +72,18 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
     )
 
 
-def logged_measurements(run_id: str, suite: Suite, refusal: RefusalRule) -> list[Measurement]:
+def logged_measurements(
+    run_id: str,
+    suite: Suite,
+    refusal: RefusalRule,
+    where: str = "--resume",
+    mend: str = "resume with the suite of the run",
+) -> list[Measurement]:
     """The measurements of a finished stage, from its ``responses.json``.
 
     Raises:
         InputError: the run has no such table, or its responses are to another suite.
     """
-    wanted = "the table of responses of a finished stage"
-    file = tracking.downloaded(f"runs:/{run_id}/responses.json", "--resume", wanted)
-    return read_measurements(file, suite, refusal)[0]
+    wanted = "a run with a table of responses, such as a finished stage or an evaluation"
+    file = tracking.downloaded(f"runs:/{run_id}/responses.json", where, wanted)
+    return read_measurements(file, suite, refusal, f"{where} runs:/{run_id}", mend)[0]

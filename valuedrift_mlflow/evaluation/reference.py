@@ -133,7 +133,7 @@ def _number(value: object) -> float:
 def _of_run(uri: str, suite: Suite, refusal: RefusalRule) -> Reference:
     run_id = uri.removeprefix(_RUN).strip("/")
     tracking.check_run(run_id, "reference")
-    measured = kept.logged_measurements(run_id, suite, refusal)[-1]
+    measured = kept.logged_measurements(run_id, suite, refusal, "reference", "measure on the suite of that run")[-1]
     scored = Counter(own.item.item_id for own in measured.responses if own.verdict.vector(refusal) is not None)
     counts = np.array([scored[item.item_id] for item in suite.items], dtype=float)
     row = np.where(counts > 0, np.cumsum(counts > 0) - 1, -1)

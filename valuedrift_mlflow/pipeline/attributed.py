@@ -109,7 +109,7 @@ def open_run(options: Options) -> list[Opened]:
     """
     if options.drop is not None and options.bound is not None:
         raise InputError(problem("bound", options.bound, "nothing beside drop", "leave one of them out"))
-    found = tracking.trained_runs(options.run, "run")
+    found = tracking.trained_runs(options.run.removeprefix("runs:/").strip("/"), "run")
     names = [one.name for one in found]
     if options.stage and options.stage not in names:
         raise InputError(problem("stage", options.stage, ", ".join(names)))
@@ -155,7 +155,7 @@ def _open(trained: TrainedRun, options: Options) -> Opened:
     assert asked is not None and data is not None and start is not None and steps is not None and measured is not None
     anchors = {name: stage.load_anchors(data.stance_mix, [asked])}
     plan = Plan(recipe, "attribute", asked, LikelihoodJudge(), {name: data}, anchors)
-    wanted = [topic for topic in options.topics.split(",") if topic] or _moved(trained, asked.topics)
+    wanted = [topic.strip() for topic in options.topics.split(",") if topic.strip()] or _moved(trained, asked.topics)
     quantities = chosen(asked, wanted)
     rates, norms, losses = steps
     return Opened(trained, StageRun(plan, stage, start), quantities, rates, norms, losses, measured)
