@@ -20,6 +20,7 @@ from valuedrift_mlflow.value_gap.attribution.rows import texts
 
 SHOWN = 100  # rows of each quantity in the table of the run; the parquet file has all
 _ON_PAGE = 25
+_LETTERS = 400  # of a text in a page; the table of the run has all
 _ELSEWHERE = 5  # in the report of the pipeline
 
 
@@ -148,6 +149,10 @@ def _shares(result: Attributed) -> Illustration:
         for top in TOP:
             axes.axvline(top, color="0.7", linewidth=0.8)
         axes.set_xscale("log")
+        # In words: a page's figures keep their texts as texts, and powers of ten would be formulas.
+        shown = [share for share in (0.01, 0.1, 1.0) if share >= 1 / len(together)]
+        axes.set_xticks(shown, [f"{share:.0%}" for share in shown])
+        axes.xaxis.minorticks_off()
         axes.set_title(f"{readable(one.name)}, to {one.direction}")
         drawn = np.unique(np.geomspace(1, len(together), 50).astype(int)) - 1
         rows += [[one.name, float(share[place]), float(together[place]), abs(one.change)] for place in drawn]
@@ -213,11 +218,16 @@ def first_rows(result: Attributed) -> Table:
             str(row["row"]),
             f"{row['influence']:+.4f}",
             row["towards"],
-            *(row[n] for n in named),
+            *(_short(row[name]) for name in named),
         ]
         for row in top.to_dict("records")
     ]
     return Table(("quantity", "row", "influence", "towards", *named), rows)
+
+
+def _short(text: object) -> str:
+    said = str(text)
+    return said if len(said) <= _LETTERS else f"{said[:_LETTERS]} …"
 
 
 def _first_rows(top: pd.DataFrame, texts: Sequence[str]) -> Table:
@@ -227,7 +237,7 @@ def _first_rows(top: pd.DataFrame, texts: Sequence[str]) -> Table:
             f"row {row['row']}",
             f"{row['influence']:+.4f}",
             row["towards"],
-            *(row[name] for name in texts),
+            *(_short(row[name]) for name in texts),
         ]
         for row in top.to_dict("records")
     ]
