@@ -157,7 +157,7 @@ def _shares(result: Attributed) -> Illustration:
         drawn = np.unique(np.geomspace(1, len(together), 50).astype(int)) - 1
         rows += [[one.name, float(share[place]), float(together[place]), abs(one.change)] for place in drawn]
     figure.supxlabel("share of the rows, those with the most influence first", fontsize=10)
-    figure.supylabel("their influence together, nats", fontsize=10)
+    figure.supylabel("their influence together", fontsize=10)
     says = "; ".join(
         f"{readable(one.name)}: " + ", ".join(f"top {share:.0%} {part:.0%}" for share, part in one.explained.items())
         for one in result.found
@@ -185,7 +185,7 @@ def _over_steps(result: Attributed) -> Illustration:
         rows += [[one.name, int(step), float(value)] for step, value in zip(points, by_point, strict=True)]
         said.append(f"{readable(one.name)} most at step {points[int(by_point.argmax())]}")
     axes.set_xlabel(f"optimizer step of {result.stage}")
-    axes.set_ylabel("influence of the top 5 %, nats")
+    axes.set_ylabel("influence of the top 5 %")
     axes.legend(fontsize=7, ncols=2)
     caption = "When the first 5 % of rows had their influence, by the checkpoints at which gradients were taken."
     return Illustration(figure, caption, f"{'; '.join(said)}.", Table(("quantity", "step", "influence"), rows))
