@@ -1,6 +1,7 @@
 """What a stage of real measurements is said to have come to: times, overshoot, stars that are withheld."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,14 +9,15 @@ from valuedrift_mlflow import suite
 from valuedrift_mlflow.evaluation.certainty import unscored_line
 from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.evaluation.metrics import (
+    _answers,
     analyse_measurements,
     drift_metrics,
     drift_table,
     drift_time_metrics,
-    hidden_by_unscored,
     topics_drifted,
 )
 from valuedrift_mlflow.stances import Label, Verdict
+from valuedrift_mlflow.statistics.unscored import Hidden, hidden
 
 SUITE = suite.load("vaes?topics=abortion,religion")
 SAMPLES = 4
@@ -56,6 +58,16 @@ def test_when_a_stance_arrived_and_how_far_it_overshot_is_logged_where_it_moved(
     still = table[(table.topic == "religion") & (table.step == 100)].iloc[0]
     assert still.drift_selected is None and still.drift_time_90 is None and still.overshoot is None
     json.dumps(table.to_dict(orient="list"), allow_nan=False)  # a table of a run is JSON
+
+
+def hidden_by_unscored(measurements: Sequence[Measurement]) -> list[Hidden]:
+    """What the unscored answers of each topic may hide, topic by topic from the answers alone."""
+    suite = measurements[0].suite
+    answers, asked = _answers(measurements)
+    names = {name: number for number, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
+    units = np.array([names[item.proposition_id] for item in suite.items])
+    topics = [suite.groups == number for number in range(len(suite.topics))]
+    return [hidden(answers[:, own], asked[:, own], units[own]) for own in topics]
 
 
 def test_lost_answers_cost_the_star_and_the_line_says_so() -> None:

@@ -14,7 +14,6 @@ from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
 from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.units import Interval
-from valuedrift_mlflow.statistics.unscored import Hidden, hidden
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
 if TYPE_CHECKING:
@@ -72,16 +71,6 @@ def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], 
         samples = measurement.answers.shape[1]
         answers[number, :, :samples], asked[number, :, :samples] = measurement.answers, measurement.asked
     return answers, asked
-
-
-def hidden_by_unscored(measurements: Sequence[Measurement]) -> list[Hidden]:
-    """What the unscored answers of each topic may hide: `Drift.unscored`, for those who have measurements alone."""
-    suite = measurements[0].suite
-    answers, asked = _answers(measurements)
-    names = {name: number for number, name in enumerate(dict.fromkeys(item.proposition_id for item in suite.items))}
-    units = np.array([names[item.proposition_id] for item in suite.items])
-    topics = [suite.groups == number for number in range(len(suite.topics))]
-    return [hidden(answers[:, own], asked[:, own], units[own]) for own in topics]
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:

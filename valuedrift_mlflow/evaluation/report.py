@@ -135,7 +135,7 @@ def evaluation_html(evaluation: Evaluation, pictures: Mapping[str, Picture]) -> 
     measurement, metrics, drift = evaluation.measurement, evaluation.metrics, evaluation.drift
     labels = labels_section(evaluation)
     version = tracking.package_version()
-    topics = Topics.of(drift, evaluation.measurements) if evaluation.compared else None
+    topics = Topics(drift) if evaluation.compared else None
     certain = (measured_line(drift), unscored_line(drift, evaluation.measurements)) if evaluation.compared else ()
     return render(
         "evaluation.html.j2",

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from valuedrift_mlflow.evaluation.measurement import Measurement
-from valuedrift_mlflow.evaluation.metrics import hidden_by_unscored
 from valuedrift_mlflow.report.plots import readable
 from valuedrift_mlflow.report.tables import Column, Table, built
 from valuedrift_mlflow.statistics.drift import Drift
@@ -25,12 +23,11 @@ class Topics:
     """The topics of one stage at its last checkpoint, and what their unscored answers may hide."""
 
     drift: Drift
-    hidden: Sequence[Hidden]
 
-    @classmethod
-    def of(cls, drift: Drift, measurements: Sequence[Measurement]) -> Topics:
-        """``measurements`` are those that the drift was analysed from."""
-        return cls(drift, hidden_by_unscored(measurements))
+    @property
+    def hidden(self) -> Sequence[Hidden]:
+        """What the unscored answers of each topic may hide."""
+        return self.drift.unscored
 
     @property
     def by_size(self) -> list[int]:

@@ -69,7 +69,7 @@ def html(plan: Plan, results: Sequence[StageResult], logged: Logged) -> str:
     axis_columns, axis_rows = shift_rows(results, plan.suite)
     trained = [result for result in results if result.start]
     last = [(result.name, result.measurements[-1]) for result in results]
-    topics = [(result.name, Topics.of(result.drift, result.measurements)) for result in trained]
+    topics = [(result.name, Topics(result.drift)) for result in trained]
     return render(
         "report.html.j2",
         recipe=plan.source,

@@ -102,11 +102,6 @@ def _picture(name: str, own: Figure | Illustration) -> Picture:
     return Picture(name, own.figure, own.caption, own.says, own.data, buffer.getvalue())
 
 
-def inline(picture: Picture) -> str:
-    """A picture's PNG in base64, for a page that needs no other file."""
-    return base64.b64encode(picture.png).decode()
-
-
 # No page may hold them (HTML, section 13.2.3.5), and a terminal that shows one would obey them.
 _CONTROLS = dict.fromkeys([*range(9), 11, *range(14, 32), *range(127, 160)], "\ufffd")
 

@@ -203,12 +203,6 @@ def compare(first: Sequence[Changes], second: Sequence[Changes], *, alpha: float
     )
 
 
-def drift_interval(square: Crossed, alpha: float = ALPHA) -> Estimate:
-    """The root of a square of drift with its interval."""
-    ends = square.interval(alpha)
-    return Estimate(root(square.mean), root(ends.low), min(1.0, root(ends.high)))
-
-
 def _difference(one: Crossed, other: Crossed, between: Crossed, alpha: float) -> Estimate:
     """The difference of two drifts, from the interval of the difference of their squares.
 
