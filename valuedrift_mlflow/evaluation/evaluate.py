@@ -337,7 +337,7 @@ def evaluate(
             else lets it).
 
     Returns:
-        The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,
+        The metrics of ``docs/metrics.md`` (axis shift and drift only with a baseline) and the tables ``responses``,
         ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``),
         with a reference ``reference_distance``.
 

@@ -1,4 +1,4 @@
-"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and the README's table."""
+"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and ``docs/recipes.md``."""
 
 from __future__ import annotations
 

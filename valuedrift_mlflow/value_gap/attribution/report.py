@@ -94,7 +94,7 @@ def top_table(result: Attributed, rows: int = SHOWN) -> pd.DataFrame:
 
 
 def metrics(result: Attributed) -> dict[str, float]:
-    """What the run records, by quantity; see the README."""
+    """What the run records, by quantity; see ``docs/attribution.md``."""
     made: dict[str, float] = {"attribution/rows_left_out": float(len(result.left_out))}
     for one in result.found:
         key = f"attribution/{one.name}"
