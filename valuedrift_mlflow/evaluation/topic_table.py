@@ -63,6 +63,14 @@ def _drift(topics: Topics, t: int) -> str:
     return with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
 
 
+def _given_star(topics: Topics, t: int) -> str:
+    """What is left of a drift, given that it was large enough for a star."""
+    drift = topics.drift
+    if not drift.topic_significant[-1, t] or not np.isfinite(drift.topic_selected[-1, t]):
+        return ""
+    return with_interval(drift.topic_selected[-1, t], drift.topic_selected_ci[-1, t])
+
+
 def _stances(topics: Topics, t: int) -> str:
     """Where the topic stands: its three stances before and after."""
     shown = topics.drift.probability[[0, -1], t]
@@ -97,6 +105,7 @@ SURE: tuple[Column[Topics], ...] = (
     Column("topic", _topic),
     Column("verdict", lambda topics, t: str(topics.drift.verdict[-1, t])),
     Column("net drift [95 % interval]", _drift),
+    Column("given its star [95 % interval]", _given_star),
     Column("p, in the family", lambda topics, t: _number(topics.drift.topic_p_adjusted[-1, t])),
     Column("found from", lambda topics, t: _number(topics.drift.minimum_detectable[-1, t])),
     Column("drift of its propositions", lambda topics, t: _number(topics.drift.within[-1, t])),
