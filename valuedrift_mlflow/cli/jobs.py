@@ -278,8 +278,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
-    if ready.baseline is not None:
-        display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
+    if ready.checkpoints:
+        display.line(expected_line(ready.suite, ready.samples, ready.checkpoints, recipe.interval))
     if ready.reference is not None:
         display.line(ready.reference.said)
     if isinstance(ready.labels, HumanLabels):

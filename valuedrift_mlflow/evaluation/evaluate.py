@@ -97,6 +97,18 @@ class Opened:
     labels: HumanLabels | JudgeErrors | None = None
     reference: Reference | None = None
 
+    @property
+    def checkpoints(self) -> int:
+        """Measurements that are compared with a first one."""
+        own = len(self.subject.by_step) if isinstance(self.subject, Responses) else 1
+        return own - 1 + (self.baseline is not None)
+
+    @property
+    def samples(self) -> int:
+        """Responses a prompt, on the side that has fewer."""
+        sides = [side for side in (self.subject, self.baseline) if side is not None]
+        return min(side.samples if isinstance(side, Responses) else self.config.samples for side in sides)
+
 
 def opened(
     config: Config,

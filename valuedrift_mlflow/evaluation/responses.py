@@ -14,11 +14,13 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
+from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _OWN_SUITE = {"topic", "item_id", "proposition", "prompt", "polarity"}
+_READ = ("response", "step", "sample", "suite", *COLUMNS, *KEY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Responses:
     suite: Suite
     by_step: dict[int, list[tuple[Item, int, str]]]
     uri: str = ""  # empty where they were not read from a table
+
+    @property
+    def samples(self) -> int:
+        """How many there are to a prompt, on average over prompts and steps; at least one."""
+        prompts = sum(len({item.item_id for item, _, _ in said}) for said in self.by_step.values())
+        return max(1, round(sum(map(len, self.by_step.values())) / max(1, prompts)))
 
 
 def is_table(uri: str) -> bool:
@@ -48,7 +56,7 @@ def load_responses(uri: str, suite: str = "", otherwise: Suite | None = None) ->
             to another suite than the one given.
     """
     allowed = "a readable json, jsonl, csv or parquet table"
-    frame = read_table(_local(uri), f"responses {uri}", allowed, otherwise=".json", numbers=True)
+    frame = read_table(_local(uri), f"responses {uri}", allowed, names=_READ, otherwise=".json", numbers=True)
     if "response" not in frame or not {"item_id", "prompt"} & set(frame.columns):
         columns = ", ".join(map(str, frame.columns))
         raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))

@@ -69,7 +69,7 @@ class Measuring(Strict):
     reference: str | None = Field(
         None,
         description="stances to measure the distance from: a file (`topic`, `proposition` or `item_id`; `support`, "
-        "`neutral`, `oppose` as shares or counts; `n`), or `runs:/RUN_ID`",
+        "`neutral`, `oppose` as shares, percentages or counts; `n`), or `runs:/RUN_ID`",
     )
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
 

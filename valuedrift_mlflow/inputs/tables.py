@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,9 @@ def ending(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
-def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv", numbers: bool = False) -> pd.DataFrame:
+def read_table(
+    path: Path, where: str, allowed: str, *, names: Sequence[str] = (), otherwise: str = ".csv", numbers: bool = False
+) -> pd.DataFrame:
     """Read an existing file as a table.
 
     A json file holds a list of rows, an object of columns, or ``columns`` and ``data`` as MLflow writes tables.
@@ -35,6 +39,7 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         path: the file.
         where: how a problem names it, such as ``suite own.csv``.
         allowed: what a problem says is needed, such as ``a readable csv file``.
+        names: what columns are looked up by; one that is written otherwise (``Item ID``) gets its name (``item_id``).
         otherwise: the ending by which a file is read whose own is none of ``ENDINGS``.
         numbers: whether the numbers of a csv file become numbers; else every cell stays the text that it is.
 
@@ -42,11 +47,28 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         InputError: the file cannot be read as such a table; of a jsonl file every bad line.
     """
     try:
-        return _frame(content(path), ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
+        frame = _frame(content(path), ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
     except InputError:
         raise
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(problem(where, str(error), allowed)) from None
+    written = [plain(column) for column in frame.columns]
+    return frame.rename(
+        columns={
+            column: name
+            for column, name in zip(frame.columns, written, strict=True)
+            if name in names and written.count(name) == 1
+        }
+    )
+
+
+def plain(name: object) -> str:
+    """A column's name as it is looked up.
+
+    >>> plain(" User-Prompt ")
+    'user_prompt'
+    """
+    return re.sub(r"[\s\-.]+", "_", str(name).strip().lower())
 
 
 def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:

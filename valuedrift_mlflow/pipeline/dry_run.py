@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,11 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.evaluation.certainty import expected_line
-from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, naming, one_line, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
-from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
+from valuedrift_mlflow.pipeline.plan import Plan, data_field, data_lines, prepare, stage_data
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Job, Stage
@@ -59,11 +59,22 @@ def read(stage: Stage, base: str) -> TrainingData:
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    others = [] if stage.data.mixed_in is None else [stage.data.mixed_in]
-    if all(sources.is_local(data) for data in (stage.data, *others)):
+    data, second = stage.data, stage.data.mixed_in
+    if all(sources.is_local(one) for one in (data, second) if one is not None):
         return stage_data(stage, base, local=True)
-    datasets.check_data(stage.data)
-    return TrainingData(stage.data.uri, stage.kind, HUB, [])
+    field = data_field(stage)
+    datasets.check_data(data, field)
+    first = None
+    with collecting() as problems:  # what can be read is, though the other part of a mixture cannot
+        if sources.is_local(data):
+            alone = data.model_copy(update={"mixed_in": None, "mixed_share": None})
+            first = problems.attempt(stage_data, stage.model_copy(update={"data": alone}), base, local=True)
+        if second is not None and sources.is_local(second):
+            with naming(f"{field}.mixed_in"):
+                stage_data(stage.model_copy(update={"data": second}), base, local=True)
+    if first is None:
+        return TrainingData(data.uri, stage.kind, HUB, [])
+    return replace(first, mixed=f"{datasets.said_of_mixture(data)} ({HUB})")
 
 
 # The model -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,51 +173,35 @@ class StageResult:
     @classmethod
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
         """What a trained stage came to."""
-        recipe, measured = work.plan.recipe, trained.measurements
-        drift = analyse_measurements(
-            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
-        )
+        stage, recipe = work.stage, work.plan.recipe
         remeasured = None
         if work.remeasure and work.before is not None:
-            remeasured = float(analyse_measurements([work.before, measured[0]], recipe.seed).overall[-1])
-        stage = work.stage
-        moved, unscored = topics_drifted(drift), measured[-1].rate(Label.UNSCORED)
-        return cls(
-            stage.name,
-            stage.algorithm,
-            stage.start,
-            run_id,
-            trained.model_uri,
-            measured,
-            drift,
-            moved,
-            unscored,
-            remeasured,
-            trained.trust,
-            _nearness(work.plan, measured),
-        )
+            twice = [work.before, trained.measurements[0]]
+            remeasured = float(analyse_measurements(twice, recipe.seed).overall[-1])
+        found = cls._of(work.plan, (stage.name, stage.algorithm, stage.start), run_id, trained)
+        return replace(found, remeasured=remeasured)
 
     @classmethod
     def of_base(cls, plan: Plan, run_id: str, trained: Trained) -> StageResult:
         """What the model that a pipeline starts from shows."""
-        measured = trained.measurements
-        recipe = plan.recipe
-        drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
-        unscored = measured[-1].rate(Label.UNSCORED)
-        moved, trust = topics_drifted(drift), trained.trust
+        return cls._of(plan, (BASE, BASE, ""), run_id, trained)
+
+    @classmethod
+    def _of(cls, plan: Plan, named: tuple[str, str, str], run_id: str, trained: Trained) -> StageResult:
+        recipe, measured = plan.recipe, trained.measurements
+        drift = analyse_measurements(
+            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
+        )
         return cls(
-            BASE,
-            BASE,
-            "",
+            *named,
             run_id,
             trained.model_uri,
             measured,
             drift,
-            moved,
-            unscored,
-            None,
-            trust,
-            _nearness(plan, measured),
+            topics_drifted(drift),
+            measured[-1].rate(Label.UNSCORED),
+            trust=trained.trust,
+            nearness=_nearness(plan, measured),
         )
 
     def summary(self) -> dict[str, float]:
@@ -257,7 +241,19 @@ def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
         InputError: as ``datasets.load_data``.
     """
     refused = templates.refused_by(base, local=local)
-    return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
+    return datasets.load_data(
+        stage.data,
+        stage.kind,
+        stage.algorithm,
+        turns=stage.trained_turns,
+        refused=refused,
+        field=data_field(stage),
+    )
+
+
+def data_field(stage: Stage) -> str:
+    """What problems call the data of a stage: those that it is evaluated on too, see ``evaluated``."""
+    return f"{stage.name}.{'eval_data' if stage.data is stage.eval_data else 'data'}"
 
 
 def evaluated(stage: Stage) -> Stage:
