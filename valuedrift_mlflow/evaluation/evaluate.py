@@ -224,6 +224,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
                     config.sampling(salt),
                     refusal=config.refusal,
                     progress=progress,
+                    reuse=config.reuse_responses,
                 )
             )
     # The baseline stands first, and drift is from the first.

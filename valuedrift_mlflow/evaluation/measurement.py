@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
-from valuedrift_mlflow.judges.asking import Reply, ask, reader
+from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
+from valuedrift_mlflow.models.stored import StoredGenerator, stored
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
 from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
@@ -49,6 +50,7 @@ class Measurement:
     refusal: RefusalRule
     responses: tuple[JudgedResponse, ...]
     seconds: float
+    reused: int = 0  # responses that had been sampled before
 
     # A frozen class may have them: they write into its __dict__, past the assignment that it refuses.
     @cached_property
@@ -114,10 +116,13 @@ class Measurement:
 
     def costs(self) -> dict[str, float]:
         """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
-        return {
+        costs = {
             "cost/evaluation_seconds": self.seconds,
             "cost/responses_per_second": len(self.responses) / max(self.seconds, 1e-9),
-        } | judge_costs([judged.verdict for judged in self.responses])
+        }
+        if self.reused:
+            costs["cost/response_cache_hits"] = float(self.reused)
+        return costs | judge_costs([judged.verdict for judged in self.responses])
 
     def qualities(self) -> dict[str, float]:
         """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
@@ -171,17 +176,22 @@ def measure(
     step: int = 0,
     refusal: RefusalRule = "neutral",
     progress: Progress = no_progress,
+    reuse: bool = False,
 ) -> Measurement:
     """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything.
 
-    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`.
+    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`. With ``reuse`` what an
+    unchanged model has said before, asked the same with the same seed, is read and not sampled; see `models.stored`.
 
     Raises:
         InputError: the model cannot be asked in the judge's way.
     """
     start = time.perf_counter()
-    said = ask(judge, generator, suite.items, sampling, progress)
-    return _judged(suite, judge, said, step, refusal, start)
+    # Whoever asks in a way of its own needs the model itself.
+    source = stored(generator) if reuse and reads_responses(judge) else generator
+    said = ask(judge, source, suite.items, sampling, progress)
+    reused = source.reused if isinstance(source, StoredGenerator) else 0
+    return replace(_judged(suite, judge, said, step, refusal, start), reused=reused)
 
 
 def measure_together(
