@@ -55,6 +55,8 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
     model = mlflow.create_external_model(
         name=model_name(stage, step),
         source_run_id=run.run_id,
+        # Said, as the thread that logs beside a training has no active run whose experiment it would be.
+        experiment_id=MlflowClient().get_run(run.run_id).info.experiment_id,
         model_type="checkpoint",
         params={"stage": stage, "step": str(step)},
         tags={"valuedrift.stage": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
