@@ -16,6 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stopped_run,
 )
 from valuedrift_mlflow.tracking.models import (
+    LOADER,
     MLFLOW_PREFIXES,
     Answering,
     check_model,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 __all__ = [
+    "LOADER",
     "MLFLOW_PREFIXES",
     "Answering",
     "EarlierRun",

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
 _TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
-_ANSWERING = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
+LOADER = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
 
 # Logging -------------------------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         return known
     told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
     # A file beside the weights, as `_load_pyfunc` is given nothing but their folder.
-    (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / f"{LOADER}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
             [
@@ -130,8 +130,8 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         warnings.filterwarnings("ignore", ".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_name(stage, step),
-            loader_module=_ANSWERING,
-            code_paths=[str(Path(__file__).with_name(f"{_ANSWERING}.py"))],
+            loader_module=LOADER,
+            code_paths=[str(Path(__file__).with_name(f"{LOADER}.py"))],
             data_path=str(folder),
             # Only what is named here can be given when the model is loaded; that it runs code of its own must be.
             model_config={_TRUST: False} if _own_code(folder) else None,
