@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 # LoggedModel: that is called later, beside the training.
 SaveCheckpoint = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", int, bool], Callable[[], str]]
 _SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
-_KL_RESPONSES = 64  # responses that the KL from the stage's start is measured on, the same ones at every step
+_KL_RESPONSES = 32  # responses that the KL from the stage's start is measured on, the same ones at every step
 
 
 class ValueDriftCallback(TrainerCallback):
