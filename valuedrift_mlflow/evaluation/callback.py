@@ -177,7 +177,7 @@ class ValueDriftCallback(TrainerCallback):
         self.display = display
         self.measurements: list[Measurement] = []
         self.trust: Reliability | None = None
-        self._given = beside
+        self._shared = beside
         self._beside = beside or Beside()
         self._start: Start | None = None
         self._first = True  # of the training's processes; only this one judges and logs
@@ -206,7 +206,7 @@ class ValueDriftCallback(TrainerCallback):
         """
         # Anew: a script may train several times with one callback.
         self.measurements, self._measured, self._start = [], -1, None
-        self._beside = self._given or Beside()
+        self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
         if self._first:
             self._open_run(args, state)
@@ -238,7 +238,7 @@ class ValueDriftCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._beside.do(partial(self._write, self._file(args, state)))
-        if self._given is None:  # nobody says later that this checkpoint is complete
+        if self._shared is None:  # nobody says later that this checkpoint is complete
             self._beside.finish()
 
     def _write(self, file: Path) -> None:
@@ -308,7 +308,8 @@ class ValueDriftCallback(TrainerCallback):
         taken = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)
         if taken is None or not self._first:
             return
-        kl = self._kl(model, tokenizer, taken) if self.kl else None
+        # Of split weights the other processes would have to ask too.
+        kl = self._kl(model, tokenizer, taken) if self.kl and not is_sharded(model) else None
         self._beside.do(partial(self._conclude, taken, step, kl, log_checkpoint))
         if isinstance(taken, Said) and not self._judged:
             # A judge may load a model for its first answer, which sets things of the whole process.

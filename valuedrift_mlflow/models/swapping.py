@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.models.loading import (
     Loaded,
+    from_folder,
     load_generator,
-    load_model,
     load_tokenizer,
     whole_folder,
     with_adapters,
@@ -129,7 +127,7 @@ class Swapping:
             self._held.folder, self._held.changed = folder, False
             return self._held
         self._held = None
-        loaded = load_model(uri, self.how)
+        loaded = from_folder(uri, folder, self.how)
         if not _is_as_stored(loaded.model, folder):
             return None
         self._held = _Held(loaded, folder, facts, _ties(loaded.model))
@@ -142,22 +140,15 @@ def _folder(uri: str) -> Path | None:
         return whole_folder(uri)
     path = Path(uri).expanduser()
     if uri.startswith(MLFLOW_PREFIXES):
-        path = tracking.model_folder(uri)
-        if not _is_ours(path / "MLmodel"):
+        # Others answer by whatever code they are packaged with, and not as their weights alone would.
+        if tracking.loader_of(uri) not in (None, tracking.LOADER):
             return None
+        path = tracking.model_folder(uri)
         if not (path / _CONFIG).is_file() and not (path / _ADAPTERS).is_file():
             # A packaged model has its weights deeper than a checkpoint.
             path = next((file.parent for file in path.rglob(_CONFIG)), path)
     known = path.is_dir() and any((path / name).is_file() for name in (_CONFIG, _ADAPTERS))
     return path if known and ((path / _TOKENIZER).is_file() or (path / _ADAPTERS).is_file()) else None
-
-
-def _is_ours(file: Path) -> bool:
-    """Whether a model answers as its weights do: others are packaged with whatever code asks them."""
-    if not file.is_file():
-        return True
-    told = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return bool(told["flavors"]["python_function"]["loader_module"] == tracking.LOADER)
 
 
 def _facts(folder: Path) -> _Facts | None:

@@ -22,7 +22,7 @@ def model_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     """
     described = _tokenizer(tokenizer)
     weights = model.state_dict()
-    if described is None or not _is_plain(model) or any(weight.is_meta for weight in weights.values()):
+    if described is None or not _is_plain(model) or not all(map(_is_here, weights.values())):
         return None
     digest = hashlib.blake2b(digest_size=32)
     for part in (type(model).__qualname__, _config(model), described):
@@ -42,6 +42,12 @@ def _is_plain(model: nn.Module) -> bool:
             part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in model.modules()
         )
     )
+
+
+def _is_here(weight: object) -> bool:
+    import torch
+
+    return isinstance(weight, torch.Tensor) and not weight.is_meta
 
 
 def _config(model: PreTrainedModel) -> str:

@@ -260,6 +260,18 @@ def logged_model_id(uri: str) -> str | None:
     return str(model_id) if model_id else None
 
 
+def loader_of(uri: str) -> str | None:
+    """The module that loads a packaged model; None of weights that were logged as plain artifacts."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        flavors = mlflow.models.get_model_info(uri).flavors
+    except MlflowException:
+        return None
+    return str(flavors.get("python_function", {}).get("loader_module", "")) or None
+
+
 def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
     """A packaged model of any flavor; with ``own_code`` that of one of ours may run."""
     import mlflow
