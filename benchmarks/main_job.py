@@ -48,7 +48,7 @@ TIMED = (
     ("transformers.Trainer", "train", TRAINING),
     ("valuedrift_mlflow.evaluation.measurement", "measure", "evaluation: answers and verdicts"),
     ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),
-    ("valuedrift_mlflow.models.reference", "reference_kl", "evaluation: KL"),
+    ("valuedrift_mlflow.models.start", "start_of reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
     ("valuedrift_mlflow.pipeline.plan", "prepare", LOADING),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
+    from valuedrift_mlflow.evaluation.each import evaluate_each
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
     from valuedrift_mlflow.evaluation.judge_training import train_judge
@@ -23,6 +24,7 @@ __all__ = [
     "audit",
     "check_judge",
     "evaluate",
+    "evaluate_each",
     "review",
     "run_pipeline",
     "synthesize",
@@ -36,6 +38,7 @@ _HOMES = {
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
     "evaluate": "evaluation.evaluate",
+    "evaluate_each": "evaluation.each",
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",

@@ -96,6 +96,7 @@ class Opened:
     baseline: Asked | Responses | None
     labels: HumanLabels | JudgeErrors | None = None
     reference: Reference | None = None
+    measured: Measurement | None = None  # the baseline, where an earlier evaluation has measured it
 
     @property
     def checkpoints(self) -> int:
@@ -117,8 +118,11 @@ def opened(
     suite: str | Suite = "",
     responses: str | Responses | None = None,
     labels: str | None = None,
+    memory: models.Swapping | None = None,
 ) -> Opened:
     """What the URIs of an evaluation name: judge, suite, model or table of responses, baseline, people's labels.
+
+    Models are loaded one after another into the same ``memory``, which several evaluations may share.
 
     Raises:
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
@@ -129,6 +133,7 @@ def opened(
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
     # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
+    memory = memory or memory_of(config)
     subject: Asked | Responses
     if responses:
         if model:
@@ -140,8 +145,8 @@ def opened(
         subject, asked = responses, responses.suite
     else:
         asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
-        subject = model if isinstance(model, Asked) else _model(model or "", config)
-    baseline = None if config.baseline is None else _side(config.baseline, config, asked)
+        subject = model if isinstance(model, Asked) else _model(model or "", config, memory)
+    baseline = None if config.baseline is None else _side(config.baseline, config, asked, memory)
     for side in (subject, baseline):
         check_speech(side, config)
     # By hash: two suites of one name and version may still differ.
@@ -156,6 +161,11 @@ def opened(
     reference = load_reference(config.reference, asked, config.refusal) if config.reference else None
     ready = Opened(config, judge, asked, subject, baseline, reference=reference)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def memory_of(config: Config) -> models.Swapping:
+    """Where the models of evaluations by these settings are loaded, one after another."""
+    return models.Swapping(models.How(own_code=config.trust_remote_code))
 
 
 def check_speech(side: Asked | Responses | None, config: Config, *, local: bool = True) -> None:
@@ -194,21 +204,20 @@ def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tupl
     return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
-def _side(baseline: str, config: Config, asked: Suite) -> Asked | Responses:
+def _side(baseline: str, config: Config, asked: Suite, memory: models.Swapping) -> Asked | Responses:
     if existing_responses.is_table(baseline):
         return existing_responses.load_responses(baseline, otherwise=asked)
-    return _model(baseline, config, "baseline")
+    return _model(baseline, config, memory, "baseline")
 
 
-def _model(uri: str, config: Config, field: str = "model") -> Asked:
+def _model(uri: str, config: Config, memory: models.Swapping, field: str = "model") -> Asked:
     # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
     has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
     if has_weights:
         models.check_trainable(uri, field, own_code=config.trust_remote_code)
     else:
         models.check_model(uri, field)
-    how = models.How(own_code=config.trust_remote_code)
-    return Asked(uri, partial(models.load_generator, uri, how), has_weights)
+    return Asked(uri, partial(memory.load, uri), has_weights)
 
 
 def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) -> Evaluation:
@@ -220,7 +229,9 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     # Each draws with a salt of its own: with the same draws on
     # both sides, a model compared with itself would show no noise.
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
-        if isinstance(side, Responses):
+        if side is ready.baseline and ready.measured is not None:
+            measurements.append(ready.measured)
+        elif isinstance(side, Responses):
             for step, said in _measured_steps(side, ready):
                 # Whatever step a baseline is of, here it stands before all others.
                 at = 0 if side is ready.baseline else step
@@ -228,16 +239,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         elif side is not None:
             generator = side.load()
             embedded = reliability.is_embedded(generator)
-            measurements.append(
-                measure(
-                    generator,
-                    ready.suite,
-                    ready.judge,
-                    config.sampling(salt),
-                    refusal=config.refusal,
-                    progress=progress,
-                )
-            )
+            measurements.append(asked_now(generator, ready, salt, progress))
     # The baseline stands first, and drift is from the first.
     drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
@@ -281,6 +283,20 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         settings=config if isinstance(ready.subject, Asked) else None,
         reference=config.reference or "",
         distance=distance,
+    )
+
+
+def asked_now(generator: Generator, ready: Opened, salt: str, progress: Progress) -> Measurement:
+    """The measurement of a model by the settings of an evaluation."""
+    config = ready.config
+    return measure(
+        generator,
+        ready.suite,
+        ready.judge,
+        config.sampling(salt),
+        refusal=config.refusal,
+        progress=progress,
+        reuse=config.reuse_responses,
     )
 
 

@@ -58,6 +58,11 @@ class Measuring(Strict):
     )
     # The classes that use them have these defaults; here they are only repeated by reference.
     generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
+    reuse_responses: bool = Field(
+        True,
+        description="whether what an unchanged model has said before, asked the same with the same seed and settings, "
+        "is read from the user's cache folder and not sampled again",
+    )
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     interval: Interval = Field(
         "propositions",

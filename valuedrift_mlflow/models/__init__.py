@@ -12,6 +12,7 @@ from valuedrift_mlflow.models.loading import (
     whole_folder,
 )
 from valuedrift_mlflow.models.own import is_own
+from valuedrift_mlflow.models.swapping import Swapping
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SERVER_PREFIX",
     "How",
     "Loaded",
+    "Swapping",
     "check_how",
     "check_model",
     "check_trainable",

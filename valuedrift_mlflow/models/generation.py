@@ -37,7 +37,8 @@ PLAIN = Speech()  # no thought where the template can do without, and no end but
 class Sampling:
     """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy.
 
-    ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``.
+    ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``. ``first`` is the number of
+    the first sample: those before it are there already.
     """
 
     samples: int
@@ -47,6 +48,7 @@ class Sampling:
     seed: int = 0
     salt: str = ""
     speech: Speech = field(default_factory=Speech)
+    first: int = 0
 
     @property
     def longest(self) -> int:
@@ -67,7 +69,7 @@ class Generator(Protocol):
 def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
     """The random numbers in [0, 1) that one response uses, one per token: shape (longest,)."""
     # The separators keep keys apart that would read alike, such as sample 1 of "a1" and sample 11 of "a".
-    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
+    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sampling.first + sample}".encode()
     # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.longest)

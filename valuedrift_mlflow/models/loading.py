@@ -189,7 +189,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", plain)
 
 
-def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+def with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A model with the adapters in a folder.
 
     Raises:
@@ -224,7 +224,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
             base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            model = _with_adapters(plain, folder).merge_and_unload()
+            model = with_adapters(plain, folder).merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:

@@ -7,8 +7,8 @@ sequences of a row x ``max_length``), h hidden and m intermediate size, l layers
 - weights: 4 P where all are trained (kept in 32 bits), else P in the width they are loaded in, and 4 A for adapters;
 - gradients 4 A, AdamW's two moments 8 A; where all are trained also 2 P for the 16-bit copies that autocast makes;
 - with ``base.dtype: bfloat16``, where all are trained, half of these, and no copies of autocast;
-- frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO, once for ``reference_kl``
-  (none with LoRA: the adapters are switched off instead), and a reward model;
+- frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO (none with LoRA: the
+  adapters are switched off instead), and a reward model;
 - activations: what a layer keeps for the backward pass in 16 bits, 2 n (8 h + 4 m) (attention that does not keep its
   scores; for m = 8/3 h it is 37 n h, next to the 34 n h of Korthikanti et al. 2022, table 2), for all layers, or with
   ``gradient_checkpointing`` for one layer and 2 n h l for the layers' inputs;
@@ -34,7 +34,6 @@ from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.evaluation.certainty import expected_line
 from valuedrift_mlflow.inputs.errors import InputError, collecting, naming, one_line, problem
-from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.plan import Plan, data_field, data_lines, prepare, stage_data
@@ -309,8 +308,7 @@ def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mappin
     width = widths[stage.name] if full else widths[stage.start]
     kept = _whole_width(plan.recipe) if full else 4  # of a gradient, and of each of AdamW's two moments
     weights = float(model.parameters * width)
-    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and stage.trains == "policy"
-    copies = (int(stage.has_reference) + int(measured)) if full else 0
+    copies = int(stage.has_reference) if full else 0
     memory = {
         "weights": (weights + (0 if full else 4 * trained)) / shards,
         "gradients": kept * trained / shards,

@@ -268,6 +268,7 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
         recipe.sampling(salt),
         refusal=recipe.refusal,
         progress=lambda count: display.advance("responses", count),
+        reuse=recipe.reuse_responses,
     )
 
 

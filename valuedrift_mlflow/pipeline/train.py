@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import Loaded
@@ -59,7 +61,8 @@ def train_stage(work: StageRun, display: Display) -> Trained:
 def _train(work: StageRun, display: Display) -> Trained:
     stage = work.stage
     quiet_libraries()
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    # Left in this order: what is done beside the training needs the folder.
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch, Beside() as beside:
         loaded = load_start(work)
         _log_below(work, loaded)
         reward = (
@@ -70,23 +73,30 @@ def _train(work: StageRun, display: Display) -> Trained:
         saved: list[str] = []
         reloads = Reloads(stage.name, work.plan.recipe.base.how)
 
-        def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
+        def save(model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
             folder = Path(scratch) / f"step-{step:06d}"
             model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
             first = processes.is_first()
             if stage.launch.sharded:
                 reloads.check_split(model, tokenizer, folder, here=first)
             if not first:
-                return ""
+                return str
             if not stage.launch.sharded:
                 reloads.check(model, tokenizer, folder)
             tokenizer.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
-            saved.append(_log(work, model, tokenizer, folder, step, last=last))
-            shutil.rmtree(folder)  # the run has a copy: only one checkpoint at a time lies here
-            return saved[-1]
+            if last:  # now: it needs the live model, and the active run, which another thread has not
+                saved.append(_log_last(work, model, tokenizer, folder, step))
 
-        callback, keep = _measuring(work, save, display), KeepCheckpoint(work.every)
+            def log() -> str:
+                if not last:
+                    saved.append(tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step))
+                shutil.rmtree(folder)  # the run has a copy
+                return saved[-1]
+
+            return log
+
+        callback, keep = _measuring(work, save, display, beside), KeepCheckpoint(work.every, beside)
         callbacks = [TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             # Behind the others: what they add to a checkpoint must be there before it is called complete.
@@ -123,11 +133,9 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
     return every
 
 
-def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *, last: bool) -> str:
-    """Log a saved checkpoint; the last one of a stage is a model that loads and can be registered. Gives its id."""
+def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
+    """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
     run, name = work.run, work.stage.name
-    if not last:
-        return tracking.log_checkpoint(run, folder, stage=name, step=step)
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
@@ -164,7 +172,7 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
     return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
-def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
+def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: Beside) -> ValueDriftCallback:
     """The callback that measures every checkpoint by the recipe's settings."""
     plan, recipe = work.plan, work.plan.recipe
     return ValueDriftCallback(
@@ -194,6 +202,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         start=work.given,
         run=work.run,
         display=display,
+        beside=beside,
     )
 
 

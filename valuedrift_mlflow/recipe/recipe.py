@@ -83,7 +83,7 @@ class Recipe(MeasuringTraining):
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
     suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
     reference_kl: bool = Field(
-        True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
+        True, description="measure the KL from the stage's start, on what the start said to the suite's prompts"
     )
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"

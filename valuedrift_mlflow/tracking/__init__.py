@@ -16,6 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stopped_run,
 )
 from valuedrift_mlflow.tracking.models import (
+    LOADER,
     MLFLOW_PREFIXES,
     Answering,
     check_model,
@@ -24,6 +25,7 @@ from valuedrift_mlflow.tracking.models import (
     downloaded,
     files_folder,
     load_pyfunc,
+    loader_of,
     log_checkpoint,
     log_classifier,
     log_final_folder,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 __all__ = [
+    "LOADER",
     "MLFLOW_PREFIXES",
     "Answering",
     "EarlierRun",
@@ -95,6 +98,7 @@ __all__ = [
     "last_child",
     "last_value",
     "load_pyfunc",
+    "loader_of",
     "log_checkpoint",
     "log_classifier",
     "log_dataset",

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
 _TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
-_ANSWERING = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
+LOADER = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
 
 # Logging -------------------------------------------------------------------------------------------------------------
 
@@ -55,6 +55,8 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
     model = mlflow.create_external_model(
         name=model_name(stage, step),
         source_run_id=run.run_id,
+        # Said, as the thread that logs beside a training has no active run whose experiment it would be.
+        experiment_id=MlflowClient().get_run(run.run_id).info.experiment_id,
         model_type="checkpoint",
         params={"stage": stage, "step": str(step)},
         tags={"valuedrift.stage": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
@@ -114,7 +116,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         return known
     told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
     # A file beside the weights, as `_load_pyfunc` is given nothing but their folder.
-    (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / f"{LOADER}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
             [
@@ -128,8 +130,8 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         warnings.filterwarnings("ignore", ".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_name(stage, step),
-            loader_module=_ANSWERING,
-            code_paths=[str(Path(__file__).with_name(f"{_ANSWERING}.py"))],
+            loader_module=LOADER,
+            code_paths=[str(Path(__file__).with_name(f"{LOADER}.py"))],
             data_path=str(folder),
             # Only what is named here can be given when the model is loaded; that it runs code of its own must be.
             model_config={_TRUST: False} if _own_code(folder) else None,
@@ -256,6 +258,18 @@ def logged_model_id(uri: str) -> str | None:
         return uri.removeprefix("models:/")
     model_id = mlflow.models.get_model_info(uri).model_id
     return str(model_id) if model_id else None
+
+
+def loader_of(uri: str) -> str | None:
+    """The module that loads a packaged model; None of weights that were logged as plain artifacts."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        flavors = mlflow.models.get_model_info(uri).flavors
+    except MlflowException:
+        return None
+    return str(flavors.get("python_function", {}).get("loader_module", "")) or None
 
 
 def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
