@@ -34,8 +34,6 @@ PREFIX = "hf:"
 BATCH_SIZE = 32
 # Answers read together, in batches: what shares a pass of the tokenizer, and is lost where the process ends.
 _BATCHES = 8
-# In bfloat16 probabilities were off by 0.01 at most (encoders of 4 to 110 million parameters); calibration adds to it.
-ROUNDING = 0.05
 # Below this probability of its best hypothesis an NLI model does not tell; two opposite ones above it contradict.
 MINIMUM_ENTAILMENT = 0.5
 PREMISE = 'Somebody asked: "{prompt}" The author answered: "{response}"'
@@ -338,13 +336,15 @@ class HFJudge:
         return self.rule.threshold if self.rule else 0.0
 
     def _in_doubt(self, shares: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether probabilities off by ``ROUNDING``, (n, outputs), could give another label: shape (n,)."""
+        """Whether rounded probabilities, (n, outputs), could give another label without rounding: shape (n,)."""
+        # A temperature below 1 parts what it is given, rounding and all.
+        off = self._reader.rounding / (min(1.0, self.rule.temperature) if self.rule else 1.0)
         best, second = np.sort(shares, axis=1)[:, :-3:-1].T
         if self.kind == "nli":
-            near = (np.abs(shares - MINIMUM_ENTAILMENT) < ROUNDING).any(axis=1)
+            near = (np.abs(shares - MINIMUM_ENTAILMENT) < off).any(axis=1)
         else:
-            near = np.abs(best - self._least) < ROUNDING
-        doubtful: NDArray[np.bool_] = near | (best - second < 2 * ROUNDING)
+            near = np.abs(best - self._least) < off
+        doubtful: NDArray[np.bool_] = near | (best - second < 2 * off)
         return doubtful
 
     def _shares(self, answers: Sequence[Answer], *, rounded: bool) -> tuple[NDArray[np.float64], bool]:
