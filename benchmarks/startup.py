@@ -19,9 +19,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from main_job import stage_parts
+from main_job import parts_of
 from processes import pinned
 from rounds import machine, write
 
@@ -75,27 +74,22 @@ def main() -> None:
     helps = medians({"--help": [*program, "--help"], **commands}, arguments.rounds)
     bare = {"mlflow": "import mlflow", "both": "import mlflow, valuedrift_mlflow"}
     of_imports = medians({name: [sys.executable, "-c", code] for name, code in bare.items()}, arguments.rounds)
-    display.table(
-        "CPU seconds of --help", ("command", "seconds"), [[name, f"{own:.2f}"] for name, own in helps.items()]
-    )
-    more = of_imports["both"] - of_imports["mlflow"]
+    rows = [[name, f"{own:.2f}"] for name, own in helps.items()]
+    display.table("CPU seconds of --help", ("command", "seconds"), rows)
+    alone, more = of_imports["mlflow"], of_imports["both"] - of_imports["mlflow"]
     print(f"the slowest --help takes {max(helps.values()):.2f} s of CPU (goal {HELP_GOAL})")
-    print(
-        f"import valuedrift_mlflow takes {more:.2f} s over import mlflow, {of_imports['mlflow']:.2f} s (goal {IMPORT_GOAL})"
-    )
+    print(f"import valuedrift_mlflow takes {more:.2f} s over import mlflow, {alone:.2f} s (goal {IMPORT_GOAL})")
     result = {"machine": told, "help": helps, "import": of_imports}
     if not arguments.no_stage:
         with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
-            # The store is made once: what a first run makes is no cost of a stage.
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
-            slowest = imports(scratch)
-            parts = stage_parts(TINY, scratch)
-        first = list(slowest.items())[:_IMPORTS]
-        display.table(
-            "A tiny stage, seconds", ("part", "seconds"), [[name, f"{own:.2f}"] for name, own in parts.items()]
-        )
-        display.table("Its imports, seconds", ("package", "seconds"), [[name, f"{own:.2f}"] for name, own in first])
-        result |= {"stage": parts, "imports": dict(first)}
+            slowest = imports(scratch)  # it makes the store too: what a first run makes is no cost of a stage
+            run = parts_of("sft", scratch, arguments.cores, "--set", TINY)
+        parts = dict(sorted(run.parts.items(), key=lambda entry: -entry[1]))
+        first = dict(list(slowest.items())[:_IMPORTS])
+        for title, seconds in (("A tiny stage", parts), ("Its imports", first)):
+            display.table(f"{title}, seconds", ("", "seconds"), [[name, f"{own:.2f}"] for name, own in seconds.items()])
+        result |= {"stage": parts, "imports": first}
     write("startup", "all", result)
 
 
