@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 LINEAR = 1.1  # exponents up to this are called linear: the rest is what two points are off
@@ -42,8 +43,12 @@ def _megabytes() -> float:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
-    return sum(os.times()[:4])
+    """Of this process and of its children, those that still run among them."""
+    running = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended, and is in the times of this process
+            running += sum(child.cpu_times()[:2])
+    return sum(os.times()[:4]) + running
 
 
 @contextmanager
@@ -76,6 +81,3 @@ def fitted(sizes: Sequence[float], figures: Sequence[float]) -> float:
     logs = [(math.log(size), math.log(max(figure, 1e-9))) for size, figure in zip(sizes, figures, strict=True)]
     x, y = (sum(own) / len(logs) for own in zip(*logs, strict=True))
     return sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs)
-
-
-PROJECT = Path(__file__).parent.parent

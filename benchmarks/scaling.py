@@ -10,8 +10,7 @@ all points, and between the two largest, where fixed costs weigh least. Nothing 
 
 - prompts, samples: a function answers with texts of the embedded world, the offline judge reads them, two measurements
   are compared, the tables made. A model's own time is linear by itself and is left out.
-- checkpoints: measurements of 550 prompts, analysed at the end with their tables and figures' data (``at the end``), and
-  as a training does it, one after the other (``in a training``).
+- checkpoints: measurements of 550 prompts, analysed at the end with their tables, and ``in a training``: after each.
 - rows: an audit of preference pairs of HH-RLHF (``--data``), on one core and on two; 160,000 of them are the goal's.
 - long: an audit of pairs of one megabyte each.
 """
@@ -166,35 +165,22 @@ def main() -> None:
         least = LEAST.get(kind, 1)
         # Every size in the same proportion; those that are then too small to tell anything are left out.
         sizes = sorted({max(least, round(size * arguments.share)) for size in SIZES[kind]})
-        cores = "1" if kind == "rows on one core" else str(arguments.cores)
-        points = [
-            alone(
-                __file__, "--data", arguments.data, "--point", kind, size, OMP_NUM_THREADS="1", LOKY_MAX_CPU_COUNT=cores
-            )
-            for size in sizes
-        ]
+        cores = 1 if kind == "rows on one core" else arguments.cores
+        variables = {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": str(cores)}  # the second is how many joblib takes
+        points = [alone(__file__, "--data", arguments.data, "--point", kind, size, **variables) for size in sizes]
         growth = {
             name: (fitted(sizes, own), exponents(sizes, own)[-1]) if len(sizes) > 1 else (0.0, 0.0)
             for name in ("cpu", "megabytes")
             for own in [[point[name] for point in points]]
         }
         rows = [
-            [
-                f"{size:,}",
-                f"{own['cpu']:.2f}",
-                f"{own['wall']:.2f}",
-                f"{size / own['wall']:,.0f}",
-                f"{own['megabytes']:.1f}",
-            ]
+            [f"{size:,}", *(f"{own[name]:.2f}" for name in ("cpu", "wall", "megabytes")), f"{size / own['wall']:,.0f}"]
             for size, own in zip(sizes, points, strict=True)
         ]
-        display.table(kind, ("size", "seconds of CPU", "of the wall", "a second", "MB more at the peak"), rows)
+        display.table(kind, ("size", "seconds of CPU", "of the wall", "MB more at the peak", "a second"), rows)
         for name, (whole, last) in growth.items():
             verdict = "linear or less" if last <= LINEAR else "ABOVE LINEAR"
-            print(
-                f"{kind}, {name}: grows with the power {whole:.2f}, {last:.2f} between the largest: {verdict}",
-                flush=True,
-            )
+            print(f"{kind}, {name}: power {whole:.2f} over all, {last:.2f} between the largest: {verdict}", flush=True)
         if kind == "rows":
             print(f"goal: {GOAL:,} pairs a second at 160,000")
         result = {"machine": told, "share": arguments.share, "sizes": sizes, "points": points, "growth": growth}
