@@ -92,7 +92,7 @@ class ValueDriftCallback(TrainerCallback):
         thinking: Thinking = DEFAULTS.thinking,
         max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
         template_kwargs: Mapping[str, Argument] | None = None,
-        batch_size: int = DEFAULTS.generation_batch_size,
+        batch_size: int | None = DEFAULTS.generation_batch_size,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
         interval: Interval = DEFAULTS.interval,
@@ -121,7 +121,7 @@ class ValueDriftCallback(TrainerCallback):
             thinking: ``on`` lets a model think before it answers, where its chat template has a switch for that.
             max_thinking_tokens: longest thought in tokens, beside those of the answer.
             template_kwargs: further arguments of the chat template.
-            batch_size: responses generated at once.
+            batch_size: responses generated at once; as many as there is memory for where it is not given.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
             interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.

@@ -57,7 +57,11 @@ class Measuring(Strict):
         default_factory=dict, description="further arguments of the model's chat template, by their names"
     )
     # The classes that use them have these defaults; here they are only repeated by reference.
-    generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
+    generation_batch_size: int | None = Field(
+        Sampling.batch_size,
+        ge=1,
+        description="responses generated at once; as many as there is memory for where it is not given",
+    )
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     interval: Interval = Field(
         "propositions",

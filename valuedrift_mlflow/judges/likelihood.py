@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.thoughts import closing
 from valuedrift_mlflow.judges.asking import Reply, refused
+from valuedrift_mlflow.models.calling import takes_positions
 from valuedrift_mlflow.models.generation import (
     PLAIN,
     Generator,
@@ -35,7 +36,6 @@ from valuedrift_mlflow.models.generation import (
     TransformersGenerator,
     chat_text,
     evaluation_mode,
-    takes_positions,
 )
 from valuedrift_mlflow.models.reference import padded, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
@@ -93,6 +93,7 @@ OPENINGS = {
     ),
 }
 FORCED_CHOICE = "(forced choice: no response was generated)"
+_AT_ONCE = 512  # rows of one forward pass
 _FLAT = tuple(opening for stance in STANCES for opening in OPENINGS[stance])
 
 
@@ -122,7 +123,7 @@ class LikelihoodJudge:
             raise refused(self, "likelihood needs a model's own weights")
         # A choice is made at once, without a thought.
         speech = replace(sampling.speech, thinking=False)
-        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size, progress, speech)
+        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size or _AT_ONCE, progress, speech)
         return [[Reply(FORCED_CHOICE, verdict)] for verdict in chosen]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -138,7 +139,7 @@ class LikelihoodJudge:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         items: Sequence[Item],
-        batch_size: int = 64,
+        batch_size: int = _AT_ONCE,
         progress: Progress = _silent,
         speech: Speech = PLAIN,
     ) -> list[Verdict]:
