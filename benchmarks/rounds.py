@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: models of several sizes, and both sides in turn, several times, in one process."""
+"""What benchmarks of speed share: models of several sizes, and both sides in turn, several times, in one process."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """How long do five responses to each of 550 prompts take, beside lm-evaluation-harness and plain ``generate``?
 
-All three ask the same model object with the same prompts: `TransformersGenerator` of this package, `HFLM.generate_until`
-of lm-evaluation-harness, and transformers' ``generate`` with ``num_return_sequences=5``, prompts sorted by length. The
-batch sizes of both peers are tuned first, on a part of the prompts. Responses of the random models have 64 tokens in
-the mean, from 1 to 256. Each side draws by its own random numbers, so that lengths differ by chance.
+All three ask the same model object with the same prompts: ``TransformersGenerator`` of this package,
+``HFLM.generate_until`` of lm-evaluation-harness, and transformers' ``generate`` with ``num_return_sequences=5``,
+prompts sorted by length. The batch sizes of both peers are tuned first, on a part of the prompts. Responses of the
+random models have 64 tokens in the mean, from 1 to 256. Each side draws by its own random numbers, so that lengths
+differ by chance.
 
     pip install --no-deps lm-eval==0.4.13 evaluate pytablewriter rouge-score sacrebleu sqlitedict word2number \
         more_itertools tabulate DataProperty typepy mbstrdecoder pathvalidate tcolorpy absl-py nltk portalocker \
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import rounds
 import torch
@@ -53,9 +55,7 @@ def harness(loaded: Loaded) -> Answers:
     def run(prompts: Sequence[str], rows: int | None) -> list[str]:
         model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=rows, max_length=2048)
         texts = chat_texts(loaded.tokenizer, prompts)
-        asked = [
-            Instance("generate_until", {}, (text, dict(told)), at) for at, text in enumerate(texts * SAMPLES)
-        ]
+        asked = [Instance("generate_until", {}, (text, dict(told)), at) for at, text in enumerate(texts * SAMPLES)]
         with evaluation_mode(loaded.model):
             return list(model.generate_until(asked, disable_tqdm=True))
 
@@ -103,6 +103,13 @@ def tuned(run: Answers, prompts: Sequence[str], sizes: Sequence[int]) -> int:
     return min(taken, key=lambda size: taken[size])
 
 
+def once(run: Answers, prompts: Sequence[str], rows: int | None, words: list[float]) -> None:
+    """One round of a side; how long its responses are is kept, because each draws its own."""
+    said = run(prompts, rows)
+    assert len(said) == len(prompts) * SAMPLES
+    words.append(sum(len(text.split()) for text in said) / len(said))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=rounds.MODELS, default=["embedded", "15M"])
@@ -127,18 +134,11 @@ def main() -> None:
         sizes = [size for size in (16, 32, 64, 128, 256) if size <= len(few) * SAMPLES] or [len(few) * SAMPLES]
         ours(loaded)(few, None)  # what is loaded once is no part of the first round
         best = {side: tuned(run, few, sizes) for side, run in peers.items()}
-        words: dict[str, list[float]] = {}
-
-        def side(named: str, run: Answers, rows: int | None, loaded: Loaded = loaded) -> Callable[[], None]:
-            def once() -> None:
-                said = run(prompts, rows)
-                assert len(said) == len(prompts) * SAMPLES
-                words.setdefault(named, []).append(sum(len(text.split()) for text in said) / len(said))
-
-            return once
-
-        asked = {OURS: side(OURS, ours(loaded), None)}
-        asked |= {named: side(named, run, best[named]) for named, run in peers.items()}
+        words: dict[str, list[float]] = {OURS: [], **{named: [] for named in peers}}
+        asked = {
+            named: partial(once, run, prompts, best.get(named), words[named])
+            for named, run in {OURS: ours(loaded), **peers}.items()
+        }
         found = rounds.compared(rounds.in_turn(asked, chosen.rounds), OURS)
         result = {
             "machine": rounds.machine(chosen.threads),

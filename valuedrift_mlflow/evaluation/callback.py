@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept, recorded, reliability
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
-from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
+from valuedrift_mlflow.evaluation.measurement import Measurement, measure_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
     drift_table,
@@ -37,6 +37,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference as Start
 from valuedrift_mlflow.models.reference import reference_kl, reference_of

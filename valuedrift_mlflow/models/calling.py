@@ -34,6 +34,19 @@ def takes_positions(model: nn.Module) -> bool:
     return not learns_prompt(model) and takes(model, "position_ids")
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model's weights are split over several processes (FSDP2): all of them then step together."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Whether several rows may go on from a model's cache of one prefix: not where layers keep a state that is none."""
+    kind: Any = type(_inner(model))
+    return takes_positions(model) and bool(kind._supports_default_dynamic_cache() and not kind._is_stateful)
+
+
 def may_come_and_go(model: PreTrainedModel) -> bool:
     """Whether rows of a model may enter and leave while others speak: keys and values are all that is kept of one.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.models.calling import takes
+from valuedrift_mlflow.models.calling import is_sharded, takes
 from valuedrift_mlflow.models.drawing import drawn
 from valuedrift_mlflow.models.memory import is_short, rows_at_once
 from valuedrift_mlflow.models.slots import SlotCache
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.models.stopping import Ends
 
 _log = logging.getLogger(__name__)
+SHARDED_ROWS = 64  # at once, where no number is given and weights are split over processes
 _FIRST_ROWS = 32  # by which is found how much memory a row takes
 _PROMPT_TOKENS = 8192  # of the prompts that are read together
 _STEPS = 8  # between two looks at a GPU's tokens, which it has to be waited for
@@ -88,7 +89,9 @@ class Decoder:
         self.said: list[list[int]] = [[] for _ in range(len(asked.prompts) * asked.samples)]
         self._progress = progress
         self._ended = [False] * len(self.said)
-        self._slots = asked.slots
+        # Processes that have to step together must not each go by the memory that it finds.
+        self._together = is_sharded(model)
+        self._slots = asked.slots or (SHARDED_ROWS if self._together else None)
         self._reads: Ends | None = None
 
     def run(self) -> list[list[int]]:
@@ -101,7 +104,7 @@ class Decoder:
             try:
                 self._speak()
             except RuntimeError as error:
-                if not is_short(error) or self._slots == 1:
+                if self._together or self._slots == 1 or not is_short(error):
                     raise
                 self._slots = max(1, (self._slots or _FIRST_ROWS) // 2)
                 _log.warning("no memory for as many responses at once: now at most %d", self._slots)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valuedrift_mlflow.models.calling import learns_prompt
+from valuedrift_mlflow.models.calling import is_sharded, learns_prompt
 from valuedrift_mlflow.models.decoding import Asked, left_padded
 from valuedrift_mlflow.models.drawing import SeededSampling
 from valuedrift_mlflow.models.ending import only_these_settings
@@ -57,7 +57,7 @@ class WholeBatches:
         try:
             said = self._generated(batch)
         except RuntimeError as error:
-            if not is_short(error) or len(batch) == 1:
+            if len(batch) == 1 or is_sharded(self.model) or not is_short(error):
                 raise
         else:
             self._progress(len(batch))
