@@ -32,7 +32,7 @@ from valuedrift_mlflow.evaluation.reference import (
     load_reference,
 )
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
+from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, engine_of, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
@@ -94,6 +94,7 @@ class ValueDriftCallback(TrainerCallback):
         max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
         template_kwargs: Mapping[str, Argument] | None = None,
         batch_size: int | None = DEFAULTS.generation_batch_size,
+        generation: Mapping[str, str | None] | None = None,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
         interval: Interval = DEFAULTS.interval,
@@ -123,6 +124,7 @@ class ValueDriftCallback(TrainerCallback):
             max_thinking_tokens: longest thought in tokens, beside those of the answer.
             template_kwargs: further arguments of the chat template.
             batch_size: responses generated at once; as many as there is memory for where it is not given.
+            generation: ``backend`` and ``server``, as in the recipe.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
             interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.
@@ -154,7 +156,8 @@ class ValueDriftCallback(TrainerCallback):
         self.samples = samples
         self.checkpoint_samples = checkpoint_samples or samples
         speech = speech_of(stop, thinking, max_thinking_tokens, template_kwargs or {})
-        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
+        engine = engine_of(generation or {})
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech, engine=engine)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
         self.interval: Interval = interval

@@ -49,6 +49,7 @@ class Asked:
         ends: tokens that end one.
         reads: gives what else ends some rows, after padded prompts of a width; None where nothing does.
         slots: rows at once; None for as many as there is memory for.
+        seeds: a number for a row, where another engine draws by one.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -59,6 +60,7 @@ class Asked:
     ends: frozenset[int]
     reads: Callable[[Sequence[int], int], Ends] | None
     slots: int | None
+    seeds: Callable[[int], int]
 
 
 class _Entering(NamedTuple):

@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.thoughts import before_stop, opened
 from valuedrift_mlflow.models.ending import end_tokens
+from valuedrift_mlflow.models.engine import OWN, Engine
 from valuedrift_mlflow.models.speech import Speech, as_text
 from valuedrift_mlflow.models.stopping import Ends
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from valuedrift_mlflow.models.decoding import Asked
 
 Progress = Callable[[int], None]
 PLAIN = Speech()  # no thought where the template can do without, and no end but the model's own
@@ -42,6 +47,7 @@ class Sampling:
     seed: int = 0
     salt: str = ""
     speech: Speech = field(default_factory=Speech)
+    engine: Engine = OWN
 
     @property
     def longest(self) -> int:
@@ -66,6 +72,12 @@ def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
     # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.longest)
+
+
+def seed_of(*parts: object) -> int:
+    """A whole number in [0, 2**31) that is always the same for the same parts."""
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
 
 
 def plain_prompt(prompt: str) -> str:
@@ -134,21 +146,31 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
             module.training = flag
 
 
+class Way(Protocol):
+    """Answers what is asked of a model."""
+
+    def run(self) -> list[list[int]]:
+        """The tokens of every row, up to and with what ended it."""
+        ...
+
+
 class TransformersGenerator:
     """Generates with a causal language model in memory: a loaded one, or the live one in the middle of training."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Keep the model and its tokenizer; neither is changed."""
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> None:
+        """Keep the model and its tokenizer; neither is changed.
+
+        ``folder`` is where the model was loaded from, of one that is not trained meanwhile.
+        """
         self.model = model
         self.tokenizer = tokenizer
+        self.folder = folder
 
     def generate(
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
         """``sampling.samples`` responses for each prompt, many at once."""
-        from valuedrift_mlflow.models.calling import may_come_and_go
-        from valuedrift_mlflow.models.decoding import Asked, Decoder
-        from valuedrift_mlflow.models.whole import WholeBatches
+        from valuedrift_mlflow.models.decoding import Asked
 
         tokenizer, speech, samples = self.tokenizer, sampling.speech, sampling.samples
         texts = chat_texts(tokenizer, prompts, speech)
@@ -169,12 +191,28 @@ class TransformersGenerator:
             frozenset(end_tokens(self.model, tokenizer, speech.stop)),
             reads if thinks or speech.stop else None,
             sampling.batch_size,
+            lambda row: seed_of(sampling.seed, sampling.salt, keys[row // samples], row % samples),
         )
         with evaluation_mode(self.model):
-            way = Decoder if may_come_and_go(self.model) else WholeBatches
-            said = as_text(tokenizer, way(self.model, asked, progress).run())
+            said = as_text(tokenizer, self._way(asked, sampling.engine, progress).run())
         whole = [before_stop(mark + text, speech.stop).strip() for mark, text in zip(begins, said, strict=True)]
         return [whole[start : start + samples] for start in range(0, len(whole), samples)]
+
+    def _way(self, asked: Asked, engine: Engine, progress: Progress) -> Way:
+        """What answers; libraries are loaded for the way that is taken alone."""
+        if engine.backend == "continuous":
+            from valuedrift_mlflow.models.continuous import ContinuousBatches
+
+            return ContinuousBatches(self.model, asked, progress)
+        if engine.backend == "vllm":
+            from valuedrift_mlflow.models.vllm import VllmRows
+
+            return VllmRows(self.model, asked, progress, str(engine.server), self.folder)
+        from valuedrift_mlflow.models.calling import may_come_and_go
+        from valuedrift_mlflow.models.decoding import Decoder
+        from valuedrift_mlflow.models.whole import WholeBatches
+
+        return (Decoder if may_come_and_go(self.model) else WholeBatches)(self.model, asked, progress)
 
 
 class FunctionGenerator:
