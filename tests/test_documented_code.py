@@ -32,7 +32,8 @@ ELSEWHERE = {
 }
 # What makes Python code small, word for word.
 SMALLER = {
-    'baseline="models:/assistant/1", samples=5)': 'baseline="models:/assistant/1", samples=1, suite=SMALL, max_new_tokens=4)',
+    'baseline="models:/assistant/1", samples=5)': 'baseline="models:/assistant/1", '
+    "samples=1, suite=SMALL, max_new_tokens=4)",
     'evaluate("models:/assistant/2", baseline="models:/assistant/1")': 'evaluate("models:/assistant/2", '
     'baseline="models:/assistant/1", samples=1, suite=SMALL, max_new_tokens=4)',
     'suite.load("vaes").frame()': "suite.load(SMALL).frame()",

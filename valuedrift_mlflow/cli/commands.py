@@ -1,7 +1,7 @@
 """The commands: names, flags, recipes.
 
-`valuedrift`, MLproject, the scripts of its entry points and the table of commands are made from this table, so that a flag
-stands in one place.
+`valuedrift`, MLproject, the scripts of its entry points and the table of commands are made from this table, so that a
+flag stands in one place.
 
 Nothing heavy is imported here: every command shows its help at once.
 """

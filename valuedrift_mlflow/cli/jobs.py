@@ -476,7 +476,8 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
     options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
-    options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
+    options |= {"model": recipe.base.model}
+    options |= {"batch_size": recipe.generation_batch_size} if recipe.generation_batch_size else {}
     # After the recipe's: flags win.
     options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}
     prepared = prepare(Request.checked(options))

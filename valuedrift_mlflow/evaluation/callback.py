@@ -15,7 +15,7 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept, recorded, reliability
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.beside import Beside
-from valuedrift_mlflow.evaluation.measurement import Measurement, Said, ask_together, is_sharded
+from valuedrift_mlflow.evaluation.measurement import Measurement, Said, ask_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
     drift_table,
@@ -34,11 +34,12 @@ from valuedrift_mlflow.evaluation.reference import (
     load_reference,
 )
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
+from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, engine_of, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.speech import Argument, Speech, check_arguments
 from valuedrift_mlflow.models.start import Start, reference_kl, start_of
@@ -96,7 +97,8 @@ class ValueDriftCallback(TrainerCallback):
         thinking: Thinking = DEFAULTS.thinking,
         max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
         template_kwargs: Mapping[str, Argument] | None = None,
-        batch_size: int = DEFAULTS.generation_batch_size,
+        batch_size: int | None = DEFAULTS.generation_batch_size,
+        generation: Mapping[str, str | None] | None = None,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
         interval: Interval = DEFAULTS.interval,
@@ -126,7 +128,8 @@ class ValueDriftCallback(TrainerCallback):
             thinking: ``on`` lets a model think before it answers, where its chat template has a switch for that.
             max_thinking_tokens: longest thought in tokens, beside those of the answer.
             template_kwargs: further arguments of the chat template.
-            batch_size: responses generated at once.
+            batch_size: responses generated at once; as many as there is memory for where it is not given.
+            generation: ``backend`` and ``server``, as in the recipe.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
             interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.
@@ -161,7 +164,8 @@ class ValueDriftCallback(TrainerCallback):
         self.samples = samples
         self.checkpoint_samples = checkpoint_samples or samples
         speech = speech_of(stop, thinking, max_thinking_tokens, template_kwargs or {})
-        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
+        engine = engine_of(generation or {})
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech, engine=engine)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
         self.interval: Interval = interval

@@ -360,9 +360,9 @@ def evaluate(
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
-            ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing
-            else lets it).
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``generation`` (``backend`` and
+            ``server``), ``refusal``, ``interval``, ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code
+            that comes with the models may run; nothing else lets it).
 
     Returns:
         The metrics of ``docs/metrics.md`` (axis shift and drift only with a baseline) and the tables ``responses``,

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
 from valuedrift_mlflow.models.stored import StoredGenerator, stored
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
@@ -266,13 +266,6 @@ def ask_together(
             # Put back with the stride with which the prompts were dealt out.
             replies[other::processes] = gathered
     return None if rank else Said(suite, judge, step, refusal, replies, time.perf_counter() - start)
-
-
-def is_sharded(model: Any) -> bool:
-    """Whether a model's weights are split over several processes (FSDP2)."""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def judge_existing(

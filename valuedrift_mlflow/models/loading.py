@@ -38,10 +38,11 @@ class Loaded:
     uri: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    folder: Path | None = None  # that it was loaded from
 
     def generator(self) -> TransformersGenerator:
         """What answers prompts with this model."""
-        return TransformersGenerator(self.model, self.tokenizer)
+        return TransformersGenerator(self.model, self.tokenizer, self.folder)
 
 
 def load_model(uri: str, how: How = STORED) -> Loaded:
@@ -241,4 +242,4 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())
-    return Loaded(uri, model.eval(), tokenizer)
+    return Loaded(uri, model.eval(), tokenizer, folder)

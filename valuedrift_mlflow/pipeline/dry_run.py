@@ -351,11 +351,16 @@ def _generated(plan: Plan, stage: Stage) -> int:
     return max(measured, stage.sampled_at_once * stage.max_length)
 
 
+# Responses that are counted where a measurement takes as many as there is memory for: more make it faster, not larger
+# than the memory that is free.
+_ROWS = 64
+
+
 def _measured(recipe: Recipe, suite: Suite) -> int:
     """Tokens of the longest prompt and responses that a measurement generates at once."""
     prompt = max(len(item.prompt) for item in suite.items) / CHARACTERS
     thought = recipe.max_thinking_tokens if recipe.thinking == "on" else 0
-    return math.ceil(recipe.generation_batch_size * (prompt + recipe.max_new_tokens + thought))
+    return math.ceil((recipe.generation_batch_size or _ROWS) * (prompt + recipe.max_new_tokens + thought))
 
 
 # What is shown -------------------------------------------------------------------------------------------------------

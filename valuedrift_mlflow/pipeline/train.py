@@ -188,6 +188,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: B
         max_thinking_tokens=recipe.max_thinking_tokens,
         template_kwargs=recipe.template_kwargs,
         batch_size=recipe.generation_batch_size,
+        generation=recipe.generation.model_dump(),
         refusal=recipe.refusal,
         drift_time=recipe.drift_time,
         interval=recipe.interval,

@@ -69,7 +69,7 @@ class Request:
     tries: Annotated[int, Field(ge=1)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1)] = DEFAULTS.max_new_tokens
-    batch_size: Annotated[int, Field(ge=1)] = DEFAULTS.generation_batch_size
+    batch_size: Annotated[int, Field(ge=1)] = 64
     partial: bool = False
     license: str = ""
 
