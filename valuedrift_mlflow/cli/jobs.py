@@ -126,7 +126,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
+    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
+    config = Config(baseline=baseline, **allowed, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
@@ -475,7 +476,9 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     from valuedrift_mlflow.value_gap import synthesis
     from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
-    options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
+    options = recipe.model_dump(
+        include={"suite", "judge", "seed", "temperature", "max_new_tokens", "allow_pyfunc_code"}
+    )
     options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
     # After the recipe's: flags win.
     options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}

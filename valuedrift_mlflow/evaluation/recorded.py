@@ -10,6 +10,7 @@ from typing import Literal
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.models.files import commit_of
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
@@ -22,6 +23,13 @@ def log_suite(run: OpenRun, suite: Suite) -> LoggedDataset:
     )
     tracking.log_tags(run, suite.describe())
     return logged
+
+
+def log_commit(run: OpenRun, name: str, uri: str) -> None:
+    """Record as the tag ``valuedrift.NAME.commit`` which commit of a hub's model was loaded; nothing of any other."""
+    commit = commit_of(uri)
+    if commit:
+        tracking.log_tags(run, {f"{name}.commit": commit})
 
 
 def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.inputs.parts import import_object
 from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
@@ -50,7 +50,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
     Raises:
         InputError: the URI names nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=how.own_code)
+    check_trainable(uri, "model", how)
     if uri in EMBEDDED:
         made = cast(Loaded, _embedded("load_embedded")(uri))
         how.of_made(made.model)
@@ -71,7 +71,7 @@ def _embedded(name: str) -> Callable[..., object]:
 
     Training needs this room, so the module is found by name, as a part that a user brings.
     """
-    return load_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
+    return import_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
 
 
 def load_generator(uri: str, how: How = STORED) -> Generator:
@@ -82,7 +82,7 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
     Raises:
         InputError: the URI names no model.
     """
-    check_model(uri)
+    check_model(uri, how=how)
     if uri.startswith(SERVER_PREFIX):
         from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 
@@ -100,13 +100,12 @@ def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     folder = tracking.checkpoint_folder(uri)
     if folder is not None:
         return from_folder(uri, folder, how)
-    try:
-        raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
-    except ValueError as error:  # of our own packaged models: they have code that may not run
-        if how.own_code or "code of its own" not in str(error):
-            raise
-        mend = "its code is not run (without trust_remote_code: true)"
-        raise InputError(problem("model", f"{uri}: a model with code of its own", "none", mend)) from None
+    weights = tracking.packaged_weights(uri)
+    if weights is not None:
+        return from_folder(uri, weights.folder, how, tokenizer=weights.tokenizer)
+    if not how.pyfunc_code:
+        tracking.check_packaged(uri, "model", pyfunc_code=False)
+    raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
     if isinstance(raw, Loaded):
         how.of_made(raw.model)
     return raw
@@ -144,13 +143,13 @@ def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
     return FunctionGenerator(answer)
 
 
-def whole_folder(uri: str, own_code: bool = False) -> Path:
+def whole_folder(uri: str, how: How = STORED) -> Path:
     """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
 
     Raises:
         InputError: the URI names adapters, or nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=own_code)
+    check_trainable(uri, "model", how)
     if uri == "embedded:base":
         return cast(Path, _embedded("base_folder")())
     folder = Path(uri).expanduser()
@@ -171,8 +170,9 @@ def load_tokenizer(folder: str, own_code: bool = False) -> PreTrainedTokenizerBa
     """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
     from transformers import AutoTokenizer
 
+    name, revision = auto.named(folder)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, padding_side="left", trust_remote_code=own_code
+        name, padding_side="left", trust_remote_code=own_code, **revision
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -206,8 +206,10 @@ def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise ValueError(one_line(error)) from None
 
 
-def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
+def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | None = None) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
+
+    ``tokenizer``: its folder, where that is another one.
 
     Raises:
         InputError: transformers cannot load it.
@@ -232,7 +234,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         auto.check_finite(model)
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
-        tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
+        spoken = base.tokenizer if without else load_tokenizer(str(tokenizer or folder), how.own_code)
     except torch.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the files
         raise
     except unreadable as error:
@@ -241,4 +243,4 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())
-    return Loaded(uri, model.eval(), tokenizer)
+    return Loaded(uri, model.eval(), spoken)

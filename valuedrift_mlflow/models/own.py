@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import is_object, load_object
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, Progress, Sampling
 
@@ -26,10 +27,15 @@ def is_own(uri: str) -> bool:
 def check_own(uri: str, field: str) -> None:
     """Import what a URI names, and refuse a class that is none of a model; nothing is made of it.
 
+    Where the job is only looked at, the module is found and not imported.
+
     Raises:
         InputError: it cannot be imported, or it is a class that needs arguments or has no way to answer.
     """
-    part = load_object(uri, field, _WHAT)
+    try:
+        part = load_object(uri, field, _WHAT)
+    except NotImported:
+        return
     if not inspect.isclass(part):
         return
     # Not hasattr: every class has `__call__`, that of its metaclass.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import Loaded
@@ -31,8 +32,8 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.how)
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
@@ -61,14 +62,16 @@ def _train(work: StageRun, display: Display) -> Trained:
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         loaded = load_start(work)
+        if processes.is_first():
+            recorded.log_commit(work.run, "model", work.start_uri)
         _log_below(work, loaded)
         reward = (
             None
             if work.reward is None
-            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.how)
         )
         saved: list[str] = []
-        reloads = Reloads(stage.name, work.plan.recipe.base.how)
+        reloads = Reloads(stage.name, work.plan.recipe.how)
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
             folder = Path(scratch) / f"step-{step:06d}"
@@ -131,7 +134,7 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
     # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
@@ -160,7 +163,7 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
         return merged(model, copied=True)
     from peft import PeftModel
 
-    below = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    below = models.load_model(work.start_uri, work.plan.recipe.how).model
     return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
