@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.inputs.reading import json_object, user_path
 from valuedrift_mlflow.models.how import STORED, How
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def other_kind(config: Mapping[str, object]) -> str:
 
 def source(name: str) -> str:
     """What the Auto classes load for a name: the folder that it names, else a hub id."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return str(folder) if folder.is_dir() else name
 
 
@@ -55,7 +55,7 @@ def named(source: str) -> tuple[str, dict[str, str]]:
     (('org/model', {'revision': 'v1.0'}), ('org/model', {}))
     """
     name, at, revision = source.rpartition("@")
-    return (name, {"revision": revision}) if at and not Path(source).is_dir() else (source, {})
+    return (name, {"revision": revision}) if at and not user_path(source, "model").is_dir() else (source, {})
 
 
 def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
@@ -72,7 +72,7 @@ def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
 
     name, revision = named(source)
     file: str | None = find_adapter_config_file(name, local_files_only=True, **revision)
-    refused = imported_by(json.loads(Path(file).read_text(encoding="utf-8"))) if file else ""
+    refused = imported_by(json_object(Path(file)) or {}) if file else ""
     if refused:
         raise ValueError(refused)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import json_object
 from valuedrift_mlflow.models import own
 from valuedrift_mlflow.models.auto import named, source
 from valuedrift_mlflow.models.speech import Speech, check_arguments
@@ -29,11 +29,18 @@ def files_of(uri: str) -> str:
 
 
 def below(folder: str) -> str | None:
-    """What the adapters in a folder lie on; None where there are none."""
+    """What the adapters in a folder lie on; None where there are none.
+
+    Raises:
+        InputError: they do not say.
+    """
     adapters = Path(folder) / _ADAPTERS
     if not adapters.is_file():
         return None
-    return str(json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = (json_object(adapters) or {}).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(problem(f"{adapters} base_model_name_or_path", base, "the model below the adapters"))
+    return base
 
 
 def config_of(uri: str) -> PreTrainedConfig | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import import_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto, own
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
@@ -62,7 +63,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
         raise InputError(
             problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
         )
-    path = Path(uri).expanduser()
+    path = user_path(uri)
     return from_folder(uri, path if path.is_dir() else Path(uri), how)
 
 
@@ -152,7 +153,7 @@ def whole_folder(uri: str, how: How = STORED) -> Path:
     check_trainable(uri, "model", how)
     if uri == "embedded:base":
         return cast(Path, _embedded("base_folder")())
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     if uri.startswith(MLFLOW_PREFIXES):
         folder = tracking.model_folder(uri)
         # A packaged model has its weights deeper than a checkpoint.
@@ -215,15 +216,12 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
         InputError: transformers cannot load it.
     """
     import torch
-    from safetensors import SafetensorError
 
-    # The last three: quantized without the library for it, adapters that fit no layer, kinds that peft does not know.
-    unreadable = (OSError, ValueError, SafetensorError, ImportError, RuntimeError, KeyError)
     try:
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
             # The URI that the stage has written there, so it may be one of MLflow too.
-            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
+            base = load_model(str(below(str(folder))), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
             model = _with_adapters(plain, folder).merge_and_unload()
@@ -235,9 +233,9 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
         spoken = base.tokenizer if without else load_tokenizer(str(tokenizer or folder), how.own_code)
-    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the files
+    except (torch.OutOfMemoryError, InputError):  # of the first nothing is wrong with the files
         raise
-    except unreadable as error:
+    except Exception as error:  # damaged files end in any of a dozen kinds, a pickle's among them
         own = "" if how.own_code else " (without code of its own: trust_remote_code is not true)"
         allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error

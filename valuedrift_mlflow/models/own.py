@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, Progress, Sampling
 
 _WHAT = "Class"
@@ -21,7 +21,7 @@ _ALLOWED = "a class with a method generate, or something that takes a list of pr
 
 def is_own(uri: str) -> bool:
     """Whether a model URI names what a user brings. Other forms that read alike are asked first."""
-    return is_object(uri) and not uri.startswith(("embedded:", "openai:")) and not Path(uri).is_dir()
+    return is_object(uri) and not uri.startswith(("embedded:", "openai:")) and not user_path(uri, "model").is_dir()
 
 
 def check_own(uri: str, field: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import json_object, user_path
 from valuedrift_mlflow.models import own
 from valuedrift_mlflow.models.auto import imported_by, other_kind
 from valuedrift_mlflow.models.how import STORED, How
@@ -53,8 +53,8 @@ def check_model(uri: str, field: str = "model", how: How = STORED) -> None:
     elif uri.startswith(MLFLOW_PREFIXES):
         tracking.check_model(uri, field)
         tracking.check_packaged(uri, field, pyfunc_code=how.pyfunc_code)
-    elif Path(uri).expanduser().is_dir():
-        if not any((Path(uri).expanduser() / name).is_file() for name in ("config.json", "adapter_config.json")):
+    elif user_path(uri).is_dir():
+        if not any((user_path(uri) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise InputError(problem(field, uri, "a folder that holds a model (config.json or adapter_config.json)"))
         _check_adapters(uri, field)
     elif own.is_own(uri):
@@ -78,11 +78,11 @@ def check_trainable(uri: str, field: str, how: How = STORED) -> None:
 def _check_adapters(uri: str, field: str) -> None:
     """Refuse adapters that name no base, or themselves as it, and those that cannot be folded into their base."""
     seen: list[Path] = []
-    folder = Path(uri).expanduser().resolve()
+    folder = user_path(uri).resolve()
     while (folder / _ADAPTERS).is_file():
         seen.append(folder)
         base = _base_of(folder, f"{field} {uri}")
-        below = Path(base).expanduser()
+        below = user_path(base)
         if below.is_dir() and below.resolve() in seen:
             allowed, mend = "the model below the adapters", f"write it into {_ADAPTERS}"
             raise InputError(problem(f"{field} {uri} base_model_name_or_path", base, allowed, mend))
@@ -93,7 +93,7 @@ def _check_adapters(uri: str, field: str) -> None:
 
 def _base_of(folder: Path, where: str) -> str:
     """What the adapters in a folder lie on, if they can be folded into it."""
-    told = _read(folder / _ADAPTERS) or {}
+    told = json_object(folder / _ADAPTERS) or {}
     base, kind = told.get("base_model_name_or_path"), str(told.get("peft_type"))
     if not isinstance(base, str) or not base:
         mend = f"write it into {_ADAPTERS}"
@@ -109,13 +109,13 @@ def _base_of(folder: Path, where: str) -> str:
 
 def _check_kind(uri: str, field: str, own_code: bool) -> None:
     """Refuse a folder whose files say that it holds another kind of model, or one with code of its own."""
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     adapter = folder / _ADAPTERS
-    config = _read(folder / "config.json")
+    config = json_object(folder / "config.json")
     if config is None:
-        base = (_read(adapter) or {}).get("base_model_name_or_path")
+        base = (json_object(adapter) or {}).get("base_model_name_or_path")
         # A base on the hub or in the tracking store is not fetched for a look at it; loading refuses it too.
-        if isinstance(base, str) and base != uri and Path(base).expanduser().is_dir():
+        if isinstance(base, str) and base != uri and user_path(base).is_dir():
             _check_kind(base, field, own_code)
         return
     if other := other_kind(config):
@@ -127,12 +127,3 @@ def _check_kind(uri: str, field: str, own_code: bool) -> None:
             found = f"{uri}: a model with code of its own"
             mend = "the code of a model is not run (without base.trust_remote_code: true)"
             raise InputError(problem(field, found, "an architecture that transformers itself has", mend))
-
-
-def _read(file: Path) -> dict[str, object] | None:
-    """The object in a json file; None where there is none, or it is no object: loading says so in its own words."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -12,6 +12,7 @@ from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
@@ -143,7 +144,7 @@ def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *,
 
 def _log_below(work: StageRun, loaded: Loaded) -> None:
     """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
-    folder = Path(work.start_uri).expanduser()
+    folder = user_path(work.start_uri)
     if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)

@@ -14,6 +14,7 @@ from valuedrift_mlflow.data.datasets import Message
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import plain_prompt
@@ -74,8 +75,8 @@ def check_reward(uri: str, field: str = "reward") -> None:
             _function(uri, field)
         return
     models.check_model(uri, field)
-    if Path(uri).expanduser().is_dir():
-        _check_kind(uri, Path(uri).expanduser(), field)
+    if user_path(uri).is_dir():
+        _check_kind(uri, user_path(uri), field)
 
 
 def load_reward(uri: str, field: str = "reward", how: How = STORED) -> RewardFunction:
@@ -92,7 +93,7 @@ def load_reward(uri: str, field: str = "reward", how: How = STORED) -> RewardFun
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
         return _classifier(uri, folder, field, how)
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     return _classifier(uri, folder if folder.is_dir() else Path(uri), field, how)
 
 

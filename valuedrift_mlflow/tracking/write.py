@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from valuedrift_mlflow.inputs.redaction import redacted
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.evaluation.base import EvaluationResult
@@ -76,16 +78,21 @@ def log_metrics(
 
 
 def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
-    """Log parameters, except those that ``mlflow run`` has already recorded for this run."""
+    """Log parameters, except those that ``mlflow run`` has already recorded for this run; secrets are masked."""
     from mlflow import MlflowClient
     from mlflow.entities import Param
 
     client = MlflowClient()
     known = client.get_run(run_id).data.params
     # MLflow refuses a longer value, and a second value of a parameter that is there.
-    new = [Param(key, value[:6000]) for key, value in parameters.items() if key not in known]
+    new = [Param(key, recorded_value(value)) for key, value in parameters.items() if key not in known]
     for start in range(0, len(new), 100):  # the most parameters that MLflow takes at once
         client.log_batch(run_id, params=new[start : start + 100])
+
+
+def recorded_value(value: str) -> str:
+    """What a run keeps of a parameter."""
+    return redacted(value)[:6000]
 
 
 def log_tags(run: OpenRun, tags: Mapping[str, str]) -> None:
@@ -93,7 +100,9 @@ def log_tags(run: OpenRun, tags: Mapping[str, str]) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
 
-    MlflowClient().log_batch(run.run_id, tags=[RunTag(f"valuedrift.{key}", value) for key, value in tags.items()])
+    MlflowClient().log_batch(
+        run.run_id, tags=[RunTag(f"valuedrift.{key}", redacted(value)) for key, value in tags.items()]
+    )
 
 
 def describe(run: OpenRun, text: str) -> None:
@@ -103,7 +112,7 @@ def describe(run: OpenRun, text: str) -> None:
     client = MlflowClient()
     # The reason of a failure is kept in the same tag.
     if NOTE not in client.get_run(run.run_id).data.tags:
-        client.set_tag(run.run_id, NOTE, text)
+        client.set_tag(run.run_id, NOTE, redacted(text))
 
 
 def log_table(run: OpenRun, table: pd.DataFrame, file: str) -> None:
@@ -158,7 +167,7 @@ def log_text(run: OpenRun, text: str, file: str) -> None:
     """Log a text file at the artifact root."""
     from mlflow import MlflowClient
 
-    MlflowClient().log_text(run.run_id, text, file)
+    MlflowClient().log_text(run.run_id, redacted(text), file)
 
 
 def log_folder(run: OpenRun, folder: Path, path: str) -> None:
