@@ -42,7 +42,7 @@ def show(value: object) -> str:
     """A value as an error names it: as Python writes it, in some hundred characters.
 
     >>> show("abortion"), show([1, [2, [3, [4, [5, [6]]]]]])
-    ("'abortion'", '[1, [2, [3, [...]]]]')
+    ("'abortion'", '[1, [2, [3, [4, [...]]]]]')
     """
     try:
         return safe(shortened(_SHORT.repr(value), 600))

@@ -100,7 +100,7 @@ def run(
         try:
             # start_run takes no name for a run that is there already.
             if adopted and name:
-                mlflow.set_tag("mlflow.runName", redacted(name))
+                mlflow.set_tag("mlflow.runName", name)
             tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
             log_tags(opened, {key: value for key, value in tags.items() if value})
             if parameters:
