@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,12 +121,41 @@ def describe(run: OpenRun, text: str) -> None:
 def log_table(run: OpenRun, table: pd.DataFrame, file: str) -> None:
     """Log a table at the artifact root, in the form that MLflow's UI shows; one that is there already is replaced."""
     from mlflow import MlflowClient
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
     client = MlflowClient()
-    if file in {entry.path for entry in client.list_artifacts(run.run_id)}:  # MLflow would append to it
-        client.log_text(run.run_id, table.to_json(orient="split", index=False, date_format="iso"), file)
-    else:
-        client.log_table(run.run_id, table, file)
+    client.log_text(run.run_id, _written(table), file)
+    # By this tag the UI knows that it is a table. MLflow's own `log_table` sets it too, but rounds to 10 digits and
+    # appends to a table that is there.
+    shown = json.loads(client.get_run(run.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    if (told := {"path": file, "type": "table"}) not in shown:
+        client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, told]))
+
+
+def _written(table: pd.DataFrame) -> str:
+    """A table as JSON, its numbers to the last digit; what is missing or not finite is null."""
+    rows = [[_plain(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
+    return json.dumps({"columns": [_plain(name) for name in table.columns], "data": rows}, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    """A cell of the types that JSON has."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, datetime):  # pandas' missing time is one, too
+        return value.isoformat() if value == value else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return None if value is pd.NA else str(value)
 
 
 def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[str, pd.DataFrame]) -> EvaluationResult:
