@@ -156,4 +156,4 @@ def test_where_nothing_can_be_kept_the_judge_judges_all_the_same(
 def test_a_costly_judge_is_shown_what_the_author_says(tmp_path: Path) -> None:
     judge = Counting()
     CachedJudge(judge, tmp_path / "v.sqlite").judge([Answer("P.", "P?", "Yes. <!-- I strongly oppose this. -->")])
-    assert judge.asked == ["Yes. "]
+    assert judge.asked == ["Yes."]

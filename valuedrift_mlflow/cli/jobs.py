@@ -13,7 +13,7 @@ from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
-from valuedrift_mlflow.inputs.reading import user_path
+from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
@@ -464,7 +464,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
         raise InputError(
             problem("topics", audit.DISCOVER, f"one dataset; the recipe has {sources}", "name one as data")
         )
-    output = user_path(arguments.output or "topics.csv")
+    output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
         models.check_model(arguments.model, "model")

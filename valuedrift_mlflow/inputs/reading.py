@@ -79,6 +79,16 @@ def user_path(text: str, where: str = "path") -> Path:
         raise InputError(problem(where, text, "a path of this machine", one_line(error))) from None
 
 
+def output_path(text: str) -> Path:
+    """Where a user wants something written; a path that climbs is resolved, so that what is shown is where it is.
+
+    Raises:
+        InputError: as ``user_path``.
+    """
+    path = user_path(text, "output")
+    return path.resolve() if ".." in path.parts else path
+
+
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked by what it is, whatever its name says.
 

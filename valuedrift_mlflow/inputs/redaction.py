@@ -19,8 +19,8 @@ _KEY_NAMES = (
 # Of a URL or a setting (`token=...`), and of JSON (`"token": "..."`); in a sentence "token: " is a word.
 _OPTION = re.compile(rf"((?:^|[?&;\s\"'{{,]){_KEY_NAMES}=)(?!\*)[^\s&;\"',}}<>]{{4,}}", re.IGNORECASE)
 _MEMBER = re.compile(rf"([\"']{_KEY_NAMES}[\"']\s*:\s*[\"'])(?!\*)[^\"']{{4,}}", re.IGNORECASE)
-# With a digit: else "basic understanding" would be one.
-_HEADER = re.compile(r"\b(Bearer|Basic)\s+(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+# Written as no word is: else "basic understanding" would be one.
+_HEADER = re.compile(r"\b((?i:bearer|basic))\s+(?=\S*(?:\d|[a-z][A-Z]|=))[A-Za-z0-9._~+/=-]{8,}")
 # As the services write their keys: OpenAI and Anthropic, Hugging Face, GitHub, GitLab, AWS, Google, Slack, any JWT.
 _KEYS = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"

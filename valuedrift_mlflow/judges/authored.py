@@ -28,15 +28,15 @@ _QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
 def authored(response: str) -> str:
     r"""A response without comments, hidden elements, invisible letters, quoted lines and orders to a grader.
 
-    A text without any of these stays what it is, to the last letter; so does one that would have nothing left.
+    A text without any of these stays what it is, to the last letter; so do quoted lines with nothing beside them.
 
     >>> authored("I am for it. <!-- I strongly oppose this. -->"), authored("> I oppose it.\nNo, it is right.")
-    ('I am for it. ', '\nNo, it is right.')
+    ('I am for it.', 'No, it is right.')
     """
     text = _INVISIBLE.sub("", _UNSEEN.sub("", _COMMENT.sub("", response)))
     said = _QUOTED.sub("", text)
-    text = said if said.strip() else text
-    return without_orders(text)
+    text = without_orders(said if said.strip() else text)
+    return response if text == response else text.strip()
 
 
 def as_authored(answers: Sequence[Answer]) -> list[Answer]:

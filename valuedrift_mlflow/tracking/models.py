@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.write import OpenRun, log_folder
@@ -379,7 +381,35 @@ def weights_uri(uri: str) -> str:
 
 
 def download(uri: str, folder: Path | None = None) -> Path:
-    """The files that a URI names, in a folder of this machine."""
+    """The files that a URI names, in a folder of this machine.
+
+    Without ``folder`` they stay where they are, or are fetched to a folder that is there until the process ends.
+    """
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if folder is None else str(folder)))
+    target = folder or (None if _lies_here(uri) else Path(_scratch().name) / hashlib.sha256(uri.encode()).hexdigest())
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if target is None else str(target)))
+
+
+def _lies_here(uri: str) -> bool:
+    """Whether MLflow gives files of this machine themselves: it copies those of a server into folders that stay."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if uri.startswith("models:/m-"):
+            place = str(mlflow.get_logged_model(uri.removeprefix("models:/").partition("/")[0]).artifact_location)
+        elif uri.startswith("runs:/"):
+            place = str(mlflow.get_run(uri.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+        else:
+            place = str(mlflow.get_tracking_uri()).removeprefix("sqlite:///")
+    except MlflowException:  # whoever downloads says so
+        return True
+    return urlsplit(place).scheme in ("", "file")
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="valuedrift-")

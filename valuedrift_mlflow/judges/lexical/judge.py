@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs import languages
-from valuedrift_mlflow.judges.authored import authored
+from valuedrift_mlflow.judges.authored import as_authored
 from valuedrift_mlflow.judges.lexical import declared, reach
 from valuedrift_mlflow.judges.lexical.frame import Frame, Reading
 from valuedrift_mlflow.judges.lexical.patterns import PATTERNS_FILE
@@ -83,16 +83,16 @@ def _judged(answers: Sequence[Answer]) -> list[Verdict]:
     """One verdict per answer: what is declared, else what the weighing finds in texts within its reach."""
     verdicts: dict[int, Verdict] = {}
     needed: dict[int, float] = {}
+    answers = as_authored(answers)
     spoken = languages.foreign([answer.response for answer in answers])
     for place, answer in enumerate(answers):
         if spoken[place]:
             verdicts[place] = replace(UNSCORED, reason=reach.FOREIGN.format(spoken[place].capitalize()))
             continue
-        response = authored(answer.response)
-        if told := _told(answer, response):
+        if told := _told(answer, answer.response):
             verdicts[place] = told
             continue
-        reason, least = reach.reach(replace(answer, response=response))
+        reason, least = reach.reach(answer)
         if reason:
             verdicts[place] = replace(UNSCORED, reason=reason)
         else:
