@@ -13,6 +13,7 @@ from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
@@ -126,7 +127,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
+    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
+    config = Config(baseline=baseline, **allowed, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
@@ -462,7 +464,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
         raise InputError(
             problem("topics", audit.DISCOVER, f"one dataset; the recipe has {sources}", "name one as data")
         )
-    output = Path(arguments.output or "topics.csv").expanduser()
+    output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
         models.check_model(arguments.model, "model")
@@ -475,7 +477,9 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     from valuedrift_mlflow.value_gap import synthesis
     from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
-    options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
+    options = recipe.model_dump(
+        include={"suite", "judge", "seed", "temperature", "max_new_tokens", "allow_pyfunc_code"}
+    )
     options |= {"model": recipe.base.model}
     options |= {"batch_size": recipe.generation_batch_size} if recipe.generation_batch_size else {}
     # After the recipe's: flags win.

@@ -398,6 +398,7 @@ class TrainingLog(TrainerCallback):
         self.run = run
         self.display = display
         self.name = name
+        self._epoch_at = -1  # the step whose epoch is logged
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -431,12 +432,16 @@ class TrainingLog(TrainerCallback):
             raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
         if "train_runtime" in numbers:  # the trainer's summary repeats what the last step has logged
             numbers = {key.removeprefix("train_"): value for key, value in numbers.items() if key in _SUMMARY}
+        if numbers.get("epoch") is not None and self._epoch_at == state.global_step:
+            del numbers["epoch"]  # the trainer's evaluation and its summary say it once more
+        elif "epoch" in numbers:
+            self._epoch_at = state.global_step
         if self.run and state.is_world_process_zero and numbers:
             tracking.log_metrics(self.run, {f"train/{key}": value for key, value in numbers.items()}, state.global_step)
 
 
 class KeepCheckpoint(TrainerCallback):
-    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one only.
+    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one and the one before it.
 
     It stands after the callbacks that add files of theirs to the checkpoint. After the last step there is nothing to
     resume, so no checkpoint is written there.

@@ -58,6 +58,12 @@ class Config(Measuring):
 
     baseline: str | None = None
     trust_remote_code: bool = False  # run the code that comes with the models
+    allow_pyfunc_code: bool = False  # let MLflow load models that are more than weights
+
+    @property
+    def how(self) -> models.How:
+        """What code of the models may run."""
+        return models.How(own_code=self.trust_remote_code, pyfunc_code=self.allow_pyfunc_code)
 
     @classmethod
     def checked(cls, settings: dict[str, Any]) -> Config:
@@ -214,9 +220,9 @@ def _model(uri: str, config: Config, memory: models.Swapping, field: str = "mode
     # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
     has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
     if has_weights:
-        models.check_trainable(uri, field, own_code=config.trust_remote_code)
+        models.check_trainable(uri, field, config.how)
     else:
-        models.check_model(uri, field)
+        models.check_model(uri, field, config.how)
     return Asked(uri, partial(memory.load, uri), has_weights)
 
 
@@ -325,6 +331,9 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, subject.uri, progress)
+        for name, side in (("model", subject), ("baseline", ready.baseline)):
+            if isinstance(side, Asked):
+                recorded.log_commit(active, name, side.uri)
         model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
         by_step = evaluation.labelled_steps()
         # What each step comes to with labels is logged at that step, and not at 0 as what the evaluation comes to.
@@ -362,7 +371,8 @@ def evaluate(
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
             ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``generation`` (``backend`` and
             ``server``), ``refusal``, ``interval``, ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code
-            that comes with the models may run; nothing else lets it).
+            that comes with the models may run; nothing else lets it), ``allow_pyfunc_code`` (so may that of MLflow
+            models that are more than weights).
 
     Returns:
         The metrics of ``docs/metrics.md`` (axis shift and drift only with a baseline) and the tables ``responses``,

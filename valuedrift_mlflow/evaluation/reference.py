@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import plain, read_table
 from valuedrift_mlflow.stances import STANCES, RefusalRule
@@ -58,7 +58,7 @@ def load_reference(uri: str, suite: Suite, refusal: RefusalRule = "neutral") -> 
     """
     if uri.startswith(_RUN) and "/" not in uri.removeprefix(_RUN).strip("/"):
         return _of_run(uri, suite, refusal)
-    path = tracking.downloaded(uri, "reference", _ALLOWED) if uri.startswith(_RUN) else Path(uri)
+    path = tracking.downloaded(uri, "reference", _ALLOWED) if uri.startswith(_RUN) else user_path(uri, "reference")
     if not path.is_file():
         raise InputError(problem("reference", uri, _ALLOWED))
     names = (*KEYS, *STANCES, "n")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS
@@ -69,9 +70,10 @@ def load_responses(uri: str, suite: str = "", otherwise: Suite | None = None) ->
 def _local(uri: str) -> Path:
     if uri.startswith("runs:/"):
         return tracking.downloaded(uri, "responses", "an artifact of a run in the tracking store")
-    if not Path(uri).is_file() or not is_table(uri):
+    path = user_path(uri, "responses")
+    if not path.is_file() or not is_table(uri):
         raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
-    return Path(uri)
+    return path
 
 
 def _suite_of(frame: pd.DataFrame, uri: str, given: str) -> Suite | None:
@@ -120,10 +122,9 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
         if not isinstance(response, str):
             problems.append(problem(f"{where} response", response, "a text"))
             continue
-        try:
-            step = int(record.get("step") or 0)
-        except ValueError:
-            problems.append(problem(f"{where} step", record["step"], "a whole number"))
+        step = _whole(record.get("step", 0))
+        if step is None:
+            problems.append(problem(f"{where} step", record["step"], "a whole number of at least 0"))
             continue
         sample = _sample(record, taken[step, item.item_id])
         if sample is None:
@@ -143,8 +144,16 @@ def _sample(record: Mapping[str, object], taken: set[int]) -> int | None:
     # A column with gaps holds them as NaN or, read from a csv, as empty texts, and its numbers may be floats.
     if given in (None, "") or given != given:
         return next(number for number in itertools.count() if number not in taken)
+    sample = _whole(given)
+    return None if sample in taken else sample
+
+
+def _whole(given: object) -> int | None:
+    """A whole number of at least 0, as a number or as the text of one, also of one with a point; else None."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
     try:
-        sample = int(float(str(given)))
+        number = float(given)
     except (ValueError, OverflowError):
         return None
-    return sample if sample >= 0 and sample == float(str(given)) and sample not in taken else None
+    return int(number) if number.is_integer() and 0 <= number < 2**53 else None

@@ -9,11 +9,11 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.shipped import shipped_folder
 from valuedrift_mlflow.pipeline.ablation_summary import Dose
 from valuedrift_mlflow.recipe.read import load_recipe, read_yaml
@@ -147,9 +147,9 @@ def load_design(source: str) -> Design:
         InputError: an unknown name, a file that cannot be read, unknown keys, seeds that repeat.
     """
     named = source in design_names()
-    if not named and (not source.endswith((".yaml", ".yml")) or not Path(source).is_file()):
+    if not named and (not source.endswith((".yaml", ".yml")) or not user_path(source, "design").is_file()):
         raise InputError(problem("design", source, ", ".join(design_names()) + ", or a YAML file"))
-    path = shipped_folder("designs") / f"{source}.yaml" if named else Path(source)
+    path = shipped_folder("designs") / f"{source}.yaml" if named else user_path(source)
     tree = read_yaml(path, "design")
     if not tree:
         raise InputError(problem(f"design {source}", "nothing", f"at least one of {', '.join(Design.model_fields)}"))

@@ -34,6 +34,7 @@ from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.evaluation.certainty import expected_line
 from valuedrift_mlflow.inputs.errors import InputError, collecting, naming, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.plan import Plan, data_field, data_lines, prepare, stage_data
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
+OWN = "not read: format of your own"
 SAMPLED_ROWS = 500  # whose tokens are counted
 PACKED_ROWS = 20_000  # that are tokenized to count how many are left where they are packed
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
@@ -58,6 +60,13 @@ def read(stage: Stage, base: str) -> TrainingData:
     Raises:
         InputError: as ``datasets.load_data``.
     """
+    try:
+        return _read(stage, base)
+    except NotImported:  # a format of the user's own
+        return TrainingData(stage.data.uri, stage.kind, OWN, [])
+
+
+def _read(stage: Stage, base: str) -> TrainingData:
     data, second = stage.data, stage.data.mixed_in
     if all(sources.is_local(one) for one in (data, second) if one is not None):
         return stage_data(stage, base, local=True)
@@ -221,7 +230,8 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     Raises:
         InputError: all problems at once, as ``plan.prepare``; ``base.config`` is none.
     """
-    plan = prepare(recipe, source, read)
+    with only_looked_up():
+        plan = prepare(recipe, source, read)
     model = model_of(plan.recipe)
     widths: dict[str, float] = {BASE: model.bytes_each if model else 0}
     stages = []

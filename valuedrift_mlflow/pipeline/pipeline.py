@@ -234,7 +234,8 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         if recipe.base.model == "embedded:base":
             # Asked for before it is loaded: `load_model` would train a missing one too, but show and log nothing of it.
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
-        loaded = models.load_model(recipe.base.model, recipe.base.how)
+        loaded = models.load_model(recipe.base.model, recipe.how)
+        recorded.log_commit(active, "model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(

@@ -19,6 +19,7 @@ from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.modules import only_looked_up
 from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
@@ -290,15 +291,16 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     data: dict[str, TrainingData] = {}
     held_out: dict[str, TrainingData | None] = {}
     anchors: dict[str, Suite | None] = {}
-    names = [stage.name for stage in recipe.stages]
+    names, rated = [stage.name for stage in recipe.stages], dict[str, str]()
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
-        judge = problems.attempt(judges.load, recipe.judge)
+        with only_looked_up():
+            judge = problems.attempt(judges.load, recipe.judge)
         reference = None
         if recipe.reference and asked:
             reference = problems.attempt(load_reference, recipe.reference, asked, recipe.refusal)
-        how = recipe.base.how
-        problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
+        how = recipe.how
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model", how)
         problems.attempt(models.check_how, how)
         for stage in recipe.stages:
             rows = problems.attempt(read, stage, recipe.base.model)
@@ -315,11 +317,17 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
         for stage in recipe.stages:
             # What the recipe names a stage has been checked with it; all else is a URI or a function.
             if stage.rated_by is not None and stage.rated_by not in names:
-                problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
+                rated[f"{stage.name}.reward"] = stage.rated_by
+                with only_looked_up():
+                    problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             # Where suite or data are missing, their own problem is collected already.
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)
+    with collecting() as problems:  # what users bring is imported where all else is good
+        judge = problems.attempt(judges.load, recipe.judge)
+        for place, uri in rated.items():
+            problems.attempt(rewards.check_reward, uri, place)
     notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
     notes = [*notes, *([reference.said] if reference is not None else [])]
     assert asked is not None and judge is not None  # what could not be had has been raised

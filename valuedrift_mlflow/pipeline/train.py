@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
@@ -33,8 +35,8 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.how)
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
@@ -64,14 +66,16 @@ def _train(work: StageRun, display: Display) -> Trained:
     # Left in this order: what is done beside the training needs the folder.
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch, Beside() as beside:
         loaded = load_start(work)
+        if processes.is_first():
+            recorded.log_commit(work.run, "model", work.start_uri)
         _log_below(work, loaded)
         reward = (
             None
             if work.reward is None
-            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.how)
         )
         saved: list[str] = []
-        reloads = Reloads(stage.name, work.plan.recipe.base.how)
+        reloads = Reloads(stage.name, work.plan.recipe.how)
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
             folder = Path(scratch) / f"step-{step:06d}"
@@ -139,7 +143,7 @@ def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: in
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
     tracking.log_folder(run, folder, tracking.checkpoint_path(step))
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
     # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
@@ -148,7 +152,7 @@ def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: in
 
 def _log_below(work: StageRun, loaded: Loaded) -> None:
     """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
-    folder = Path(work.start_uri).expanduser()
+    folder = user_path(work.start_uri)
     if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)
@@ -168,7 +172,7 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
         return merged(model, copied=True)
     from peft import PeftModel
 
-    below = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    below = models.load_model(work.start_uri, work.plan.recipe.how).model
     return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 

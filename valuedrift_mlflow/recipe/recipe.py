@@ -43,11 +43,6 @@ class Base(Strict):
         None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
     )
 
-    @property
-    def how(self) -> How:
-        """How the recipe's models are loaded."""
-        return How(self.dtype, self.attn_implementation, self.quantization, self.trust_remote_code)
-
 
 def check_precision(base: Base, stage: Stage) -> None:
     """Refuse a stage that cannot be trained in the precision of the recipe's models.
@@ -88,6 +83,9 @@ class Recipe(MeasuringTraining):
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
     )
+    allow_pyfunc_code: bool = Field(
+        False, description="let MLflow load models that are more than weights, which runs code that they bring"
+    )
     embedder: str | None = Field(
         None,
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
@@ -104,6 +102,14 @@ class Recipe(MeasuringTraining):
         if wrong:
             raise InputError(wrong)
         return self
+
+    @property
+    def how(self) -> How:
+        """How the recipe's models are loaded, and what code of theirs may run."""
+        base = self.base
+        return How(
+            base.dtype, base.attn_implementation, base.quantization, base.trust_remote_code, self.allow_pyfunc_code
+        )
 
     def parameters(self) -> dict[str, str]:
         """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""

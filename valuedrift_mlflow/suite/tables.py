@@ -71,7 +71,6 @@ def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_c
 
 
 def _read(path: Path, topic_column: str | None) -> pd.DataFrame:
-    path = path.expanduser()
     if not path.is_file():
         built_in = f"{BUILT_IN}, prism:PATH, module:function or an existing {_FILES[2:]}"
         raise InputError(problem("suite", str(path), known(GROUP, built_in)))
@@ -115,7 +114,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         for column in ("item_id", "proposition", "prompt"):
             # An id may be a number; a number for a proposition or a
             # prompt is a mistake, although it would read as a text.
-            if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
+            kinds = (str, int, float) if column == "item_id" else (str,)
+            if not text[column] or isinstance(record[column], bool) or not isinstance(record[column], kinds):
                 problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):
             problems.append(problem(f"{where} topic", text["topic"], "a slug such as climate_change"))

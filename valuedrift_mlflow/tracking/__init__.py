@@ -24,8 +24,6 @@ from valuedrift_mlflow.tracking.models import (
     checkpoint_path,
     downloaded,
     files_folder,
-    load_pyfunc,
-    loader_of,
     log_checkpoint,
     log_classifier,
     log_final_folder,
@@ -35,6 +33,7 @@ from valuedrift_mlflow.tracking.models import (
     model_folder,
     model_name,
 )
+from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     address,
@@ -78,11 +77,13 @@ __all__ = [
     "LoggedDataset",
     "OpenRun",
     "TrainedRun",
+    "Weights",
     "address",
     "adopt",
     "audits_of",
     "check_data",
     "check_model",
+    "check_packaged",
     "check_run",
     "checkpoint_folder",
     "checkpoint_path",
@@ -120,6 +121,7 @@ __all__ = [
     "model_name",
     "model_of",
     "package_version",
+    "packaged_weights",
     "reviewed",
     "role_of",
     "run",

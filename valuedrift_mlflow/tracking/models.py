@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.write import OpenRun, log_folder
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
-    from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
-_TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
-LOADER = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
+TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
+ANSWERING = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
 
 # Logging -------------------------------------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         return known
     told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
     # A file beside the weights, as `_load_pyfunc` is given nothing but their folder.
-    (folder / f"{LOADER}.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / f"{ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
     signature = ModelSignature(
         params=ParamSchema(
             [
@@ -130,11 +131,11 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
         warnings.filterwarnings("ignore", ".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_name(stage, step),
-            loader_module=LOADER,
-            code_paths=[str(Path(__file__).with_name(f"{LOADER}.py"))],
+            loader_module=ANSWERING,
+            code_paths=[str(Path(__file__).with_name(f"{ANSWERING}.py"))],
             data_path=str(folder),
             # Only what is named here can be given when the model is loaded; that it runs code of its own must be.
-            model_config={_TRUST: False} if _own_code(folder) else None,
+            model_config={TRUST: False} if _own_code(folder) else None,
             signature=signature,
             pip_requirements=[  # given, as MLflow would load the model in another process to find them out
                 f"mlflow=={mlflow.__version__}",
@@ -260,43 +261,19 @@ def logged_model_id(uri: str) -> str | None:
     return str(model_id) if model_id else None
 
 
-def loader_of(uri: str) -> str | None:
-    """The module that loads a packaged model; None of weights that were logged as plain artifacts."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        flavors = mlflow.models.get_model_info(uri).flavors
-    except MlflowException:
-        return None
-    return str(flavors.get("python_function", {}).get("loader_module", "")) or None
-
-
-def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
-    """A packaged model of any flavor; with ``own_code`` that of one of ours may run."""
-    import mlflow
-
-    config: dict[str, object] | None = None
-    if own_code:  # MLflow warns of what a model does not take
-        takes = mlflow.models.get_model_info(uri).flavors.get("python_function", {}).get("config") or {}
-        config = {_TRUST: True} if _TRUST in takes else None
-    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
-    return packaged
-
-
 def checkpoint_folder(uri: str) -> Path | None:
     """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
-    weights = _weights(uri)
+    weights = weights_uri(uri)
     if not weights.startswith("runs:/"):
         return None
-    folder = _download(weights)
+    folder = download(weights)
     # A runs:/ URI may name a packaged model too: its weights lie deeper, and MLflow knows where.
     return None if (folder / "MLmodel").is_file() else folder
 
 
 def model_folder(uri: str) -> Path:
     """All files of a checkpoint or of a packaged model."""
-    return checkpoint_folder(uri) or _download(uri)
+    return checkpoint_folder(uri) or download(uri)
 
 
 def files_folder(uri: str) -> Path | None:
@@ -325,16 +302,16 @@ def _fetched(uri: str, _store: str) -> tuple[tempfile.TemporaryDirectory[str], P
     shown = BARS.get_raw()
     BARS.set(False)  # one for each small file
     try:
-        root = _artifacts(_weights(uri))
+        root = _artifacts(weights_uri(uri))
         for place, names in _places(root):
             if _CONFIGS & names:
                 folder = Path(scratch.name, "model")
                 folder.mkdir()
                 # MLflow's flavor of transformers keeps the tokenizer apart.
                 apart = f"{root}/components/tokenizer"
-                for whence, name in [*((place, name) for name in names), *((apart, name) for name in _files(apart))]:
+                for whence, name in [*((place, name) for name in names), *((apart, name) for name in files_at(apart))]:
                     if not name.endswith(_HEAVY):
-                        shutil.copy(_download(f"{whence}/{name}", Path(scratch.name)), folder / name)
+                        shutil.copy(download(f"{whence}/{name}", Path(scratch.name)), folder / name)
                 return scratch, folder
     except (MlflowException, OSError):
         return None
@@ -350,7 +327,7 @@ _HEAVY = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".npz", ".h5", ".msgpa
 def _places(weights: str) -> Iterator[tuple[str, set[str]]]:
     """Where the files of a model may lie, with their names: a checkpoint, a model of ours, one of MLflow's flavor."""
     for place in (weights, *_folders(f"{weights}/data"), f"{weights}/model"):
-        yield place, _files(place)
+        yield place, files_at(place)
 
 
 def _artifacts(uri: str) -> str:
@@ -362,7 +339,8 @@ def _artifacts(uri: str) -> str:
     return str(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).rstrip("/")
 
 
-def _files(place: str) -> set[str]:
+def files_at(place: str) -> set[str]:
+    """The names of the files at an artifact's URI; none where there is no such folder."""
     return {Path(entry.path).name for entry in _listed(place) if not entry.is_dir}
 
 
@@ -389,13 +367,13 @@ def downloaded(uri: str, field: str, allowed: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _download(uri)
+        return download(uri)
     except (MlflowException, OSError) as error:
         reason = one_line(error)
         raise InputError(problem(field, uri, allowed, reason)) from None
 
 
-def _weights(uri: str) -> str:
+def weights_uri(uri: str) -> str:
     """The URI of a model's files: the LoggedModel of a checkpoint names the artifacts of its run."""
     import mlflow
 
@@ -404,7 +382,36 @@ def _weights(uri: str) -> str:
     return str(mlflow.get_logged_model(uri.removeprefix("models:/")).tags.get(_CHECKPOINT, uri))
 
 
-def _download(uri: str, folder: Path | None = None) -> Path:
+def download(uri: str, folder: Path | None = None) -> Path:
+    """The files that a URI names, in a folder of this machine.
+
+    Without ``folder`` they stay where they are, or are fetched to a folder that is there until the process ends.
+    """
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if folder is None else str(folder)))
+    target = folder or (None if _lies_here(uri) else Path(_scratch().name) / hashlib.sha256(uri.encode()).hexdigest())
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if target is None else str(target)))
+
+
+def _lies_here(uri: str) -> bool:
+    """Whether MLflow gives files of this machine themselves: it copies those of a server into folders that stay."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if uri.startswith("models:/m-"):
+            place = str(mlflow.get_logged_model(uri.removeprefix("models:/").partition("/")[0]).artifact_location)
+        elif uri.startswith("runs:/"):
+            place = str(mlflow.get_run(uri.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+        else:
+            place = str(mlflow.get_tracking_uri()).removeprefix("sqlite:///")
+    except MlflowException:  # whoever downloads says so
+        return True
+    return urlsplit(place).scheme in ("", "file")
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="valuedrift-")

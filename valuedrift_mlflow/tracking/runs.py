@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.shown import safe, shortened
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
 Role = Literal[
@@ -91,7 +93,9 @@ def run(
     nested = is_nested()
     continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
-    with mlflow.start_run(run_id=run_id, run_name=None if adopted or run_id else name, nested=nested) as active:
+    with mlflow.start_run(
+        run_id=run_id, run_name=None if adopted or run_id or not name else redacted(name), nested=nested
+    ) as active:
         opened = continued or OpenRun(active.info.run_id)
         try:
             # start_run takes no name for a run that is there already.
@@ -178,10 +182,10 @@ def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
     if isinstance(error, InputError | Unanswered):
-        return f"**FAILED** {reason}"
+        return redacted(f"**FAILED** {reason}")
     # The end says where it happened; a tag of MLflow holds 8000 characters.
     where = "".join(traceback.format_exception(error))[-3000:]
-    return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
+    return redacted(safe(f"**FAILED** {type(error).__name__}: {shortened(reason)}\n\n```\n{where}\n```"))
 
 
 def describe_refusal(error: InputError | Unanswered) -> None:

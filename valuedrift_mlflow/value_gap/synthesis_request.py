@@ -53,6 +53,7 @@ class Request:
         batch_size: responses sampled and judged between two writes to disk.
         partial: where some rows cannot be filled, write those that could, and say so; otherwise that is an error.
         license: of the dataset, for its card; where it is empty apache-2.0 for embedded forms, else unknown.
+        allow_pyfunc_code: whether MLflow may load a model that is more than weights, which runs code that it brings.
     """
 
     output: str = "synthesized"
@@ -72,6 +73,12 @@ class Request:
     batch_size: Annotated[int, Field(ge=1)] = 64
     partial: bool = False
     license: str = ""
+    allow_pyfunc_code: bool = False
+
+    @property
+    def how(self) -> models.How:
+        """What code of the model may run."""
+        return models.How(pyfunc_code=self.allow_pyfunc_code)
 
     @classmethod
     def checked(cls, options: Mapping[str, object]) -> Self:
@@ -171,7 +178,7 @@ def prepare(request: Request) -> Prepared:
     items: tuple[Item, ...] = ()
     with collecting() as problems:
         design = problems.attempt(lambda: request.design)
-        problems.attempt(_check_model, request.model)
+        problems.attempt(_check_model, request)
         judge = problems.attempt(
             lambda: reader(judges.load(request.judge, embedded=request.model.startswith("embedded:")))
         )
@@ -187,12 +194,13 @@ def prepare(request: Request) -> Prepared:
     return Prepared(request, design, suite, judge, items, places)
 
 
-def _check_model(uri: str) -> None:
+def _check_model(request: Request) -> None:
+    uri = request.model
     if uri == FORMS:
         return
     if uri.startswith("embedded:") and uri not in models.EMBEDDED:
         raise InputError(problem("model", uri, ", ".join((FORMS, *models.EMBEDDED))))
-    models.check_model(uri)
+    models.check_model(uri, how=request.how)
 
 
 def _askable(model: str, suite: Suite, topics: tuple[str, ...]) -> tuple[Item, ...]:
