@@ -85,7 +85,10 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            jobs.JOBS[own.job](own, jobs.recipe_of(own, arguments), arguments)
+            recipe = jobs.recipe_of(own, arguments)
+            if not arguments.dry_run:  # which leaves nothing in a store
+                tracking.check_store()
+            jobs.JOBS[own.job](own, recipe, arguments)
         except (InputError, Unanswered) as error:
             # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)

@@ -120,6 +120,11 @@ class Reliability:
                 metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
         return {key: value for key, value in metrics.items() if math.isfinite(value)}
 
+    def headline(self) -> dict[str, float]:
+        """``judge/kappa``, ``judge/coverage`` and ``judge/attenuation``, where they are known."""
+        known = self.metrics()
+        return {key: known[key] for key in ("judge/kappa", "judge/coverage", "judge/attenuation") if key in known}
+
     @property
     def doubts(self) -> list[str]:
         """Why nothing can be told from the judge's verdicts; empty where something can."""

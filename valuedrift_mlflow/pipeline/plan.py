@@ -132,8 +132,12 @@ class StageRun:
         return state_folder(self.run.run_id)
 
     def parameters(self) -> dict[str, str]:
-        """What the run records; a stage on its own has no parent that records the recipe's other settings."""
-        return self.stage.parameters() if tracking.is_nested() else self.plan.recipe.parameters()
+        """What the run records: the stage's settings by its name, as its parent has them, and without it.
+
+        Those of the measurement stand beside them, and all others too of a stage that has no parent.
+        """
+        own, recipe = self.stage.parameters() | self.stage.plain() | {"seed": str(self.seed)}, self.plan.recipe
+        return own | (recipe.measuring() if tracking.is_nested() else recipe.parameters())
 
 
 @dataclass(frozen=True)

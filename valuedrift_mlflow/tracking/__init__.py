@@ -35,12 +35,10 @@ from valuedrift_mlflow.tracking.models import (
 )
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
-    address,
     adopt,
     close,
     commit_of,
     describe_refusal,
-    how_to_open,
     is_nested,
     is_open,
     package_version,
@@ -48,6 +46,7 @@ from valuedrift_mlflow.tracking.runs import (
     share,
     work_offline,
 )
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -81,9 +80,11 @@ __all__ = [
     "check_data",
     "check_model",
     "check_run",
+    "check_store",
     "checkpoint_folder",
     "checkpoint_path",
     "close",
+    "command",
     "commit_of",
     "describe",
     "describe_refusal",

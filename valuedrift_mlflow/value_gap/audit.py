@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.data import shown
-from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
+from valuedrift_mlflow.data.datasets import COLUMNS, Digest, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
@@ -189,9 +189,9 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     # Cut: the store of MLflow keeps 250 characters of a run's name.
     with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
         recorded.log_suite(active, prepared.suite)
-        recorded.log_audited_data(active, data.uri, data.format)
         first: list[Row] = []
-        rows = remembered(data.rows if isinstance(data, TrainingData) else data, first)
+        digest = Digest()
+        rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
             rows,
@@ -206,11 +206,15 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        recorded.log_audited_data(active, data.uri, data.format, str(digest))
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
-        read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        tracking.log_metrics(active, audited.metrics() | read, 0)
+        lost = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
+        lost = {key: rows for key, rows in lost.items() if rows}
+        tracking.log_metrics(active, audited.metrics() | lost, 0)
         tracking.log_table(active, audited.table(), "audit.json")
+        if audited.style is not None:
+            tracking.log_table(active, audited.style_table(), "style_gap.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
         if audited.sheet:
