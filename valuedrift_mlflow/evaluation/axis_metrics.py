@@ -61,8 +61,9 @@ def leaning_halves(measurement: Measurement) -> NDArray[np.float64]:
 
 
 def metrics_of_axes(shifts: AxisShifts, *, compared: bool = True, at: int = -1) -> dict[str, float]:
-    """``axis/NAME``, and where there is something to measure it from ``axis_shift/NAME``; intervals are in `axis_table`.
+    """``axis/NAME``, and where there is something to measure it from ``axis_shift/NAME``.
 
+    Their intervals are in `axis_table`.
     ``axes/shifted`` counts the axes that moved significantly, ``axes/shift_bound`` is what none has moved further
     than; it is left out where an axis has no interval, so that a gate on it does not pass.
     """

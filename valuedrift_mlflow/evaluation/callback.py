@@ -36,7 +36,7 @@ from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference as Start
 from valuedrift_mlflow.models.reference import reference_kl, reference_of
@@ -212,8 +212,19 @@ class ValueDriftCallback(TrainerCallback):
         elif self.kl and self._reference is None:
             self._reference = reference_of(model)
         self._opened = self.run is None and not tracking.is_open()
-        self._run = self.run or tracking.adopt(begun)
+        self._run = self.run or tracking.adopt(begun, name=self._name(model), parameters=self._parameters())
         self._dataset = recorded.log_suite(self._run, self.suite)
+
+    def _name(self, model: PreTrainedModel) -> str:
+        named = Path(str(getattr(model, "name_or_path", ""))).name
+        return " · ".join(filter(None, (self.stage, named)))
+
+    def _parameters(self) -> dict[str, str]:
+        """How the model is measured; by names that neither the trainer's settings nor a model's have."""
+        samples = {"samples": self.samples, "checkpoint_samples": self.checkpoint_samples}
+        sampling = {"sampling_temperature": self.sampling.temperature, "sampling_seed": self.sampling.seed}
+        named = {"judge": identity(self.judge), "suite": self.suite.identity} | samples | sampling
+        return {key: str(value) for key, value in named.items()}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at."""
@@ -240,6 +251,7 @@ class ValueDriftCallback(TrainerCallback):
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
         if not self._first:
             return
+        from valuedrift_mlflow.evaluation.notes import training_note
         from valuedrift_mlflow.report.axis_plots import axis_trajectories
         from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
@@ -263,6 +275,9 @@ class ValueDriftCallback(TrainerCallback):
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
         # With full fine-tuning it is a second model in memory.
         self._reference = None
+        if self.run is None:  # of a pipeline's stage more is known than here
+            note = training_note(self._run.run_id, self.measurements, drift, self.trust)
+            tracking.describe(self._run, note)
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
 

@@ -149,7 +149,7 @@ class Measurement:
 
 
 def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one; nothing of a judge that costs none."""
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one; none where nothing was spent."""
     single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
     spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
     if not spent.calls and not any(verdict.cached for verdict in single):

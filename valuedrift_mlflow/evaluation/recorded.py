@@ -46,9 +46,9 @@ def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
 def log_training_data(run: OpenRun, data: TrainingData, lines: Sequence[str] = ()) -> None:
     """Record training data as a training dataset: its source, format, size and hash.
 
-    The metrics ``data/rows``, ``data/bad_rows`` and ``data/dropped_rows`` (step 0) say how many rows are trained on,
-    how many could not be read and were left out, and how many teach nothing, where there are any. ``lines`` that people are told of the
-    data are kept in ``data.txt``.
+    The metric ``data/rows`` (step 0) says how many rows are trained on; ``data/bad_rows`` and ``data/dropped_rows``,
+    where there are any, how many could not be read and were left out, and how many teach nothing. ``lines`` that people
+    are told of the data are kept in ``data.txt``.
     """
     _log_rows(run, data, "training")
     lost = {"data/bad_rows": data.bad, "data/dropped_rows": data.dropped}

@@ -157,9 +157,9 @@ def distances(
 
 
 def distance_metrics(found: ReferenceDistance, suite: Suite) -> dict[str, float]:
-    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, of all topics with the ends of the interval.
+    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, the latter with the ends of its interval.
 
-    Those of single topics are in the table.
+    Those of single topics are in `distance_table`.
     """
     metrics = {
         f"reference_distance/{suite.topics[t]}": float(found.distance[-1, place])

@@ -15,6 +15,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
     Answering,
@@ -42,6 +43,7 @@ from valuedrift_mlflow.tracking.runs import (
     is_nested,
     is_open,
     package_version,
+    parent_of,
     run,
     share,
     work_offline,
@@ -117,15 +119,19 @@ __all__ = [
     "model_name",
     "model_of",
     "package_version",
+    "page_of",
+    "parent_of",
     "reviewed",
     "role_of",
     "run",
     "share",
+    "show_model",
     "stages_of",
     "step_values",
     "stopped_run",
     "table_of",
     "text_of",
     "trained_runs",
+    "used_model",
     "work_offline",
 ]

@@ -43,6 +43,13 @@ def commit_of(run_id: str) -> str:
     return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.source.git.commit", ""))
 
 
+def parent_of(run_id: str) -> str:
+    """The id of the run that a run is nested in; empty where it is in none."""
+    from mlflow import MlflowClient
+
+    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId", ""))
+
+
 def is_nested() -> bool:
     """Whether a run that is opened now has a parent."""
     import mlflow

@@ -148,6 +148,19 @@ def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
     return judges.load(judge, embedded=_uri(data).startswith(_EMBEDDED)) if isinstance(judge, str) else judge
 
 
+def called(uri: str) -> str:
+    """Data's name as a legend has room for it: what tells datasets apart, without size and seed.
+
+    >>> called("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2")
+    'pairs gap=1 chosen=oppose rejected=support'
+    >>> called("/data/hh/train.jsonl"), called("Anthropic/hh-rlhf")
+    ('train.jsonl', 'hh-rlhf')
+    """
+    name, _, settings = uri.rsplit("/", 1)[-1].partition("?")
+    told = [one for one in settings.split("&") if one and one.partition("=")[0] not in ("size", "seed")]
+    return " ".join([name.removeprefix(_EMBEDDED), *told])
+
+
 def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
@@ -179,15 +192,17 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         InputError: rows that cannot be read.
     """
     from valuedrift_mlflow.report.page import drawn
-    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html
+    from valuedrift_mlflow.report.plots import color_of
+    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html, audit_note
 
     data = prepared.data
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
-    name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
     # Cut: the store of MLflow keeps 250 characters of a run's name.
-    with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
+    name = f"audit · {called(data.uri)}"[:250]
+    parameters |= prepared.matcher.describe()
+    with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
         first: list[Row] = []
         digest = Digest()
@@ -224,7 +239,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         pictures = drawn(audit_figures(audited))
         tracking.log_figures(active, pictures)
         tracking.log_text(active, audit_html(audited, pictures), "report.html")
-        tracking.describe(active, audited.verdict)
+        tracking.describe(active, audit_note(audited))
     return audited
 
 
