@@ -115,9 +115,8 @@ class Recipe(MeasuringTraining):
 
     def measuring(self) -> dict[str, str]:
         """What decides how models are measured, and the model that all starts from, as a run records it."""
-        return flat(
-            self.model_dump(by_alias=True, include={"base", "suite", *MeasuringTraining.model_fields} - {"seed"})
-        )
+        fields = {"base", "suite", *MeasuringTraining.model_fields} - {"seed"}
+        return flat(self.model_dump(by_alias=True, include=fields))
 
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""

@@ -11,12 +11,12 @@ _ROWS = 20  # of a table; all of them are in the files
 
 
 def markdown(table: Table, most: int = _ROWS) -> str:
-    """A table in markdown, up to ``most`` rows.
+    r"""A table in markdown, up to ``most`` rows.
 
     >>> print(markdown(Table(["topic", "drift"], [["guns | arms", 0.25]])))
     | topic | drift |
     |---|---|
-    | guns \\| arms | 0.25 |
+    | guns \| arms | 0.25 |
     """
     lines = [list(table.columns), *table.cells[:most]]
     shown = [f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines]

@@ -284,7 +284,7 @@ class Stage(Strict):
         return {f"{self.name}.{key}": value for key, value in self.plain().items()}
 
     def plain(self) -> dict[str, str]:
-        """The same without the stage's name, so that the runs of two stages share a row: ``learning_rate``, ``beta``."""
+        """The same without the stage's name, so that the runs of two stages share them: ``learning_rate``, ``beta``."""
         dumped = self.model_dump(by_alias=True, exclude={"name"})
         # A URI alone is recorded as the text that the recipe has: a run that is resumed is compared by it.
         if self.data == Data(uri=self.data.uri):

@@ -200,7 +200,7 @@ class Audit:
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
 
     def style_table(self) -> pd.DataFrame:
-        """One row for each figure of the style gap with its interval: the table ``style_gap.json``; none of SFT data."""
+        """One row for each figure of the style gap of pairs with its interval: the table ``style_gap.json``."""
         import pandas as pd
 
         if self.style is None:
