@@ -12,7 +12,7 @@ import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.stances import STANCES
@@ -33,12 +33,14 @@ class View:
         lines: whether charts show steps; bars otherwise.
         charts: the metrics that have a chart, by the titles of their groups, in order.
         columns: the metrics and parameters of the table.
+        first: the metric that the runs are ordered by, the largest first.
     """
 
     runs: str
     lines: bool
     charts: Mapping[str, Sequence[str]]
     columns: Sequence[str]
+    first: str = "drift/overall"
 
 
 _OVERALL = [f"stance/overall/{stance}" for stance in STANCES]
@@ -77,6 +79,7 @@ _AUDITS = View(
     False,
     {"Value gap": _GAPS, "How sure": ["quality/unscored_rate", "quality/refusal_rate"]},
     ["params.`data`", *(f"metrics.`{key}`" for key in _GAPS), "metrics.`rows`", "params.`judge`"],
+    "value_gap/pairwise",
 )
 _VIEWS = {"stage": _STAGES, "evaluation": _EVALUATIONS, "audit": _AUDITS}
 
@@ -89,7 +92,7 @@ def save_view(run: Run) -> None:
     role = run.data.tags.get("valuedrift.role", "")
     if role in _PARENTS:
         own = f"{_STAGES.runs} and tags.`mlflow.parentRunId` = '{run.info.run_id}'"
-        view, name = View(own, _STAGES.lines, _STAGES.charts, _STAGES.columns), str(run.info.run_name)
+        view, name = replace(_STAGES, runs=own), str(run.info.run_name)
     elif role in _VIEWS:
         view, name = _VIEWS[role], f"every {role}"
     else:
@@ -107,7 +110,7 @@ def view_of(run: Run) -> str:
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     run = MlflowClient().get_run(run.info.run_id)  # as it was when it was opened it has no role
     known = MlflowClient().get_experiment(run.info.experiment_id).tags
-    return f"{page}&viewStateShareKey={_key(run)}" if _TAG + _key(run) in known else page
+    return f"{page}&compareRunsMode=CHART&viewStateShareKey={_key(run)}" if _TAG + _key(run) in known else page
 
 
 def _key(run: Run) -> str:
@@ -133,9 +136,9 @@ def _state(view: View) -> dict[str, object]:
         charts += [_chart(f"{section}-{number}", section, key, view.lines) for number, key in enumerate(keys)]
     return {
         "searchFilter": view.runs,
-        # Not by MLflow's own order by time: in that one stages stay folded up below a parent.
-        "orderByKey": "attributes.end_time",
-        "orderByAsc": view.lines,
+        # What moved most comes first. In MLflow's own order, by time, stages stay folded up below their parent.
+        "orderByKey": f"metrics.`{view.first}`",
+        "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
