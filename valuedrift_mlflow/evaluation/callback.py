@@ -273,6 +273,7 @@ class ValueDriftCallback(TrainerCallback):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
+            tracking.log_table(self._run, self.trust.table(), f"{reliability.TABLE}.json")
         # With full fine-tuning it is a second model in memory.
         self._reference = None
         if self.run is None:  # of a pipeline's stage more is known than here

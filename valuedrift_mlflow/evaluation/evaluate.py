@@ -257,6 +257,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
+        tables[reliability.TABLE] = trust.table()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),

@@ -263,6 +263,8 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, axis_table(result.axes, measurement), f"{AXIS_TABLE}.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")
+        if trust is not None:
+            tracking.log_table(active, trust.table(), f"{reliability.TABLE}.json")
         tracking.describe(active, base_note(active.run_id, measurement, result.drift, trust))
         return result
 

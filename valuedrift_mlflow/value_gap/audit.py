@@ -228,6 +228,8 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         lost = {key: rows for key, rows in lost.items() if rows}
         tracking.log_metrics(active, audited.metrics() | lost, 0)
         tracking.log_table(active, audited.table(), "audit.json")
+        if audited.trust is not None:
+            tracking.log_table(active, audited.trust.table(), f"{reliability.TABLE}.json")
         if audited.style is not None:
             tracking.log_table(active, audited.style_table(), "style_gap.json")
         if audited.opinionated:

@@ -187,7 +187,7 @@ class Audit:
             for stance, share in zip(STANCES, found.mix, strict=True):
                 metrics[f"stance_mix/{topic}/{stance.value}"] = share.value
         if self.style is not None:
-            metrics |= {f"style_gap/{name}": getattr(self.style, name).value for name in FIGURES}
+            metrics["style_gap/length_ratio"] = self.style.length_ratio.value
         metrics |= {
             "rows": self.rows,
             **({"answers": self.answers} if self.answers != self.rows else {}),
