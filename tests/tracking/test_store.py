@@ -1,4 +1,4 @@
-"""The tracking store: what is said where it cannot be used, what is never said, and two jobs that create one at once."""
+"""The tracking store: what is said where it cannot be used, what never is, and two jobs that create one at once."""
 
 import os
 import subprocess
