@@ -10,10 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.view import view_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
 
 _KIND = "mlflow.experimentKind"
 _TRAINING = "custom_model_development"  # as MLflow's UI names model training
@@ -53,7 +57,6 @@ def check_store() -> None:
         InputError: it does not.
     """
     import requests
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     uri = address()
@@ -61,13 +64,9 @@ def check_store() -> None:
     field, found = ("MLFLOW_EXPERIMENT_NAME", name) if name else ("MLFLOW_EXPERIMENT_ID", number)
     try:
         with _soon():
-            opened_once(uri)
-            client = MlflowClient()
-            experiment = client.get_experiment_by_name(name) if name else None
-            if not name:
-                experiment = client.get_experiment(number or "0")
+            experiment = _experiment(uri, name, number)
     except (MlflowException, requests.RequestException, OSError) as error:
-        said = one_line(getattr(error, "message", error)).replace(uri, shown(uri))
+        said = one_line(str(getattr(error, "message", error)).replace(uri, shown(uri)))
         if number and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
         mend = f"{_mend(said)} ({said})"
@@ -77,6 +76,24 @@ def check_store() -> None:
         raise InputError(
             problem(field, f"{experiment.name}, which is deleted", "an experiment that is not deleted", mend)
         )
+
+
+def _experiment(uri: str, name: str | None, number: str | None) -> Experiment | None:
+    """The experiment that runs would go to; None where there is none yet, or the store has another one by default."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    opened_once(uri)
+    client = MlflowClient()
+    client.search_experiments(max_results=1)  # of a store that is a server: does it let this user in?
+    if name:
+        return client.get_experiment_by_name(name)
+    if number:
+        return client.get_experiment(number)
+    try:
+        return client.get_experiment("0")
+    except MlflowException:
+        return None
 
 
 def _mend(said: str) -> str:
