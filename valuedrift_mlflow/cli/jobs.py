@@ -174,7 +174,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
             display.line(worth)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
-    if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
+    if "cost/judge_calls" in metrics:
         display.line(
             f"verdicts: {metrics['cost/judge_calls']:.0f} calls, {metrics['cost/judge_tokens']:.0f} tokens, "
             f"{metrics['cost/judge_cache_hits']:.0f} from the cache"

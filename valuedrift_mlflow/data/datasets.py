@@ -40,6 +40,7 @@ __all__ = [
     "COLUMNS",
     "FORMATS",
     "MAX_DROPPED",
+    "Digest",
     "Kind",
     "Message",
     "ReadCounts",
@@ -63,6 +64,30 @@ _MAX_PROBLEMS = 20
 _FIRST_ROWS = 100  # whose columns are taken for those of the data
 # A reason quotes its cell, which may hold a whole dialogue.
 _LONGEST_REASON = 300
+
+
+class Digest:
+    """Hash of rows that pass one by one, 8 hex digits: of a stream the same as of all its rows in memory."""
+
+    def __init__(self) -> None:
+        """No row yet."""
+        # As if json.dumps had written all rows as one list, which would need them all in memory.
+        self._hashed = hashlib.sha256(b"[")
+        self._any = False
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows as they are, taken in."""
+        for row in rows:
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            self._hashed.update((f", {text}" if self._any else text).encode())
+            self._any = True
+            yield row
+
+    def __str__(self) -> str:
+        """The digits of what has passed so far."""
+        whole = self._hashed.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -94,13 +119,10 @@ class TrainingData:
     # Once: rows may be many, and the run, its audit and the check of a resumed run all ask for it.
     @cached_property
     def _digest(self) -> str:
-        # As if json.dumps had written all rows as one list, which would need them all in memory.
-        hashed = hashlib.sha256(b"[")
-        for number, row in enumerate(self.rows):
-            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-            hashed.update((f", {text}" if number else text).encode())
-        hashed.update(b"]")
-        return hashed.hexdigest()[:8]
+        digest = Digest()
+        for _ in digest.passing(self.rows):
+            pass
+        return str(digest)
 
     def dataset(self) -> datasets.Dataset:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""

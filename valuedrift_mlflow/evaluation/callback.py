@@ -38,7 +38,7 @@ from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, engine_of,
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.speech import Argument, Speech, check_arguments
@@ -225,8 +225,19 @@ class ValueDriftCallback(TrainerCallback):
             if self.kl:
                 self._start = kept.read_start(file)
         self._opened = self.run is None and not tracking.is_open()
-        self._run = self.run or tracking.adopt(begun)
+        self._run = self.run or tracking.adopt(begun, name=self._name(model), parameters=self._parameters())
         self._dataset = recorded.log_suite(self._run, self.suite)
+
+    def _name(self, model: PreTrainedModel) -> str:
+        named = Path(str(getattr(model, "name_or_path", ""))).name
+        return " · ".join(filter(None, (self.stage, named)))
+
+    def _parameters(self) -> dict[str, str]:
+        """How the model is measured; by names that neither the trainer's settings nor a model's have."""
+        samples = {"samples": self.samples, "checkpoint_samples": self.checkpoint_samples}
+        sampling = {"sampling_temperature": self.sampling.temperature, "sampling_seed": self.sampling.seed}
+        named = {"judge": identity(self.judge), "suite": self.suite.identity} | samples | sampling
+        return {key: str(value) for key, value in named.items()}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at; raise what has gone wrong beside the training."""
@@ -261,6 +272,7 @@ class ValueDriftCallback(TrainerCallback):
         self._beside.finish()
         if not self._first:
             return
+        from valuedrift_mlflow.evaluation.notes import training_note
         from valuedrift_mlflow.report.axis_plots import axis_trajectories
         from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
@@ -282,7 +294,11 @@ class ValueDriftCallback(TrainerCallback):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
+            tracking.log_table(self._run, self.trust.table(), f"{reliability.TABLE}.json")
         self._start = None
+        if self.run is None:  # of a pipeline's stage more is known than here
+            note = training_note(self._run.run_id, self.measurements, drift, self.trust)
+            tracking.describe(self._run, note)
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
 

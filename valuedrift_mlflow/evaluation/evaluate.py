@@ -44,6 +44,7 @@ from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.files import check_template
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.speech import check_arguments
+from valuedrift_mlflow.report.plots import color_of
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
+        tables[reliability.TABLE] = trust.table()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
@@ -308,6 +310,7 @@ def asked_now(generator: Generator, ready: Opened, salt: str, progress: Progress
 
 def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationResult:
     """Log tables, figure and report to a run, and make what MLflow's callers expect of them."""
+    from valuedrift_mlflow.evaluation.notes import evaluation_note
     from valuedrift_mlflow.evaluation.report import evaluation_figures, evaluation_html
     from valuedrift_mlflow.report.page import drawn
 
@@ -315,6 +318,7 @@ def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationR
     pictures = drawn(evaluation_figures(evaluation))
     tracking.log_text(run, evaluation_html(evaluation, pictures), "report.html")
     tracking.log_figures(run, pictures)
+    tracking.describe(run, evaluation_note(run.run_id, evaluation))
     return result
 
 
@@ -328,7 +332,9 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
         parameters["labels"] = ready.labels.uri
     name = f"evaluate · {models.short_name(subject.uri)}"
     # The suite is recorded first: metrics name the dataset that they were measured on.
-    with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
+    with tracking.run(
+        "evaluation", name=name, parameters={"model": subject.uri, **parameters}, color=color_of(subject.uri)
+    ) as active:
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, subject.uri, progress)
         for name, side in (("model", subject), ("baseline", ready.baseline)):
@@ -341,8 +347,6 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         for step, own in by_step:
             tracking.log_metrics(active, own, step, dataset=dataset)
-        if evaluation.untold:
-            tracking.describe(active, evaluation.untold)
         return log_evaluation(active, evaluation), evaluation
 
 

@@ -135,9 +135,11 @@ class Measurement:
         qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
             "quality/refusal_rate": self.rate(Label.REFUSAL),
-            "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
             "quality/acquiescence": self.acquiescence.overall,
         }
+        # Of judges that are asked over a line, and so can fail.
+        if any(verdict.failed or verdict.cached or verdict.spent.calls for verdict in verdicts):
+            qualities["quality/judge_failure_rate"] = float(np.mean([verdict.failed for verdict in verdicts]))
         thoughts = [spoken(judged.response) for judged in self.responses]
         # Of models that think alone: for others a rate of 0 would say nothing.
         if any(text.thought for text in thoughts):
@@ -187,9 +189,11 @@ class Said:
 
 
 def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one."""
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one; none where nothing was spent."""
     single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
     spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
+    if not spent.calls and not any(verdict.cached for verdict in single):
+        return {}
     costs = {
         "cost/judge_tokens": float(spent.tokens),
         "cost/judge_calls": float(spent.calls),

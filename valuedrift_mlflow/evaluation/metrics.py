@@ -13,7 +13,6 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.distance import above
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
-from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
@@ -75,13 +74,14 @@ def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], 
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
-    """``stance/TOPIC/STANCE`` at one checkpoint; topics without a scored prompt are left out."""
+    """``stance/TOPIC/STANCE`` at one checkpoint, and ``stance/overall/STANCE``, the mean over topics.
+
+    Topics without a scored prompt are left out.
+    """
+    shares = {"overall": drift.overall_probability[at]}
+    shares |= {topic: drift.probability[at, t] for t, topic in enumerate(drift.topics)}
     return finite(
-        {
-            f"stance/{topic}/{stance}": float(drift.probability[at, t, s])
-            for t, topic in enumerate(drift.topics)
-            for s, stance in enumerate(STANCES)
-        }
+        {f"stance/{name}/{stance}": float(own[s]) for name, own in shares.items() for s, stance in enumerate(STANCES)}
     )
 
 
@@ -114,20 +114,17 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
 
 
 def drift_time_metrics(drift: Drift) -> dict[str, float]:
-    """How the stage came to its end, where it is defined.
+    """``drift_time/TOPIC/STANCE`` by the rule that was chosen, where it is defined.
 
-    ``drift_time/TOPIC/STANCE`` by the rule that was chosen, ``drift_time_50/TOPIC/STANCE`` and ``drift_time_90/...`` by
-    the isotonic fit, and ``overshoot/TOPIC/STANCE`` where its test shows one.
+    Times by the isotonic fit and overshoot are figures with intervals, in the table `drift_table`.
     """
-    metrics = {}
-    for t, topic in enumerate(drift.topics):
-        for s, stance in enumerate(STANCES):
-            metrics[f"drift_time/{topic}/{stance}"] = float(drift.drift_time[t, s])
-            metrics[f"drift_time_50/{topic}/{stance}"] = float(drift.arrival[t, s, 0])
-            metrics[f"drift_time_90/{topic}/{stance}"] = float(drift.arrival[t, s, 1])
-            if drift.overshoot_p[t, s] <= ALPHA:
-                metrics[f"overshoot/{topic}/{stance}"] = float(drift.overshoot[t, s])
-    return finite(metrics)
+    return finite(
+        {
+            f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
 
 
 def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int = -1) -> dict[str, float]:

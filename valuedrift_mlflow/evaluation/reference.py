@@ -178,16 +178,17 @@ def distances(
 
 
 def distance_metrics(found: ReferenceDistance, suite: Suite) -> dict[str, float]:
-    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, with the ends of their intervals."""
-    ends = {
-        suite.topics[t]: (found.distance[-1, place], *found.interval[-1, place])
+    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, the latter with the ends of its interval.
+
+    Those of single topics are in `distance_table`.
+    """
+    metrics = {
+        f"reference_distance/{suite.topics[t]}": float(found.distance[-1, place])
         for place, t in enumerate(found.topics.tolist())
     }
-    ends["overall"] = (found.overall[-1], *found.overall_interval[-1])
-    metrics: dict[str, float] = {}
-    for name, (value, low, high) in ends.items():
-        metrics[f"reference_distance/{name}"] = float(value)
-        metrics |= {f"reference_distance_ci_low/{name}": float(low), f"reference_distance_ci_high/{name}": float(high)}
+    low, high = found.overall_interval[-1]
+    metrics["reference_distance/overall"] = float(found.overall[-1])
+    metrics |= {"reference_distance_ci_low/overall": float(low), "reference_distance_ci_high/overall": float(high)}
     if len(found.overall) > 1:
         low, high = found.change_interval[-1]
         metrics |= {"reference_distance_change/overall": float(found.change[-1])}

@@ -28,11 +28,12 @@ from valuedrift_mlflow.models.ending import stop_token
 from valuedrift_mlflow.models.files import check_template, tokenizer_of
 from valuedrift_mlflow.pipeline import processes, templates
 from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
+from valuedrift_mlflow.report.plots import COLORS, PALETTE, color_of
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stages.trainer_settings import check_adapters, check_trainer
-from valuedrift_mlflow.stances import Label
+from valuedrift_mlflow.stances import Label, Stance
 from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
@@ -67,6 +68,14 @@ class Plan:
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
         return f"{stage} · {models.short_name(self.recipe.base.model)}"
+
+    def color(self, stage: str) -> str:
+        """The colour of a stage's run: those of one plan can be told from each other, the base is grey."""
+        names = [own.name for own in self.recipe.stages]
+        if stage not in names:
+            return COLORS[Stance.NEUTRAL]
+        # The stages of an ablation have a plan each.
+        return PALETTE[names.index(stage) % len(PALETTE)] if len(names) > 1 else color_of(stage)
 
     def answering(self, tokenizer: PreTrainedTokenizerBase) -> Answering:
         """How a logged model answers where its caller does not say: as it was measured."""
@@ -133,8 +142,12 @@ class StageRun:
         return state_folder(self.run.run_id)
 
     def parameters(self) -> dict[str, str]:
-        """What the run records; a stage on its own has no parent that records the recipe's other settings."""
-        return self.stage.parameters() if tracking.is_nested() else self.plan.recipe.parameters()
+        """What the run records: the stage's settings by its name, as its parent has them, and without it.
+
+        Those of the measurement stand beside them, and all others too of a stage that has no parent.
+        """
+        own, recipe = self.stage.parameters() | self.stage.plain() | {"seed": str(self.seed)}, self.plan.recipe
+        return own | (recipe.measuring() if tracking.is_nested() else recipe.parameters())
 
 
 @dataclass(frozen=True)

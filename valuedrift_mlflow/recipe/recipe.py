@@ -119,6 +119,11 @@ class Recipe(MeasuringTraining):
             settings |= stage.parameters()
         return settings
 
+    def measuring(self) -> dict[str, str]:
+        """What decides how models are measured, and the model that all starts from, as a run records it."""
+        fields = {"base", "suite", *MeasuringTraining.model_fields} - {"seed"}
+        return flat(self.model_dump(by_alias=True, include=fields))
+
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""
         kept: list[Stage] = []

@@ -15,6 +15,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.models import (
     LOADER,
     MLFLOW_PREFIXES,
@@ -36,19 +37,19 @@ from valuedrift_mlflow.tracking.models import (
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
-    address,
     adopt,
     close,
     commit_of,
     describe_refusal,
-    how_to_open,
     is_nested,
     is_open,
     package_version,
+    parent_of,
     run,
     share,
     work_offline,
 )
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -85,9 +86,11 @@ __all__ = [
     "check_model",
     "check_packaged",
     "check_run",
+    "check_store",
     "checkpoint_folder",
     "checkpoint_path",
     "close",
+    "command",
     "commit_of",
     "describe",
     "describe_refusal",
@@ -122,15 +125,19 @@ __all__ = [
     "model_of",
     "package_version",
     "packaged_weights",
+    "page_of",
+    "parent_of",
     "reviewed",
     "role_of",
     "run",
     "share",
+    "show_model",
     "stages_of",
     "step_values",
     "stopped_run",
     "table_of",
     "text_of",
     "trained_runs",
+    "used_model",
     "work_offline",
 ]

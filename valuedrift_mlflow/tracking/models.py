@@ -60,7 +60,7 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
         experiment_id=MlflowClient().get_run(run.run_id).info.experiment_id,
         model_type="checkpoint",
         params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
+        tags={"valuedrift.stage_name": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
     )
     # Last of all: a model without this link is one that was left half-way, see `logged_model`.
     MlflowClient().log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step)])
@@ -144,7 +144,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
             ],
             step=step,
             params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage": stage},
+            tags={"valuedrift.stage_name": stage},
         )
     return str(info.model_id)
 
