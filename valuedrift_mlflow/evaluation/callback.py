@@ -213,11 +213,11 @@ class ValueDriftCallback(TrainerCallback):
         self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
         if self._first:
-            self._open_run(args, state)
+            self._open_run(args, state, kwargs["model"])
         if not state.global_step:
             self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
 
-    def _open_run(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _open_run(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> None:
         begun: str | None = None
         if state.global_step:
             file = self._file(args, state)

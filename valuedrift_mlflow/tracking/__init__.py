@@ -17,7 +17,6 @@ from valuedrift_mlflow.tracking.earlier import (
 )
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.models import (
-    LOADER,
     MLFLOW_PREFIXES,
     Answering,
     check_model,
@@ -70,7 +69,6 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 __all__ = [
-    "LOADER",
     "MLFLOW_PREFIXES",
     "Answering",
     "EarlierRun",
