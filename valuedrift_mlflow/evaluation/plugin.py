@@ -12,6 +12,7 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation.evaluate import Asked, Config, evaluation_of, log_evaluation, opened
 from valuedrift_mlflow.evaluation.responses import Responses
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.models.generation import TransformersGenerator
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class ValueDriftEvaluator(ModelEvaluator):
             asked = Asked("", lambda: generator, tokenizer is not None, tokenizer)
             ready = opened(config, asked, suite=suite, labels=labels)
         elif dataset.has_predictions:
-            said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]
+            said = [
+                (item, 0, text_in(output)) for item, output in zip(suite.items, dataset.predictions_data, strict=True)
+            ]
             ready = opened(config, None, responses=Responses(suite, {0: said}), labels=labels)
         else:
             raise InputError(problem("model", None, "a model, or the column of its responses in predictions="))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.outputs import NoText, text_in
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
 
@@ -108,9 +109,9 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
             mend = "say which by a column item_id"
             problems.append(problem(f"{where} prompt", item.prompt, "a prompt of one item alone", mend))
             continue
-        response = record["response"]
-        if not isinstance(response, str):
-            problems.append(problem(f"{where} response", response, "a text"))
+        response = text_in(record["response"])
+        if isinstance(response, NoText):
+            problems.append(problem(f"{where} response", record["response"], "a text"))
             continue
         try:
             step = int(record.get("step") or 0)

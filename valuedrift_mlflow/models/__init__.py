@@ -7,11 +7,11 @@ from valuedrift_mlflow.models.loading import (
     load_generator,
     load_model,
     load_tokenizer,
-    pyfunc_generator,
     unwrap,
     whole_folder,
 )
 from valuedrift_mlflow.models.own import is_own
+from valuedrift_mlflow.models.packaged import pyfunc_generator
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [

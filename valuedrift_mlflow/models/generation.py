@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.inputs.thoughts import before_stop, opened
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
 from valuedrift_mlflow.models.speech import Speech, as_text
@@ -316,8 +317,11 @@ class _SeededSampling:
 class FunctionGenerator:
     """Wraps a function from a list of prompts to a list of responses: an MLflow pyfunc, an API client, anything."""
 
-    def __init__(self, answer: Callable[[list[str]], Sequence[str]]) -> None:
-        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair."""
+    def __init__(self, answer: Callable[[list[str]], Sequence[object]]) -> None:
+        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair.
+
+        Its answers may have any shape that `text_in` reads.
+        """
         self.answer = answer
 
     def generate(
@@ -330,7 +334,7 @@ class FunctionGenerator:
         """
         columns: list[list[str]] = []
         for _ in range(sampling.samples):
-            answers = [str(text) for text in self.answer(list(prompts))]
+            answers = [text_in(output) for output in self.answer(list(prompts))]
             if len(answers) != len(prompts):
                 raise ValueError(f"the model returned {len(answers)} responses to {len(prompts)} prompts")
             columns.append(answers)

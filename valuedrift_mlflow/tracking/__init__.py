@@ -5,6 +5,7 @@ It takes and gives plain values. What a suite, a measurement or a recipe is, it 
 
 from typing import TYPE_CHECKING
 
+from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
@@ -17,14 +18,12 @@ from valuedrift_mlflow.tracking.earlier import (
 )
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
-    Answering,
     check_model,
     checkpoint_folder,
     checkpoint_path,
     downloaded,
     files_folder,
     load_pyfunc,
-    log_checkpoint,
     log_classifier,
     log_final_folder,
     log_final_model,
@@ -32,7 +31,9 @@ from valuedrift_mlflow.tracking.models import (
     logged_model_id,
     model_folder,
     model_name,
+    pinned,
 )
+from valuedrift_mlflow.tracking.packaging import Answering
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     address,
@@ -96,6 +97,7 @@ __all__ = [
     "last_value",
     "load_pyfunc",
     "log_checkpoint",
+    "log_checkpoint_files",
     "log_classifier",
     "log_dataset",
     "log_evaluation",
@@ -116,6 +118,7 @@ __all__ = [
     "model_name",
     "model_of",
     "package_version",
+    "pinned",
     "reviewed",
     "role_of",
     "run",
