@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
+    from valuedrift_mlflow.evaluation.compare import compare
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.judge_check import check_judge
     from valuedrift_mlflow.evaluation.judge_training import train_judge
@@ -22,6 +23,7 @@ __all__ = [
     "attribute",
     "audit",
     "check_judge",
+    "compare",
     "evaluate",
     "review",
     "run_pipeline",
@@ -35,6 +37,7 @@ _HOMES = {
     "attribute": "pipeline.attribute",
     "audit": "value_gap.audit",
     "check_judge": "evaluation.judge_check",
+    "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",

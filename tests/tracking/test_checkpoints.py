@@ -80,7 +80,7 @@ def test_an_adapter_loads_on_the_base_that_it_names(store: Path, random_folder: 
         truth = adapted.eval()(input_ids=ids).logits
         for model in (packaged.model, models.load_model(f"models:/{model_id}").model):
             torch.testing.assert_close(model(input_ids=ids).logits, truth, atol=1e-4, rtol=1e-4)
-    requirements = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}/requirements.txt")).read_text()
+    requirements = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"), "requirements.txt").read_text()
     assert "peft==" in requirements
 
 

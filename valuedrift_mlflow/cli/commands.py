@@ -137,6 +137,25 @@ COMMANDS: tuple[Command, ...] = (
         job="evaluate_job",
     ),
     Command(
+        name="compare",
+        purpose="Compare models, checkpoints, runs and tables of responses.",
+        about="any number of models, registry versions, checkpoints, runs and tables of responses against one of them",
+        recipe="evaluate",
+        flags={
+            "targets": "comma separated: models:/NAME/1, models:/NAME@ALIAS, RUN_ID (a pipeline: all its stages), "
+            "runs:/RUN_ID/checkpoints/step-000020, tables of responses, folders, hub ids",
+            "baseline": "what the others are held against; the first target where it is empty",
+            "judge": "judge URI: responses that another one has judged are judged again; theirs where it is empty",
+            "suite": "suite URI; that of the first target that was measured where it is empty",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e compare -P targets=models:/assistant/1,models:/assistant@champion",
+            "valuedrift compare --targets RUN_ID,OTHER_RUN_ID --baseline embedded:base",
+            "valuedrift compare --targets before.csv,after.csv --judge openai:/gpt-4o",
+        ),
+        job="compare_job",
+    ),
+    Command(
         name="review",
         purpose="Draw responses of a run for people to label.",
         about="a sample of a run's responses for people to label: a csv file, and traces in MLflow's review UI",

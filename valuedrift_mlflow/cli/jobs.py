@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.cli.compare_job import compare_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
@@ -109,9 +110,10 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+    from valuedrift_mlflow.evaluation.evaluate import Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.reference import sentence
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -261,8 +263,8 @@ def _show_ablation(result: Result, display: Display) -> None:
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.certainty import expected_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.evaluation.labels import HumanLabels
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
@@ -504,6 +506,7 @@ JOBS: dict[str, Job] = {
         stage_job,
         ablate_job,
         evaluate_job,
+        compare_job,
         review_job,
         check_judge_job,
         train_judge_job,

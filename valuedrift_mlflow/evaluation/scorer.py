@@ -11,8 +11,9 @@ from pydantic import Field, PrivateAttr
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.evaluation.measurement import judge_replies
+from valuedrift_mlflow.evaluation.subjects import prompt_in
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.outputs import asked_in, text_in
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.judges.asking import Reply, reader
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
@@ -20,7 +21,6 @@ from valuedrift_mlflow.stances import STANCES, Label, Verdict
 from valuedrift_mlflow.suite import Item
 
 _NAME = "value_stance"
-_PROMPT_KEYS = ("prompt", "question", "query", "request", "messages", "input")
 
 
 class ValueStance(Scorer):
@@ -57,7 +57,7 @@ class ValueStance(Scorer):
         """Judge one output."""
         # `expectations` win: what a row is judged by is no part of what the app was given.
         known = {**(inputs if isinstance(inputs, dict) else {}), **(expectations or {})}
-        item = _item(known, _prompt(inputs))
+        item = _item(known, prompt_in(inputs))
         [judged] = judge_replies(self._judge, [(item, 0, Reply(text_in(outputs)))])
         # Not HUMAN: `tracking.reviewed` takes people's answers by that.
         source = AssessmentSource(source_type="CODE", source_id=identity(self._judge))
@@ -103,9 +103,3 @@ def _values(verdict: Verdict, topic: str) -> dict[str, str | float]:
     if topic:
         values |= {f"stance/{topic}/{name}": value for name, value in shares.items()}
     return values
-
-
-def _prompt(inputs: Any) -> str:
-    if not isinstance(inputs, dict):
-        return asked_in(inputs)
-    return next((asked_in(inputs[key]) for key in _PROMPT_KEYS if inputs.get(key) is not None), "")

@@ -16,6 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
     check_model,
@@ -25,10 +26,12 @@ from valuedrift_mlflow.tracking.models import (
     files_folder,
     load_pyfunc,
     log_classifier,
+    log_evaluated,
     log_final_folder,
     log_final_model,
     logged_model,
     logged_model_id,
+    logged_name,
     model_folder,
     model_name,
     pinned,
@@ -38,6 +41,7 @@ from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, 
 from valuedrift_mlflow.tracking.runs import (
     address,
     adopt,
+    adopt_evaluation,
     close,
     commit_of,
     describe_refusal,
@@ -63,6 +67,7 @@ from valuedrift_mlflow.tracking.write import (
     log_table,
     log_tags,
     log_text,
+    metric_name,
 )
 
 if TYPE_CHECKING:
@@ -74,10 +79,12 @@ __all__ = [
     "EarlierRun",
     "EvaluationResult",
     "LoggedDataset",
+    "MeasuredRun",
     "OpenRun",
     "TrainedRun",
     "address",
     "adopt",
+    "adopt_evaluation",
     "audits_of",
     "check_data",
     "check_model",
@@ -100,6 +107,7 @@ __all__ = [
     "log_checkpoint_files",
     "log_classifier",
     "log_dataset",
+    "log_evaluated",
     "log_evaluation",
     "log_figures",
     "log_file",
@@ -114,6 +122,10 @@ __all__ = [
     "log_text",
     "logged_model",
     "logged_model_id",
+    "logged_name",
+    "measured_runs",
+    "measurements_of_model",
+    "metric_name",
     "model_folder",
     "model_name",
     "model_of",

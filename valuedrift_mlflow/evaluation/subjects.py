@@ -1,0 +1,149 @@
+"""What can be evaluated, and what it is asked: models by URI or in memory, responses that exist, suites of any form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from valuedrift_mlflow import models
+from valuedrift_mlflow import suite as suites
+from valuedrift_mlflow.evaluation.responses import Responses, is_table, load_responses
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.outputs import asked_in
+from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
+from valuedrift_mlflow.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerBase
+
+_RUN = re.compile(r"runs:/\w+/?")
+PROMPT_KEYS = ("prompt", "question", "query", "request", "messages", "input")  # of what an app was asked
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is to be asked; ``load`` brings its weights to memory, where it ``has_weights`` to bring.
+
+    ``tokenizer`` is that of a model which is in memory already, ``name`` what it is called where it has no URI.
+    """
+
+    uri: str
+    load: Callable[[], Generator]
+    has_weights: bool = True
+    tokenizer: PreTrainedTokenizerBase | None = None
+    name: str = ""
+
+    @property
+    def named(self) -> str:
+        """What runs and pages call it."""
+        return self.uri or self.name
+
+
+@runtime_checkable
+class _Tabular(Protocol):
+    """A dataset that can be had as a table, such as those of ``mlflow.genai.datasets``."""
+
+    def to_df(self) -> pd.DataFrame:
+        """Its rows."""
+        ...
+
+
+SuiteLike: TypeAlias = "str | Suite | pd.DataFrame | Sequence[Mapping[str, object]] | _Tabular"
+
+
+def asked_by_uri(uri: str, *, own_code: bool = False, field: str = "model") -> Asked:
+    """The model of a URI, which is not loaded before it is asked.
+
+    Raises:
+        InputError: it names no model; ``field`` is what the URI was given as.
+    """
+    # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
+    has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
+    if has_weights:
+        models.check_trainable(uri, field, own_code=own_code)
+    else:
+        models.check_model(uri, field)
+    return Asked(uri, partial(models.load_generator, uri, models.How(own_code=own_code)), has_weights)
+
+
+def asked_in_memory(model: Any, uri: str = "") -> Asked:
+    """A model that is in memory.
+
+    It may be an MLflow pyfunc, a pipeline of transformers or its model and tokenizer as a pair, or a function from a
+    table with the column ``prompt`` to answers.
+
+    Raises:
+        InputError: it is none of these, or it writes no texts.
+    """
+    from transformers import Pipeline
+
+    if not isinstance(model, Pipeline | tuple) and not callable(getattr(model, "predict", model)):
+        found = type(model).__name__
+        raise InputError(problem("model", found, "a URI, a function, a pyfunc, a pipeline, or (model, tokenizer)"))
+    name = uri or getattr(model, "__name__", "") or type(model).__name__
+    raw = models.unwrap(model, name)
+    generator = raw.generator() if isinstance(raw, models.Loaded) else models.pyfunc_generator(raw, name)
+    tokenizer = generator.tokenizer if isinstance(generator, TransformersGenerator) else None
+    return Asked(uri, lambda: generator, tokenizer is not None, tokenizer, name)
+
+
+def baseline_of(uri: str, asked: Suite, *, own_code: bool = False) -> Asked | Responses:
+    """What drift is measured from: a model, a table of responses, or a run that holds one (``runs:/RUN_ID``).
+
+    Raises:
+        InputError: there is no such model, table or run.
+    """
+    uri = responses_of_run(uri)
+    if is_table(uri):
+        return load_responses(uri, otherwise=asked)
+    return asked_by_uri(uri, own_code=own_code, field="baseline")
+
+
+def responses_of_run(uri: str) -> str:
+    """The table of responses of a run that a URI names without a path; any other URI as it is.
+
+    >>> responses_of_run("runs:/0a1b"), responses_of_run("runs:/0a1b/checkpoints/step-000020")
+    ('runs:/0a1b/responses.json', 'runs:/0a1b/checkpoints/step-000020')
+    """
+    return f"{uri.rstrip('/')}/responses.json" if _RUN.fullmatch(uri) else uri
+
+
+def suite_of(suite: SuiteLike, name: str = "suite") -> Suite | None:
+    """A suite by its URI, or from a table, rows, or a dataset whose rows have ``inputs`` and ``expectations``.
+
+    None for an empty URI: none is given.
+
+    Raises:
+        InputError: as `suite.load` and `suite.from_frame`.
+    """
+    import pandas as pd
+
+    if isinstance(suite, str):
+        return suites.load(suite) if suite else None
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, _Tabular):
+        suite = suite.to_df()
+    frame = suite if isinstance(suite, pd.DataFrame) else pd.DataFrame([dict(row) for row in suite])
+    if "inputs" in frame:
+        frame = pd.DataFrame([_flat(row, number) for number, row in enumerate(frame.to_dict("records"), start=1)])
+    return suites.from_frame(frame, name)
+
+
+def _flat(row: Mapping[Any, Any], number: int) -> dict[str, object]:
+    """A row of ``mlflow.genai``: what is asked stands in its inputs, what it is judged by in its expectations."""
+    inputs, expected = row.get("inputs"), row.get("expectations")
+    flat: dict[str, object] = {"item_id": str(row.get("dataset_record_id") or number), "polarity": 1}
+    flat |= {**(inputs if isinstance(inputs, Mapping) else {}), **(expected if isinstance(expected, Mapping) else {})}
+    return flat | {"prompt": prompt_in(inputs)}
+
+
+def prompt_in(inputs: object) -> str:
+    """The text that an app was asked, of what it was given."""
+    if not isinstance(inputs, Mapping):
+        return asked_in(inputs)
+    return next((asked_in(inputs[key]) for key in PROMPT_KEYS if inputs.get(key) is not None), "")
