@@ -156,6 +156,32 @@ COMMANDS: tuple[Command, ...] = (
         job="compare_job",
     ),
     Command(
+        name="gate",
+        purpose="Let a model pass only if it has not drifted from its baseline.",
+        about="a comparison with an exit code for CI: 0 within the bound, 1 drifted, 2 bad input, 3 cannot tell",
+        recipe="evaluate",
+        flags={
+            "baseline": "what the model must not have drifted from, such as models:/NAME@champion",
+            "max-drift": "the largest net drift that may be, between 0 and 1",
+            "topics": "what is checked: topics, comma separated, and `overall`; overall and every topic where it is "
+            "empty",
+            "judge": "judge URI: responses that another one has judged are judged again; theirs where it is empty",
+            "suite": "suite URI; that of the first side that was measured where it is empty",
+            "alias": "alias that the registered model gets where it passes",
+            "junit": "file for the outcome as JUnit XML",
+            "json": "file for the outcome as JSON",
+        },
+        defaults={"max-drift": "0.1"},
+        examples=(
+            "valuedrift gate models:/assistant@candidate --baseline models:/assistant@champion --max-drift 0.1",
+            "valuedrift gate models:/assistant@candidate --baseline models:/assistant@champion --topics overall "
+            "--alias champion --junit gate.xml",
+        ),
+        job="gate_job",
+        subject={"model": "the model: any target of compare"},
+        entry_point=False,
+    ),
+    Command(
         name="review",
         purpose="Draw responses of a run for people to label.",
         about="a sample of a run's responses for people to label: a csv file, and traces in MLflow's review UI",

@@ -327,6 +327,7 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
         _tell_data(work, active, display)
         train = train_stage if work.stage.launch.processes == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
+        tracking.log_course(active)
     # After the run is FINISHED: until then a killed process must find its checkpoint.
     forget(opened.state)
     return result

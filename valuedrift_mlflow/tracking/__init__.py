@@ -5,7 +5,7 @@ It takes and gives plain values. What a suite, a measurement or a recipe is, it 
 
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files
+from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files, log_course
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
@@ -37,6 +37,7 @@ from valuedrift_mlflow.tracking.models import (
     pinned,
 )
 from valuedrift_mlflow.tracking.packaging import Answering
+from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     address,
@@ -86,6 +87,7 @@ __all__ = [
     "adopt",
     "adopt_evaluation",
     "audits_of",
+    "check_alias",
     "check_data",
     "check_model",
     "check_run",
@@ -106,6 +108,7 @@ __all__ = [
     "log_checkpoint",
     "log_checkpoint_files",
     "log_classifier",
+    "log_course",
     "log_dataset",
     "log_evaluated",
     "log_evaluation",
@@ -131,9 +134,12 @@ __all__ = [
     "model_of",
     "package_version",
     "pinned",
+    "register",
+    "registered_version",
     "reviewed",
     "role_of",
     "run",
+    "set_alias",
     "share",
     "stages_of",
     "step_values",

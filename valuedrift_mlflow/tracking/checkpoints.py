@@ -7,7 +7,7 @@ from pathlib import Path
 
 from valuedrift_mlflow.tracking.models import CHECKPOINT, Answering, checkpoint_path, logged_before, model_name
 from valuedrift_mlflow.tracking.packaging import LOADER, answering_signature, own_code_config, requirements, tell
-from valuedrift_mlflow.tracking.write import OpenRun, log_folder
+from valuedrift_mlflow.tracking.write import OpenRun, log_folder, log_metrics
 
 
 def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answering: Answering | None = None) -> str:
@@ -75,3 +75,29 @@ def _packaged(scratch: Path, run: OpenRun, folder: Path, path: str, answering: A
         pip_requirements=requirements(adapted=(folder / "adapter_config.json").is_file()),
     )
     return made
+
+
+# What a training comes to, by the names that TRL's trainers give it; of some of them it is all there is.
+_COURSE = ("loss", "eval_loss", "reward", "rewards/margins", "rewards/accuracies", "kl")
+
+
+def log_course(run: OpenRun) -> None:
+    """Give the checkpoints of a finished training what the trainer logged on the way to each: ``checkpoint/loss``, ...
+
+    Each is the mean over the steps since the checkpoint before. The trainer's own ``train/...`` belong to no checkpoint:
+    so a query for models could not ask for them.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    stage = client.get_run(run.run_id)
+    outputs = stage.outputs.model_outputs if stage.outputs else ()
+    models = {int(output.step): str(output.model_id) for output in outputs if output.step}
+    for key in (key for key in _COURSE if f"train/{key}" in stage.data.metrics):
+        history = [(one.step, one.value) for one in client.get_metric_history(run.run_id, f"train/{key}")]
+        before = 0
+        for step, model_id in sorted(models.items()):
+            values = [value for at, value in history if before < at <= step]
+            if values:
+                log_metrics(run, {f"checkpoint/{key}": sum(values) / len(values)}, step, model_id=model_id)
+            before = step
