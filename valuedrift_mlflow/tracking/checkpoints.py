@@ -84,8 +84,8 @@ _COURSE = ("loss", "eval_loss", "reward", "rewards/margins", "rewards/accuracies
 def log_course(run: OpenRun) -> None:
     """Give the checkpoints of a finished training what the trainer logged on the way to each: ``checkpoint/loss``, ...
 
-    Each is the mean over the steps since the checkpoint before. The trainer's own ``train/...`` belong to no checkpoint:
-    so a query for models could not ask for them.
+    Each is the mean over the steps since the checkpoint before. The trainer's own ``train/...`` belong to no
+    checkpoint: a query for models could not ask for them.
     """
     from mlflow import MlflowClient
 
