@@ -85,7 +85,7 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Train, checkpoint and measure a post-training pipeline.",
         about="base model, then every stage of the recipe, each a nested run, measured at every checkpoint",
         recipe="embedded",
-        flags=RESUME,
+        flags={"register": "NAME or NAME@ALIAS: register the last stage's model with its stance card", **RESUME},
         examples=(
             "mlflow run . --env-manager local",
             'valuedrift main --recipe embedded --set "samples=2 dpo.beta=0.2"',

@@ -36,6 +36,7 @@ QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     """Check a recipe (or a stage alone) without computing anything and print what it would do."""
     from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.recipe.recipe import name_and_alias
     from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
@@ -44,6 +45,9 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display.line(dry_run.measured_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
         display.line(dry_run.certainty_line(plan))
+    if recipe.registered is not None:
+        name, alias = name_and_alias(recipe.registered)
+        display.line(f"the model of the last stage becomes a version of {name}, with the alias {alias}")
 
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -187,6 +191,8 @@ def recipe_of(own: Command, arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command is run with; that of ``ablate`` is made for its design."""
     from valuedrift_mlflow.recipe.read import load_recipe
 
+    if own.name == "main" and arguments.register:
+        return load_recipe(arguments.recipe, f"{arguments.set} register={arguments.register}")
     if own.name != "ablate":
         return load_recipe(arguments.recipe, arguments.set)
     return _designed(own, arguments)[0][0]

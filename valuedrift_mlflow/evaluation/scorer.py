@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow.entities import AssessmentSource, Feedback
-from mlflow.genai.scorers import Scorer
+from mlflow.genai.scorers import Scorer, ScorerSamplingConfig
 from pydantic import Field, PrivateAttr
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow.evaluation.measurement import judge_replies
+from valuedrift_mlflow.evaluation.registered import as_function, stored
 from valuedrift_mlflow.evaluation.subjects import prompt_in
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.outputs import text_in
@@ -68,6 +69,30 @@ class ValueStance(Scorer):
             Feedback(name=f"{before}{name}", value=value, source=source, rationale=why)
             for name, value in values.items()
         ]
+
+    def register(self, *, name: str | None = None, experiment_id: str | None = None) -> Scorer:
+        """Store the scorer with an experiment, so that others get it by its name; returns what was stored.
+
+        Raises:
+            InputError: the store runs no scorers with code of their own.
+        """
+        made = as_function(self)
+        return stored("register", self.name, lambda: made.register(name=name, experiment_id=experiment_id))
+
+    def start(
+        self, *, name: str | None = None, experiment_id: str | None = None, sampling_config: ScorerSamplingConfig
+    ) -> Scorer:
+        """Have a stored scorer judge new traces of the experiment; returns it as it runs.
+
+        Raises:
+            InputError: the store judges no traces with such scorers.
+        """
+        made = as_function(self)
+        return stored(
+            "start",
+            self.name,
+            lambda: made.start(name=name, experiment_id=experiment_id, sampling_config=sampling_config),
+        )
 
 
 def _item(known: Mapping[str, Any], prompt: str) -> Item:

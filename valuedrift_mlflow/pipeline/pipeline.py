@@ -26,7 +26,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
-from valuedrift_mlflow.pipeline import launch
+from valuedrift_mlflow.pipeline import card, launch
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
 from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
@@ -89,6 +89,8 @@ def run_pipeline(
             display.line(line)
         # Written once, from all results: a pipeline that goes on replaces them.
         _report(plan, results, parent, agreement)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, results[-1], agreement))
     return results
 
 
@@ -288,7 +290,12 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
     with display.live():
         if plan.recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(None, display, "base model (once)")])
-        return run_reward_stage(work, display) if stage.trains == "reward" else run_stage(work, display)
+        if stage.trains == "reward":
+            return run_reward_stage(work, display)
+        result = run_stage(work, display)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, result, planted_agreement(plan)))
+        return result
 
 
 def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
