@@ -16,6 +16,7 @@ DOCUMENTS = (
     "docs/axes.md",
     "docs/judges.md",
     "docs/models.md",
+    "docs/releases.md",
 )
 OURS = {".py", ".md", ".toml", ".j2"}  # what has another ending may be a file that a user has or a run writes
 PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")

@@ -72,9 +72,7 @@ def test_a_registered_scorer_is_made_anew_by_whoever_gets_it(store: Path, monkey
     from mlflow.genai.scorers import ScorerSamplingConfig, get_scorer
 
     scorer = ValueStance(name="stances", judge="lexical")
-    with pytest.raises(
-        InputError, match=r"register: found 'stances', allowed: a store that runs custom scorers[^\n]*$"
-    ):
+    with pytest.raises(InputError, match=r"register: found 'stances', allowed: a store that runs[^\n]*$"):
         scorer.register()
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS", "true")
     scorer.register()
