@@ -13,7 +13,7 @@ from valuedrift_mlflow import suite
 from valuedrift_mlflow.evaluation.compare import prepare
 from valuedrift_mlflow.inputs.errors import InputError
 
-PART = "vaes?topics=religion,abortion&per_topic=20"
+PART = "vaes?topics=religion,abortion"
 HOW = {"judge": "lexical", "samples": 1, "max_new_tokens": 30}
 ITEMS = {item.prompt: item for item in suite.load(PART).items}
 
@@ -66,7 +66,7 @@ def test_a_table_and_a_model_that_nobody_has_measured(runs: tuple[str, str]) -> 
     flags = ["--targets", f"said.csv,embedded:random,{runs[1]}", "--baseline", runs[0]]
     planned = valuedrift("compare", *flags, "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "embedded:random (embedded:random): asked 40 times" in planned.stdout
+    assert "embedded:random (embedded:random): asked 100 times" in planned.stdout
     assert "said (said.csv): read from said.csv" in planned.stdout
     done = valuedrift("compare", *flags)
     assert done.returncode == 0, done.stderr

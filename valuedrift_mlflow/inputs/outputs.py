@@ -9,8 +9,11 @@ from typing import cast
 _TEXTS = ("content", "text", "output_text", "refusal", "response", "answer", "output", "outputs", "generated_text")
 _MORE = ("message", "delta", "parts", "candidates", "prediction", "predictions", "result", "completion")
 _NESTED = ("choices", "messages", *_TEXTS, *_MORE)  # where an answer may lie, the likeliest place first
-_SILENT = ("reasoning", "thinking", "redacted_thinking", "function_call", "function_call_output", "tool_call")
-_SILENT += ("tool_use", "tool_result", "mcp_call", "web_search_call", "file_search_call", "code_interpreter_call")
+# Kinds of parts and items that are no part of an answer.
+_THOUGHTS = ("reasoning", "thinking", "redacted_thinking")
+_CALLS = ("function_call", "function_call_output", "tool_call", "tool_use", "tool_result", "mcp_call")
+_SEARCHES = ("web_search_call", "file_search_call", "code_interpreter_call")
+_SILENT = frozenset((*_THOUGHTS, *_CALLS, *_SEARCHES))
 _DEPTH = 12  # of shapes within shapes; a deeper one is no answer
 
 
@@ -88,7 +91,7 @@ def _plain(output: object) -> object:
 
 
 def _of_object(output: Mapping[object, object], depth: int) -> str:
-    if output.get("type") in _SILENT:
+    if str(output.get("type")) in _SILENT:
         return NoText(f"{output['type']} and no text")
     if output.get("choices"):  # of several completions the first; the others are further samples
         return _text(next(iter(cast(Iterable[object], output["choices"]))), depth)

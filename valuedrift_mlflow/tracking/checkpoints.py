@@ -5,8 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from valuedrift_mlflow.tracking.models import CHECKPOINT, Answering, checkpoint_path, logged_before, model_name
-from valuedrift_mlflow.tracking.packaging import LOADER, answering_signature, own_code_config, requirements, tell
+from valuedrift_mlflow.tracking.models import CHECKPOINT, checkpoint_path, logged_before, model_name
+from valuedrift_mlflow.tracking.packaging import (
+    LOADER,
+    Answering,
+    answering_signature,
+    own_code_config,
+    requirements,
+    tell,
+)
 from valuedrift_mlflow.tracking.write import OpenRun, log_folder, log_metrics
 
 
