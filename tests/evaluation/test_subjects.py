@@ -80,6 +80,6 @@ def test_a_run_of_mlflows_own_evaluation_says_what_it_is(store: Path) -> None:
 def test_what_cannot_be_asked_is_refused(store: Path) -> None:
     with pytest.raises(InputError, match=r"model: found 'int', allowed: a URI, a function"):
         valuedrift_mlflow.evaluate(7, suite=PART)
-    with pytest.raises(InputError, match=r"responses.json.*suite beside the responses"):
+    with pytest.raises(InputError, match=r"said.json suite: found .*give the suite"):
         Path("said.json").write_text('[{"item_id": "a", "response": "Yes.", "suite": "frame@frame#00"}]')
         valuedrift_mlflow.evaluate(responses="said.json")
