@@ -1,10 +1,18 @@
 """A checkpoint is a model of MLflow like the last one of a stage: it loads, evaluates, registers and answers."""
 
+import contextlib
+import gc
 import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from valuedrift_mlflow import models, suite, tracking
@@ -101,3 +109,40 @@ def test_mlflow_evaluates_a_checkpoint_and_links_the_result(checkpoint: tuple[st
         result.metrics["quality/unscored_rate"]
     ] * 2
     assert MlflowClient().get_run(result.run_id).info.run_name
+
+
+@pytest.mark.slow
+def test_what_a_server_has_is_fetched_and_not_kept(
+    store: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP with proxied artifacts: a checkpoint and a whole model load, and nothing of them stays on the disk."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    kept = ["--backend-store-uri", f"sqlite:///{store}/mlflow.db", "--artifacts-destination", str(store / "kept")]
+    where = ["--port", address.rpartition(":")[2], "--workers", "1"]
+    served = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *where, *kept])
+    try:
+        for _ in range(180):
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{address}/health", timeout=5).ok:
+                    break
+            time.sleep(1)
+        mlflow.set_tracking_uri(address)
+        mlflow.set_experiment("over http")
+        folder = Path(shutil.copytree(random_folder, store / "saved"))
+        below = models.load_model(str(random_folder))
+        with mlflow.start_run() as active:
+            run = tracking.OpenRun(active.info.run_id)
+            step = tracking.log_checkpoint(run, folder, stage="sft", step=1, answering=ANSWERING)
+            last = tracking.log_final_model(run, below.model, below.tokenizer, stage="sft", step=2, **ANSWERING)
+        (store / "fetched").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(store / "fetched"))
+        for model_id in (step, last):
+            assert models.load_generator(f"models:/{model_id}") is not None
+        assert mlflow.pyfunc.load_model(f"models:/{step}").predict(["Why?"])
+        gc.collect()
+        assert not list((store / "fetched").rglob("*.safetensors"))
+    finally:
+        served.terminate()
+        served.wait()

@@ -90,9 +90,9 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
 
 def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
-    folder = tracking.checkpoint_folder(uri)
-    if folder is not None:
-        return from_folder(uri, folder, how)
+    with tracking.checkpoint_files(uri) as folder:
+        if folder is not None:
+            return from_folder(uri, folder, how)
     try:
         raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
     except ValueError as error:  # of our own packaged models: they have code that may not run

@@ -20,6 +20,7 @@ from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, meas
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
     check_model,
+    checkpoint_files,
     checkpoint_folder,
     checkpoint_path,
     downloaded,
@@ -91,6 +92,7 @@ __all__ = [
     "check_data",
     "check_model",
     "check_run",
+    "checkpoint_files",
     "checkpoint_folder",
     "checkpoint_path",
     "close",

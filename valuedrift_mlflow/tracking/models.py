@@ -6,10 +6,13 @@ import re
 import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
+from urllib.parse import urlparse
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.packaging import (
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _OF_A_RUN = re.compile(r"runs:/(?P<run>\w+)/checkpoints/step-(?P<step>\d+)/?")
+VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
+ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
 
 # Logging -------------------------------------------------------------------------------------------------------------
@@ -221,8 +226,42 @@ def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
     if own_code:  # MLflow warns of what a model does not take
         takes = mlflow.models.get_model_info(uri).flavors.get("python_function", {}).get("config") or {}
         config = {TRUST: True} if TRUST in takes else None
-    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
+    if _is_here(uri):
+        packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
+        return packaged
+    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+    packaged = mlflow.pyfunc.load_model(uri, model_config=config, dst_path=scratch.name)
+    weakref.finalize(packaged, scratch.cleanup)  # some flavors read their files as they are asked
     return packaged
+
+
+@contextmanager
+def checkpoint_files(uri: str) -> Iterator[Path | None]:
+    """As ``checkpoint_folder``, for a moment: what has to be fetched for it is deleted afterwards."""
+    weights = _weights(uri)
+    if not weights.startswith("runs:/") or _is_here(weights):
+        yield checkpoint_folder(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        yield _checkpoint_in(_download(weights, Path(scratch)))
+
+
+def _is_here(uri: str) -> bool:
+    """Whether the files behind a URI lie on a disk of this machine, where nothing has to be fetched."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    place = uri
+    if (version := VERSION.fullmatch(uri)) is not None:
+        place = MlflowClient().get_model_version_download_uri(version["name"], version["version"])
+    elif (alias := ALIAS.fullmatch(uri)) is not None:
+        found = MlflowClient().get_model_version_by_alias(alias["name"], alias["alias"])
+        place = MlflowClient().get_model_version_download_uri(found.name, found.version)
+    if place.startswith("models:/m-"):
+        place = _artifacts(place)
+    elif place.startswith("runs:/"):
+        place = str(mlflow.get_run(place.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+    return urlparse(place).scheme in ("", "file")
 
 
 def checkpoint_folder(uri: str) -> Path | None:
@@ -230,7 +269,10 @@ def checkpoint_folder(uri: str) -> Path | None:
     weights = _weights(uri)
     if not weights.startswith("runs:/"):
         return None
-    folder = _download(weights)
+    return _checkpoint_in(_download(weights))
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
     # A runs:/ URI may name a packaged model too: its weights lie deeper, and MLflow knows where.
     beside = any((folder / name).is_file() for name in _CONFIGS)
     return folder if beside or not (folder / "MLmodel").is_file() else None

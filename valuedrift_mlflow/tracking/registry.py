@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.earlier import stages_of
+from valuedrift_mlflow.tracking.models import ALIAS, VERSION
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
-_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 _ALIAS_NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
@@ -27,7 +26,7 @@ def registered_version(uri: str, field: str) -> tuple[str, str]:
     from mlflow.exceptions import MlflowException
 
     allowed = "models:/NAME/VERSION or models:/NAME@ALIAS of a registered model"
-    by_version, by_alias = _VERSION.fullmatch(uri), _ALIAS.fullmatch(uri)
+    by_version, by_alias = VERSION.fullmatch(uri), ALIAS.fullmatch(uri)
     try:
         if by_version:
             found = MlflowClient().get_model_version(by_version["name"], by_version["version"])
