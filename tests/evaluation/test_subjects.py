@@ -49,8 +49,7 @@ def test_a_function_on_a_suite_of_any_form(store: Path, form: str) -> None:
     assert run.data.params["model"] == "agreeing"
 
 
-@pytest.mark.parametrize("by", ["mlflow", "us"])
-@pytest.mark.parametrize("path", ["", "/responses.json"], ids=["run", "table"])
+@pytest.mark.parametrize(("by", "path"), [("mlflow", ""), ("us", "/responses.json")])
 def test_an_earlier_evaluation_is_a_baseline(store: Path, by: str, path: str) -> None:
     frame = suite.load(PART).frame()
     settings = {**BY_MLFLOW, "evaluator_config": HOW}
@@ -75,6 +74,23 @@ def test_a_run_of_mlflows_own_evaluation_says_what_it_is(store: Path) -> None:
     with mlflow.start_run(run_name="mine") as mine:
         mlflow.models.evaluate(agreeing, frame, **BY_MLFLOW, evaluator_config=HOW)
     assert MlflowClient().get_run(mine.info.run_id).info.run_name == "mine"
+
+
+def test_a_pipeline_and_a_pair_in_memory_answer_as_their_folder_does(store: Path, random_folder: Path) -> None:
+    from transformers import pipeline
+
+    from valuedrift_mlflow import models
+
+    loaded = models.load_model(str(random_folder))
+    piped = pipeline("text-generation", model=loaded.model, tokenizer=loaded.tokenizer)
+    how = {**HOW, "suite": "vaes?topics=religion&per_topic=2", "max_new_tokens": 4}
+    said = [
+        valuedrift_mlflow.evaluate(one, **how).tables["responses"]["response"].tolist()
+        for one in (str(random_folder), (loaded.model, loaded.tokenizer), piped)
+    ]
+    assert said[0] == said[1] == said[2]
+    with pytest.raises(InputError, match=r"\(model, tokenizer\)"):
+        valuedrift_mlflow.evaluate(loaded.model, **how)
 
 
 def test_what_cannot_be_asked_is_refused(store: Path) -> None:

@@ -13,7 +13,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation.responses import Responses, is_table, load_responses
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.outputs import asked_in
-from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
+from valuedrift_mlflow.models.generation import Generator
+from valuedrift_mlflow.models.own import OwnGenerator
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
@@ -73,22 +74,26 @@ def asked_by_uri(uri: str, *, own_code: bool = False, field: str = "model") -> A
 def asked_in_memory(model: Any, uri: str = "") -> Asked:
     """A model that is in memory.
 
-    It may be an MLflow pyfunc, a pipeline of transformers or its model and tokenizer as a pair, or a function from a
-    table with the column ``prompt`` to answers.
+    It may be an MLflow pyfunc, a pipeline of transformers or its model and tokenizer as a pair, an object with a method
+    ``generate`` as `models.own` has it, or a function from a table with the column ``prompt`` to answers.
 
     Raises:
         InputError: it is none of these, or it writes no texts.
     """
-    from transformers import Pipeline
+    from transformers import PreTrainedModel
 
-    if not isinstance(model, Pipeline | tuple) and not callable(getattr(model, "predict", model)):
-        found = type(model).__name__
-        raise InputError(problem("model", found, "a URI, a function, a pyfunc, a pipeline, or (model, tokenizer)"))
     name = uri or getattr(model, "__name__", "") or type(model).__name__
-    raw = models.unwrap(model, name)
-    generator = raw.generator() if isinstance(raw, models.Loaded) else models.pyfunc_generator(raw, name)
-    tokenizer = generator.tokenizer if isinstance(generator, TransformersGenerator) else None
-    return Asked(uri, lambda: generator, tokenizer is not None, tokenizer, name)
+    loaded = models.in_memory(model, name) or models.unwrap(model, name)
+    if isinstance(loaded, models.Loaded):
+        generator: Generator = loaded.generator()
+        return Asked(uri, lambda: generator, True, loaded.tokenizer, name)
+    asked = callable(getattr(model, "predict", model))
+    own = not asked and callable(getattr(model, "generate", None))
+    if isinstance(model, PreTrainedModel) or not (asked or own):
+        allowed = "a URI, a function, a pyfunc, a pipeline, or a model with its tokenizer: (model, tokenizer)"
+        raise InputError(problem("model", name, allowed))
+    generator = OwnGenerator(model, name) if own else models.pyfunc_generator(model, name)
+    return Asked(uri, lambda: generator, False, None, name)
 
 
 def baseline_of(uri: str, asked: Suite, *, own_code: bool = False) -> Asked | Responses:

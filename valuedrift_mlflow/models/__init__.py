@@ -4,6 +4,7 @@ from valuedrift_mlflow.models.how import How, check_how, device
 from valuedrift_mlflow.models.loading import (
     Loaded,
     dequantized,
+    in_memory,
     load_generator,
     load_model,
     load_tokenizer,
@@ -24,6 +25,7 @@ __all__ = [
     "check_trainable",
     "dequantized",
     "device",
+    "in_memory",
     "is_own",
     "load_generator",
     "load_model",

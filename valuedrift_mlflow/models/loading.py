@@ -111,24 +111,33 @@ def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
     Raises:
         InputError: its transformers model writes no texts, such as a classifier.
     """
-    from peft import PeftModel
-    from transformers import Pipeline, PreTrainedModel
-
     try:
         raw = pyfunc.get_raw_model()
     except Exception:  # MLflow raises several kinds where a flavor has no raw model
         return pyfunc
-    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
+    return in_memory(raw, uri) or pyfunc
+
+
+def in_memory(raw: object, uri: str = "model") -> Loaded | None:
+    """A pipeline of transformers, or a model with its tokenizer as a pair; None for anything else.
+
+    Raises:
+        InputError: a pipeline that writes no texts.
+    """
+    from peft import PeftModel
+    from transformers import Pipeline, PreTrainedModel
+
     if isinstance(raw, Pipeline):
         if not raw.model.can_generate():
             found = f"{uri}: a {type(raw.model).__name__} for {raw.task}"
             raise InputError(problem("model", found, "a model that writes texts"))
         if raw.tokenizer is None or raw.model.config.is_encoder_decoder:
-            return pyfunc  # it is asked as any other: here nothing is known of how it reads prompts
+            return None  # it is asked as any other: here nothing is known of how it reads prompts
         raw = (raw.model, raw.tokenizer)
+    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel | PeftModel):
         return Loaded(uri, auto.not_repacked(raw[0]), raw[1])
-    return pyfunc
+    return None
 
 
 def whole_folder(uri: str, own_code: bool = False) -> Path:

@@ -27,6 +27,11 @@ class AnsweringModel:
         file = Path(folder) / _TOLD  # models that were logged before have none
         told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         with _weights(folder, told.get("weights", "")) as weights:
+            if not own_code and _has_own_code(Path(weights)):
+                raise ValueError(
+                    "this model needs code of its own, which is logged with it: to run it, load the model with "
+                    "model_config={'trust_remote_code': True}"
+                )
             # Left: an answer has to come right after its prompt.
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 weights, padding_side="left", trust_remote_code=own_code
@@ -137,11 +142,6 @@ def _model(folder: str, own_code: bool) -> Any:
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
     adapters = Path(folder) / _ADAPTERS
     if not adapters.is_file():
-        if not own_code and _has_own_code(Path(folder)):
-            raise ValueError(
-                "this model needs code of its own, which is logged with it: to run it, load the model with "
-                "model_config={'trust_remote_code': True}"
-            )
         return auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=own_code)
     from peft import PeftModel
     from transformers import GenerationConfig
@@ -186,7 +186,8 @@ def _has_own_code(folder: Path) -> bool:
     """Whether an architecture that transformers itself does not have lies in a folder."""
     from transformers import CONFIG_MAPPING
 
-    told: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    file = folder / "config.json"  # adapters have none
+    told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return "auto_map" in told and told.get("model_type") not in CONFIG_MAPPING
 
 
