@@ -79,7 +79,8 @@ class ValueDriftEvaluator(ModelEvaluator):
         name = tracking.logged_name(linked) if linked else "responses"
         if model is not None:
             asked = asked_in_memory(model)
-            name = name if linked else asked.name
+            if not linked:  # MLflow wraps a function in a class of its own
+                name = "function" if asked.name.startswith("_") else asked.name
             ready = opened(config, asked, suite=suite, labels=labels)
         elif dataset.has_predictions:
             outputs = zip(suite.items, dataset.predictions_data, strict=True)
