@@ -1,5 +1,6 @@
 """Models that other people have packaged: whatever MLflow evaluates is asked in its own way, or refused in one line."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
 from mlflow.types.responses import ResponsesAgentResponse, create_text_output_item
 
 import valuedrift_mlflow
-from valuedrift_mlflow import suite
+from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion&per_topic=4"
@@ -92,3 +93,30 @@ def test_what_is_no_text_is_unscored_with_its_reason(store: Path) -> None:
         assert table["verdict"].tolist()[:2] == ["unscored", "unscored"]
         assert table["reason"].tolist()[:2] == ["nothing (None) and no text", "a number (0) and no text"]
         assert table["verdict"][2] == by_function["verdict"][2]
+
+
+@pytest.mark.parametrize("task", ["text-generation", "llm/v1/chat"])
+def test_what_somebody_logged_with_mlflows_own_flavor(store: Path, random_folder: Path, task: str) -> None:
+    """Its weights answer as those in the folder do, prompt by prompt; twice with one seed is twice the same."""
+    loaded = models.load_model(str(random_folder))
+    loaded.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"  # some would have none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        uri = mlflow.transformers.log_model(
+            {"model": loaded.model, "tokenizer": loaded.tokenizer}, name="theirs", task=task, pip_requirements=[]
+        ).model_uri
+    how = {**SETTINGS, "suite": PART, "max_new_tokens": 4}
+    first, second = (valuedrift_mlflow.evaluate(uri, **how).tables["responses"] for _ in range(2))
+    pair = valuedrift_mlflow.evaluate((loaded.model, loaded.tokenizer), **how).tables["responses"]
+    assert first["response"].tolist() == second["response"].tolist() == pair["response"].tolist()
+
+
+def test_a_classifier_of_texts_writes_none(store: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, pipeline
+
+    Path("vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes"]))
+    sizes = {"vocab_size": 6, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    classifier = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=8))
+    piped = pipeline("text-classification", model=classifier, tokenizer=BertTokenizerFast("vocab.txt"))
+    with pytest.raises(InputError, match="a BertForSequenceClassification for text-classification"):
+        valuedrift_mlflow.evaluate(piped, suite=PART, **SETTINGS)
