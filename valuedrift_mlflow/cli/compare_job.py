@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.evaluation.settings import Measuring
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.compare import Compared, Prepared
     from valuedrift_mlflow.report.display import Display
 
-Settings: TypeAlias = dict[str, Any]
+Settings: TypeAlias = dict[str, object]
 
 
 def settings_of(recipe: Recipe, arguments: argparse.Namespace, own: Command) -> tuple[Settings, Settings]:

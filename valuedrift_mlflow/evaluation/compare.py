@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow.evaluation import recorded
@@ -104,8 +104,8 @@ def prepare(
     *,
     judge: str = "",
     suite: SuiteLike = "",
-    settings: dict[str, Any] | None = None,
-    otherwise: dict[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
+    otherwise: Mapping[str, object] | None = None,
 ) -> Prepared:
     """Find everything that a comparison names.
 
@@ -306,7 +306,7 @@ def compare(
     judge: str = "",
     suite: SuiteLike = "",
     progress: Progress = no_progress,
-    **settings: Any,
+    **settings: object,
 ) -> Comparison:
     """Compare models, registry versions, checkpoints, runs and tables of responses with one of them.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -63,14 +64,14 @@ class Config(Measuring):
     trust_remote_code: bool = False  # run the code that comes with the models
 
     @classmethod
-    def checked(cls, settings: dict[str, Any]) -> Config:
+    def checked(cls, settings: Mapping[str, object]) -> Config:
         """Validate settings; what their URIs name is for ``opened`` to find.
 
         Raises:
             InputError: all problems at once.
         """
         try:
-            return cls(**settings)
+            return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise InputError(problems_of(error, "evaluator_config.", ", ".join(cls.model_fields))) from None
 
@@ -299,7 +300,7 @@ def evaluate(
     responses: str | None = None,
     labels: str | None = None,
     progress: Progress = no_progress,
-    **settings: Any,
+    **settings: object,
 ) -> EvaluationResult:
     """Evaluate a model of any URI, or responses that exist already, in a run of its own (nested where one is active).
 

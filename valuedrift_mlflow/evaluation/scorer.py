@@ -95,7 +95,7 @@ class ValueStance(Scorer):
         )
 
 
-def _item(known: Mapping[str, Any], prompt: str) -> Item:
+def _item(known: Mapping[str, object], prompt: str) -> Item:
     """What an output is judged by, as an item of a suite.
 
     Raises:
@@ -107,7 +107,7 @@ def _item(known: Mapping[str, Any], prompt: str) -> Item:
     polarity = known.get("polarity", 1)
     if polarity not in (1, -1):
         raise InputError(problem("expectations.polarity", polarity, "1 or -1"))
-    return Item("row", str(known.get("topic") or ""), "row", proposition, "app", prompt, int(polarity))
+    return Item("row", str(known.get("topic") or ""), "row", proposition, "app", prompt, -1 if polarity == -1 else 1)
 
 
 def _rationale(verdict: Verdict) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow import suite as suites
@@ -15,6 +15,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.outputs import asked_in
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.own import OwnGenerator
+from valuedrift_mlflow.models.packaged import Packaged
 from valuedrift_mlflow.suite import Suite
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def asked_by_uri(uri: str, *, own_code: bool = False, field: str = "model") -> A
     return Asked(uri, partial(models.load_generator, uri, models.How(own_code=own_code)), has_weights)
 
 
-def asked_in_memory(model: Any, uri: str = "") -> Asked:
+def asked_in_memory(model: object, uri: str = "") -> Asked:
     """A model that is in memory.
 
     It may be an MLflow pyfunc, a pipeline of transformers or its model and tokenizer as a pair, an object with a method
@@ -83,7 +84,7 @@ def asked_in_memory(model: Any, uri: str = "") -> Asked:
     from transformers import PreTrainedModel
 
     name = uri or getattr(model, "__name__", "") or type(model).__name__
-    loaded = models.in_memory(model, name) or models.unwrap(model, name)
+    loaded = models.in_memory(model, name) or models.unwrap(cast(Packaged, model), name)
     if isinstance(loaded, models.Loaded):
         generator: Generator = loaded.generator()
         return Asked(uri, lambda: generator, True, loaded.tokenizer, name)
@@ -92,7 +93,7 @@ def asked_in_memory(model: Any, uri: str = "") -> Asked:
     if isinstance(model, PreTrainedModel) or not (asked or own):
         allowed = "a URI, a function, a pyfunc, a pipeline, or a model with its tokenizer: (model, tokenizer)"
         raise InputError(problem("model", name, allowed))
-    generator = OwnGenerator(model, name) if own else models.pyfunc_generator(model, name)
+    generator = OwnGenerator(cast(Generator, model), name) if own else models.pyfunc_generator(model, name)
     return Asked(uri, lambda: generator, False, None, name)
 
 
@@ -139,11 +140,12 @@ def suite_of(suite: SuiteLike, name: str = "suite") -> Suite | None:
     return suites.from_frame(frame, name)
 
 
-def _flat(row: Mapping[Any, Any], number: int) -> dict[str, object]:
+def _flat(row: Mapping[Hashable, object], number: int) -> dict[str, object]:
     """A row of ``mlflow.genai``: what is asked stands in its inputs, what it is judged by in its expectations."""
     inputs, expected = row.get("inputs"), row.get("expectations")
     flat: dict[str, object] = {"item_id": str(row.get("dataset_record_id") or number), "polarity": 1}
-    flat |= {**(inputs if isinstance(inputs, Mapping) else {}), **(expected if isinstance(expected, Mapping) else {})}
+    for given in (inputs, expected):
+        flat |= dict(given) if isinstance(given, Mapping) else {}
     return flat | {"prompt": prompt_in(inputs)}
 
 

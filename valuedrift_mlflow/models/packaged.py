@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
 from valuedrift_mlflow.inputs.outputs import NoText, text_in
@@ -23,7 +23,7 @@ class Packaged(Protocol):
         ...
 
 
-def pyfunc_generator(pyfunc: Any, uri: str = "model") -> FunctionGenerator:
+def pyfunc_generator(pyfunc: object, uri: str = "model") -> FunctionGenerator:
     """Asks any MLflow pyfunc or function as its signature says.
 
     One that takes ``messages`` (chat models, chat agents) or ``input`` (responses agents) gets one conversation at a
@@ -33,7 +33,7 @@ def pyfunc_generator(pyfunc: Any, uri: str = "model") -> FunctionGenerator:
     Raises:
         InputError: the signature asks for something else, such as numbers; later, where the model is asked: it fails.
     """
-    predict: Callable[[object], object] = getattr(pyfunc, "predict", pyfunc)
+    predict = cast(Callable[[object], object], getattr(pyfunc, "predict", pyfunc))
     schema = _schema(pyfunc)
     key = next((name for name in ("messages", "input") if schema is not None and name in _lists(schema)), None)
     column = "prompt" if schema is None or key else _column(schema, uri)
@@ -58,7 +58,7 @@ def pyfunc_generator(pyfunc: Any, uri: str = "model") -> FunctionGenerator:
     return FunctionGenerator(answer)
 
 
-def _schema(pyfunc: Any) -> Schema | None:
+def _schema(pyfunc: object) -> Schema | None:
     """What a model's signature says of its input; None where it says nothing."""
     signature = getattr(getattr(pyfunc, "metadata", None), "signature", None)
     schema: Schema | None = getattr(signature, "inputs", None)
@@ -110,7 +110,7 @@ def _answers(output: object, count: int) -> Sequence[object] | None:
     return list(output)
 
 
-def _of_row(row: Mapping[Any, object]) -> object:
+def _of_row(row: Mapping[Hashable, object]) -> object:
     """The answer in a row of a table: under a name that answers have, else in the first column."""
     said = text_in(row)
     return next(iter(row.values()), None) if isinstance(said, NoText) else said
