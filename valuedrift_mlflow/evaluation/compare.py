@@ -206,7 +206,10 @@ def _log_report(run: tracking.OpenRun, compared: Compared) -> None:
 
 
 def _model_id(target: Target) -> str | None:
-    return tracking.logged_model_id(target.model) if target.model else target.run and target.run.model_id
+    """The LoggedModel that a target is; None where it is none."""
+    if target.model:
+        return tracking.logged_model_id(target.model)
+    return target.run.model_id if target.run is not None else None
 
 
 def _measured(target: Target, prepared: Prepared, progress: Progress) -> Measurement:
@@ -265,7 +268,8 @@ def tables_of(compared: Compared) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     drift, baseline = compared.drift, compared.targets[0].name
-    overall, topics = [], []
+    overall: list[dict[str, object]] = []
+    topics: list[dict[str, object]] = []
     for place, target in enumerate(compared.targets):
         stances = {s.value: drift.overall_probability[place, k] for k, s in enumerate(STANCES)}
         row: dict[str, object] = {"target": target.name, "uri": target.uri, "baseline": baseline, **stances}

@@ -162,7 +162,8 @@ def _differences(targets: Sequence[Target]) -> list[str]:
     for key, what in _NOTED.items():
         names: dict[str, list[str]] = {}
         for target in targets:
-            value = target.run and (target.run.settings.get(key) or target.run.tags.get(key))
+            run = target.run
+            value = (run.settings.get(key) or run.tags.get(key)) if run is not None else None
             if value:  # who does not tell it is left out
                 names.setdefault(value, []).append(target.name)
         if len(names) > 1:

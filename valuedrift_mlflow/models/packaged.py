@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
@@ -105,7 +105,7 @@ def _answers(output: object, count: int) -> Sequence[object] | None:
         only = next(iter(output.values())) if len(output) == 1 else None
         if isinstance(only, list | tuple) and len(only) == count:
             return only
-    if isinstance(output, str | Mapping) or not hasattr(output, "__iter__"):
+    if isinstance(output, str | Mapping) or not isinstance(output, Iterable):
         return [output] if count == 1 else None
     return list(output)
 

@@ -11,7 +11,7 @@ from valuedrift_mlflow.tracking.earlier import stages_of
 from valuedrift_mlflow.tracking.models import ALIAS, VERSION
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
 
 _ALIAS_NAME = re.compile(r"[A-Za-z][\w-]*")
 
@@ -101,7 +101,7 @@ def best_checkpoint(
 
     experiment, runs = _place(run_or_experiment)
     order = [{"field_name": f"metrics.{metric}", "ascending": not largest}]
-    found = []
+    found: list[LoggedModel] = []
     try:
         for run_id in runs or [""]:
             conditions = [*([f"source_run_id = '{run_id}'"] if run_id else []), *([where] if where else [])]
@@ -120,7 +120,7 @@ def best_checkpoint(
     if not valued:
         allowed = f"a run or an experiment with a model that has {metric}" + (f" and meets {where}" if where else "")
         raise InputError(problem("run_or_experiment", run_or_experiment, allowed))
-    return (max if largest else min)(valued, key=lambda pair: pair[0])[1]
+    return sorted(valued, key=lambda pair: pair[0], reverse=largest)[0][1]
 
 
 def _value(model: LoggedModel, metric: str) -> float | None:
@@ -135,6 +135,7 @@ def _place(run_or_experiment: str) -> tuple[str, list[str]]:
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient()
+    run: Run | None
     try:
         run = client.get_run(run_or_experiment)
     except MlflowException:
