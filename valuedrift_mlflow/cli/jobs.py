@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.cli.compare_job import compare_job
+from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
@@ -35,6 +37,7 @@ QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     """Check a recipe (or a stage alone) without computing anything and print what it would do."""
     from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.recipe.recipe import name_and_alias
     from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
@@ -43,6 +46,9 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display.line(dry_run.measured_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
         display.line(dry_run.certainty_line(plan))
+    if recipe.registered is not None:
+        name, alias = name_and_alias(recipe.registered)
+        display.line(f"the model of the last stage becomes a version of {name}, with the alias {alias}")
 
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -110,9 +116,10 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+    from valuedrift_mlflow.evaluation.evaluate import Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.reference import sentence
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -186,6 +193,8 @@ def recipe_of(own: Command, arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command is run with; that of ``ablate`` is made for its design."""
     from valuedrift_mlflow.recipe.read import load_recipe
 
+    if own.name == "main" and arguments.register:
+        return load_recipe(arguments.recipe, f"{arguments.set} register={arguments.register}")
     if own.name != "ablate":
         return load_recipe(arguments.recipe, arguments.set)
     return _designed(own, arguments)[0][0]
@@ -263,8 +272,8 @@ def _show_ablation(result: Result, display: Display) -> None:
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.certainty import expected_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.evaluation.labels import HumanLabels
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
@@ -509,6 +518,8 @@ JOBS: dict[str, Job] = {
         stage_job,
         ablate_job,
         evaluate_job,
+        compare_job,
+        gate_job,
         review_job,
         check_judge_job,
         train_judge_job,

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import NoText
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
@@ -306,9 +307,14 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
     read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
     read |= {index: UNFINISHED_THOUGHT for index, text in said.items() if not text.finished}
     return tuple(
-        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
+        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index) or _empty(reply.text))
         for index, (item, sample, reply) in enumerate(replies)
     )
+
+
+def _empty(text: str) -> Verdict:
+    """Unscored, with what was given instead of a text where that is known."""
+    return replace(EMPTY, reason=text.reason) if isinstance(text, NoText) else EMPTY
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -18,7 +18,10 @@ from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
 
 def log_suite(run: OpenRun, suite: Suite) -> LoggedDataset:
-    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it."""
+    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it.
+
+    What else measurements may depend on is recorded with it: libraries and the machine.
+    """
     source = {"uri": suite.source, "version": suite.version}
     logged = tracking.log_dataset(
         run, suite.frame(), name=suite.name, source=source, context="evaluation", digest=suite.hash

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.inputs.thoughts import before_stop, opened
 from valuedrift_mlflow.models.ending import end_tokens
 from valuedrift_mlflow.models.engine import OWN, Engine
@@ -220,8 +221,11 @@ class TransformersGenerator:
 class FunctionGenerator:
     """Wraps a function from a list of prompts to a list of responses: an MLflow pyfunc, an API client, anything."""
 
-    def __init__(self, answer: Callable[[list[str]], Sequence[str]]) -> None:
-        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair."""
+    def __init__(self, answer: Callable[[list[str]], Sequence[object]]) -> None:
+        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair.
+
+        Its answers may have any shape that `text_in` reads.
+        """
         self.answer = answer
 
     def generate(
@@ -234,7 +238,7 @@ class FunctionGenerator:
         """
         columns: list[list[str]] = []
         for _ in range(sampling.samples):
-            answers = [str(text) for text in self.answer(list(prompts))]
+            answers = [text_in(output) for output in self.answer(list(prompts))]
             if len(answers) != len(prompts):
                 raise ValueError(f"the model returned {len(answers)} responses to {len(prompts)} prompts")
             columns.append(answers)

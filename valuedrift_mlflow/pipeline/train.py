@@ -40,7 +40,7 @@ def load_start(work: StageRun) -> Loaded:
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
-    loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
+    loaded.model.name_or_path = loaded.model.config.name_or_path = tracking.pinned(work.start_uri)
     if not work.stage.lora.rank:
         if getattr(loaded.model, "is_quantized", False):
             found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
@@ -88,13 +88,18 @@ def _train(work: StageRun, display: Display) -> Trained:
             if not stage.launch.sharded:
                 reloads.check(model, tokenizer, folder)
             tokenizer.save_pretrained(folder)
+            if stage.lora.rank:  # adapters have none of their own, and it says where answers end
+                model.generation_config.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
             if last:  # now: it needs the live model, and the active run, which another thread has not
                 saved.append(_log_last(work, model, tokenizer, folder, step))
 
             def log() -> str:
                 if not last:
-                    saved.append(tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step))
+                    answering = work.plan.answering(tokenizer)
+                    saved.append(
+                        tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step, answering=answering)
+                    )
                 shutil.rmtree(folder)  # the run has a copy
                 return saved[-1]
 
@@ -139,21 +144,24 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
 
 def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
     """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
-    run, name = work.run, work.stage.name
+    run, name, answering = work.run, work.stage.name, work.plan.answering(tokenizer)
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-    tracking.log_folder(run, folder, tracking.checkpoint_path(step))
+    tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
     if work.stage.launch.sharded:
         processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
-        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
+        return tracking.log_final_folder(run, folder, stage=name, step=step, **answering)
     # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
-    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
+    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **answering)
 
 
 def _log_below(work: StageRun, loaded: Loaded) -> None:
-    """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
-    folder = user_path(work.start_uri)
-    if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
+    """Log what new adapters will lie on where that is a folder of this machine, or a model that this package makes.
+
+    Another machine has no such folder, and who loads the adapters may not have this package.
+    """
+    only_here = work.start_uri in models.EMBEDDED or user_path(work.start_uri).is_dir()
+    if not work.stage.lora.rank or work.stage.launch.sharded or not only_here or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)
     model_id = tracking.log_final_model(

@@ -10,9 +10,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializeAsAny,
+    field_validator,
     model_validator,
 )
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.settings import MeasuringTraining
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
@@ -91,10 +93,27 @@ class Recipe(MeasuringTraining):
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
         "a folder or a hub id",
     )
+    # `register` is a method of every class that has an ABC's metaclass.
+    registered: str | None = Field(
+        None,
+        alias="register",
+        description="name of the registered model that the last stage's model becomes a version of, with its stance "
+        "card as description and the alias `candidate`; `NAME@ALIAS` for another alias",
+    )
     # SerializeAsAny: else pydantic would write a stage by the fields of `Stage`, without those of its algorithm.
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )
+
+    @field_validator("registered")
+    @classmethod
+    def _is_a_name(cls, named: str | None) -> str | None:
+        name, at, alias = (named or "").partition("@")
+        if named is not None and (not name or set(name) & set("/:.%\"'") or (at and not alias)):
+            raise InputError(problem("register", named, "NAME or NAME@ALIAS, the name without / : . % and quotes"))
+        if alias:
+            tracking.check_alias(alias, "register")
+        return named
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Recipe:
@@ -151,6 +170,16 @@ class Recipe(MeasuringTraining):
         ]
         stages = [stage.renamed(named).model_copy(update={"name": named[stage.name]}) for stage in kept]
         return self.model_copy(update={"stages": stages}), notes
+
+
+def name_and_alias(named: str) -> tuple[str, str]:
+    """The two parts of ``NAME@ALIAS``; the alias is ``candidate`` where there is none.
+
+    >>> name_and_alias("assistant"), name_and_alias("assistant@staging")
+    (('assistant', 'candidate'), ('assistant', 'staging'))
+    """
+    name, _, alias = named.partition("@")
+    return name, alias or "candidate"
 
 
 class Place(NamedTuple):

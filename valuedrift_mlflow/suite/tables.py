@@ -19,6 +19,8 @@ from valuedrift_mlflow.suite.axes import Key, built_in_axes, built_in_keys, read
 from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
+FRAME = "frame"  # the source of suites that were made of a table in memory
+TABLE = "suite"  # the table of a run that holds such a suite
 GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed packages give suites
 VAES_VERSION = "1.1"
 _READ = (*COLUMNS, *KEY_COLUMNS, *opposed_pairs.COLUMNS)
@@ -80,7 +82,7 @@ def _read(path: Path, topic_column: str | None) -> pd.DataFrame:
     return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}", names=names)
 
 
-def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
+def from_frame(frame: pd.DataFrame, name: str, version: str = FRAME, source: str = FRAME) -> Suite:
     """Validate a table with the suite's columns. ``phrasing`` and ``proposition_id`` may be missing.
 
     ``axis`` and ``direction`` may be there, both or none: the axes that supporting the proposition moves along, and the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,10 +18,11 @@ from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
 Role = Literal[
-    *("pipeline", "ablation", "stage", "training", "evaluation"),
+    *("pipeline", "ablation", "stage", "training", "evaluation", "comparison"),
     *("judge_check", "judge_training", "audit", "synthesis", "attribution"),
 ]
 
+_RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982
 _RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
 
 
@@ -195,6 +197,23 @@ def share(run_id: str) -> Iterator[OpenRun]:
     with mlflow.start_run(run_id=run_id):
         # As continued: where a stage is resumed, this process too must not log again what is there.
         yield OpenRun.continued(run_id)
+
+
+def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
+    """Say of a run that MLflow has opened for an evaluation what it is; one that is something already stays that.
+
+    Its name is replaced where it is one of MLflow's random ones.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    known = client.get_run(run.run_id)
+    if "valuedrift.role" in known.data.tags:
+        return
+    log_tags(run, {"role": "evaluation", "version": package_version()})
+    log_parameters(run.run_id, parameters)
+    if _RANDOM.fullmatch(known.info.run_name or ""):
+        client.update_run(run.run_id, name=name)
 
 
 def failure(error: BaseException) -> str:
