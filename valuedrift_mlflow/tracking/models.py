@@ -262,7 +262,7 @@ def _checkpoint_in(folder: Path) -> Path | None:
 
 
 def holds_weights(names: Set[str]) -> bool:
-    """Whether files of these names are a checkpoint; in a packaged model the weights lie deeper, and MLflow knows where."""
+    """Whether files of these names are a checkpoint; of a packaged model the weights lie deeper: MLflow knows where."""
     return bool(_CONFIGS & names) or "MLmodel" not in names
 
 
