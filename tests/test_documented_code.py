@@ -16,8 +16,6 @@ import yaml
 from commands_of_users import entry_point, valuedrift
 from working_folder import working_in
 
-from valuedrift_mlflow.cli.commands import command
-
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -28,6 +26,7 @@ ELSEWHERE = {
     "mlflow run . --env-manager local": "by tests/test_mlproject.py",
     "mlflow run . --experiment-name values": "by tests/test_mlproject.py",
     "python examples/quickstart.py": "by tests/test_examples.py",
+    "mlflow models serve": "by tests/evaluation/test_packaged_models.py",
     "mkdocs serve": "by .ci/run, which builds the site",
 }
 # What makes Python code small, word for word.
@@ -36,13 +35,18 @@ SMALLER = {
     "samples=1, suite=SMALL, max_new_tokens=4)",
     'evaluate("models:/assistant/2", baseline="models:/assistant/1")': 'evaluate("models:/assistant/2", '
     'baseline="models:/assistant/1", samples=1, suite=SMALL, max_new_tokens=4)',
+    'evaluate("models:/assistant@candidate", baseline="models:/assistant@champion")': "evaluate("
+    '"models:/assistant@candidate", baseline="models:/assistant@champion", samples=1, suite=SMALL, max_new_tokens=4)',
     'suite.load("vaes").frame()': "suite.load(SMALL).frame()",
+    "threshold=0.1": "threshold=1",  # so few answers cannot show less
+    "threshold=0.5": "threshold=2",
+    'gate_thresholds(0.1, ["overall", "abortion"])': 'gate_thresholds(1, ["overall", "abortion"])',
     '"samples": 5,': '"samples": 1, "max_new_tokens": 4,',
     'settings="samples=2"': 'settings="samples=1 max_new_tokens=4 suite=vaes?topics=abortion&per_topic=2 audit=false '
     'reference_kl=false sft.max_steps=1 dpo.max_steps=1 sft.batch_size=2 dpo.batch_size=2"',
     "size=1000": "size=20",
 }
-SMALL = "vaes?topics=abortion,family_relationships&per_topic=25"
+SMALL = "vaes?topics=abortion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ def commands(language: str = "bash") -> list[tuple[str, str]]:
         if block.language == language and not block.why_not
         for line in block.code.splitlines()
     )
-    return sorted({(name, line) for name, line in lines if line and not line.startswith(tuple(ELSEWHERE))})
+    found = [(name, line) for name, line in lines if line and not line.startswith(tuple(ELSEWHERE))]
+    return list(dict.fromkeys(found))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,7 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
     import shutil
 
     import mlflow
+    import pandas as pd
 
     import valuedrift_mlflow
     from valuedrift_mlflow.embedded import corpus
@@ -109,15 +115,23 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
         small = "samples=1 max_new_tokens=4 audit=false reference_kl=false suite=vaes?topics=abortion&per_topic=4"
         valuedrift_mlflow.run_pipeline("my_recipe.yaml", settings=small)
         client = mlflow.MlflowClient()
-        runs = {run.data.tags.get("valuedrift.role"): run for run in client.search_runs(["1"])}  # the oldest come last
+        # The oldest come last, the base model's run among them.
+        made = [run for run in client.search_runs(["1"]) if run.data.tags.get("valuedrift.stage") != "base"]
+        runs = {run.data.tags.get("valuedrift.role"): run for run in made}
         models = client.search_logged_models(["1"], filter_string=f"source_run_id = '{runs['stage'].info.run_id}'")
         last = max(models, key=lambda model: model.creation_timestamp)
-        for _ in range(2):
+        for number, alias in ((1, "champion"), (2, "candidate")):
             mlflow.register_model(f"models:/{last.model_id}", "assistant")
+            client.set_registered_model_alias("assistant", alias, str(number))
+        sheet = Path(f"review-{runs['stage'].info.run_id}.csv")
+        valuedrift_mlflow.review(runs["stage"].info.run_id, n=12)
+        labelled = pd.read_csv(sheet)
+        labelled["label"] = "neutral"
+        labelled.to_csv(sheet, index=False)
         yield {role: runs[role].info.run_id for role in ("pipeline", "stage")}
 
 
-def run(line: str, world: dict[str, str]) -> CompletedProcess[str]:
+def run(line: str, world: dict[str, str], *, dry: bool = True) -> CompletedProcess[str]:
     """A command as its document writes it, with a run's own id, in a dry run where it has one."""
     line = line.replace("resume=RUN_ID", f"resume={world['pipeline']}").replace("RUN_ID", world["stage"])
     words = shlex.split(line)
@@ -130,8 +144,7 @@ def run(line: str, world: dict[str, str]) -> CompletedProcess[str]:
     else:
         assert words[:2] == ["python", "-m"]
         name, flags = words[2].removeprefix("entrypoints."), words[3:]
-    own = command(name)
-    if "--help" not in flags and not any("dry" in flag for flag in flags) and own.entry_point:
+    if dry and name != "review" and "--help" not in flags and not any("dry" in flag for flag in flags):
         flags += ["--dry-run", "true"]
     if words[0] == "valuedrift":
         return valuedrift(words[1], *flags)
@@ -151,7 +164,7 @@ def test_an_error_of_the_faq_is_what_its_command_says(shared_folder: Path, world
     assert len(told) > 5
     for line, said in told:
         with working_in(shared_folder):
-            done = run(line.strip(), world)
+            done = run(line.strip(), world, dry=False)
         assert done.returncode == 2, line
         for beginning in said.splitlines():
             assert beginning in done.stderr, (line, done.stderr)
@@ -163,7 +176,7 @@ def test_documented_python_runs(shared_folder: Path, world: dict[str, str], docu
     session: dict[str, object] = {"SMALL": SMALL, "__name__": "pasted"}
     for block in blocks():
         if block.document == document and block.language == "python" and not block.why_not:
-            code = block.code
+            code = block.code.replace("RUN_ID", world["stage"])
             for written, smaller in SMALLER.items():
                 code = code.replace(written, smaller)
             with working_in(shared_folder):
