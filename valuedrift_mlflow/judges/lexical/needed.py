@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from re import _parser  # type: ignore[attr-defined]  # what `re` itself reads patterns with; it has no other name
+from typing import Any
 
 Words = frozenset[str]
+_Piece = tuple[object, Any]  # its kind, and what is inside, whose type goes by the kind
 
 
 def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
@@ -19,13 +21,13 @@ def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted((tuple(sorted(words)) for words in _sets(_parser.parse(pattern))), key=len))
 
 
-def _sets(pieces: Iterable[tuple[object, object]]) -> list[Words]:
+def _sets(pieces: Iterable[_Piece]) -> list[Words]:
     """The sets of a pattern's pieces, which stand one after the other."""
     found: list[Words] = []
     letters = ""
     for name, inside in [*((str(kind), inside) for kind, inside in pieces), ("END", None)]:
         if name == "LITERAL":
-            letters += chr(inside)  # type: ignore[call-overload]
+            letters += chr(inside)
             continue
         if letters:
             found.append(frozenset([letters]))
