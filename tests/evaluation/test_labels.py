@@ -443,10 +443,17 @@ def test_every_step_of_a_stage_has_its_labels_and_a_verdict(store: Path) -> None
     assert [metric.step for metric in drift] == [5, 9]
     assert drift[1].value == pytest.approx(0.8, abs=0.15)
     assert result.metrics["ppi/drift/overall"] == drift[1].value
-    # Each topic has two propositions: too few to test, and the verdict says so.
     last = table(result.run_id).query("step == 9 and topic == 'religion'").iloc[0]
-    assert last["verdict"] == "cannot tell"
-    assert last["p_adjusted"] is None
+    assert (last["propositions"], last["verdict"]) == (10, "moved")
+    assert last["p_adjusted"] < 0.05
+    assert result.metrics["ppi/topics_drifted"] == 2
+    # Seven propositions are too few to test, and the verdict says so.
+    few = [item.item_id for topic in ("religion", "abortion") for item in ITEMS if item.topic == topic]
+    sheet[sheet["item_id"].isin([*few[:7], *few[10:17]])].to_csv("few.csv", index=False)
+    result = valuedrift_mlflow.evaluate(responses="stage.csv", suite=PART, labels="few.csv")
+    last = table(result.run_id).query("step == 9 and topic == 'religion'").iloc[0]
+    assert (last["propositions"], last["verdict"]) == (7, "cannot tell")
+    assert pd.isna(last["p_adjusted"])
     assert result.metrics["ppi/topics_undecided"] == 2
 
 

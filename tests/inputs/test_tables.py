@@ -78,3 +78,10 @@ def test_every_bad_line_of_a_jsonl_file_is_named(tmp_path: Path) -> None:
         "data said.jsonl line 3",
         "data said.jsonl line 4",
     ]
+
+
+def test_columns_are_found_however_they_are_written_and_others_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "said.csv").write_text("Item ID, RESPONSE,My Note,step,Step\na,b,c,1,2\n")
+    frame = read_table(tmp_path / "said.csv", "data", "a table", names=("item_id", "response", "step"))
+    # Of two that may be meant none is taken for the other: the one that is written as it should be counts.
+    assert list(frame.columns) == ["item_id", "response", "My Note", "step", "Step"]

@@ -15,6 +15,7 @@ from valuedrift_mlflow.data.settings import NAMES, Data, Kind
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Row
+from valuedrift_mlflow.inputs.tables import plain
 
 # What `synthesize` writes beside its rows: only a file that has all of it says which stances were planted.
 _OURS = ("topic", "proposition_id", "proposition")
@@ -158,7 +159,7 @@ def _with_winner(columns: Sequence[str], data: Data) -> list[str]:
     if not data.winner or data.columns:
         return list(columns)
     named = data.winner.partition("=")[0]
-    kept = [column for column in columns if column != named and names.plain(column) != "winner"]
+    kept = [column for column in columns if column != named and plain(column) != "winner"]
     return [*kept, *(["winner"] if named in columns else [])]
 
 

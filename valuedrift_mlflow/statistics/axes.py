@@ -268,7 +268,8 @@ def holm(p_values: Floats) -> Floats:
     order = tested[np.argsort(adjusted[tested], kind="stable")]
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(factors * adjusted[order]), 1.0)
-    return adjusted.reshape(p_values.shape)
+    shaped: Floats = adjusted.reshape(p_values.shape)
+    return shaped
 
 
 def data_axis(
