@@ -106,12 +106,12 @@ class Decoder:
         aside: list[_Pool] = []
         while waiting or aside:
             slots = self._slots or _FIRST_ROWS
-            if waiting and sum(len(pool.rows) for pool in aside) < slots:
+            if waiting and (not aside or sum(len(pool.rows) for pool in aside) < slots // 2):
                 pool = self._begun(waiting, slots)
             else:
                 pool, aside = joined(aside), []
             # The last ones have nobody to wait for.
-            enough = slots // _FEW if waiting else 0
+            enough = (self._slots or slots) // _FEW if waiting or aside else 0
             while len(pool.rows) > enough:
                 columns = list(zip(*pool.steps(), strict=True))
                 pool.leave([at for at, row in enumerate(pool.rows) if self._hears(row, columns[at])])
