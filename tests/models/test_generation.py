@@ -7,6 +7,7 @@ from scipy.stats import chi2_contingency, chisquare
 from transformers import AutoTokenizer, GenerationConfig
 
 from valuedrift_mlflow import judges, models, suite
+from valuedrift_mlflow.models import decoding
 from valuedrift_mlflow.models.drawing import drawn
 from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, TransformersGenerator, chat_texts, encode
 from valuedrift_mlflow.models.loading import Loaded
@@ -109,8 +110,15 @@ def ending(loaded: Loaded) -> TransformersGenerator:
     return loaded.generator()
 
 
-def test_rows_that_are_put_aside_and_go_on_together_say_the_same(random_folder: Path) -> None:
-    """With six rows at once those that are left over wait for others, whatever their prompts' lengths."""
+@pytest.mark.parametrize("steps", [1, 8])
+def test_rows_that_are_put_aside_and_go_on_together_say_the_same(
+    random_folder: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With six rows at once those that are left over wait for others, whatever their prompts' lengths.
+
+    On a GPU eight steps are taken before it is looked who has ended.
+    """
+    monkeypatch.setitem(decoding._STEPS, "cpu", steps)
     generator = ending(models.load_model(str(random_folder)))
     prompts = [f"Should {'we and they ' * (number % 5)}do it, in year {number}?" for number in range(14)]
     told: list[int] = []

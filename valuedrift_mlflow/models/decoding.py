@@ -33,7 +33,9 @@ _log = logging.getLogger(__name__)
 SHARDED_ROWS = 64  # at once, where no number is given and weights are split over processes
 _FIRST_ROWS = 32  # by which is found how much memory a row takes
 _PROMPT_TOKENS = 16384  # of the prompts that are read together
-_STEPS = 8  # between two looks at a GPU's tokens, which it has to be waited for
+# Steps between two looks at the tokens, for which a GPU has to be waited for.
+_STEPS = {"cpu": 1}
+_STEPS_ELSEWHERE = 8
 _SPARE = 48  # columns: after so many steps keys and values move to new memory
 _FEW = 4  # rows are put aside when one in so many is left
 
@@ -219,8 +221,9 @@ class _Pool:
         return int(self.position.max())
 
     def steps(self) -> list[list[int]]:
-        """The next tokens of all rows, (steps, rows): one, on a GPU some."""
-        left = 1 if self.last.device.type == "cpu" else min(_STEPS, self.asked.longest - int(self.count.max()))
+        """The next tokens of all rows, (steps, rows): one step, on a GPU some."""
+        steps = _STEPS.get(self.last.device.type, _STEPS_ELSEWHERE)
+        left = min(steps, self.asked.longest - int(self.count.max()))
         if self.cache.end + left > self.cache.columns:
             every = torch.arange(len(self.rows), device=self.last.device)
             self.cache = gathered([Part(self.cache, every, self.cache.end - self.cache.start)], _SPARE)
