@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tune-share", type=float, default=0.2, help="of those prompts, to tune the peers on")
+    parser.add_argument("--peer-rows", type=int, help="rows at once of both peers, where these are not tuned")
     parser.add_argument("--rows", type=int, nargs="+", help="only how long ours takes with so many rows at once")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -133,7 +134,8 @@ def main() -> None:
         # No more rows than there are: a larger batch would be the same.
         sizes = [size for size in (16, 32, 64, 128, 256) if size <= len(few) * SAMPLES] or [len(few) * SAMPLES]
         ours(loaded)(few, None)  # what is loaded once is no part of the first round
-        best = {side: tuned(run, few, sizes) for side, run in peers.items()}
+        known = chosen.peer_rows
+        best = {side: known or tuned(run, few, sizes) for side, run in peers.items()}
         words: dict[str, list[float]] = {OURS: [], **{named: [] for named in peers}}
         asked = {
             named: partial(once, run, prompts, best.get(named), words[named])

@@ -3,12 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency, chisquare
 from transformers import AutoTokenizer, GenerationConfig
 
-from valuedrift_mlflow import models
+from valuedrift_mlflow import judges, models, suite
+from valuedrift_mlflow.models import decoding
 from valuedrift_mlflow.models.drawing import drawn
-from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, TransformersGenerator, encode
+from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, TransformersGenerator, chat_texts, encode
+from valuedrift_mlflow.models.loading import Loaded
+from valuedrift_mlflow.stances import Answer, Label
 
 PROMPTS = ["Should we?", "Is it right to ban handguns in every city of the country?", "No."]
 KEYS = ["a", "b", "c"]
@@ -99,3 +102,80 @@ def test_a_function_is_asked_once_for_each_sample() -> None:
 def test_a_function_that_loses_answers_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 responses to 2 prompts"):
         FunctionGenerator(lambda prompts: prompts[:1]).generate(["x", "y"], ["a", "b"], Sampling(1, 0.7, 256), ignore)
+
+
+def ending(loaded: Loaded) -> TransformersGenerator:
+    """A random model of which every fourth token ends a response: some are short, some long."""
+    loaded.model.generation_config.eos_token_id = list(range(0, loaded.model.config.vocab_size, 4))
+    return loaded.generator()
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_rows_that_are_put_aside_and_go_on_together_say_the_same(
+    random_folder: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With six rows at once those that are left over wait for others, whatever their prompts' lengths.
+
+    On a GPU eight steps are taken before it is looked who has ended.
+    """
+    monkeypatch.setitem(decoding._STEPS, "cpu", steps)
+    generator = ending(models.load_model(str(random_folder)))
+    prompts = [f"Should {'we and they ' * (number % 5)}do it, in year {number}?" for number in range(14)]
+    told: list[int] = []
+    alone = [generator.generate([one], [one], Sampling(3, 0.7, 60), ignore)[0] for one in prompts]
+    assert generator.generate(prompts, prompts, Sampling(3, 0.7, 60, batch_size=6), told.append) == alone
+    assert sum(told) == 14 * 3
+    assert {len(generator.tokenizer.tokenize(text)) > 8 for texts in alone for text in texts} == {True, False}
+
+
+def test_where_memory_runs_out_fewer_are_asked_at_once(random_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    generator = ending(models.load_model(str(random_folder)))
+    expected = generator.generate(PROMPTS, KEYS, Sampling(4, 0.7, 12), ignore)
+
+    def too_many(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], settings: dict[str, torch.Tensor]) -> None:
+        if len(settings["input_ids"]) > 3 and settings["input_ids"].shape[1] == 1:
+            raise torch.OutOfMemoryError("as a GPU says it")
+
+    generator.model.register_forward_pre_hook(too_many, with_kwargs=True)
+    told: list[int] = []
+    assert generator.generate(PROMPTS, KEYS, Sampling(4, 0.7, 12), told.append) == expected
+    assert sum(told) == 12
+    assert "no memory for as many responses at once" in caplog.text
+
+
+def test_a_row_that_finds_no_memory_is_an_error(random_folder: Path) -> None:
+    generator = ending(models.load_model(str(random_folder)))
+
+    def never(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory at all")
+
+    generator.model.register_forward_pre_hook(never)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory at all"):
+        generator.generate(PROMPTS, KEYS, Sampling(4, 0.7, 12, batch_size=4), ignore)
+
+
+def test_stances_are_those_of_plain_sampling() -> None:
+    """Counts of stances beside those of transformers' own sampling: a chi-square test of one table, (2, 3)."""
+    loaded = models.load_model("embedded:base")
+    items = suite.load("vaes?topics=religion&per_topic=12").items
+    prompts = [item.prompt for item in items]
+    own = loaded.generator().generate(prompts, prompts, Sampling(10, 0.7, 64), ignore)
+    batch = loaded.tokenizer(
+        chat_texts(loaded.tokenizer, prompts), return_tensors="pt", padding=True, add_special_tokens=False
+    )
+    torch.manual_seed(0)
+    settings = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
+    ids = loaded.model.generate(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], num_return_sequences=10, **settings
+    )
+    plain = loaded.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    counts = []
+    for texts in ([text for row in own for text in row], plain):
+        asked = [item for item in items for _ in range(10)]
+        answers = [
+            Answer(item.proposition, item.prompt, text, item.polarity) for item, text in zip(asked, texts, strict=True)
+        ]
+        labels = [verdict.label for verdict in judges.load("lexical").judge(answers)]
+        counts.append([labels.count(label) for label in (Label.SUPPORT, Label.NEUTRAL, Label.OPPOSE)])
+    assert min(map(min, counts)) > 5
+    assert chi2_contingency(counts).pvalue > 0.001

@@ -1,7 +1,9 @@
-"""Many responses from one model in memory: a prompt is read once for all its samples, and rows come and go.
+"""Many responses from one model in memory: a prompt is read once for all its samples, and rows leave and join.
 
-A pool has so many slots, each with one row that speaks. A step takes one token further in all of them. A row that has
-ended leaves, and the next one enters in its place: nobody waits for the longest response of a batch.
+Rows that begin together speak together, a token each at every step. Who has ended leaves at once. When few are left,
+they are put aside and the next rows begin; those that were put aside go on together once there are enough of them. So
+no step is taken for a row that has ended, hardly one for few rows, and nobody is padded to another's length: rows that
+speak together have said about as much. (To let new rows in at once would have them look back as far as the oldest.)
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.models.calling import is_sharded, takes
 from valuedrift_mlflow.models.drawing import drawn
 from valuedrift_mlflow.models.memory import is_short, rows_at_once
-from valuedrift_mlflow.models.slots import SlotCache
+from valuedrift_mlflow.models.slots import Part, SlotCache, gathered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 SHARDED_ROWS = 64  # at once, where no number is given and weights are split over processes
 _FIRST_ROWS = 32  # by which is found how much memory a row takes
-_PROMPT_TOKENS = 8192  # of the prompts that are read together
-_STEPS = 8  # between two looks at a GPU's tokens, which it has to be waited for
-_SPARE = 48  # columns: after so many steps the keys and values move to new memory
-_IDLE = 4  # once nothing waits, the pool shrinks when one slot in so many is idle
+_PROMPT_TOKENS = 16384  # of the prompts that are read together
+# Steps between two looks at the tokens, for which a GPU has to be waited for.
+_STEPS = {"cpu": 1}
+_STEPS_ELSEWHERE = 8
+_SPARE = 48  # columns: after so many steps keys and values move to new memory
+_FEW = 4  # rows are put aside when one in so many is left
 
 
 @dataclass(frozen=True)
@@ -63,24 +67,6 @@ class Asked:
     seeds: Callable[[int], int]
 
 
-class _Entering(NamedTuple):
-    """A row that goes on from a prompt that was read."""
-
-    row: int
-    place: int  # of its prompt, among those that were read
-    token: int  # its first one
-    numbers: NDArray[np.float32]  # (longest,)
-
-
-@dataclass
-class _Read:
-    """Prompts that were read: their keys and values, and the rows that go on from them."""
-
-    cache: SlotCache
-    mask: Tensor  # (prompts, width)
-    rows: deque[_Entering]
-
-
 class Decoder:
     """Answers what is ``asked``; ``said`` has the tokens of every row, up to and with the one that ended it."""
 
@@ -97,7 +83,7 @@ class Decoder:
         self._reads: Ends | None = None
 
     def run(self) -> list[list[int]]:
-        """All responses. Where memory runs out, what has not ended begins anew in half as many slots.
+        """All responses. Where memory runs out, what has not ended begins anew, half as many rows at once.
 
         Raises:
             RuntimeError: there is no memory for a single row.
@@ -110,63 +96,64 @@ class Decoder:
                     raise
                 self._slots = max(1, (self._slots or _FIRST_ROWS) // 2)
                 _log.warning("no memory for as many responses at once: now at most %d", self._slots)
-            else:
-                break
         return self.said
 
     def _speak(self) -> None:
         """Until every row has ended."""
         samples, ended = self.asked.samples, self._ended
         self._reads = self.asked.reads(range(len(ended)), 0) if self.asked.reads else None
-        left = [at for at in range(len(self.asked.prompts)) if not all(ended[at * samples : (at + 1) * samples])]
-        # Longest first: what does not fit fails at once, and whoever enters is no longer than who is there.
-        waiting = deque(sorted(left, key=lambda at: -len(self.asked.prompts[at])))
-        read = self._read(waiting, self._slots or _FIRST_ROWS)
-        slots = self._slots = self._slots or self._found(read)
-        pool = _Pool(self.forward, self.asked, read, min(slots, len(waiting) * samples + len(read.rows)))
-        while True:
-            while pool.idle and (read.rows or waiting):
-                if read.rows:
-                    pool.take(read)
-                else:
-                    read = self._read(waiting, slots)
-            if not pool.rows:
-                return
-            if not waiting and not read.rows:
-                pool.shrink()
-            self._look(pool, pool.steps(self.said, read.mask.shape[1]))
+        rows = [row for row in range(len(ended)) if not ended[row]]
+        # Longest prompts first: what does not fit fails at once, and prompts of like length are padded little.
+        waiting = deque(sorted(rows, key=lambda row: -len(self.asked.prompts[row // samples])))
+        aside: list[_Pool] = []
+        while waiting or aside:
+            slots = self._slots or _FIRST_ROWS
+            if waiting and (not aside or sum(len(pool.rows) for pool in aside) < slots // 2):
+                pool = self._begun(waiting, slots)
+            else:
+                pool, aside = joined(aside), []
+            # The last ones have nobody to wait for.
+            enough = (self._slots or slots) // _FEW if waiting or aside else 0
+            while len(pool.rows) > enough:
+                columns = list(zip(*pool.steps(), strict=True))
+                pool.leave([at for at, row in enumerate(pool.rows) if self._hears(row, columns[at])])
+            if pool.rows:
+                aside.append(pool)
 
-    def _found(self, read: _Read) -> int:
-        """As many slots as there is memory for, by what the prompts that were read have taken."""
-        tokens = read.mask.shape[1] + self.asked.longest + _SPARE
-        vocabulary = self.forward.model.config.get_text_config().vocab_size
-        return rows_at_once(self.forward.device, tokens, read.cache.token_bytes, vocabulary)
-
-    def _read(self, waiting: deque[int], rows: int) -> _Read:
-        """Read the next prompts, for about so many rows, and draw the first token of each."""
-        asked, device = self.asked, self.forward.device
-        first = len(asked.prompts[waiting[0]])
-        count = max(1, min(-(-rows // asked.samples), _PROMPT_TOKENS // first, len(waiting)))
-        indices = [waiting.popleft() for _ in range(count)]
-        ids, mask = left_padded([asked.prompts[at] for at in indices], device)
+    def _begun(self, waiting: deque[int], slots: int) -> _Pool:
+        """Read the prompts of the next rows, and draw the first token of each."""
+        asked, samples, device = self.asked, self.asked.samples, self.forward.device
+        rows: list[int] = []
+        places: dict[int, int] = {}  # of the prompts
+        while waiting and len(rows) < slots:
+            prompt = waiting[0] // samples
+            if prompt not in places:
+                longest = len(asked.prompts[next(iter(places), prompt)])
+                if places and (len(places) + 1) * longest > _PROMPT_TOKENS:
+                    break
+                places[prompt] = len(places)
+            rows.append(waiting.popleft())
+        ids, mask = left_padded([asked.prompts[prompt] for prompt in places], device)
         cache = SlotCache()
         logits = self.forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
-        rows_of = [
-            (at * asked.samples + sample, place)
-            for place, at in enumerate(indices)
-            for sample in range(asked.samples)
-            if not self._ended[at * asked.samples + sample]
-        ]
-        numbers = np.array([asked.numbers(row)[: asked.longest] for row, _ in rows_of], dtype=np.float32)
-        places = torch.tensor([place for _, place in rows_of], device=device)
-        at = torch.from_numpy(numbers[:, 0].copy()).to(device)
-        tokens = drawn(logits[places], at, asked.temperature).tolist()
-        going: deque[_Entering] = deque()
-        for (row, place), token, own in zip(rows_of, tokens, numbers, strict=True):
+        self._slots = self._slots or self._found(cache, ids.shape[1])
+        drawing = np.array([asked.numbers(row)[: asked.longest] for row in rows], dtype=np.float32)
+        numbers = torch.from_numpy(drawing).to(device)
+        at = torch.tensor([places[row // samples] for row in rows], device=device)
+        tokens = drawn(logits[at], numbers[:, 0], asked.temperature)
+        position = mask.sum(dim=1)[at].unsqueeze(1)
+        pool = _Pool(self.forward, asked, rows, gathered([Part(cache, at, ids.shape[1])], _SPARE), numbers, position)
+        pool.take(tokens)
+        for row in rows:
             self.said[row] = []  # it may have begun before memory ran out
-            if not self._hears(row, [token]):
-                going.append(_Entering(row, place, token, own))
-        return _Read(cache, mask, going)
+        heard = zip(rows, tokens.tolist(), strict=True)
+        pool.leave([place for place, (row, token) in enumerate(heard) if self._hears(row, [token])])
+        return pool
+
+    def _found(self, cache: SlotCache, width: int) -> int:
+        """As many rows as there is memory for, by what the prompts that were read have taken."""
+        vocabulary = self.forward.model.config.get_text_config().vocab_size
+        return rows_at_once(self.forward.device, width + self.asked.longest + _SPARE, cache.token_bytes, vocabulary)
 
     def _hears(self, row: int, tokens: Sequence[int]) -> bool:
         """Add tokens to a row, up to its end; whether it has ended."""
@@ -180,106 +167,97 @@ class Decoder:
                 return True
         return False
 
-    def _look(self, pool: _Pool, steps: list[list[int]]) -> None:
-        """Hand every row the tokens of some steps, (steps, slots), and let those that have ended leave."""
-        columns = list(zip(*steps, strict=True))
-        pool.leave([slot for slot, row in pool.rows.items() if self._hears(row, columns[slot])])
-
 
 class _Pool:
     """Rows that speak together, and what the next step needs of each.
 
     Attributes:
-        rows: the row in each slot that has one.
-        idle: slots that have none.
+        rows: in the order of their places in the cache.
     """
 
-    def __init__(self, forward: _Forward, asked: Asked, read: _Read, slots: int) -> None:
-        self.rows: dict[int, int] = {}
-        self.idle = list(range(slots))
-        self._forward = forward
-        self._asked = asked
-        self._cache = read.cache.emptied(slots, read.cache.end + _SPARE)
-        device = forward.device
-        # Of every slot: the columns that are its row's, its last token with its position, and its numbers from there.
-        self._mask = torch.zeros(slots, self._cache.columns, dtype=torch.long, device=device)
-        self._last = torch.zeros(slots, 1, dtype=torch.long, device=device)
-        self._position = torch.zeros(slots, 1, dtype=torch.long, device=device)
-        self._count = torch.zeros(slots, 1, dtype=torch.long, device=device)
-        self._numbers = torch.zeros(slots, asked.longest + _STEPS, device=device)
+    def __init__(
+        self, forward: _Forward, asked: Asked, rows: list[int], cache: SlotCache, numbers: Tensor, position: Tensor
+    ) -> None:
+        """``numbers`` (rows, longest) are the rows' own, ``position`` (rows, 1) is where their next token stands."""
+        self.rows = list(rows)
+        self.cache = cache
+        self.forward = forward
+        self.asked = asked
+        self.numbers = numbers
+        self.position = position
+        self.count = torch.zeros_like(position)  # tokens that each has said
+        self.last = torch.zeros_like(position)
 
-    def take(self, read: _Read) -> None:
-        """Let rows whose prompts were read enter, as many as there are idle slots."""
-        entering = [read.rows.popleft() for _ in range(min(len(self.idle), len(read.rows)))]
-        taken, self.idle = self.idle[: len(entering)], self.idle[len(entering) :]
-        device = self._last.device
-        slots, places = torch.tensor(taken, device=device), torch.tensor([one.place for one in entering], device=device)
-        self._cache.place(slots, read.cache, places)
-        masks, end = read.mask[places], self._cache.end
-        self._mask[slots] = 0
-        self._mask[slots, end - masks.shape[1] : end] = masks
-        self._last[slots, 0] = torch.tensor([one.token for one in entering], device=device)
-        self._position[slots] = masks.sum(dim=1, keepdim=True)
-        self._count[slots] = 1
-        numbers = torch.from_numpy(np.stack([one.numbers for one in entering])).to(device)
-        self._numbers[slots, : numbers.shape[1]] = numbers
-        self.rows.update(zip(taken, (one.row for one in entering), strict=True))
+    def take(self, tokens: Tensor) -> None:
+        """Tokens were drawn, (rows,): the next ones to be read."""
+        self.last = tokens.unsqueeze(1)
+        self.count = self.count + 1
 
-    def leave(self, slots: list[int]) -> None:
-        """Rows have ended. Their slots are taken along until others enter, with nothing to look back at."""
-        for slot in slots:
-            del self.rows[slot]
-        self.idle += slots
-        if self.idle:
-            idle = torch.tensor(self.idle, device=self._last.device)
-            self._mask[idle] = 0
-            # They must not run out of positions meanwhile.
-            self._position[idle] = self._count[idle] = 0
-
-    def shrink(self) -> None:
-        """Give idle slots up, where there are so many that it pays."""
-        if len(self.idle) * _IDLE < len(self.rows) + len(self.idle):
+    def leave(self, places: Sequence[int]) -> None:
+        """Rows in some places have ended; the last ones take these."""
+        if not places:
             return
-        kept = sorted(self.rows)
-        slots = torch.tensor(kept, device=self._last.device)
-        self.rows = {new: self.rows[old] for new, old in enumerate(kept)}
-        self.idle = []
-        for name in ("_last", "_position", "_count", "_numbers"):
-            setattr(self, name, getattr(self, name)[slots])
-        self._move(slots, self._cache.layers[0].get_seq_length())
+        gone, left = set(places), len(self.rows) - len(places)
+        holes = [place for place in places if place < left]
+        last = [place for place in range(left, len(self.rows)) if place not in gone]
+        for hole, place in zip(holes, last, strict=True):
+            self.rows[hole] = self.rows[place]
+        del self.rows[left:]
+        device = self.last.device
+        to, of = (
+            torch.tensor(holes, device=device, dtype=torch.long),
+            torch.tensor(last, device=device, dtype=torch.long),
+        )
+        for name in ("numbers", "position", "count", "last"):
+            kept: Tensor = getattr(self, name)
+            kept[to] = kept[of]
+            setattr(self, name, kept[:left])
+        if self.rows:
+            self.cache.leave(to, of, left)
+            self.cache.look_from(self.cache.end - self._width())
 
-    def _move(self, slots: Tensor, width: int) -> None:
-        end = self._cache.end
-        mask = self._mask.new_zeros(len(slots), width + _SPARE)
-        mask[:, :width] = self._mask[slots, end - width : end]
-        self._mask = mask
-        self._cache.moved(slots, width, width + _SPARE)
+    def _width(self) -> int:
+        """Tokens in the cache of the row that has most."""
+        return int(self.position.max())
 
-    def steps(self, said: Sequence[Sequence[int]], entering: int) -> list[list[int]]:
-        """One step, on a GPU some: tokens (steps, slots). Columns for the prompts of who may yet enter stay free."""
-        prompts, samples = self._asked.prompts, self._asked.samples
-        lengths = [len(said[row]) for row in self.rows.values()]
-        count = 1 if self._last.device.type == "cpu" else min(_STEPS, self._asked.longest - max(lengths))
-        # A row's last token is not in the cache yet.
-        width = max(len(prompts[row // samples]) + len(said[row]) - 1 for row in self.rows.values())
-        if self._cache.end + count > self._cache.columns:
-            self._move(torch.arange(len(self._last), device=self._last.device), max(width, entering))
-        self._cache.look_from(self._cache.end - width)
-        tokens = torch.stack([self._step() for _ in range(count)])
+    def steps(self) -> list[list[int]]:
+        """The next tokens of all rows, (steps, rows): one step, on a GPU some."""
+        steps = _STEPS.get(self.last.device.type, _STEPS_ELSEWHERE)
+        left = min(steps, self.asked.longest - int(self.count.max()))
+        if self.cache.end + left > self.cache.columns:
+            every = torch.arange(len(self.rows), device=self.last.device)
+            self.cache = gathered([Part(self.cache, every, self.cache.end - self.cache.start)], _SPARE)
+        tokens = torch.stack([self._step() for _ in range(left)])
         return [[int(token) for token in row] for row in tokens.tolist()]
 
     def _step(self) -> Tensor:
-        """The next token of every slot, (slots,)."""
-        start, end = self._cache.layers[0].start, self._cache.end
-        self._mask[:, end] = 1
-        mask = self._mask[:, start : end + 1]
-        logits = self._forward(self._last, mask, self._position, self._cache)
-        at = self._numbers.gather(1, self._count).squeeze(1)
-        tokens = drawn(logits, at, self._asked.temperature)
-        self._last = tokens.unsqueeze(1)
-        self._position = self._position + 1
-        self._count = self._count + 1
+        """The next token of every row, (rows,)."""
+        end = self.cache.end
+        columns = torch.arange(self.cache.start, end + 1, device=self.last.device)
+        mask = (columns >= end - self.position).long()
+        logits = self.forward(self.last, mask, self.position, self.cache)
+        self.position = self.position + 1
+        tokens = drawn(logits, self.numbers.gather(1, self.count).squeeze(1), self.asked.temperature)
+        self.take(tokens)
         return tokens
+
+
+def joined(pools: Sequence[_Pool]) -> _Pool:
+    """One pool of several, which are used up."""
+    if len(pools) == 1:
+        return pools[0]
+    first = pools[0]
+    parts = [
+        Part(pool.cache, torch.arange(len(pool.rows), device=first.last.device), pool.cache.end - pool.cache.start)
+        for pool in pools
+    ]
+    rows = [row for pool in pools for row in pool.rows]
+    numbers, position, count, last = (
+        torch.cat([getattr(pool, name) for pool in pools]) for name in ("numbers", "position", "count", "last")
+    )
+    pool = _Pool(first.forward, first.asked, rows, gathered(parts, _SPARE), numbers, position)
+    pool.count, pool.last = count, last
+    return pool
 
 
 class _Forward:

@@ -175,6 +175,8 @@ class TransformersGenerator:
         """``sampling.samples`` responses for each prompt, many at once."""
         from valuedrift_mlflow.models.decoding import Asked
 
+        if not prompts:
+            return []
         tokenizer, speech, samples = self.tokenizer, sampling.speech, sampling.samples
         texts = chat_texts(tokenizer, prompts, speech)
         # A template that begins the thought leaves its mark out of the response, which would read like an answer.

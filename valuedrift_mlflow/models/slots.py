@@ -1,12 +1,14 @@
-"""The keys and values of rows that come and go: a cache of transformers with a place for each row, filled from behind.
+"""The keys and values of rows that speak together: a cache of transformers in which rows leave and others join.
 
-All rows end in the same column, so that a step writes one column, and a row that enters is laid to the left of it.
-A mask says where each row begins. Nothing is copied at a step: transformers' own cache is written anew at each.
+All rows end in the same column, so that a step writes one column, and rows of other lengths are laid beside them from
+behind; a mask says where each begins. Where a row leaves, the last one takes its place. So nothing is copied at a
+step, while transformers' own cache is written anew at each.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig
 
-_LEFT = "keys", "values"
+_KEPT = "keys", "values"
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer: keys and values (slots, heads, columns, size of a head), of which ``start`` to ``end`` are in use.
+    """One layer: keys and values (rows, heads, columns, size of a head), some of which are in use.
 
     What it is given first is kept as it is: a cache that only reads prompts has nothing to spare.
     """
@@ -31,13 +33,14 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self) -> None:
         """Empty."""
         super().__init__()
+        self.rows = 0
         self.start = 0
         self.end = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Keep the first keys and values."""
         self.keys, self.values = key_states, value_states
-        self.end = key_states.shape[2]
+        self.rows, self.end = key_states.shape[0], key_states.shape[2]
         self.is_initialized = True
 
     def update(
@@ -48,9 +51,9 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         else:
             before, self.end = self.end, self.end + key_states.shape[2]
-            self.keys[:, :, before : self.end] = key_states
-            self.values[:, :, before : self.end] = value_states
-        return self.keys[:, :, self.start : self.end], self.values[:, :, self.start : self.end]
+            self.keys[: self.rows, :, before : self.end] = key_states
+            self.values[: self.rows, :, before : self.end] = value_states
+        return self.keys[: self.rows, :, self.start : self.end], self.values[: self.rows, :, self.start : self.end]
 
     def get_seq_length(self) -> int:
         """Columns in use."""
@@ -64,21 +67,17 @@ class SlotLayer(CacheLayerMixin):
         """None, as transformers says it: who writes sees to the columns."""
         return -1
 
-    def moved(self, slots: Tensor | int, width: int, columns: int) -> None:
-        """Take new memory of ``columns`` for some slots (or for so many empty ones), their last ``width`` in front."""
-        for name in _LEFT:
-            old: Tensor = getattr(self, name)
-            count = slots if isinstance(slots, int) else len(slots)
-            # Zeros: what no row has written is hidden by a mask, and hidden or not, times NaN is NaN.
-            new = old.new_zeros(count, old.shape[1], columns, old.shape[3])
-            if not isinstance(slots, int):
-                new[:, :, :width] = old[slots, :, self.end - width : self.end]
-            setattr(self, name, new)
-        self.start, self.end = 0, width
+
+class Part(NamedTuple):
+    """Rows of a cache, and how many of its last columns are theirs."""
+
+    cache: SlotCache
+    rows: Tensor
+    width: int
 
 
 class SlotCache(Cache):
-    """As this module says it. All layers use the same columns."""
+    """As this module says it. All layers use the same rows and columns."""
 
     def __init__(self) -> None:
         """Empty; layers come with the first forward pass."""
@@ -91,6 +90,11 @@ class SlotCache(Cache):
         return self.layers[0].end
 
     @property
+    def start(self) -> int:
+        """The first column that is attended to."""
+        return self.layers[0].start
+
+    @property
     def columns(self) -> int:
         """Columns that there are."""
         return int(self.layers[0].keys.shape[2])
@@ -98,35 +102,47 @@ class SlotCache(Cache):
     @property
     def token_bytes(self) -> float:
         """Memory of one token of one row."""
-        sizes = (getattr(layer, name) for layer in self.layers for name in _LEFT)
+        sizes = (getattr(layer, name) for layer in self.layers for name in _KEPT)
         return sum(one.numel() / (one.shape[0] * one.shape[2]) * one.element_size() for one in sizes)
-
-    def emptied(self, slots: int, columns: int) -> SlotCache:
-        """One of the same layers with empty slots, written from the column on where this one ends."""
-        other = SlotCache()
-        for layer in self.layers:
-            copied = SlotLayer()
-            copied.lazy_initialization(layer.keys, layer.values)
-            copied.moved(slots, self.end, columns)
-            other.layers.append(copied)
-        return other
 
     def look_from(self, start: int) -> None:
         """Leave what is before a column out of what is attended to."""
         for layer in self.layers:
             layer.start = start
 
-    def place(self, slots: Tensor, other: SlotCache, rows: Tensor) -> None:
-        """Lay rows of another cache into slots, so that both end alike."""
-        for layer, given in zip(self.layers, other.layers, strict=True):
-            before = layer.end - given.end
-            layer.keys[slots, :, before : layer.end] = given.keys[rows]
-            layer.values[slots, :, before : layer.end] = given.values[rows]
-
-    def moved(self, slots: Tensor, width: int, columns: int) -> None:
-        """Keep the last ``width`` columns of some slots, at the front of ``columns``; layer by layer."""
+    def leave(self, places: Tensor, last: Tensor, left: int) -> None:
+        """Put the ``last`` rows in the ``places`` of those that leave, so that ``left`` rows are the first ones."""
         for layer in self.layers:
-            layer.moved(slots, width, columns)
+            for kept in (layer.keys, layer.values):
+                kept[places, :, layer.start : layer.end] = kept[last, :, layer.start : layer.end]
+            layer.rows = left
+
+
+def gathered(parts: Sequence[Part], spare: int) -> SlotCache:
+    """Rows of several caches in new memory, one after the other, with ``spare`` columns to come.
+
+    The caches are used up, layer by layer, so that little is held twice.
+    """
+    width, count = max(part.width for part in parts), sum(len(part.rows) for part in parts)
+    joined = SlotCache()
+    for number in range(len(parts[0].cache.layers)):
+        layer = SlotLayer()
+        for name in _KEPT:
+            first: Tensor = getattr(parts[0].cache.layers[number], name)
+            # Zeros: what no row has written is hidden by a mask, and hidden or not, times NaN is NaN.
+            new = first.new_zeros(count, first.shape[1], width + spare, first.shape[3])
+            at = 0
+            for cache, rows, own in parts:
+                old: Tensor = getattr(cache.layers[number], name)
+                end = cache.layers[number].end
+                new[at : at + len(rows), :, width - own : width] = old[rows, :, end - own : end]
+                at += len(rows)
+            setattr(layer, name, new)
+        layer.rows, layer.end, layer.is_initialized = count, width, True
+        joined.layers.append(layer)
+        for cache in {id(part.cache): part.cache for part in parts}.values():
+            del cache.layers[number].keys, cache.layers[number].values
+    return joined
 
 
 def fits(config: PreTrainedConfig) -> bool:

@@ -15,10 +15,10 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models.continuous import cut
@@ -37,7 +37,11 @@ _FIELD = "generation.server"
 class _Syncing(Protocol):
     """What is used of TRL's client."""
 
-    def weight_update(self) -> Any:  # a context manager without types
+    def init_communicator(self, device: str) -> None:
+        """Open the weight sync."""
+        ...
+
+    def weight_update(self) -> AbstractContextManager[None]:
         """Between beginning and end of one update."""
         ...
 
@@ -185,7 +189,6 @@ def _syncing(server: str, device: str) -> _Syncing:
     """TRL's client of a server, with its weight sync open: once for all measurements of a training."""
     from trl.generation.vllm_client import VLLMClient
 
-    client: Any = VLLMClient(base_url=server)
-    client.init_communicator(device=device)
-    opened: _Syncing = client
-    return opened
+    client: _Syncing = VLLMClient(base_url=server)
+    client.init_communicator(device)
+    return client
