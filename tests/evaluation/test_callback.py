@@ -207,7 +207,7 @@ def test_what_goes_wrong_beside_the_training_stops_it_at_its_next_step(store: Pa
     trainer.add_callback(Telling())
     with pytest.raises(ConnectionError, match="the judge is gone"):
         trainer.train()
-    assert steps[-1] in (3, 4, 5)
+    assert steps[-1] in (2, 3)  # of 40
     mlflow.end_run()
 
 

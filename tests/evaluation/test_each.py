@@ -77,4 +77,4 @@ def test_all_that_is_wrong_is_said_before_anything_is_computed(store: Path, rand
     assert [problem.partition(":")[0] for problem in error.value.problems] == ["model", "model"]
     with pytest.raises(InputError, match="at least one model"):
         valuedrift_mlflow.evaluate_each([])
-    assert not MlflowClient().search_experiments(filter_string="name = 'tests'")
+    assert not MlflowClient().search_runs([mlflow.get_experiment_by_name("tests").experiment_id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from valuedrift_mlflow.models.ending import end_tokens
 from valuedrift_mlflow.models.engine import OWN
@@ -13,6 +13,8 @@ from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, T
 from valuedrift_mlflow.models.response_store import ResponseStore
 from valuedrift_mlflow.models.weights import model_digest
 
+# Settings that draw no other tokens, and those that are a part of each response's own numbers.
+_OF_ONE = ("samples", "first", "batch_size", "seed", "salt")
 _SAMPLER = 1  # raised whenever the same random numbers may draw other tokens
 
 
@@ -84,11 +86,11 @@ class StoredGenerator:
         settings = [
             _SAMPLER,
             [torch.__version__, transformers.__version__, inner.model.device.type],
-            [sampling.temperature, sampling.max_new_tokens],
-            [list(speech.stop), speech.thinking, speech.max_thinking_tokens],
+            # All that there are, so that none is forgotten that is added later.
+            {name: value for name, value in asdict(sampling).items() if name not in _OF_ONE},
             end_tokens(inner.model, inner.tokenizer, speech.stop),
         ]
-        same = hashlib.blake2b(json.dumps(settings).encode(), digest_size=32, key=digest)
+        same = hashlib.blake2b(json.dumps(settings, default=repr).encode(), digest_size=32, key=digest)
         numbers = range(sampling.first, sampling.first + sampling.samples)
         rows = []
         for key, ids in zip(keys, encode(inner.tokenizer, prompts, speech), strict=True):
