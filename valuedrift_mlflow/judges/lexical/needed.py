@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from re import _parser  # type: ignore[attr-defined]  # what `re` itself reads patterns with; it has no other name
+from typing import Any
 
 Words = frozenset[str]
 
@@ -19,13 +20,13 @@ def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted((tuple(sorted(words)) for words in _sets(_parser.parse(pattern))), key=len))
 
 
-def _sets(pieces: Iterable[tuple[object, object]]) -> list[Words]:
+def _sets(pieces: Iterable[tuple[Any, Any]]) -> list[Words]:
     """The sets of a pattern's pieces, which stand one after the other."""
     found: list[Words] = []
     letters = ""
     for name, inside in [*((str(kind), inside) for kind, inside in pieces), ("END", None)]:
         if name == "LITERAL":
-            letters += chr(inside)  # type: ignore[call-overload]
+            letters += chr(inside)
             continue
         if letters:
             found.append(frozenset([letters]))
@@ -36,7 +37,7 @@ def _sets(pieces: Iterable[tuple[object, object]]) -> list[Words]:
             case "BRANCH", (_, branches):
                 # Of each branch the set that tells most; one that asks for nothing makes all of them so.
                 best = [max(_sets(branch), key=_telling, default=frozenset()) for branch in branches]
-                found += [frozenset().union(*best)] if all(best) else []
+                found += [Words().union(*best)] if all(best) else []
             case (("MAX_REPEAT" | "MIN_REPEAT"), (least, _, group)) if least > 0:
                 found += _sets(group)
     return found
