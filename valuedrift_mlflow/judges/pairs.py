@@ -51,7 +51,7 @@ def has_bfloat16(device: str) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and any(on for name, on in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 

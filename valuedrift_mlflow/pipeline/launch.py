@@ -17,6 +17,8 @@ import traceback
 from contextlib import nullcontext
 from pathlib import Path
 
+import joblib
+
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
@@ -63,7 +65,8 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
     """Run the processes to their end, show what they print, return the exit code."""
     # --standalone: a free port of its own, so that several trainings can run on one machine.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    # The cores that this process may use: of a container or a pinned job these are fewer than the machine has.
+    threads = max(1, joblib.cpu_count() // processes)
     # What the user has set wins; torchrun would set 1 thread. The store's address may have been set in Python, where
     # other processes do not see it.
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MLFLOW_TRACKING_URI": tracking.address()}

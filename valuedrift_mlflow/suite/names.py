@@ -42,6 +42,33 @@ class _Rule:
     parts: int
 
 
+_Choice = tuple[tuple[str, ...], int, int]  # its other words, the rule, and the part of it that this is
+
+
+class _Beginning:
+    """Choices that begin with one word, by their second."""
+
+    def __init__(self, choices: Iterable[_Choice]) -> None:
+        self._alone: list[_Choice] = []
+        self._exact: dict[str, list[_Choice]] = {}
+        self._begun: list[tuple[str, _Choice]] = []
+        for choice in choices:
+            second = choice[0][0] if choice[0] else ""
+            if not second:
+                self._alone.append(choice)
+            elif second.endswith("*"):
+                self._begun.append((second[:-1], choice))
+            else:
+                self._exact.setdefault(second, []).append(choice)
+
+    def going_on(self, after: str) -> list[_Choice]:
+        """Those of one word, and those whose second is a word or what it is a plural of."""
+        found = list(self._alone)
+        for form in _forms(after) if self._exact else ():
+            found += self._exact.get(form, ())
+        return found + [choice for begun, choice in self._begun if after.startswith(begun)]
+
+
 class Names:
     """Rules of ``names.yaml``, looked up word by word, so that a text costs its own length and not theirs."""
 
@@ -53,10 +80,10 @@ class Names:
         """
         self._rules: list[_Rule] = []
         # By first word, or by the beginning of it: the other words, the rule and the part of it that this is.
-        self._exact: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
-        self._begun: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
-        # Two words with the choices that they begin, and words that begin none: all texts have them in common.
-        self._telling: dict[tuple[str, str], list[tuple[tuple[str, ...], int, int]]] = {}
+        self._exact: dict[str, list[_Choice]] = {}
+        self._begun: dict[str, list[_Choice]] = {}
+        # Words with the choices that they begin, and words that begin none: all texts have them in common.
+        self._telling: dict[str, _Beginning] = {}
         self._silent: set[str] = set()
         for kind, subject, text in rules:
             parts = text.split(" + ")
@@ -93,10 +120,10 @@ class Names:
         topics = frozenset(rule.subject for rule, _ in whole if rule.kind == "topic")
         return Named(topics, frozenset(rule.subject for rule, _ in whole if rule.kind == "hint"), propositions)
 
-    def _starting(self, word: str, after: str) -> list[tuple[tuple[str, ...], int, int]]:
+    def _starting(self, word: str, after: str) -> list[_Choice]:
         """The choices that begin with a word and the one after it; most words begin none, and all are remembered."""
-        if (word, after) in self._telling:
-            return self._telling[word, after]
+        if word in self._telling:
+            return self._telling[word].going_on(after)
         if len(self._telling) + len(self._silent) > _KNOWN_WORDS:
             self._telling.clear()
             self._silent.clear()
@@ -106,9 +133,8 @@ class Names:
         if not found:
             self._silent.add(word)
             return found
-        found = [choice for choice in found if not choice[0] or (after and _is_form(after, choice[0][0]))]
-        self._telling[word, after] = found
-        return found
+        self._telling[word] = _Beginning(found)
+        return self._telling[word].going_on(after)
 
 
 def plain(text: str) -> list[str]:
