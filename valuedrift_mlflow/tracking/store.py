@@ -177,6 +177,8 @@ def command() -> str:
     script, given = Path(sys.argv[0]), [one for one in sys.argv[1:] if one]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
+    elif script.name == "__main__.py":
+        given = ["python", "-m", script.parent.name, *given]
     else:
         given = [*(["valuedrift"] if script.name == "valuedrift" else ["python", script.name]), *given]
     return shlex.join(given)
