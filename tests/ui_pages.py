@@ -76,10 +76,11 @@ def read(page: Page, address: str, *words: str) -> str:
     page.goto(address)
     for word in words:
         page.get_by_text(word).first.wait_for()
-    panel = page.get_by_text("MLflow Assistant")
+    panel = page.locator("button[aria-label='Close'][data-component-id^='mlflow.assistant']")
     if panel.count():
-        page.locator("button[aria-label='Close']").first.click()
-        panel.first.wait_for(state="hidden")
+        # Not a click with the mouse: where charts are still being drawn the button never holds still.
+        panel.first.dispatch_event("click")
+        panel.first.wait_for(state="detached")
     return page.inner_text("body")
 
 

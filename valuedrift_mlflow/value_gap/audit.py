@@ -186,8 +186,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
-    # Cut: the store of MLflow keeps 250 characters of a run's name.
-    name = f"audit · {shown.called(data.uri)}"[:250]
+    name = f"audit · {shown.called(data.uri)}"[:250]  # all that MLflow keeps of one
     parameters |= prepared.matcher.describe()
     with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
