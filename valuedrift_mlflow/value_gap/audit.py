@@ -190,8 +190,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     parameters |= prepared.matcher.describe()
     with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
-        first: list[Row] = []
-        digest = Digest()
+        first, digest = list[Row](), Digest()
         rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
