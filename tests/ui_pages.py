@@ -64,7 +64,7 @@ def browser(width: int = 1500, height: int = 1000) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=1000 * PATIENCE)
         page = opened.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(1000 * PATIENCE)
         yield page

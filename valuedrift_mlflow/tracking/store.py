@@ -56,7 +56,6 @@ def check_store() -> None:
     Raises:
         InputError: it does not.
     """
-    import requests
     from mlflow.exceptions import MlflowException
 
     uri = address()
@@ -65,7 +64,7 @@ def check_store() -> None:
     try:
         with _soon():
             experiment = _experiment(uri, name, number)
-    except (MlflowException, requests.RequestException, OSError) as error:
+    except (MlflowException, OSError) as error:
         said = one_line(str(getattr(error, "message", error)).replace(uri, shown(uri)))
         if number and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
