@@ -11,7 +11,8 @@ import pytest
 import valuedrift_mlflow
 from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.evaluation import reliability
-from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+from valuedrift_mlflow.evaluation.evaluate import Config, opened, run_evaluation
+from valuedrift_mlflow.evaluation.subjects import Asked
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.models.generation import FunctionGenerator
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Label, Verdict

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
+from valuedrift_mlflow.statistics.distance import above
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
@@ -88,8 +89,9 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
     """The drift at one checkpoint from the first, with how sure it is.
 
     ``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall``; the upper ends of their intervals,
-    ``drift_ci_high/...``; the drift of single propositions, ``drift_within/...``; the least drift that would be found
-    in half of the topics, and how many topics nothing can be said of.
+    ``drift_ci_high/...``; the drift of single propositions, ``drift_within/...``; what sampling alone makes of the
+    overall drift and what is left without it; the least drift that would be found in half of the topics, and how many
+    topics nothing can be said of.
     """
     metrics = {
         f"drift_magnitude/{topic}/{stance}": float(drift.magnitude[at, t, s])
@@ -105,6 +107,7 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
     metrics |= {f"drift_within/{topic}": float(drift.within[at, t]) for t, topic in enumerate(drift.topics)}
     metrics["drift_within/overall"] = float(drift.overall_within[at])
     metrics["drift/noise_floor"] = float(drift.overall_noise[at])
+    metrics["drift/above_noise"] = float(above(drift.overall[at], drift.overall_noise[at]))
     metrics["drift/minimum_detectable"] = typical_detectable(drift, at)
     metrics["drift/topics_undecided"] = float(topics_undecided(drift, at))
     return finite(metrics)

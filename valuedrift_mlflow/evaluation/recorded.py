@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,18 +11,41 @@ from typing import Literal
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.models.files import commit_of
+from valuedrift_mlflow.report.surroundings import hardware, software
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
 
 def log_suite(run: OpenRun, suite: Suite) -> LoggedDataset:
-    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it."""
+    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it.
+
+    What else measurements may depend on is recorded with it: libraries and the machine.
+    """
     source = {"uri": suite.source, "version": suite.version}
     logged = tracking.log_dataset(
         run, suite.frame(), name=suite.name, source=source, context="evaluation", digest=suite.hash
     )
-    tracking.log_tags(run, suite.describe())
+    tracking.log_tags(run, suite.describe() | _machine())
     return logged
+
+
+def _machine() -> dict[str, str]:
+    """What results may depend on beside settings and seed: libraries, device, threads."""
+    told = {"software": software()}
+    # Asked of torch, which a measurement without weights has no other use for.
+    if "torch" in sys.modules:
+        import torch
+
+        told |= {"hardware": hardware(), "threads": str(torch.get_num_threads())}
+    return told
+
+
+def log_commit(run: OpenRun, name: str, uri: str) -> None:
+    """Record as the tag ``valuedrift.NAME.commit`` which commit of a hub's model was loaded; nothing of any other."""
+    commit = commit_of(uri)
+    if commit:
+        tracking.log_tags(run, {f"{name}.commit": commit})
 
 
 def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:

@@ -27,7 +27,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
-from valuedrift_mlflow.pipeline import launch
+from valuedrift_mlflow.pipeline import card, launch
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
 from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.notes import pipeline_note, stage_note
@@ -91,6 +91,8 @@ def run_pipeline(
             display.line(line)
         # Written once, from all results: a pipeline that goes on replaces them.
         _report(plan, results, parent, agreement)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, results[-1], agreement))
     return results
 
 
@@ -243,7 +245,8 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         if recipe.base.model == "embedded:base":
             # Asked for before it is loaded: `load_model` would train a missing one too, but show and log nothing of it.
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
-        loaded = models.load_model(recipe.base.model, recipe.base.how)
+        loaded = models.load_model(recipe.base.model, recipe.how)
+        recorded.log_commit(active, "model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(
@@ -280,6 +283,7 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
         recipe.sampling(salt),
         refusal=recipe.refusal,
         progress=lambda count: display.advance("responses", count),
+        reuse=recipe.reuse_responses,
     )
 
 
@@ -300,7 +304,12 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
     with display.live():
         if plan.recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(None, display, "base model (once)")])
-        return run_reward_stage(work, display) if stage.trains == "reward" else run_stage(work, display)
+        if stage.trains == "reward":
+            return run_reward_stage(work, display)
+        result = run_stage(work, display)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, result, planted_agreement(plan)))
+        return result
 
 
 def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
@@ -341,6 +350,7 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
         train = train_stage if work.stage.launch.processes == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
         tracking.describe(active, stage_note(result))
+        tracking.log_course(active)
     # After the run is FINISHED: until then a killed process must find its checkpoint.
     forget(opened.state)
     return result

@@ -100,7 +100,7 @@ class Stage(Strict):
     drops_out: ClassVar[bool] = True  # whether dropout is on while it trains
     routes: ClassVar[bool] = False  # whether it can add the loss of a mixture of experts' router
     evaluates: ClassVar[bool] = False  # whether its loss can be had on rows that are held out
-    # Of its command: a line for --help, a phrase for the README's table, an example of its flags, and those it takes.
+    # Of its command: a line for --help, a phrase for the table of commands, an example of its flags, those it takes.
     purpose: ClassVar[str] = ""
     about: ClassVar[str] = ""
     example: ClassVar[str] = ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.tracking.write import recorded_value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -109,7 +110,7 @@ def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str])
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
         # Of a longer value MLflow keeps these characters; see write.log_parameters.
-        now, then = parameters.get(key, "nothing")[:6000], recorded.get(key, "nothing")
+        now, then = recorded_value(parameters.get(key, "nothing")), recorded.get(key, "nothing")
         if now != then:
             lines.append(problem(key, now, f"{then}, as run {run.info.run_id} has recorded", "resume with its recipe"))
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,15 +11,18 @@ from importlib.metadata import version
 from typing import Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.shown import safe, shortened
 from valuedrift_mlflow.tracking.store import address, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
 Role = Literal[
-    *("pipeline", "ablation", "stage", "training", "evaluation"),
+    *("pipeline", "ablation", "stage", "training", "evaluation", "comparison"),
     *("judge_check", "judge_training", "audit", "synthesis", "attribution"),
 ]
 
+_RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982
 _RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
 
 
@@ -83,7 +87,7 @@ def run(
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
     with mlflow.start_run(
         run_id=run_id,
-        run_name=None if adopted or run_id else name,
+        run_name=None if adopted or run_id or not name else redacted(name),
         # Of the run around it: MLflow would take the one that variables of the environment name.
         experiment_id=_parents_experiment() if nested and not run_id else None,
         nested=nested,
@@ -195,14 +199,31 @@ def share(run_id: str) -> Iterator[OpenRun]:
         yield OpenRun.continued(run_id)
 
 
+def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
+    """Say of a run that MLflow has opened for an evaluation what it is; one that is something already stays that.
+
+    Its name is replaced where it is one of MLflow's random ones.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    known = client.get_run(run.run_id)
+    if "valuedrift.role" in known.data.tags:
+        return
+    log_tags(run, {"role": "evaluation", "version": package_version()})
+    log_parameters(run.run_id, parameters)
+    if _RANDOM.fullmatch(known.info.run_name or ""):
+        client.update_run(run.run_id, name=name)
+
+
 def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
     if isinstance(error, InputError | Unanswered):
-        return f"**FAILED** {reason}"
+        return redacted(f"**FAILED** {reason}")
     # The end says where it happened; a tag of MLflow holds 8000 characters.
     where = "".join(traceback.format_exception(error))[-3000:]
-    return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
+    return redacted(safe(f"**FAILED** {type(error).__name__}: {shortened(reason)}\n\n```\n{where}\n```"))
 
 
 def describe_refusal(error: InputError | Unanswered) -> None:
