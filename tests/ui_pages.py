@@ -64,7 +64,7 @@ def browser(width: int = 1500, height: int = 1000) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=1000 * PATIENCE)
         page = opened.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(1000 * PATIENCE)
         yield page
@@ -76,10 +76,11 @@ def read(page: Page, address: str, *words: str) -> str:
     page.goto(address)
     for word in words:
         page.get_by_text(word).first.wait_for()
-    panel = page.get_by_text("MLflow Assistant")
+    panel = page.locator("button[aria-label='Close'][data-component-id^='mlflow.assistant']")
     if panel.count():
-        page.locator("button[aria-label='Close']").first.click()
-        panel.first.wait_for(state="hidden")
+        # Not a click with the mouse: where charts are still being drawn the button never holds still.
+        panel.first.dispatch_event("click")
+        panel.first.wait_for(state="detached")
     return page.inner_text("body")
 
 

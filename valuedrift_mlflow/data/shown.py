@@ -68,3 +68,16 @@ def safe(text: str, most: int = _MOST) -> str:
         text = f"{text[: most // 2]} ... {text[-(most // 2) :]}"
     # Data are somebody else's: what they hold must not move a cursor or turn a line round.
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
+def called(uri: str) -> str:
+    """Data's name as a legend has room for it: what tells datasets apart, without size and seed.
+
+    >>> called("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2")
+    'pairs gap=1 chosen=oppose rejected=support'
+    >>> called("/data/hh/train.jsonl"), called("Anthropic/hh-rlhf")
+    ('train.jsonl', 'hh-rlhf')
+    """
+    name, _, settings = uri.rsplit("/", 1)[-1].partition("?")
+    told = [one for one in settings.split("&") if one and one.partition("=")[0] not in ("size", "seed")]
+    return " ".join([name.removeprefix("embedded:"), *told])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts
 from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
@@ -15,8 +17,11 @@ from valuedrift_mlflow.evaluation.report import evaluation_rows, labels_section
 from valuedrift_mlflow.evaluation.results import Evaluation, JudgeCheck
 from valuedrift_mlflow.evaluation.topic_table import Topics
 from valuedrift_mlflow.report.notes import note
+from valuedrift_mlflow.report.plots import readable
 from valuedrift_mlflow.report.tables import Table
+from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.drift import Drift
+from valuedrift_mlflow.statistics.intervals import with_interval
 
 _TABLES = {
     "figures": "figures",
@@ -63,7 +68,16 @@ def base_note(run_id: str, measurement: Measurement, drift: Drift, trust: Reliab
     """Of a model that a pipeline starts from: where it stands."""
     lead = nothing_scored(measurement) or told(standing(drift, axis_shifts([measurement], [0]), measurement.suite))
     figures = {name: file for name, file in _TABLES.items() if name != "figures"}
-    return described(run_id, lead, Topics(drift).sure, sure([measurement], drift, trust), figures)
+    rows = [
+        [
+            readable(topic),
+            *(with_interval(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))),
+        ]
+        for t, topic in enumerate(drift.topics)
+        if np.isfinite(drift.probability[-1, t]).all()
+    ]
+    table = Table(["topic", *(f"{stance} [95 % interval]" for stance in STANCES)], rows)
+    return described(run_id, lead, table, sure([measurement], drift, trust), figures)
 
 
 def evaluation_note(run_id: str, evaluation: Evaluation) -> str:

@@ -56,7 +56,6 @@ def check_store() -> None:
     Raises:
         InputError: it does not.
     """
-    import requests
     from mlflow.exceptions import MlflowException
 
     uri = address()
@@ -65,7 +64,7 @@ def check_store() -> None:
     try:
         with _soon():
             experiment = _experiment(uri, name, number)
-    except (MlflowException, requests.RequestException, OSError) as error:
+    except (MlflowException, OSError) as error:
         said = one_line(str(getattr(error, "message", error)).replace(uri, shown(uri)))
         if number and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
@@ -177,6 +176,8 @@ def command() -> str:
     script, given = Path(sys.argv[0]), [one for one in sys.argv[1:] if one]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
+    elif script.name == "__main__.py":
+        given = ["python", "-m", script.parent.name, *given]
     else:
         given = [*(["valuedrift"] if script.name == "valuedrift" else ["python", script.name]), *given]
     return shlex.join(given)

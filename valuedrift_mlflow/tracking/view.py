@@ -126,7 +126,8 @@ def _saved(name: str, view: View) -> str:
 
 
 def _state(view: View) -> dict[str, object]:
-    sections, charts = [], []
+    sections: list[dict[str, object]] = []
+    charts: list[dict[str, object]] = []
     for place, (title, keys) in enumerate(view.charts.items()):
         section = f"valuedrift-{place}"
         sections.append(

@@ -150,19 +150,6 @@ def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
     return judges.load(judge, embedded=_uri(data).startswith(_EMBEDDED)) if isinstance(judge, str) else judge
 
 
-def called(uri: str) -> str:
-    """Data's name as a legend has room for it: what tells datasets apart, without size and seed.
-
-    >>> called("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2")
-    'pairs gap=1 chosen=oppose rejected=support'
-    >>> called("/data/hh/train.jsonl"), called("Anthropic/hh-rlhf")
-    ('train.jsonl', 'hh-rlhf')
-    """
-    name, _, settings = uri.rsplit("/", 1)[-1].partition("?")
-    told = [one for one in settings.split("&") if one and one.partition("=")[0] not in ("size", "seed")]
-    return " ".join([name.removeprefix(_EMBEDDED), *told])
-
-
 def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
@@ -201,13 +188,11 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
-    # Cut: the store of MLflow keeps 250 characters of a run's name.
-    name = f"audit · {called(data.uri)}"[:250]
+    name = f"audit · {shown.called(data.uri)}"[:250]  # all that MLflow keeps of one
     parameters |= prepared.matcher.describe()
     with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
-        first: list[Row] = []
-        digest = Digest()
+        first, digest = list[Row](), Digest()
         rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
@@ -227,13 +212,9 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
         lost = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        lost = {key: rows for key, rows in lost.items() if rows}
-        tracking.log_metrics(active, audited.metrics() | lost, 0)
-        tracking.log_table(active, audited.table(), "audit.json")
-        if audited.trust is not None:
-            tracking.log_table(active, audited.trust.table(), f"{reliability.TABLE}.json")
-        if audited.style is not None:
-            tracking.log_table(active, audited.style_table(), "style_gap.json")
+        tracking.log_metrics(active, audited.metrics() | {key: rows for key, rows in lost.items() if rows}, 0)
+        for table, frame in audited.tables().items():
+            tracking.log_table(active, frame, f"{table}.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
         if audited.sheet:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.data.datasets import Kind
 from valuedrift_mlflow.evaluation.confusion import column
-from valuedrift_mlflow.evaluation.reliability import Reliability
+from valuedrift_mlflow.evaluation.reliability import TABLE, Reliability
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.stances import LABELS, STANCES, Label
 from valuedrift_mlflow.statistics.adjusted_gap import AdjustedGap
@@ -199,13 +199,17 @@ class Audit:
         }
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
 
-    def style_table(self) -> pd.DataFrame:
-        """One row for each figure of the style gap of pairs with its interval: the table ``style_gap.json``."""
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The figures with their intervals by the names of their tables: of topics, the style gap, the judge."""
         import pandas as pd
 
-        if self.style is None:
-            return pd.DataFrame()
-        return pd.DataFrame([{"figure": name} | _with_ends("value", getattr(self.style, name)) for name in FIGURES])
+        tables = {"audit": self.table()}
+        if self.style is not None:
+            rows = [{"figure": name} | _with_ends("value", getattr(self.style, name)) for name in FIGURES]
+            tables["style_gap"] = pd.DataFrame(rows)
+        if self.trust is not None:
+            tables[TABLE] = self.trust.table()
+        return tables
 
     def table(self) -> pd.DataFrame:
         """One row for all topics, then one for each: rows, coverage, stance mix, gaps, intervals, what is unscored."""
