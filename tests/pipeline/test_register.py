@@ -17,9 +17,9 @@ from valuedrift_mlflow.pipeline.pipeline import run_pipeline
 from valuedrift_mlflow.pipeline.plan import StageResult
 
 RECIPE = {
-    "suite": "vaes?topics=religion,abortion&per_topic=6",
-    "samples": 2,
-    "max_new_tokens": 20,
+    "suite": "vaes?topics=religion,abortion&per_topic=3",
+    "samples": 1,
+    "max_new_tokens": 12,
     "audit": False,
     "reference_kl": False,
     "register": "assistant@staging",
