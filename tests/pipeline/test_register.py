@@ -55,7 +55,7 @@ def test_the_last_stage_is_a_version_with_its_card(results: list[StageResult]) -
     assert card.startswith("# Stances after dpo")
     assert len(card) <= LONGEST
     for told in (
-        "vaes?topics=religion,abortion&per_topic=6",
+        "vaes?topics=religion,abortion&per_topic=3",
         "| religion |",
         "lexical@",
         "embedded:pairs?gap=1&size=20",
