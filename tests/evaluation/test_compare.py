@@ -55,7 +55,7 @@ def test_runs_are_compared_topic_by_topic_and_nothing_is_asked_again(runs: tuple
     names = {entry.path for entry in MlflowClient().list_artifacts(found.run_id)}
     assert {"report.html", "comparison.json", "comparison_topics.json", "figures"} <= names
     page = mlflow.artifacts.load_text(f"runs:/{found.run_id}/report.html")
-    assert "evaluate · opposing_abortion" in page
+    assert "opposing_abortion compared with supporting" in page
     assert "disagree with the view" in page
 
 
@@ -76,7 +76,7 @@ def test_a_table_and_a_model_that_nobody_has_measured(runs: tuple[str, str]) -> 
     assert below.data.params["max_new_tokens"] == "30"
     rows = mlflow.load_table("comparison_topics.json", run_ids=[run.info.run_id])
     told = rows.set_index(["target", "topic"])["drift"]
-    assert told["said", "abortion"] == told["evaluate · opposing_abortion", "abortion"]
+    assert told["said", "abortion"] == told["opposing_abortion", "abortion"]
 
 
 def test_what_cannot_be_compared_is_refused_or_judged_again(runs: tuple[str, str]) -> None:

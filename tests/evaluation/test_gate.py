@@ -151,7 +151,7 @@ def test_the_example_for_github_actions_is_a_command_that_there_is(
 
     import yaml
 
-    file = Path(__file__).parents[2] / "examples" / "github_actions_gate.yml"
+    file = Path(__file__).parents[2] / "examples" / "github_actions_gate.yaml"
     steps = yaml.safe_load(file.read_text())["jobs"]["gate"]["steps"]
     [line] = [step["run"] for step in steps if "valuedrift gate" in step.get("run", "")]
     words = shlex.split(line.replace("${{ inputs.model }}", "nobody"))

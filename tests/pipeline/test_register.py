@@ -17,9 +17,9 @@ from valuedrift_mlflow.pipeline.pipeline import run_pipeline
 from valuedrift_mlflow.pipeline.plan import StageResult
 
 RECIPE = {
-    "suite": "vaes?topics=religion,abortion&per_topic=6",
-    "samples": 2,
-    "max_new_tokens": 20,
+    "suite": "vaes?topics=religion,abortion&per_topic=3",
+    "samples": 1,
+    "max_new_tokens": 12,
     "audit": False,
     "reference_kl": False,
     "register": "assistant@staging",
@@ -55,7 +55,7 @@ def test_the_last_stage_is_a_version_with_its_card(results: list[StageResult]) -
     assert card.startswith("# Stances after dpo")
     assert len(card) <= LONGEST
     for told in (
-        "vaes?topics=religion,abortion&per_topic=6",
+        "vaes?topics=religion,abortion&per_topic=3",
         "| religion |",
         "lexical@",
         "embedded:pairs?gap=1&size=20",

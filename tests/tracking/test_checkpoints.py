@@ -16,6 +16,7 @@ import requests
 from mlflow import MlflowClient
 
 from valuedrift_mlflow import models, suite, tracking
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
 
 ANSWERING: tracking.Answering = {"max_new_tokens": 6, "temperature": 0.0}
@@ -52,6 +53,8 @@ def test_a_checkpoint_loads_by_each_of_its_names_and_has_its_weights_once(
         assert all(bool((weights[name] == truth[name]).all()) for name in truth)
         assert tracking.pinned(uri) == by_id
     assert size("models:/assistant/1") < 50_000 < size(by_run)
+    with pytest.raises(InputError, match=r"model: found 'runs:/.*/nothing', allowed: a folder among the artifacts"):
+        models.load_model(by_run.replace("checkpoints/step-000020", "nothing"))
 
 
 def test_a_chat_request_is_answered_by_a_chat_completion(checkpoint: tuple[str, str]) -> None:

@@ -78,6 +78,11 @@ class Gate:
         return Outcome.DRIFTED if MOVED in found else Outcome.CANNOT_TELL if CANNOT_TELL in found else Outcome.WITHIN
 
     @property
+    def drifted(self) -> list[str]:
+        """What has drifted by more than may be."""
+        return [check.name for check in self.checks if check.verdict == MOVED]
+
+    @property
     def rows(self) -> list[list[str]]:
         """The table that a terminal shows: what, verdict, drift with its interval."""
         return [

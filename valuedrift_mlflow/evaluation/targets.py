@@ -60,10 +60,10 @@ def found(uri: str, where: str = "targets") -> list[Target]:
     if responses_of_run(uri) != uri:
         run_id = uri.removeprefix("runs:/").strip("/")
     if run_id:
-        return [Target(uri, run.name, [run]) for run in tracking.measured_runs(run_id, where)]
+        return [_of_run(uri, run) for run in tracking.measured_runs(run_id, where)]
     inner = _OF_A_RUN.fullmatch(uri)
     if inner is not None and inner["step"] is None:
-        return [Target(uri, run.name, [run]) for run in tracking.measured_runs(inner["run"], where)[:1]]
+        return [_of_run(uri, run) for run in tracking.measured_runs(inner["run"], where)[:1]]
     if is_table(uri):
         return [Target(uri, Path(uri).stem, table=uri)]
     models.check_model(uri, where)
@@ -73,6 +73,10 @@ def found(uri: str, where: str = "targets") -> list[Target]:
     by_id = inner is not None or uri.startswith("models:/m-")
     name = tracking.logged_name(model_id) if by_id else models.short_name(uri)
     return [Target(uri, name, tracking.measurements_of_model(model_id), model=uri)]
+
+
+def _of_run(uri: str, run: MeasuredRun) -> Target:
+    return Target(uri, run.name.removeprefix("evaluate · "), [run])
 
 
 def named_apart(targets: Sequence[Target]) -> list[Target]:

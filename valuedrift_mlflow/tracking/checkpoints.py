@@ -41,10 +41,11 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
         tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
     )
     model_id = str(model.model_id)
-    log_checkpoint_files(run, folder, step=step, answering=answering, model_id=model_id)
+    log_folder(run, folder, path)
     if answering is not None:
         with tempfile.TemporaryDirectory() as scratch:
             made = _packaged(Path(scratch), run, folder, path, answering, model_id)
+            log_folder(run, made, path)
             tell(made, answering, weights)
             client.log_model_artifacts(model_id, str(made))
     client.finalize_logged_model(model_id, "READY")
@@ -53,17 +54,12 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
     return model_id
 
 
-def log_checkpoint_files(
-    run: OpenRun, folder: Path, *, step: int, answering: Answering | None, model_id: str | None = None
-) -> None:
-    """Log a saved checkpoint as artifacts alone; with ``answering`` they are a model that loads."""
+def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: Answering) -> None:
+    """Log a saved checkpoint as artifacts alone, which are a model that loads."""
     path = checkpoint_path(step)
     log_folder(run, folder, path)
-    if answering is not None:
-        with tempfile.TemporaryDirectory() as scratch:
-            made = _packaged(Path(scratch), run, folder, path, answering, model_id)
-            tell(made, answering)
-            log_folder(run, made, path)
+    with tempfile.TemporaryDirectory() as scratch:
+        log_folder(run, _packaged(Path(scratch), run, folder, path, answering, None), path)
 
 
 def _packaged(scratch: Path, run: OpenRun, folder: Path, path: str, answering: Answering, model_id: str | None) -> Path:
@@ -81,6 +77,7 @@ def _packaged(scratch: Path, run: OpenRun, folder: Path, path: str, answering: A
         signature=answering_signature(answering),
         pip_requirements=requirements(adapted=(folder / "adapter_config.json").is_file()),
     )
+    tell(made, answering)
     return made
 
 

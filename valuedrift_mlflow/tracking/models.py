@@ -153,7 +153,7 @@ def check_model(uri: str, field: str) -> None:
     """Find the model or the run that a URI names.
 
     Raises:
-        InputError: it is not in the tracking store, or the URI of a run names no artifact.
+        InputError: it is not in the tracking store, or the URI of a run names no artifact that it has.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -164,6 +164,8 @@ def check_model(uri: str, field: str) -> None:
             if not path:
                 raise InputError(problem(field, uri, "runs:/RUN_ID/PATH"))
             mlflow.get_run(run_id)
+            if not _listed(uri):
+                raise InputError(problem(field, uri, "a folder among the artifacts of the run"))
         elif uri.startswith("models:/m-"):
             mlflow.get_logged_model(uri.removeprefix("models:/"))
         else:
