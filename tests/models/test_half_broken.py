@@ -162,7 +162,7 @@ def test_adapters_that_lie_on_each_other_are_refused(random_folder: Path, tmp_pa
         (tmp_path / name).mkdir()
         told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / below)}
         (tmp_path / name / "adapter_config.json").write_text(json.dumps(told))
-    with pytest.raises(InputError, match="base_model_name_or_path: found .*allowed: the model below the adapters"):
+    with pytest.raises(InputError, match=r"base_model_name_or_path: found .*allowed: the model below the adapters"):
         models.check_model(str(tmp_path / "a"))
 
 

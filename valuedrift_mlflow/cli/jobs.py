@@ -126,9 +126,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     display = Display()
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
-    measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
-    config = Config(baseline=baseline, **allowed, **measuring)
+    measuring = recipe.model_dump(include={*Measuring.model_fields, "allow_pyfunc_code"})
+    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)

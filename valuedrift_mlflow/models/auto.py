@@ -71,7 +71,9 @@ def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     from transformers.utils import find_adapter_config_file
 
     name, revision = named(source)
-    file: str | None = find_adapter_config_file(name, local_files_only=True, **revision)
+    file: str | None = find_adapter_config_file(
+        name, local_files_only=True, revision=revision.get("revision")
+    )
     refused = imported_by(json_object(Path(file)) or {}) if file else ""
     if refused:
         raise ValueError(refused)
@@ -202,8 +204,9 @@ def encoder(source: str, device: str) -> PreTrainedModel:
 
     _check_code(source, config(source), STORED)
     name, revision = named(source)
-    loaded: PreTrainedModel = AutoModel.from_pretrained(name, trust_remote_code=False, **revision)
-    return loaded.to(device).eval()  # type: ignore[arg-type]  # of transformers' decorated method
+    model = AutoModel.from_pretrained(name, trust_remote_code=False, **revision)
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
 
 
 def tokenizer(source: str) -> PreTrainedTokenizerBase:

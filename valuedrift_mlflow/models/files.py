@@ -84,7 +84,7 @@ def generation_config_of(uri: str) -> GenerationConfig | None:
 
     try:
         name, revision = named(files_of(uri))
-        return GenerationConfig.from_pretrained(name, local_files_only=True, **revision)
+        return GenerationConfig.from_pretrained(name, local_files_only=True, revision=revision.get("revision", "main"))
     except (OSError, ValueError):
         return None
 
