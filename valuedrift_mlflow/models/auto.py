@@ -71,9 +71,7 @@ def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     from transformers.utils import find_adapter_config_file
 
     name, revision = named(source)
-    file: str | None = find_adapter_config_file(
-        name, local_files_only=True, revision=revision.get("revision")
-    )
+    file: str | None = find_adapter_config_file(name, local_files_only=True, revision=revision.get("revision"))
     refused = imported_by(json_object(Path(file)) or {}) if file else ""
     if refused:
         raise ValueError(refused)
