@@ -58,6 +58,21 @@ def named(source: str) -> tuple[str, dict[str, str]]:
     return (name, {"revision": revision}) if at and not user_path(source, "model").is_dir() else (source, {})
 
 
+def commit_of(source: str) -> str | None:
+    """The commit of a hub's model that lies in the cache here; None where none does.
+
+    It is what the folder of the snapshot is called: transformers 5 no longer notes it in the configuration.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    name, revision = named(source)
+    for file in ("config.json", "adapter_config.json"):
+        found = try_to_load_from_cache(name, file, revision=revision.get("revision"))
+        if isinstance(found, str):
+            return Path(found).parent.name
+    return None
+
+
 def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     """Refuse what a model's files ask for beside its own code, and what is code all the same.
 
