@@ -401,7 +401,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
-    wanted = _discovery_output(arguments, len(sources))
+    wanted = _discovery_output(arguments, len(sources), recipe)
     judge, labels = arguments.judge or recipe.judge, arguments.labels
     if labels and len(sources) != 1:
         raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
@@ -434,6 +434,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
                     one,
                     wanted,
                     model=arguments.model,
+                    how=recipe.how,
                     seed=recipe.seed,
                     progress=lambda count: display.advance("topics", count),
                 )
@@ -441,7 +442,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     display.line(how_to_open())
 
 
-def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | None:
+def _discovery_output(arguments: argparse.Namespace, sources: int, recipe: Recipe) -> Path | None:
     """The file for the topics that are to be discovered; None where none are.
 
     Raises:
@@ -466,7 +467,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
     output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
-        models.check_model(arguments.model, "model")
+        models.check_model(arguments.model, "model", recipe.how)
     return output
 
 
