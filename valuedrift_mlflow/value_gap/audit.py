@@ -237,8 +237,7 @@ def discover(
     """Find contested questions that a prepared audit's suite does not have, write them as a suite, audit on it.
 
     The suite file goes to ``output`` and to the run of the audit on it; ``suite=FILE`` measures these topics. The data
-    are read once more. With ``model`` that model writes the propositions that rules cannot find; ``how`` says what
-    code of it may run.
+    are read once more. With ``model`` that one writes propositions that rules cannot find.
 
     Raises:
         InputError: an output that is no csv file, a model that cannot be loaded, rows that cannot be read.
