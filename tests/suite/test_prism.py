@@ -282,7 +282,7 @@ def test_a_model_turns_statements_and_open_questions_into_yes_no_questions(sourc
         pip_requirements=[],
     )
     # 48 planted, and the 3 for which the rules find no proposition
-    found = suite.load(f"prism:{source}?clusters=1&per_topic=51&model={logged.model_uri}")
+    found = suite.load(f"prism:{source}?clusters=1&per_topic=51&model={logged.model_uri}&allow_pyfunc_code=true")
     by_prompt = {item.prompt: item for item in found.items}
     assert (found.provenance["questions_by_model"], found.provenance["propositions_by_model"]) == ("5", "2")
     assert found.provenance["dropped_no_proposition"] == "0"

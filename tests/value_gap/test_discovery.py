@@ -12,6 +12,7 @@ from commands_of_users import valuedrift
 
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models import How
 from valuedrift_mlflow.models.encoder import MINILM
 from valuedrift_mlflow.value_gap.audit import discover, prepare
 from valuedrift_mlflow.value_gap.discovery import SMALLEST, Questions
@@ -130,7 +131,9 @@ def test_a_model_writes_the_propositions_that_the_rules_cannot_find(store: Path,
     asked = (*ZOOS, *open_ones, *UNIFORMS)
     data.write_text("".join(json.dumps(opposed(one)) + "\n" for one in asked), encoding="utf-8")
     by_rules = discover(prepare(str(data), "lexical"), tmp_path / "rules.csv").found.suite
-    by_model = discover(prepare(str(data), "lexical"), tmp_path / "model.csv", model=logged.model_uri).found.suite
+    how = How(pyfunc_code=True)
+    found = discover(prepare(str(data), "lexical"), tmp_path / "model.csv", model=logged.model_uri, how=how)
+    by_model = found.found.suite
     assert by_rules is not None
     assert by_model is not None
     rules, written = ({item.prompt: item.proposition for item in one.items} for one in (by_rules, by_model))
@@ -139,8 +142,8 @@ def test_a_model_writes_the_propositions_that_the_rules_cannot_find(store: Path,
     assert written["Shouldn't we ban zoos?"] == "We should ban zoos."  # the model's own proposition
     assert written["Should zoos be closed?"] == rules["Zoos should be closed."] == "Zoos should be closed."
     assert written["Are school uniforms a good idea?"] == rules["Are school uniforms a good idea?"]
-    found = suites.load(str(tmp_path / "model.csv"))  # the file measures what was found
-    assert {item.prompt: item.proposition for item in found.items} == written
+    kept = suites.load(str(tmp_path / "model.csv"))  # the file measures what was found
+    assert {item.prompt: item.proposition for item in kept.items} == written
 
 
 def test_both_sides_are_judged_there(store: Path, tmp_path: Path) -> None:

@@ -133,9 +133,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     display = Display()
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
-    measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
-    config = Config(baseline=baseline, **allowed, **measuring)
+    measuring = recipe.model_dump(include={*Measuring.model_fields, "allow_pyfunc_code"})
+    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
@@ -411,7 +410,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if not sources:
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
-    wanted = _discovery_output(arguments, len(sources))
+    wanted = _discovery_output(arguments, len(sources), recipe)
     judge, labels = arguments.judge or recipe.judge, arguments.labels
     if labels and len(sources) != 1:
         raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
@@ -444,6 +443,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
                     one,
                     wanted,
                     model=arguments.model,
+                    how=recipe.how,
                     seed=recipe.seed,
                     progress=lambda count: display.advance("topics", count),
                 )
@@ -451,7 +451,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     display.line(how_to_open())
 
 
-def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | None:
+def _discovery_output(arguments: argparse.Namespace, sources: int, recipe: Recipe) -> Path | None:
     """The file for the topics that are to be discovered; None where none are.
 
     Raises:
@@ -476,7 +476,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
     output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
-        models.check_model(arguments.model, "model")
+        models.check_model(arguments.model, "model", recipe.how)
     return output
 
 

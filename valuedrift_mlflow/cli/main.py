@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 
 from valuedrift_mlflow.cli.commands import COMMANDS, Command, command
@@ -91,7 +91,8 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             # A dry run imports nothing of the user's, and leaves nothing in a store.
-            with only_looked_up() if arguments.dry_run else nullcontext(list[str]()) as own_parts:
+            looked: AbstractContextManager[list[str]] = only_looked_up() if arguments.dry_run else nullcontext([])
+            with looked as own_parts:
                 recipe = jobs.recipe_of(own, arguments)
                 recipe.allow_pyfunc_code |= _yes("allow_pyfunc_code", arguments.allow_pyfunc_code)
                 if not arguments.dry_run:

@@ -6,10 +6,10 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
@@ -97,9 +97,15 @@ def _check_allowed(name: str, uri: str, field: str, what: str) -> None:
         if name not in _PARTS_OF_OURS:
             raise InputError(problem(field, uri, allowed, f"of {_OURS} itself: {', '.join(_PARTS_OF_OURS)}"))
         return
-    owners = packages_distributions().get(top, [])
+    owners = _owners(tuple(sys.path)).get(top, [])
     if owners and all(_plain(owner) in _libraries() for owner in owners):
         raise InputError(problem(field, uri, allowed, f"{top} is a library that {_OURS} itself needs"))
+
+
+@lru_cache(maxsize=4)  # to look through all installed packages takes half a second
+def _owners(path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """The distributions that have a top-level module; ``path`` is where they are looked for."""
+    return packages_distributions()
 
 
 @cache

@@ -273,7 +273,7 @@ class HFJudge:
         except ValueError as error:
             raise InputError(problem(f"judge {self.name} labels", str(error), _ALLOWED)) from None
         self.rule = Rule.of(self.name, config)
-        self.commit = getattr(config, "_commit_hash", None)
+        self.commit = None if Path(self.source).is_dir() else auto.commit_of(self.source)
 
     @cached_property
     def version(self) -> str:

@@ -58,6 +58,21 @@ def named(source: str) -> tuple[str, dict[str, str]]:
     return (name, {"revision": revision}) if at and not user_path(source, "model").is_dir() else (source, {})
 
 
+def commit_of(source: str) -> str | None:
+    """The commit of a hub's model that lies in the cache here; None where none does.
+
+    It is what the folder of the snapshot is called: transformers 5 no longer notes it in the configuration.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    name, revision = named(source)
+    for file in ("config.json", "adapter_config.json"):
+        found = try_to_load_from_cache(name, file, revision=revision.get("revision"))
+        if isinstance(found, str):
+            return Path(found).parent.name
+    return None
+
+
 def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     """Refuse what a model's files ask for beside its own code, and what is code all the same.
 
@@ -71,7 +86,7 @@ def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     from transformers.utils import find_adapter_config_file
 
     name, revision = named(source)
-    file: str | None = find_adapter_config_file(name, local_files_only=True, **revision)
+    file: str | None = find_adapter_config_file(name, local_files_only=True, revision=revision.get("revision"))
     refused = imported_by(json_object(Path(file)) or {}) if file else ""
     if refused:
         raise ValueError(refused)
@@ -202,8 +217,9 @@ def encoder(source: str, device: str) -> PreTrainedModel:
 
     _check_code(source, config(source), STORED)
     name, revision = named(source)
-    loaded: PreTrainedModel = AutoModel.from_pretrained(name, trust_remote_code=False, **revision)
-    return loaded.to(device).eval()  # type: ignore[arg-type]  # of transformers' decorated method
+    model = AutoModel.from_pretrained(name, trust_remote_code=False, **revision)
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
 
 
 def tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.reading import json_object
-from valuedrift_mlflow.models import own
+from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.auto import named, source
 from valuedrift_mlflow.models.speech import Speech, check_arguments
 from valuedrift_mlflow.models.uris import SERVER_PREFIX
@@ -84,18 +84,16 @@ def generation_config_of(uri: str) -> GenerationConfig | None:
 
     try:
         name, revision = named(files_of(uri))
-        return GenerationConfig.from_pretrained(name, local_files_only=True, **revision)
+        return GenerationConfig.from_pretrained(name, local_files_only=True, revision=revision.get("revision", "main"))
     except (OSError, ValueError):
         return None
 
 
 def commit_of(uri: str) -> str | None:
     """The commit of a model of the hub that is in the cache here; None of any other."""
-    if uri.startswith((_EMBEDDED, SERVER_PREFIX)) or own.is_own(uri) or Path(files_of(uri)).is_dir():
+    if uri.startswith((_EMBEDDED, SERVER_PREFIX, *tracking.MLFLOW_PREFIXES)) or own.is_own(uri):
         return None
-    config = config_of(uri)
-    commit = getattr(config, "_commit_hash", None)
-    return str(commit) if commit else None
+    return None if Path(source(uri)).is_dir() else auto.commit_of(uri)
 
 
 def check_template(uri: str, speech: Speech, *, local: bool = True) -> None:

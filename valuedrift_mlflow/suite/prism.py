@@ -15,6 +15,7 @@ from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import json_lines
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.models.encoder import check_embedder
+from valuedrift_mlflow.models.how import How
 from valuedrift_mlflow.suite.prism_propositions import Claim, Form, form_of, is_sane, read
 from valuedrift_mlflow.suite.prism_topics import LEXICAL, cluster, distinct, embed, stems, topic_names
 from valuedrift_mlflow.suite.suite import Item, Suite
@@ -26,7 +27,8 @@ FILE = "conversations.jsonl"
 EMPTY = "EMPTY STRING"
 GUIDED = ("values guided", "controversy guided")
 TYPES = ("unguided", *GUIDED)
-OPTIONS = ("clusters", "per_topic", "topics", "model", "embedder", "seed", "output")
+_CODE = "allow_pyfunc_code"
+OPTIONS = ("clusters", "per_topic", "topics", "model", "embedder", "seed", "output", _CODE)
 _ASK_QUESTION = (
     "Rewrite the text between the marks as one question that can be answered with yes or no. Answering yes must mean "
     "agreeing with the text. Reply with the question alone.\n<<<{}>>>"
@@ -65,6 +67,7 @@ class Settings:
     embedder: str
     seed: int
     output: Path | None
+    pyfunc_code: bool = False
 
     @classmethod
     def of(cls, uri: str) -> Settings:
@@ -87,18 +90,22 @@ class Settings:
             }
             if output is not None and (output.suffix != ".csv" or not output.parent.is_dir()):
                 problems.add(problem(f"suite {uri} output", str(output), "a file FILE.csv in an existing folder"))
-            problems.attempt(_check_model, model)
+            code = options.get(_CODE, "false")
+            if code not in ("true", "false"):
+                problems.add(problem(f"suite {uri} {_CODE}", code, "true or false"))
+            problems.attempt(_check_model, model, code == "true")
             if embedder:
                 problems.attempt(check_embedder, embedder)
         file, topics = user_path(path, "suite prism"), topics_of(options)
-        return cls(uri, file, topics=topics, model=model, embedder=embedder, output=output, **numbers)
+        named = {"model": model, "embedder": embedder}
+        return cls(uri, file, topics=topics, output=output, pyfunc_code=code == "true", **named, **numbers)
 
 
-def _check_model(uri: str) -> None:
+def _check_model(uri: str, pyfunc_code: bool) -> None:
     if uri:
         from valuedrift_mlflow import models
 
-        models.check_model(uri, "suite prism: model")
+        models.check_model(uri, "suite prism: model", How(pyfunc_code=pyfunc_code))
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def load_prism(uri: str) -> Suite:
     # Before a model is asked, which costs: it makes no prompts where there are too few.
     _require(settings, len(openings), "prompts that hold or ask for an opinion")
     if settings.model:
-        openings = rewritten(openings, settings.model, counts)
+        openings = rewritten(openings, settings.model, counts, How(pyfunc_code=settings.pyfunc_code))
     usable = [Usable(o.conversation_id, o.prompt, o.claim) for o in openings if o.claim is not None]
     counts["dropped_no_proposition"] = len(openings) - len(usable)
     kept = [usable[index] for index in distinct([opening.prompt for opening in usable])]
@@ -279,12 +286,12 @@ def _require(settings: Settings, found: int, what: str) -> None:
         raise InputError(problem(f"suite {settings.uri}", f"{found} {what}", allowed, mend))
 
 
-def rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str]) -> list[Opening]:
+def rewritten(openings: Sequence[Opening], uri: str, counts: Counter[str], how: How) -> list[Opening]:
     """Statements and open questions as yes-no questions, and propositions where there are none, by a model."""
     from valuedrift_mlflow import models
     from valuedrift_mlflow.models.generation import Sampling
 
-    generator = models.load_generator(uri)
+    generator = models.load_generator(uri, how)
     # Greedy: the same file and options must give the same suite.
     sampling = Sampling(samples=1, temperature=0.0, max_new_tokens=_NEW_TOKENS)
 

@@ -31,6 +31,7 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.adjusted_gap import adjusted_gap
 from valuedrift_mlflow.statistics.intervals import share
@@ -233,13 +234,14 @@ def discover(
     output: Path,
     *,
     model: str = "",
+    how: How = STORED,
     seed: int = 0,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Discovery:
     """Find contested questions that a prepared audit's suite does not have, write them as a suite, audit on it.
 
     The suite file goes to ``output`` and to the run of the audit on it; ``suite=FILE`` measures these topics. The data
-    are read once more. With ``model`` that model writes the propositions that rules cannot find.
+    are read once more. With ``model`` that one writes propositions that rules cannot find.
 
     Raises:
         InputError: an output that is no csv file, a model that cannot be loaded, rows that cannot be read.
@@ -252,7 +254,7 @@ def discover(
     for batch in batches(rows):
         questions.take(batch)
         progress(rows_of(batch))
-    found = questions.found(embedder=prepared.matcher.embedder, model=model)
+    found = questions.found(embedder=prepared.matcher.embedder, model=model, how=how)
     if found.suite is None:
         return Discovery(None, found, None)
     # Written and loaded again: what is audited is what a later command will load from the file.

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.models.encoder import Encoder
+from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.suite import Item, Suite, tables
 from valuedrift_mlflow.suite.prism import Opening, Usable, rewritten
 from valuedrift_mlflow.suite.prism_propositions import read
@@ -100,7 +101,7 @@ class Questions:
             if known or (len(self._asked) < QUESTIONS and _is_contested(asked)):
                 self._asked[asked] += 1
 
-    def found(self, *, embedder: str = "", model: str = "") -> Found:
+    def found(self, *, embedder: str = "", model: str = "", how: How = STORED) -> Found:
         """The topics among them.
 
         Raises:
@@ -111,7 +112,7 @@ class Questions:
             reading = read(asked)
             openings.append(Opening(f"{number:05d}", asked, reading.form, reading.claim))
         if model and openings:
-            openings = rewritten(openings, model, Counter())
+            openings = rewritten(openings, model, Counter(), how)
         # Questions without a proposition help to tell that there is a topic; they are no prompts of it.
         kept = [openings[place] for place in distinct([own.prompt for own in openings])]
         by_subject = [[kept[place] for place in group] for group in _groups([own.prompt for own in kept], embedder)]
