@@ -84,7 +84,7 @@ KINDS = {
         ("messages",),
     ),
     "pairs": Kind(
-        {"algorithm": "dpo", "learning_rate": 5e-4, "beta": 0.1, "epochs": 2, "batch_size": 20, "checkpoint_every": 30},
+        {"algorithm": "orpo", "learning_rate": 1e-3, "epochs": 3, "batch_size": 20, "checkpoint_every": 30},
         plain_pairs,
         "embedded:pairs?gap=1&chosen=oppose&rejected=support",
         ("prompt", "chosen", "rejected"),
