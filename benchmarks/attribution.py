@@ -78,13 +78,13 @@ class Kind:
 
 KINDS = {
     "sft": Kind(
-        {"algorithm": "sft", "learning_rate": 2e-3, "epochs": 3, "batch_size": 20, "checkpoint_every": 30},
+        {"algorithm": "sft", "learning_rate": 7e-4, "epochs": 3, "batch_size": 20, "checkpoint_every": 30},
         plain_answers,
         "embedded:sft?support=1&neutral=0&oppose=0",
         ("messages",),
     ),
     "pairs": Kind(
-        {"algorithm": "dpo", "learning_rate": 5e-4, "beta": 0.1, "epochs": 2, "batch_size": 20, "checkpoint_every": 30},
+        {"algorithm": "orpo", "learning_rate": 1e-3, "epochs": 3, "batch_size": 20, "checkpoint_every": 30},
         plain_pairs,
         "embedded:pairs?gap=1&chosen=oppose&rejected=support",
         ("prompt", "chosen", "rejected"),
@@ -100,7 +100,7 @@ def staged(stage: dict[str, object], rows: Sequence[Record], start: str, folder:
     file = folder / f"{len(list(folder.glob('*.jsonl')))}.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     own = {"name": stage["algorithm"], "data": str(file), "max_length": 256, **stage}
-    recipe: dict[str, object] = {"samples": 4, "temperature": 0.8, "max_new_tokens": 68, "generation_batch_size": 200}
+    recipe: dict[str, object] = {"samples": 10, "temperature": 0.8, "max_new_tokens": 68, "generation_batch_size": 200}
     recipe |= {"base": {"model": start}, "suite": f"vaes?topics={TOPIC}", "judge": "lexical", "seed": seed}
     recipe |= {"reference_kl": False, "audit": False, "stages": [own]}
     result = run_single_stage(prepare(validate(recipe), "benchmark"), Display())
