@@ -85,6 +85,11 @@ class Measuring(Strict):
         description="responses generated at once; as many as there is memory for where it is not given",
     )
     generation: Generation = Field(default_factory=Generation, description="what generates")
+    reuse_responses: bool = Field(
+        True,
+        description="whether what an unchanged model has said before, asked the same with the same seed and settings, "
+        "is read from the user's cache folder and not sampled again",
+    )
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     interval: Interval = Field(
         "propositions",
@@ -96,7 +101,7 @@ class Measuring(Strict):
     reference: str | None = Field(
         None,
         description="stances to measure the distance from: a file (`topic`, `proposition` or `item_id`; `support`, "
-        "`neutral`, `oppose` as shares or counts; `n`), or `runs:/RUN_ID`",
+        "`neutral`, `oppose` as shares, percentages or counts; `n`), or `runs:/RUN_ID`",
     )
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
 

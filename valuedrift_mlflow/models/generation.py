@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.inputs.thoughts import before_stop, opened
 from valuedrift_mlflow.models.ending import end_tokens
 from valuedrift_mlflow.models.engine import OWN, Engine
@@ -37,7 +38,8 @@ class Sampling:
     """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy.
 
     ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``. ``batch_size`` responses are
-    generated at once, by default as many as there is memory for.
+    generated at once, by default as many as there is memory for. ``first`` is the number of the first sample: those
+    before it are there already.
     """
 
     samples: int
@@ -48,6 +50,7 @@ class Sampling:
     salt: str = ""
     speech: Speech = field(default_factory=Speech)
     engine: Engine = OWN
+    first: int = 0
 
     @property
     def longest(self) -> int:
@@ -68,7 +71,7 @@ class Generator(Protocol):
 def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
     """The random numbers in [0, 1) that one response uses, one per token: shape (longest,)."""
     # The separators keep keys apart that would read alike, such as sample 1 of "a1" and sample 11 of "a".
-    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
+    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sampling.first + sample}".encode()
     # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.longest)
@@ -193,7 +196,7 @@ class TransformersGenerator:
             frozenset(end_tokens(self.model, tokenizer, speech.stop)),
             reads if thinks or speech.stop else None,
             sampling.batch_size,
-            lambda row: seed_of(sampling.seed, sampling.salt, keys[row // samples], row % samples),
+            lambda row: seed_of(sampling.seed, sampling.salt, keys[row // samples], sampling.first + row % samples),
         )
         with evaluation_mode(self.model):
             said = as_text(tokenizer, self._way(asked, sampling.engine, progress).run())
@@ -220,8 +223,11 @@ class TransformersGenerator:
 class FunctionGenerator:
     """Wraps a function from a list of prompts to a list of responses: an MLflow pyfunc, an API client, anything."""
 
-    def __init__(self, answer: Callable[[list[str]], Sequence[str]]) -> None:
-        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair."""
+    def __init__(self, answer: Callable[[list[str]], Sequence[object]]) -> None:
+        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair.
+
+        Its answers may have any shape that `text_in` reads.
+        """
         self.answer = answer
 
     def generate(
@@ -234,7 +240,7 @@ class FunctionGenerator:
         """
         columns: list[list[str]] = []
         for _ in range(sampling.samples):
-            answers = [str(text) for text in self.answer(list(prompts))]
+            answers = [text_in(output) for output in self.answer(list(prompts))]
             if len(answers) != len(prompts):
                 raise ValueError(f"the model returned {len(answers)} responses to {len(prompts)} prompts")
             columns.append(answers)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, collecting, one_line, problem
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.models.generation import Progress, Sampling, seed_of
@@ -416,7 +417,7 @@ def _read(content: bytes, bill: _Bill) -> Completion:
     """
     start = content[:200].decode("utf-8", "replace")
     try:
-        body = json.loads(content)
+        body = json_of(content)
     except ValueError:
         raise _Passing(f"a body that is no JSON: {start!r}") from None
     if isinstance(body, dict):

@@ -106,7 +106,7 @@ def source_of(request: Request) -> Source:
     sampling = Sampling(
         1, request.temperature, request.max_new_tokens, request.batch_size, request.seed, salt="synthesis"
     )
-    return InstructedModel(models.load_generator(request.model), sampling)
+    return InstructedModel(models.load_generator(request.model, request.how), sampling)
 
 
 @dataclass
