@@ -86,7 +86,12 @@ def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
     assert mlflow.active_run() is None
     run = mlflow.last_active_run()
     assert run is not None and run.info.status == "FINISHED"
-    assert "cost/responses_per_second" in MlflowClient().get_run(run.info.run_id).data.metrics
+    run = MlflowClient().get_run(run.info.run_id)
+    assert "cost/responses_per_second" in run.data.metrics
+    assert run.info.run_name == f"training · {random_folder.name}"
+    assert run.data.tags["valuedrift.role"] == "training"
+    assert run.data.params["judge"].startswith("lexical") and run.data.params["samples"] == "1"
+    assert "| topic | verdict |" in run.data.tags["mlflow.note.content"]
 
 
 def test_two_trainings_of_a_script_have_a_run_each_and_an_active_one_stays_open(

@@ -15,7 +15,7 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept, recorded, reliability
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
 from valuedrift_mlflow.evaluation.beside import Beside
-from valuedrift_mlflow.evaluation.measurement import Measurement, Said, ask_together, is_sharded
+from valuedrift_mlflow.evaluation.measurement import Measurement, Said, ask_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
     drift_table,
@@ -34,11 +34,12 @@ from valuedrift_mlflow.evaluation.reference import (
     load_reference,
 )
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
+from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, engine_of, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.speech import Argument, Speech, check_arguments
 from valuedrift_mlflow.models.start import Start, reference_kl, start_of
@@ -96,7 +97,8 @@ class ValueDriftCallback(TrainerCallback):
         thinking: Thinking = DEFAULTS.thinking,
         max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
         template_kwargs: Mapping[str, Argument] | None = None,
-        batch_size: int = DEFAULTS.generation_batch_size,
+        batch_size: int | None = DEFAULTS.generation_batch_size,
+        generation: Mapping[str, str | None] | None = None,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
         interval: Interval = DEFAULTS.interval,
@@ -126,7 +128,8 @@ class ValueDriftCallback(TrainerCallback):
             thinking: ``on`` lets a model think before it answers, where its chat template has a switch for that.
             max_thinking_tokens: longest thought in tokens, beside those of the answer.
             template_kwargs: further arguments of the chat template.
-            batch_size: responses generated at once.
+            batch_size: responses generated at once; as many as there is memory for where it is not given.
+            generation: ``backend`` and ``server``, as in the recipe.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
             interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.
@@ -161,7 +164,8 @@ class ValueDriftCallback(TrainerCallback):
         self.samples = samples
         self.checkpoint_samples = checkpoint_samples or samples
         speech = speech_of(stop, thinking, max_thinking_tokens, template_kwargs or {})
-        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
+        engine = engine_of(generation or {})
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech, engine=engine)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
         self.interval: Interval = interval
@@ -209,11 +213,11 @@ class ValueDriftCallback(TrainerCallback):
         self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
         if self._first:
-            self._open_run(args, state)
+            self._open_run(args, state, kwargs["model"])
         if not state.global_step:
             self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
 
-    def _open_run(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _open_run(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> None:
         begun: str | None = None
         if state.global_step:
             file = self._file(args, state)
@@ -221,8 +225,19 @@ class ValueDriftCallback(TrainerCallback):
             if self.kl:
                 self._start = kept.read_start(file)
         self._opened = self.run is None and not tracking.is_open()
-        self._run = self.run or tracking.adopt(begun)
+        self._run = self.run or tracking.adopt(begun, name=self._name(model), parameters=self._parameters())
         self._dataset = recorded.log_suite(self._run, self.suite)
+
+    def _name(self, model: PreTrainedModel) -> str:
+        named = Path(str(getattr(model, "name_or_path", ""))).name
+        return " · ".join(filter(None, (self.stage, named)))
+
+    def _parameters(self) -> dict[str, str]:
+        """How the model is measured; by names that neither the trainer's settings nor a model's have."""
+        samples = {"samples": self.samples, "checkpoint_samples": self.checkpoint_samples}
+        sampling = {"sampling_temperature": self.sampling.temperature, "sampling_seed": self.sampling.seed}
+        named = {"judge": identity(self.judge), "suite": self.suite.identity} | samples | sampling
+        return {key: str(value) for key, value in named.items()}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at; raise what has gone wrong beside the training."""
@@ -257,6 +272,7 @@ class ValueDriftCallback(TrainerCallback):
         self._beside.finish()
         if not self._first:
             return
+        from valuedrift_mlflow.evaluation.notes import training_note
         from valuedrift_mlflow.report.axis_plots import axis_trajectories
         from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
@@ -278,7 +294,11 @@ class ValueDriftCallback(TrainerCallback):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
+            tracking.log_table(self._run, self.trust.table(), f"{reliability.TABLE}.json")
         self._start = None
+        if self.run is None:  # of a pipeline's stage more is known than here
+            note = training_note(self._run.run_id, self.measurements, drift, self.trust)
+            tracking.describe(self._run, note)
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
 
@@ -394,6 +414,7 @@ class TrainingLog(TrainerCallback):
         self.run = run
         self.display = display
         self.name = name
+        self._epoch_at = -1  # the step whose epoch is logged
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -427,12 +448,16 @@ class TrainingLog(TrainerCallback):
             raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
         if "train_runtime" in numbers:  # the trainer's summary repeats what the last step has logged
             numbers = {key.removeprefix("train_"): value for key, value in numbers.items() if key in _SUMMARY}
+        if numbers.get("epoch") is not None and self._epoch_at == state.global_step:
+            del numbers["epoch"]  # the trainer's evaluation and its summary say it once more
+        elif "epoch" in numbers:
+            self._epoch_at = state.global_step
         if self.run and state.is_world_process_zero and numbers:
             tracking.log_metrics(self.run, {f"train/{key}": value for key, value in numbers.items()}, state.global_step)
 
 
 class KeepCheckpoint(TrainerCallback):
-    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one only.
+    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one and the one before it.
 
     It stands after the callbacks that add files of theirs to the checkpoint. After the last step there is nothing to
     resume, so no checkpoint is written there.

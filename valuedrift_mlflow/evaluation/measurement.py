@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import NoText
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
 from valuedrift_mlflow.models.stored import StoredGenerator, stored
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
@@ -135,9 +136,11 @@ class Measurement:
         qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
             "quality/refusal_rate": self.rate(Label.REFUSAL),
-            "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
             "quality/acquiescence": self.acquiescence.overall,
         }
+        # Of judges that are asked over a line, and so can fail.
+        if any(verdict.failed or verdict.cached or verdict.spent.calls for verdict in verdicts):
+            qualities["quality/judge_failure_rate"] = float(np.mean([verdict.failed for verdict in verdicts]))
         thoughts = [spoken(judged.response) for judged in self.responses]
         # Of models that think alone: for others a rate of 0 would say nothing.
         if any(text.thought for text in thoughts):
@@ -187,9 +190,11 @@ class Said:
 
 
 def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one."""
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one; none where nothing was spent."""
     single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
     spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
+    if not spent.calls and not any(verdict.cached for verdict in single):
+        return {}
     costs = {
         "cost/judge_tokens": float(spent.tokens),
         "cost/judge_calls": float(spent.calls),
@@ -268,13 +273,6 @@ def ask_together(
     return None if rank else Said(suite, judge, step, refusal, replies, time.perf_counter() - start)
 
 
-def is_sharded(model: Any) -> bool:
-    """Whether a model's weights are split over several processes (FSDP2)."""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
-
-
 def judge_existing(
     responses: Sequence[tuple[Item, int, str]],
     suite: Suite,
@@ -309,9 +307,14 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
     read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
     read |= {index: UNFINISHED_THOUGHT for index, text in said.items() if not text.finished}
     return tuple(
-        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
+        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index) or _empty(reply.text))
         for index, (item, sample, reply) in enumerate(replies)
     )
+
+
+def _empty(text: str) -> Verdict:
+    """Unscored, with what was given instead of a text where that is known."""
+    return replace(EMPTY, reason=text.reason) if isinstance(text, NoText) else EMPTY
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:

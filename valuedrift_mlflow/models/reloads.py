@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import evaluation_mode
 from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.models.loading import load_model
@@ -118,8 +118,7 @@ def _bytes(model: PreTrainedModel) -> int:
 
 def base_of(folder: Path) -> str:
     """What the adapters in a folder lie on."""
-    told = json.loads((folder / _ADAPTERS).read_text(encoding="utf-8"))
-    return str(told["base_model_name_or_path"])
+    return str(below(str(folder)))
 
 
 def _tolerance(model: PreTrainedModel) -> float:

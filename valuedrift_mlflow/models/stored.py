@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from valuedrift_mlflow.models.ending import end_tokens
+from valuedrift_mlflow.models.engine import OWN
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator, encode
 from valuedrift_mlflow.models.response_store import ResponseStore
 from valuedrift_mlflow.models.weights import model_digest
@@ -47,8 +48,9 @@ class StoredGenerator:
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
         """As the other generator, each response from the store where it is there."""
-        # Of every call: the model may have been trained since.
-        digest = model_digest(self.inner.model, self.inner.tokenizer)
+        # Of every call: the model may have been trained since. Another engine's arithmetic is its own affair.
+        own = sampling.engine.backend == OWN.backend
+        digest = model_digest(self.inner.model, self.inner.tokenizer) if own else None
         if digest is None:
             return self.inner.generate(prompts, keys, sampling, progress)
         places = self._places(digest, prompts, keys, sampling)

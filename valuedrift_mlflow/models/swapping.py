@@ -140,13 +140,11 @@ def _folder(uri: str) -> Path | None:
         return whole_folder(uri)
     path = Path(uri).expanduser()
     if uri.startswith(MLFLOW_PREFIXES):
-        # Others answer by whatever code they are packaged with, and not as their weights alone would.
-        if tracking.loader_of(uri) not in (None, tracking.LOADER):
+        checkpoint = tracking.checkpoint_folder(uri)
+        weights = None if checkpoint else tracking.packaged_weights(uri)
+        if checkpoint is None and (weights is None or weights.tokenizer != weights.folder):
             return None
-        path = tracking.model_folder(uri)
-        if not (path / _CONFIG).is_file() and not (path / _ADAPTERS).is_file():
-            # A packaged model has its weights deeper than a checkpoint.
-            path = next((file.parent for file in path.rglob(_CONFIG)), path)
+        path = checkpoint or weights.folder
     known = path.is_dir() and any((path / name).is_file() for name in (_CONFIG, _ADAPTERS))
     return path if known and ((path / _TOKENIZER).is_file() or (path / _ADAPTERS).is_file()) else None
 

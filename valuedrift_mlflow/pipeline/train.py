@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
@@ -33,12 +35,12 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.how)
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
-    loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
+    loaded.model.name_or_path = loaded.model.config.name_or_path = tracking.pinned(work.start_uri)
     if not work.stage.lora.rank:
         if getattr(loaded.model, "is_quantized", False):
             found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
@@ -64,14 +66,16 @@ def _train(work: StageRun, display: Display) -> Trained:
     # Left in this order: what is done beside the training needs the folder.
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch, Beside() as beside:
         loaded = load_start(work)
+        if processes.is_first():
+            recorded.log_commit(work.run, "model", work.start_uri)
         _log_below(work, loaded)
         reward = (
             None
             if work.reward is None
-            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.how)
         )
         saved: list[str] = []
-        reloads = Reloads(stage.name, work.plan.recipe.base.how)
+        reloads = Reloads(stage.name, work.plan.recipe.how)
 
         def save(model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
             folder = Path(scratch) / f"step-{step:06d}"
@@ -84,13 +88,18 @@ def _train(work: StageRun, display: Display) -> Trained:
             if not stage.launch.sharded:
                 reloads.check(model, tokenizer, folder)
             tokenizer.save_pretrained(folder)
+            if stage.lora.rank:  # adapters have none of their own, and it says where answers end
+                model.generation_config.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
             if last:  # now: it needs the live model, and the active run, which another thread has not
                 saved.append(_log_last(work, model, tokenizer, folder, step))
 
             def log() -> str:
                 if not last:
-                    saved.append(tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step))
+                    answering = work.plan.answering(tokenizer)
+                    saved.append(
+                        tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step, answering=answering)
+                    )
                 shutil.rmtree(folder)  # the run has a copy
                 return saved[-1]
 
@@ -135,21 +144,24 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
 
 def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
     """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
-    run, name = work.run, work.stage.name
+    run, name, answering = work.run, work.stage.name, work.plan.answering(tokenizer)
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-    tracking.log_folder(run, folder, tracking.checkpoint_path(step))
+    tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
+        return tracking.log_final_folder(run, folder, stage=name, step=step, **answering)
     # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
-    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
+    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **answering)
 
 
 def _log_below(work: StageRun, loaded: Loaded) -> None:
-    """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
-    folder = Path(work.start_uri).expanduser()
-    if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
+    """Log what new adapters will lie on where that is a folder of this machine, or a model that this package makes.
+
+    Another machine has no such folder, and who loads the adapters may not have this package.
+    """
+    only_here = work.start_uri in models.EMBEDDED or user_path(work.start_uri).is_dir()
+    if not work.stage.lora.rank or work.stage.launch.sharded or not only_here or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)
     model_id = tracking.log_final_model(
@@ -168,7 +180,7 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
         return merged(model, copied=True)
     from peft import PeftModel
 
-    below = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    below = models.load_model(work.start_uri, work.plan.recipe.how).model
     return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
@@ -188,6 +200,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: B
         max_thinking_tokens=recipe.max_thinking_tokens,
         template_kwargs=recipe.template_kwargs,
         batch_size=recipe.generation_batch_size,
+        generation=recipe.generation.model_dump(),
         refusal=recipe.refusal,
         drift_time=recipe.drift_time,
         interval=recipe.interval,
