@@ -113,7 +113,7 @@ class Swapping:
     def _told(self, uri: str, held: _Held, folder: Path) -> Loaded:
         own = (folder / _TOKENIZER).is_file()
         tokenizer = load_tokenizer(str(folder), self.how.own_code) if own else held.loaded.tokenizer
-        return Loaded(uri, held.loaded.model.eval(), tokenizer)
+        return Loaded(uri, held.loaded.model.eval(), tokenizer, folder)
 
     def _whole(self, uri: str, folder: Path) -> _Held | None:
         """The whole model of a folder, unchanged; None where it is not all in files that can be read again."""

@@ -72,4 +72,4 @@ def _raw(weight: Tensor) -> memoryview:
     import torch
 
     # As bytes: numpy knows no bfloat16.
-    return memoryview(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
