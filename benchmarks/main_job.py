@@ -60,7 +60,7 @@ TIMED = (
     ("valuedrift_mlflow.judges.lexical.judge.LexicalJudge", "judge", VERDICTS),
     ("valuedrift_mlflow.value_gap.audit", "run", AUDITS),
     ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),
-    ("valuedrift_mlflow.models.reference", "reference_kl", "evaluation: KL"),
+    ("valuedrift_mlflow.models.start", "start_of reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),
     ("valuedrift_mlflow.pipeline.plan", "prepare", LOADING),

@@ -273,10 +273,11 @@ def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: Trainin
 def _encoder(model: str, names: Sequence[Label]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    source = auto.source(model)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    source, revision = auto.named(auto.source(model))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **revision)
     loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         source,
+        **revision,
         trust_remote_code=False,
         num_labels=len(names),
         id2label={index: label.value for index, label in enumerate(names)},

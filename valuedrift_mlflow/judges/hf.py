@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.judges.pairs import PairReader
 from valuedrift_mlflow.models import auto, device
 from valuedrift_mlflow.stances import REFUSAL, STANCES, UNSCORED, Answer, Label, Verdict
@@ -165,7 +166,7 @@ def _sources(name: str, model: str) -> tuple[str, str]:
     Raises:
         InputError: it is not in the tracking store, or a folder has no tokenizer: transformers would make up one.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if model.startswith(tracking.MLFLOW_PREFIXES):
         tracking.check_model(model, f"judge {name}")
         folder = tracking.model_folder(model)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.data import shown
-from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
+from valuedrift_mlflow.data.datasets import COLUMNS, Digest, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
@@ -150,6 +150,19 @@ def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
     return judges.load(judge, embedded=_uri(data).startswith(_EMBEDDED)) if isinstance(judge, str) else judge
 
 
+def called(uri: str) -> str:
+    """Data's name as a legend has room for it: what tells datasets apart, without size and seed.
+
+    >>> called("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2")
+    'pairs gap=1 chosen=oppose rejected=support'
+    >>> called("/data/hh/train.jsonl"), called("Anthropic/hh-rlhf")
+    ('train.jsonl', 'hh-rlhf')
+    """
+    name, _, settings = uri.rsplit("/", 1)[-1].partition("?")
+    told = [one for one in settings.split("&") if one and one.partition("=")[0] not in ("size", "seed")]
+    return " ".join([name.removeprefix(_EMBEDDED), *told])
+
+
 def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
@@ -181,19 +194,21 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         InputError: rows that cannot be read.
     """
     from valuedrift_mlflow.report.page import drawn
-    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html
+    from valuedrift_mlflow.report.plots import color_of
+    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html, audit_note
 
     data = prepared.data
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
-    name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
     # Cut: the store of MLflow keeps 250 characters of a run's name.
-    with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
+    name = f"audit · {called(data.uri)}"[:250]
+    parameters |= prepared.matcher.describe()
+    with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
-        recorded.log_audited_data(active, data.uri, data.format)
         first: list[Row] = []
-        rows = remembered(data.rows if isinstance(data, TrainingData) else data, first)
+        digest = Digest()
+        rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
             rows,
@@ -208,11 +223,17 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        recorded.log_audited_data(active, data.uri, data.format, str(digest))
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
-        read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        tracking.log_metrics(active, audited.metrics() | read, 0)
+        lost = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
+        lost = {key: rows for key, rows in lost.items() if rows}
+        tracking.log_metrics(active, audited.metrics() | lost, 0)
         tracking.log_table(active, audited.table(), "audit.json")
+        if audited.trust is not None:
+            tracking.log_table(active, audited.trust.table(), f"{reliability.TABLE}.json")
+        if audited.style is not None:
+            tracking.log_table(active, audited.style_table(), "style_gap.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
         if audited.sheet:
@@ -222,7 +243,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         pictures = drawn(audit_figures(audited))
         tracking.log_figures(active, pictures)
         tracking.log_text(active, audit_html(audited, pictures), "report.html")
-        tracking.describe(active, audited.verdict)
+        tracking.describe(active, audit_note(audited))
     return audited
 
 
