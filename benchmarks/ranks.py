@@ -38,7 +38,7 @@ def rank(prompts: int, samples: int, told: Path) -> None:
     import torch.distributed as dist
 
     from valuedrift_mlflow import judges, models, suite
-    from valuedrift_mlflow.evaluation.measurement import measure_together
+    from valuedrift_mlflow.evaluation.measurement import ask_together
     from valuedrift_mlflow.models.generation import Sampling
 
     dist.init_process_group("gloo")
@@ -46,7 +46,9 @@ def rank(prompts: int, samples: int, told: Path) -> None:
     asked = suite.load(f"vaes?per_topic={max(1, prompts // len(suite.load('vaes').topics))}")
 
     def measure(samples: int) -> None:
-        measure_together(loaded.generator(), asked, judge, Sampling(samples, 0.8, 68, 550, 0))
+        said = ask_together(loaded.generator(), asked, judge, Sampling(samples, 0.8, 68, 550, 0))
+        if said is not None:  # in the first process, which judges
+            said.judged()
 
     measure(1)
     dist.barrier()

@@ -7,6 +7,7 @@ from re import _parser  # type: ignore[attr-defined]  # what `re` itself reads p
 from typing import Any
 
 Words = frozenset[str]
+_Piece = tuple[object, Any]  # its kind, and what is inside, whose type goes by the kind
 
 
 def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
@@ -20,7 +21,7 @@ def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted((tuple(sorted(words)) for words in _sets(_parser.parse(pattern))), key=len))
 
 
-def _sets(pieces: Iterable[tuple[Any, Any]]) -> list[Words]:
+def _sets(pieces: Iterable[_Piece]) -> list[Words]:
     """The sets of a pattern's pieces, which stand one after the other."""
     found: list[Words] = []
     letters = ""
@@ -37,7 +38,7 @@ def _sets(pieces: Iterable[tuple[Any, Any]]) -> list[Words]:
             case "BRANCH", (_, branches):
                 # Of each branch the set that tells most; one that asks for nothing makes all of them so.
                 best = [max(_sets(branch), key=_telling, default=frozenset()) for branch in branches]
-                found += [Words().union(*best)] if all(best) else []
+                found += [frozenset().union(*best)] if all(best) else []
             case (("MAX_REPEAT" | "MIN_REPEAT"), (least, _, group)) if least > 0:
                 found += _sets(group)
     return found
