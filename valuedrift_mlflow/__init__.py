@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
     from valuedrift_mlflow.evaluation.compare import compare
+    from valuedrift_mlflow.evaluation.each import evaluate_each
     from valuedrift_mlflow.evaluation.evaluate import evaluate
     from valuedrift_mlflow.evaluation.gate import gate_thresholds
     from valuedrift_mlflow.evaluation.judge_check import check_judge
@@ -28,6 +29,7 @@ __all__ = [
     "check_judge",
     "compare",
     "evaluate",
+    "evaluate_each",
     "gate_thresholds",
     "review",
     "run_pipeline",
@@ -44,6 +46,7 @@ _HOMES = {
     "check_judge": "evaluation.judge_check",
     "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
+    "evaluate_each": "evaluation.each",
     "gate_thresholds": "evaluation.gate",
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",

@@ -1,7 +1,7 @@
 """The commands: names, flags, recipes.
 
-`valuedrift`, MLproject, the scripts of its entry points and the README's table are made from this table, so that a flag
-stands in one place.
+`valuedrift`, MLproject, the scripts of its entry points and the table of commands are made from this table, so that a
+flag stands in one place.
 
 Nothing heavy is imported here: every command shows its help at once.
 """
@@ -33,7 +33,7 @@ class Command:
     Attributes:
         name: the name of the entry point; `valuedrift` takes it with hyphens too.
         purpose: one line, shown by ``--help``.
-        about: what it does in the README's table.
+        about: what it does, in the table of commands.
         recipe: the recipe it runs where ``--recipe`` is not given.
         flags: its own flags with their meanings. An empty value means that the recipe's setting stays.
         defaults: of flags that are not empty where nothing is given.
@@ -42,7 +42,7 @@ class Command:
         subject: names of what it takes without a flag, with their meanings.
         entry_point: whether MLproject has it too.
         chosen_by: a flag that names one of several things, and
-        choices: what each of these is, shown by ``--help`` and in the README.
+        choices: what each of these is, shown by ``--help`` and in a table.
     """
 
     name: str

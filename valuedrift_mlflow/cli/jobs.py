@@ -15,6 +15,7 @@ from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
@@ -133,7 +134,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
+    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
+    config = Config(baseline=baseline, **allowed, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
@@ -179,7 +181,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
             display.line(worth)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
-    if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
+    if "cost/judge_calls" in metrics:
         display.line(
             f"verdicts: {metrics['cost/judge_calls']:.0f} calls, {metrics['cost/judge_tokens']:.0f} tokens, "
             f"{metrics['cost/judge_cache_hits']:.0f} from the cache"
@@ -287,8 +289,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
-    if ready.baseline is not None:
-        display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
+    if ready.checkpoints:
+        display.line(expected_line(ready.suite, ready.samples, ready.checkpoints, recipe.interval))
     if ready.reference is not None:
         display.line(ready.reference.said)
     if isinstance(ready.labels, HumanLabels):
@@ -471,7 +473,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
         raise InputError(
             problem("topics", audit.DISCOVER, f"one dataset; the recipe has {sources}", "name one as data")
         )
-    output = Path(arguments.output or "topics.csv").expanduser()
+    output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
         models.check_model(arguments.model, "model")
@@ -484,8 +486,11 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     from valuedrift_mlflow.value_gap import synthesis
     from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
-    options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
-    options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
+    options = recipe.model_dump(
+        include={"suite", "judge", "seed", "temperature", "max_new_tokens", "allow_pyfunc_code"}
+    )
+    options |= {"model": recipe.base.model}
+    options |= {"batch_size": recipe.generation_batch_size} if recipe.generation_batch_size else {}
     # After the recipe's: flags win.
     options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}
     prepared = prepare(Request.checked(options))

@@ -49,7 +49,9 @@ from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.files import check_template
+from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.speech import check_arguments
+from valuedrift_mlflow.report.plots import color_of
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
@@ -62,6 +64,12 @@ class Config(Measuring):
 
     baseline: str | None = None
     trust_remote_code: bool = False  # run the code that comes with the models
+    allow_pyfunc_code: bool = False  # let MLflow load models that are more than weights
+
+    @property
+    def how(self) -> models.How:
+        """What code of the models may run."""
+        return models.How(own_code=self.trust_remote_code, pyfunc_code=self.allow_pyfunc_code)
 
     @classmethod
     def checked(cls, settings: Mapping[str, object]) -> Config:
@@ -91,6 +99,19 @@ class Opened:
     baseline: Asked | Responses | None
     labels: HumanLabels | JudgeErrors | None = None
     reference: Reference | None = None
+    measured: Measurement | None = None  # the baseline, where an earlier evaluation has measured it
+
+    @property
+    def checkpoints(self) -> int:
+        """Measurements that are compared with a first one."""
+        own = len(self.subject.by_step) if isinstance(self.subject, Responses) else 1
+        return own - 1 + (self.baseline is not None)
+
+    @property
+    def samples(self) -> int:
+        """Responses a prompt, on the side that has fewer."""
+        sides = [side for side in (self.subject, self.baseline) if side is not None]
+        return min(side.samples if isinstance(side, Responses) else self.config.samples for side in sides)
 
 
 def opened(
@@ -100,8 +121,11 @@ def opened(
     suite: SuiteLike = "",
     responses: str | Responses | None = None,
     labels: str | None = None,
+    memory: models.Swapping | None = None,
 ) -> Opened:
     """What the URIs of an evaluation name: judge, suite, model or table of responses, baseline, people's labels.
+
+    Models are loaded one after another into the same ``memory``, which several evaluations may share.
 
     Raises:
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
@@ -112,6 +136,7 @@ def opened(
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
     # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
+    memory = memory or memory_of(config)
     subject: Asked | Responses
     if responses:
         if model:
@@ -121,10 +146,8 @@ def opened(
         subject, asked = responses, responses.suite
     else:
         asked = suite_of(suite) or suites.load(suites.BUILT_IN)
-        subject = model if isinstance(model, Asked) else asked_by_uri(model or "", own_code=config.trust_remote_code)
-    baseline = None
-    if config.baseline is not None:
-        baseline = baseline_of(config.baseline, asked, own_code=config.trust_remote_code)
+        subject = model if isinstance(model, Asked) else asked_by_uri(model or "", memory)
+    baseline = None if config.baseline is None else baseline_of(config.baseline, asked, memory)
     for side in (subject, baseline):
         check_speech(side, config)
     # By hash: two suites of one name and version may still differ.
@@ -139,6 +162,11 @@ def opened(
     reference = load_reference(config.reference, asked, config.refusal) if config.reference else None
     ready = Opened(config, judge, asked, subject, baseline, reference=reference)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def memory_of(config: Config) -> models.Swapping:
+    """Where the models of evaluations by these settings are loaded, one after another."""
+    return models.Swapping(models.How(own_code=config.trust_remote_code))
 
 
 def check_speech(side: Asked | Responses | None, config: Config, *, local: bool = True) -> None:
@@ -186,7 +214,9 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     # Each draws with a salt of its own: with the same draws on
     # both sides, a model compared with itself would show no noise.
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
-        if isinstance(side, Responses):
+        if side is ready.baseline and ready.measured is not None:
+            measurements.append(ready.measured)
+        elif isinstance(side, Responses):
             for step, said in _measured_steps(side, ready):
                 # Whatever step a baseline is of, here it stands before all others.
                 at = 0 if side is ready.baseline else step
@@ -194,16 +224,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         elif side is not None:
             generator = side.load()
             embedded = reliability.is_embedded(generator)
-            measurements.append(
-                measure(
-                    generator,
-                    ready.suite,
-                    ready.judge,
-                    config.sampling(salt),
-                    refusal=config.refusal,
-                    progress=progress,
-                )
-            )
+            measurements.append(asked_now(generator, ready, salt, progress))
     # The baseline stands first, and drift is from the first.
     drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
@@ -236,6 +257,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
+        tables[reliability.TABLE] = trust.table()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
@@ -252,8 +274,23 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     )
 
 
+def asked_now(generator: Generator, ready: Opened, salt: str, progress: Progress) -> Measurement:
+    """The measurement of a model by the settings of an evaluation."""
+    config = ready.config
+    return measure(
+        generator,
+        ready.suite,
+        ready.judge,
+        config.sampling(salt),
+        refusal=config.refusal,
+        progress=progress,
+        reuse=config.reuse_responses,
+    )
+
+
 def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationResult:
     """Log tables, figure and report to a run, and make what MLflow's callers expect of them."""
+    from valuedrift_mlflow.evaluation.notes import evaluation_note
     from valuedrift_mlflow.evaluation.report import evaluation_figures, evaluation_html
     from valuedrift_mlflow.report.page import drawn
 
@@ -261,6 +298,7 @@ def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationR
     pictures = drawn(evaluation_figures(evaluation))
     tracking.log_text(run, evaluation_html(evaluation, pictures), "report.html")
     tracking.log_figures(run, pictures)
+    tracking.describe(run, evaluation_note(run.run_id, evaluation))
     return result
 
 
@@ -275,9 +313,14 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     named = subject.named if isinstance(subject, Asked) else subject.uri
     name = f"evaluate · {models.short_name(named)}"
     # The suite is recorded first: metrics name the dataset that they were measured on.
-    with tracking.run("evaluation", name=name, parameters={"model": named, **parameters}) as active:
+    with tracking.run(
+        "evaluation", name=name, parameters={"model": named, **parameters}, color=color_of(named)
+    ) as active:
         dataset = recorded.log_suite(active, ready.suite)
         evaluation = evaluation_of(ready, named, progress)
+        for field, side in (("model", subject), ("baseline", ready.baseline)):
+            if isinstance(side, Asked):
+                recorded.log_commit(active, field, side.uri)
         model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
         if model_id is not None:
             tracking.log_evaluated(active, model_id)
@@ -287,8 +330,6 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         for step, own in by_step:
             tracking.log_metrics(active, own, step, dataset=dataset)
-        if evaluation.untold:
-            tracking.describe(active, evaluation.untold)
         return log_evaluation(active, evaluation), evaluation
 
 
@@ -318,12 +359,13 @@ def evaluate(
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
-            ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing
-            else lets it).
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``generation`` (``backend`` and
+            ``server``), ``refusal``, ``interval``, ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code
+            that comes with the models may run; nothing else lets it), ``allow_pyfunc_code`` (so may that of MLflow
+            models that are more than weights).
 
     Returns:
-        The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,
+        The metrics of ``docs/metrics.md`` (axis shift and drift only with a baseline) and the tables ``responses``,
         ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``),
         with a reference ``reference_distance``.
 

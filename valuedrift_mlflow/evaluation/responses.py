@@ -13,13 +13,16 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.outputs import NoText, text_in
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.suite import Item, Suite
+from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _OWN_SUITE = {"topic", "item_id", "proposition", "prompt", "polarity"}
+_READ = ("response", "step", "sample", "suite", *COLUMNS, *KEY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Responses:
     suite: Suite
     by_step: dict[int, list[tuple[Item, int, str]]]
     uri: str = ""  # empty where they were not read from a table
+
+    @property
+    def samples(self) -> int:
+        """How many there are to a prompt, on average over prompts and steps; at least one."""
+        prompts = sum(len({item.item_id for item, _, _ in said}) for said in self.by_step.values())
+        return max(1, round(sum(map(len, self.by_step.values())) / max(1, prompts)))
 
 
 def is_table(uri: str) -> bool:
@@ -49,7 +58,7 @@ def load_responses(uri: str, suite: str | Suite | None = None, otherwise: Suite 
             to another suite than the one given.
     """
     allowed = "a readable json, jsonl, csv or parquet table"
-    frame = read_table(_local(uri), f"responses {uri}", allowed, otherwise=".json", numbers=True)
+    frame = read_table(_local(uri), f"responses {uri}", allowed, names=_READ, otherwise=".json", numbers=True)
     if "response" not in frame or not {"item_id", "prompt"} & set(frame.columns):
         columns = ", ".join(map(str, frame.columns))
         raise InputError(problem(f"responses {uri}", columns, "the columns response and item_id (or prompt)"))
@@ -64,9 +73,10 @@ def load_responses(uri: str, suite: str | Suite | None = None, otherwise: Suite 
 def _local(uri: str) -> Path:
     if uri.startswith("runs:/"):
         return tracking.downloaded(uri, "responses", "an artifact of a run in the tracking store")
-    if not Path(uri).is_file() or not is_table(uri):
+    path = user_path(uri, "responses")
+    if not path.is_file() or not is_table(uri):
         raise InputError(problem("responses", uri, "an existing json, jsonl, csv or parquet file"))
-    return Path(uri)
+    return path
 
 
 def _suite_of(frame: pd.DataFrame, uri: str, given: Suite | None, otherwise: Suite | None) -> Suite | None:
@@ -133,10 +143,9 @@ def _matched(frame: pd.DataFrame, suite: Suite, uri: str) -> dict[int, list[tupl
         if isinstance(response, NoText):
             problems.append(problem(f"{where} response", record["response"], "a text"))
             continue
-        try:
-            step = int(record.get("step") or 0)
-        except ValueError:
-            problems.append(problem(f"{where} step", record["step"], "a whole number"))
+        step = _whole(record.get("step", 0))
+        if step is None:
+            problems.append(problem(f"{where} step", record["step"], "a whole number of at least 0"))
             continue
         sample = _sample(record, taken[step, item.item_id])
         if sample is None:
@@ -156,8 +165,16 @@ def _sample(record: Mapping[str, object], taken: set[int]) -> int | None:
     # A column with gaps holds them as NaN or, read from a csv, as empty texts, and its numbers may be floats.
     if given in (None, "") or given != given:
         return next(number for number in itertools.count() if number not in taken)
+    sample = _whole(given)
+    return None if sample in taken else sample
+
+
+def _whole(given: object) -> int | None:
+    """A whole number of at least 0, as a number or as the text of one, also of one with a point; else None."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
     try:
-        sample = int(float(str(given)))
+        number = float(given)
     except (ValueError, OverflowError):
         return None
-    return sample if sample >= 0 and sample == float(str(given)) and sample not in taken else None
+    return int(number) if number.is_integer() and 0 <= number < 2**53 else None

@@ -57,8 +57,8 @@ class _Tabular(Protocol):
 SuiteLike: TypeAlias = "str | Suite | pd.DataFrame | Sequence[Mapping[str, object]] | _Tabular"
 
 
-def asked_by_uri(uri: str, *, own_code: bool = False, field: str = "model") -> Asked:
-    """The model of a URI, which is not loaded before it is asked.
+def asked_by_uri(uri: str, memory: models.Swapping, field: str = "model") -> Asked:
+    """The model of a URI, which is not loaded (into ``memory``) before it is asked.
 
     Raises:
         InputError: it names no model; ``field`` is what the URI was given as.
@@ -66,10 +66,10 @@ def asked_by_uri(uri: str, *, own_code: bool = False, field: str = "model") -> A
     # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
     has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
     if has_weights:
-        models.check_trainable(uri, field, own_code=own_code)
+        models.check_trainable(uri, field, memory.how)
     else:
-        models.check_model(uri, field)
-    return Asked(uri, partial(models.load_generator, uri, models.How(own_code=own_code)), has_weights)
+        models.check_model(uri, field, memory.how)
+    return Asked(uri, partial(memory.load, uri), has_weights)
 
 
 def asked_in_memory(model: object, uri: str = "") -> Asked:
@@ -97,7 +97,7 @@ def asked_in_memory(model: object, uri: str = "") -> Asked:
     return Asked(uri, lambda: generator, False, None, name)
 
 
-def baseline_of(uri: str, asked: Suite, *, own_code: bool = False) -> Asked | Responses:
+def baseline_of(uri: str, asked: Suite, memory: models.Swapping) -> Asked | Responses:
     """What drift is measured from: a model, a table of responses, or a run that holds one (``runs:/RUN_ID``).
 
     Raises:
@@ -106,7 +106,7 @@ def baseline_of(uri: str, asked: Suite, *, own_code: bool = False) -> Asked | Re
     uri = responses_of_run(uri)
     if is_table(uri):
         return load_responses(uri, otherwise=asked)
-    return asked_by_uri(uri, own_code=own_code, field="baseline")
+    return asked_by_uri(uri, memory, field="baseline")
 
 
 def responses_of_run(uri: str) -> str:

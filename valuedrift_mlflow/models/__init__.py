@@ -13,6 +13,7 @@ from valuedrift_mlflow.models.loading import (
 )
 from valuedrift_mlflow.models.own import is_own
 from valuedrift_mlflow.models.packaged import pyfunc_generator
+from valuedrift_mlflow.models.swapping import Swapping
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SERVER_PREFIX",
     "How",
     "Loaded",
+    "Swapping",
     "check_how",
     "check_model",
     "check_trainable",

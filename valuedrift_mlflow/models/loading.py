@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.inputs.parts import import_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto, own
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
 from valuedrift_mlflow.models.packaged import Packaged, pyfunc_generator
@@ -31,10 +32,11 @@ class Loaded:
     uri: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    folder: Path | None = None  # that it was loaded from
 
     def generator(self) -> TransformersGenerator:
         """What answers prompts with this model."""
-        return TransformersGenerator(self.model, self.tokenizer)
+        return TransformersGenerator(self.model, self.tokenizer, self.folder)
 
 
 def load_model(uri: str, how: How = STORED) -> Loaded:
@@ -43,7 +45,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
     Raises:
         InputError: the URI names nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=how.own_code)
+    check_trainable(uri, "model", how)
     if uri in EMBEDDED:
         made = cast(Loaded, _embedded("load_embedded")(uri))
         how.of_made(made.model)
@@ -55,7 +57,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
         raise InputError(
             problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
         )
-    path = Path(uri).expanduser()
+    path = user_path(uri)
     return from_folder(uri, path if path.is_dir() else Path(uri), how)
 
 
@@ -64,7 +66,7 @@ def _embedded(name: str) -> Callable[..., object]:
 
     Training needs this room, so the module is found by name, as a part that a user brings.
     """
-    return load_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
+    return import_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
 
 
 def load_generator(uri: str, how: How = STORED) -> Generator:
@@ -75,7 +77,7 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
     Raises:
         InputError: the URI names no model.
     """
-    check_model(uri)
+    check_model(uri, how=how)
     if uri.startswith(SERVER_PREFIX):
         from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 
@@ -93,13 +95,12 @@ def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     with tracking.checkpoint_files(uri) as folder:
         if folder is not None:
             return from_folder(uri, folder, how)
-    try:
-        raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
-    except ValueError as error:  # of our own packaged models: they have code that may not run
-        if how.own_code or "code of its own" not in str(error):
-            raise
-        mend = "its code is not run (without trust_remote_code: true)"
-        raise InputError(problem("model", f"{uri}: a model with code of its own", "none", mend)) from None
+    weights = tracking.packaged_weights(uri)
+    if weights is not None:
+        return from_folder(uri, weights.folder, how, tokenizer=weights.tokenizer)
+    if not how.pyfunc_code:
+        tracking.check_packaged(uri, "model", pyfunc_code=False)
+    raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
     if isinstance(raw, Loaded):
         how.of_made(raw.model)
     return raw
@@ -140,16 +141,16 @@ def in_memory(raw: object, uri: str = "model") -> Loaded | None:
     return None
 
 
-def whole_folder(uri: str, own_code: bool = False) -> Path:
+def whole_folder(uri: str, how: How = STORED) -> Path:
     """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
 
     Raises:
         InputError: the URI names adapters, or nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=own_code)
+    check_trainable(uri, "model", how)
     if uri == "embedded:base":
         return cast(Path, _embedded("base_folder")())
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     if uri.startswith(MLFLOW_PREFIXES):
         folder = tracking.model_folder(uri)
         # A packaged model has its weights deeper than a checkpoint.
@@ -167,8 +168,9 @@ def load_tokenizer(folder: str, own_code: bool = False) -> PreTrainedTokenizerBa
     """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
     from transformers import AutoTokenizer
 
+    name, revision = auto.named(folder)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, padding_side="left", trust_remote_code=own_code
+        name, padding_side="left", trust_remote_code=own_code, **revision
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -185,7 +187,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", plain)
 
 
-def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+def with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A model with the adapters in a folder.
 
     Raises:
@@ -202,25 +204,24 @@ def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise ValueError(one_line(error)) from None
 
 
-def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
+def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | None = None) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
+
+    ``tokenizer``: its folder, where that is another one.
 
     Raises:
         InputError: transformers cannot load it.
     """
     import torch
-    from safetensors import SafetensorError
 
-    # The last three: quantized without the library for it, adapters that fit no layer, kinds that peft does not know.
-    unreadable = (OSError, ValueError, SafetensorError, ImportError, RuntimeError, KeyError)
     try:
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
             # The URI that the stage has written there, so it may be one of MLflow too.
-            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
+            base = load_model(str(below(str(folder))), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            model = _with_adapters(plain, folder).merge_and_unload()
+            model = with_adapters(plain, folder).merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:
@@ -228,13 +229,13 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         auto.check_finite(model)
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
-        tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
-    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the files
+        spoken = base.tokenizer if without else load_tokenizer(str(tokenizer or folder), how.own_code)
+    except (torch.OutOfMemoryError, InputError):  # of the first nothing is wrong with the files
         raise
-    except unreadable as error:
+    except Exception as error:  # damaged files end in any of a dozen kinds, a pickle's among them
         own = "" if how.own_code else " (without code of its own: trust_remote_code is not true)"
         allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())
-    return Loaded(uri, model.eval(), tokenizer)
+    return Loaded(uri, model.eval(), spoken, folder)

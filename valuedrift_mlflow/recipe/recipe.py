@@ -1,4 +1,4 @@
-"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and the README's table."""
+"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and ``docs/recipes.md``."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ class Base(Strict):
         None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
     )
 
-    @property
-    def how(self) -> How:
-        """How the recipe's models are loaded."""
-        return How(self.dtype, self.attn_implementation, self.quantization, self.trust_remote_code)
-
 
 def check_precision(base: Base, stage: Stage) -> None:
     """Refuse a stage that cannot be trained in the precision of the recipe's models.
@@ -85,10 +80,13 @@ class Recipe(MeasuringTraining):
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
     suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
     reference_kl: bool = Field(
-        True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
+        True, description="measure the KL from the stage's start, on what the start said to the suite's prompts"
     )
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
+    )
+    allow_pyfunc_code: bool = Field(
+        False, description="let MLflow load models that are more than weights, which runs code that they bring"
     )
     embedder: str | None = Field(
         None,
@@ -124,6 +122,14 @@ class Recipe(MeasuringTraining):
             raise InputError(wrong)
         return self
 
+    @property
+    def how(self) -> How:
+        """How the recipe's models are loaded, and what code of theirs may run."""
+        base = self.base
+        return How(
+            base.dtype, base.attn_implementation, base.quantization, base.trust_remote_code, self.allow_pyfunc_code
+        )
+
     def parameters(self) -> dict[str, str]:
         """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""
         own = self.model_dump(by_alias=True, exclude={"stages"})
@@ -131,6 +137,11 @@ class Recipe(MeasuringTraining):
         for stage in self.stages:
             settings |= stage.parameters()
         return settings
+
+    def measuring(self) -> dict[str, str]:
+        """What decides how models are measured, and the model that all starts from, as a run records it."""
+        fields = {"base", "suite", *MeasuringTraining.model_fields} - {"seed"}
+        return flat(self.model_dump(by_alias=True, include=fields))
 
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""

@@ -16,6 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
@@ -25,7 +26,6 @@ from valuedrift_mlflow.tracking.models import (
     checkpoint_path,
     downloaded,
     files_folder,
-    load_pyfunc,
     log_classifier,
     log_evaluated,
     log_final_folder,
@@ -37,24 +37,25 @@ from valuedrift_mlflow.tracking.models import (
     model_name,
     pinned,
 )
+from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
 from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
-    address,
     adopt,
     adopt_evaluation,
     close,
     commit_of,
     describe_refusal,
-    how_to_open,
     is_nested,
     is_open,
     package_version,
+    parent_of,
     run,
     share,
     work_offline,
 )
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -84,6 +85,7 @@ __all__ = [
     "MeasuredRun",
     "OpenRun",
     "TrainedRun",
+    "Weights",
     "address",
     "adopt",
     "adopt_evaluation",
@@ -91,11 +93,14 @@ __all__ = [
     "check_alias",
     "check_data",
     "check_model",
+    "check_packaged",
     "check_run",
+    "check_store",
     "checkpoint_files",
     "checkpoint_folder",
     "checkpoint_path",
     "close",
+    "command",
     "commit_of",
     "describe",
     "describe_refusal",
@@ -135,6 +140,9 @@ __all__ = [
     "model_name",
     "model_of",
     "package_version",
+    "packaged_weights",
+    "page_of",
+    "parent_of",
     "pinned",
     "register",
     "registered_version",
@@ -143,11 +151,13 @@ __all__ = [
     "run",
     "set_alias",
     "share",
+    "show_model",
     "stages_of",
     "step_values",
     "stopped_run",
     "table_of",
     "text_of",
     "trained_runs",
+    "used_model",
     "work_offline",
 ]

@@ -38,7 +38,7 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
         source_run_id=run.run_id,
         model_type="checkpoint",
         params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage": stage, CHECKPOINT: weights},
+        tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
     )
     model_id = str(model.model_id)
     log_folder(run, folder, path)

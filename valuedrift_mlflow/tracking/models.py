@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
 import warnings
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import urlparse
@@ -17,7 +17,6 @@ from urllib.parse import urlparse
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
-    TRUST,
     Answering,
     answering_signature,
     own_code_config,
@@ -28,7 +27,6 @@ from valuedrift_mlflow.tracking.write import OpenRun
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
-    from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MLFLOW_PREFIXES = ("models:/", "runs:/")
@@ -93,7 +91,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
             pip_requirements=requirements(),
             step=step,
             params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage": stage},
+            tags={"valuedrift.stage_name": stage},
         )
     return str(info.model_id)
 
@@ -220,69 +218,59 @@ def pinned(uri: str) -> str:
     return f"models:/{model_id}" if model_id else uri
 
 
-def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
-    """A packaged model of any flavor; with ``own_code`` that of one of ours may run."""
-    import mlflow
-
-    config: dict[str, object] | None = None
-    if own_code:  # MLflow warns of what a model does not take
-        takes = mlflow.models.get_model_info(uri).flavors.get("python_function", {}).get("config") or {}
-        config = {TRUST: True} if TRUST in takes else None
-    if _is_here(uri):
-        packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
-        return packaged
-    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
-    packaged = mlflow.pyfunc.load_model(uri, model_config=config, dst_path=scratch.name)
-    weakref.finalize(packaged, scratch.cleanup)  # some flavors read their files as they are asked
-    return packaged
-
-
 @contextmanager
 def checkpoint_files(uri: str) -> Iterator[Path | None]:
     """As ``checkpoint_folder``, for a moment: what has to be fetched for it is deleted afterwards."""
-    weights = _weights(uri)
-    if not weights.startswith("runs:/") or _is_here(weights):
+    weights = weights_uri(uri)
+    if not weights.startswith("runs:/") or lies_here(weights):
         yield checkpoint_folder(uri)
         return
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
-        yield _checkpoint_in(_download(weights, Path(scratch)))
+        yield _checkpoint_in(download(weights, Path(scratch)))
 
 
-def _is_here(uri: str) -> bool:
+def lies_here(uri: str) -> bool:
     """Whether the files behind a URI lie on a disk of this machine, where nothing has to be fetched."""
     import mlflow
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     place = uri
-    if (version := VERSION.fullmatch(uri)) is not None:
-        place = MlflowClient().get_model_version_download_uri(version["name"], version["version"])
-    elif (alias := ALIAS.fullmatch(uri)) is not None:
-        found = MlflowClient().get_model_version_by_alias(alias["name"], alias["alias"])
-        place = MlflowClient().get_model_version_download_uri(found.name, found.version)
-    if place.startswith("models:/m-"):
-        place = _artifacts(place)
-    elif place.startswith("runs:/"):
-        place = str(mlflow.get_run(place.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+    try:
+        if (version := VERSION.fullmatch(uri)) is not None:
+            place = MlflowClient().get_model_version_download_uri(version["name"], version["version"])
+        elif (alias := ALIAS.fullmatch(uri)) is not None:
+            found = MlflowClient().get_model_version_by_alias(alias["name"], alias["alias"])
+            place = MlflowClient().get_model_version_download_uri(found.name, found.version)
+        if place.startswith("models:/m-"):
+            place = _artifacts(place)
+        elif place.startswith("runs:/"):
+            place = str(mlflow.get_run(place.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+    except MlflowException:  # whoever downloads says so
+        return True
     return urlparse(place).scheme in ("", "file")
 
 
 def checkpoint_folder(uri: str) -> Path | None:
     """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
-    weights = _weights(uri)
+    weights = weights_uri(uri)
     if not weights.startswith("runs:/"):
         return None
-    return _checkpoint_in(_download(weights))
+    return _checkpoint_in(download(weights))
 
 
 def _checkpoint_in(folder: Path) -> Path | None:
-    # A runs:/ URI may name a packaged model too: its weights lie deeper, and MLflow knows where.
-    beside = any((folder / name).is_file() for name in _CONFIGS)
-    return folder if beside or not (folder / "MLmodel").is_file() else None
+    return folder if holds_weights({file.name for file in folder.iterdir()}) else None
+
+
+def holds_weights(names: Set[str]) -> bool:
+    """Whether files of these names are a checkpoint; of a packaged model the weights lie deeper: MLflow knows where."""
+    return bool(_CONFIGS & names) or "MLmodel" not in names
 
 
 def model_folder(uri: str) -> Path:
     """All files of a checkpoint or of a packaged model."""
-    return checkpoint_folder(uri) or _download(uri)
+    return checkpoint_folder(uri) or download(uri)
 
 
 def files_folder(uri: str) -> Path | None:
@@ -311,16 +299,16 @@ def _fetched(uri: str, _store: str) -> tuple[tempfile.TemporaryDirectory[str], P
     shown = BARS.get_raw()
     BARS.set(False)  # one for each small file
     try:
-        root = _artifacts(_weights(uri))
+        root = _artifacts(weights_uri(uri))
         for place, names in _places(root):
             if _CONFIGS & names:
                 folder = Path(scratch.name, "model")
                 folder.mkdir()
                 # MLflow's flavor of transformers keeps the tokenizer apart.
                 apart = f"{root}/components/tokenizer"
-                for whence, name in [*((place, name) for name in names), *((apart, name) for name in _files(apart))]:
+                for whence, name in [*((place, name) for name in names), *((apart, name) for name in files_at(apart))]:
                     if not name.endswith(_HEAVY):
-                        shutil.copy(_download(f"{whence}/{name}", Path(scratch.name)), folder / name)
+                        shutil.copy(download(f"{whence}/{name}", Path(scratch.name)), folder / name)
                 return scratch, folder
     except (MlflowException, OSError):
         return None
@@ -336,7 +324,7 @@ _HEAVY = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".npz", ".h5", ".msgpa
 def _places(weights: str) -> Iterator[tuple[str, set[str]]]:
     """Where the files of a model may lie, with their names: a checkpoint, a model of ours, one of MLflow's flavor."""
     for place in (weights, *_folders(f"{weights}/data"), f"{weights}/model"):
-        yield place, _files(place)
+        yield place, files_at(place)
 
 
 def _artifacts(uri: str) -> str:
@@ -348,7 +336,8 @@ def _artifacts(uri: str) -> str:
     return str(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).rstrip("/")
 
 
-def _files(place: str) -> set[str]:
+def files_at(place: str) -> set[str]:
+    """The names of the files at an artifact's URI; none where there is no such folder."""
     return {Path(entry.path).name for entry in _listed(place) if not entry.is_dir}
 
 
@@ -375,13 +364,13 @@ def downloaded(uri: str, field: str, allowed: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _download(uri)
+        return download(uri)
     except (MlflowException, OSError) as error:
         reason = one_line(error)
         raise InputError(problem(field, uri, allowed, reason)) from None
 
 
-def _weights(uri: str) -> str:
+def weights_uri(uri: str) -> str:
     """The URI of a model's files: that of a checkpoint, registered or not, names the artifacts of its run."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -393,7 +382,19 @@ def _weights(uri: str) -> str:
         return uri
 
 
-def _download(uri: str, folder: Path | None = None) -> Path:
+def download(uri: str, folder: Path | None = None) -> Path:
+    """The files that a URI names, in a folder of this machine.
+
+    Without ``folder`` they stay where they are, or are fetched to a folder that is there until the process ends.
+    """
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if folder is None else str(folder)))
+    target = folder or (None if lies_here(uri) else Path(_scratch().name) / hashlib.sha256(uri.encode()).hexdigest())
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if target is None else str(target)))
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="valuedrift-")
