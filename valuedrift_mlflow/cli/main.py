@@ -90,11 +90,13 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            # A dry run imports nothing of the user's.
+            # A dry run imports nothing of the user's, and leaves nothing in a store.
             looked: AbstractContextManager[list[str]] = only_looked_up() if arguments.dry_run else nullcontext([])
             with looked as own_parts:
                 recipe = jobs.recipe_of(own, arguments)
                 recipe.allow_pyfunc_code |= _yes("allow_pyfunc_code", arguments.allow_pyfunc_code)
+                if not arguments.dry_run:
+                    tracking.check_store()
                 jobs.JOBS[own.job](own, recipe, arguments)
                 for line in own_parts:
                     print(line)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("item_id", "response", "label", "weight")
+_READ = (*COLUMNS, "run", "step", "sample")
 _RUN = "runs:/"
 _ALLOWED = "a csv, jsonl, json or parquet file with labels, or runs:/RUN_ID of a reviewed run"
 
@@ -106,7 +107,7 @@ def _frame(uri: str) -> pd.DataFrame:
     path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith(_RUN) else user_path(uri, "labels")
     if not path.is_file():
         raise InputError(problem("labels", uri, _ALLOWED))
-    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file")
+    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file", names=_READ)
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         found = ", ".join(map(str, frame.columns))

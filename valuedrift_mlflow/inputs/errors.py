@@ -113,6 +113,21 @@ def collecting() -> Iterator[Problems]:
 
 
 @contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put ``where`` before each problem that the block raises: the field that the bad thing was asked for by.
+
+    >>> with naming("sft.data.mixed_in"):
+    ...     raise InputError("data more.jsonl: found ...")
+    Traceback (most recent call last):
+    valuedrift_mlflow.inputs.errors.InputError: sft.data.mixed_in: data more.jsonl: found ...
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError([f"{where}: {line}" for line in error.problems]) from None
+
+
+@contextmanager
 def exit_on_bad_input() -> Iterator[None]:
     """Turn the errors of users into their lines on stderr and exit code 2 (``VALUEDRIFT_DEBUG=1``: the traceback)."""
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,9 @@ def ending(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
-def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv", numbers: bool = False) -> pd.DataFrame:
+def read_table(
+    path: Path, where: str, allowed: str, *, names: Sequence[str] = (), otherwise: str = ".csv", numbers: bool = False
+) -> pd.DataFrame:
     """Read an existing file as a table.
 
     A json file holds a list of rows, an object of columns, or ``columns`` and ``data`` as MLflow writes tables.
@@ -34,6 +38,7 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         path: the file.
         where: how a problem names it, such as ``suite own.csv``.
         allowed: what a problem says is needed, such as ``a readable csv file``.
+        names: what columns are looked up by; one that is written otherwise (``Item ID``) gets its name (``item_id``).
         otherwise: the ending by which a file is read whose own is none of ``ENDINGS``.
         numbers: whether the numbers of a csv file become numbers; else every cell stays the text that it is.
 
@@ -41,11 +46,29 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         InputError: the file cannot be read as such a table; of a jsonl file every bad line.
     """
     try:
-        return _frame(read_bytes(path, where), ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
+        data = read_bytes(path, where)
+        frame = _frame(data, ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
     except InputError:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
         raise InputError(problem(where, one_line(error) or type(error).__name__, allowed)) from None
+    written = [plain(column) for column in frame.columns]
+    return frame.rename(
+        columns={
+            column: name
+            for column, name in zip(frame.columns, written, strict=True)
+            if name in names and written.count(name) == 1
+        }
+    )
+
+
+def plain(name: object) -> str:
+    """A column's name as it is looked up.
+
+    >>> plain(" User-Prompt ")
+    'user_prompt'
+    """
+    return re.sub(r"[\s\-.]+", "_", str(name).strip().lower())
 
 
 def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:

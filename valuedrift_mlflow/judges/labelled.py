@@ -16,6 +16,7 @@ from valuedrift_mlflow.stances import Answer, Label
 SETS = {"check": "answers.csv", "real": "real.csv"}
 BUILT_IN = ",".join(SETS)
 COLUMNS = ("proposition", "prompt", "response", "label")
+_READ = (*COLUMNS, "polarity", "kind")
 _TABLES = (".csv", ".jsonl", ".parquet")
 _PERSONA = {"statement", "answer_matching_behavior"}
 
@@ -74,7 +75,7 @@ def _load(name: str) -> list[Labelled]:
 
 
 def _read(path: Path) -> list[Labelled]:
-    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file")
+    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file", names=_READ)
     records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
     if set(frame.columns) >= _PERSONA:
         return [_persona(record, path) for record in records]

@@ -48,7 +48,7 @@ def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
     return OwnJudge(cast(Judge, made), name)
 
 
-@dataclass(frozen=True)
+@dataclass
 class JudgeNotImported:
     """The judge of a user in a plan: only its name is known."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -14,22 +14,15 @@ from valuedrift_mlflow.inputs.parts import import_object
 from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.files import below
-from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
+from valuedrift_mlflow.models.packaged import Packaged, pyfunc_generator
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Packaged(Protocol):
-    """An MLflow pyfunc, of which only this is asked here."""
-
-    def get_raw_model(self) -> object:
-        """The model inside."""
-        ...
 
 
 @dataclass
@@ -39,10 +32,11 @@ class Loaded:
     uri: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    folder: Path | None = None  # that it was loaded from
 
     def generator(self) -> TransformersGenerator:
         """What answers prompts with this model."""
-        return TransformersGenerator(self.model, self.tokenizer)
+        return TransformersGenerator(self.model, self.tokenizer, self.folder)
 
 
 def load_model(uri: str, how: How = STORED) -> Loaded:
@@ -93,14 +87,14 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
     if not uri.startswith(MLFLOW_PREFIXES):
         return load_model(uri, how).generator()
     raw = _raw_model(uri, how)
-    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
+    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw, uri)
 
 
 def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
-    folder = tracking.checkpoint_folder(uri)
-    if folder is not None:
-        return from_folder(uri, folder, how)
+    with tracking.checkpoint_files(uri) as folder:
+        if folder is not None:
+            return from_folder(uri, folder, how)
     weights = tracking.packaged_weights(uri)
     if weights is not None:
         return from_folder(uri, weights.folder, how, tokenizer=weights.tokenizer)
@@ -113,35 +107,38 @@ def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
 
 
 def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
-    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
-    from transformers import Pipeline, PreTrainedModel
+    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none.
 
+    Raises:
+        InputError: its transformers model writes no texts, such as a classifier.
+    """
     try:
         raw = pyfunc.get_raw_model()
     except Exception:  # MLflow raises several kinds where a flavor has no raw model
         return pyfunc
-    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
+    return in_memory(raw, uri) or pyfunc
+
+
+def in_memory(raw: object, uri: str = "model") -> Loaded | None:
+    """A pipeline of transformers, or a model with its tokenizer as a pair; None for anything else.
+
+    Raises:
+        InputError: a pipeline that writes no texts.
+    """
+    from peft import PeftModel
+    from transformers import Pipeline, PreTrainedModel
+
     if isinstance(raw, Pipeline):
+        if not raw.model.can_generate():
+            found = f"{uri}: a {type(raw.model).__name__} for {raw.task}"
+            raise InputError(problem("model", found, "a model that writes texts"))
+        if raw.tokenizer is None or raw.model.config.is_encoder_decoder:
+            return None  # it is asked as any other: here nothing is known of how it reads prompts
         raw = (raw.model, raw.tokenizer)
-    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
+    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel | PeftModel):
         return Loaded(uri, auto.not_repacked(raw[0]), raw[1])
-    return pyfunc
-
-
-def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
-    """Asks any MLflow pyfunc or function on a table with one column ``prompt``; reads its first output column."""
-    import pandas as pd
-
-    predict = getattr(pyfunc, "predict", pyfunc)
-
-    def answer(prompts: list[str]) -> Sequence[str]:
-        output = predict(pd.DataFrame({"prompt": prompts}))
-        if isinstance(output, pd.DataFrame):
-            # Some flavors return a table; which name its column has is theirs to say.
-            output = output.iloc[:, 0]
-        return [str(text) for text in output]
-
-    return FunctionGenerator(answer)
+    return None
 
 
 def whole_folder(uri: str, how: How = STORED) -> Path:
@@ -190,7 +187,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", plain)
 
 
-def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+def with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A model with the adapters in a folder.
 
     Raises:
@@ -224,7 +221,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
             base = load_model(str(below(str(folder))), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            model = _with_adapters(plain, folder).merge_and_unload()
+            model = with_adapters(plain, folder).merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:
@@ -241,4 +238,4 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())
-    return Loaded(uri, model.eval(), spoken)
+    return Loaded(uri, model.eval(), spoken, folder)

@@ -68,7 +68,7 @@ def load_own(uri: str) -> Generator:
             raise InputError(problem("model", uri, "a class that can be made without arguments", mend)) from error
     if callable(getattr(part, "generate", None)):
         return OwnGenerator(cast(Generator, part), uri)
-    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[str]], part)), uri)
+    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[object]], part)), uri)
 
 
 class OwnGenerator:

@@ -21,7 +21,18 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")  # with a rev
 
 
 def short_name(uri: str) -> str:
-    """A model's name as run names show it."""
+    """A model's name as run names and the legends of charts have room for it.
+
+    >>> short_name("models:/assistant/2"), short_name("models:/m-0123456789abcdef0123456789abcdef")
+    ('assistant/2', 'm-01234567')
+    >>> short_name("runs:/0123456789abcdef0123456789abcdef/checkpoints/step-000020")
+    'runs:/01234567/step-000020'
+    """
+    if uri.startswith("runs:/"):
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        return f"runs:/{run_id[:8]}/{path.rpartition('/')[2]}".rstrip("/")
+    if uri.startswith("models:/m-"):
+        return uri.removeprefix("models:/")[:10]
     if uri.startswith(("embedded:", *MLFLOW_PREFIXES)):
         return uri.removeprefix("models:/")
     return Path(uri.partition("?")[0]).name or uri

@@ -156,16 +156,27 @@ def load_design(source: str) -> Design:
     try:
         design = Design.model_validate(tree)
     except ValidationError as error:
-        keys = ", ".join(Design.model_fields)
-        raise InputError(
-            [
-                problem(f"design {source}: {'.'.join(map(str, entry['loc']))}", entry["input"], keys, entry["msg"])
-                for entry in error.errors(include_url=False)
-            ]
-        ) from None
+        raise InputError(_misfits(error, f"design {source}")) from None
     if wrong := design.problems(source):
         raise InputError(wrong)
     return design
+
+
+def _misfits(error: ValidationError, where: str) -> list[str]:
+    """A line for each key that is unknown, and for each value of another type than its key takes."""
+    wrong: dict[str, tuple[object, list[str], str]] = {}
+    for entry in error.errors(include_url=False):
+        # Of a union each member complains in its own name, such as list[any].
+        place = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
+        unknown = entry["type"] == "extra_forbidden"
+        allowed = ", ".join(Design.model_fields) if unknown else entry["msg"].removeprefix("Input should be ")
+        field = Design.model_fields.get(str(entry["loc"][0]))
+        meant = field.description.split(". ")[0] if field is not None and field.description else "unknown key"
+        wrong.setdefault(place, (entry["input"], [], meant))[1].append(allowed)
+    return [
+        problem(f"{where}: {place}", found, " or ".join(dict.fromkeys(allowed)), meant)
+        for place, (found, allowed, meant) in wrong.items()
+    ]
 
 
 def recipe_of(design: Design, recipe: str, settings: str = "", default: str = "ablate") -> tuple[Recipe, str]:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import Loaded, auto, load_tokenizer, whole_folder
 from valuedrift_mlflow.models.ending import align
@@ -128,7 +129,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
     tokenizer = load_tokenizer(folder, how.own_code)
     align(model, tokenizer, stop)
     # What adapters name as their base; see `train.load_start`.
-    model.name_or_path = model.config.name_or_path = start_uri
+    model.name_or_path = model.config.name_or_path = tracking.pinned(start_uri)
     return Loaded(start_uri, model, tokenizer)
 
 

@@ -13,14 +13,17 @@ import pandas as pd
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.parts import known
-from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
+from valuedrift_mlflow.inputs.tables import ENDINGS, ending, plain, read_table
 from valuedrift_mlflow.suite import opposed_pairs
 from valuedrift_mlflow.suite.axes import Key, built_in_axes, built_in_keys, read, written
 from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
+FRAME = "frame"  # the source of suites that were made of a table in memory
+TABLE = "suite"  # the table of a run that holds such a suite
 GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed packages give suites
 VAES_VERSION = "1.1"
+_READ = (*COLUMNS, *KEY_COLUMNS, *opposed_pairs.COLUMNS)
 _NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
 _TOPIC = re.compile(r"[a-z][a-z0-9_]*")
 _FILES = "a csv, tsv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
@@ -44,7 +47,9 @@ def from_file(path: Path, topic_column: str | None) -> Suite:
     Raises:
         InputError: a missing file, missing columns, bad rows with their numbers.
     """
-    return from_table(_read(path), Path(path.name.removesuffix(".gz")).stem, "file", f"suite {path}", topic_column)
+    return from_table(
+        _read(path, topic_column), Path(path.name.removesuffix(".gz")).stem, "file", f"suite {path}", topic_column
+    )
 
 
 def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_column: str | None) -> Suite:
@@ -67,16 +72,17 @@ def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_c
     return from_frame(both_sides, name, version)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, topic_column: str | None) -> pd.DataFrame:
     if not path.is_file():
         built_in = f"{BUILT_IN}, prism:PATH, module:function or an existing {_FILES[2:]}"
         raise InputError(problem("suite", str(path), known(GROUP, built_in)))
     if ending(path) not in ENDINGS:
         raise InputError(problem("suite", str(path), _FILES))
-    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}")
+    names = [name for name in _READ if name != plain(topic_column)]  # that one is named as it is written
+    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}", names=names)
 
 
-def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
+def from_frame(frame: pd.DataFrame, name: str, version: str = FRAME, source: str = FRAME) -> Suite:
     """Validate a table with the suite's columns. ``phrasing`` and ``proposition_id`` may be missing.
 
     ``axis`` and ``direction`` may be there, both or none: the axes that supporting the proposition moves along, and the

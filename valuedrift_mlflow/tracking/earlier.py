@@ -101,7 +101,12 @@ def stopped_run(
 
 def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str]) -> list[str]:
     """One line for each key whose value is not the one that the run has recorded."""
-    recorded = {key: value for key, value in run.data.params.items() if "." in key or key in keys or key in parameters}
+    params = run.data.params
+    # A stage's settings stand there a second time without its name.
+    stages = [f"{key.removesuffix('algorithm')}" for key in params if key.endswith(".algorithm")]
+    twice = {key.removeprefix(name) for name in stages for key in params if key.startswith(name)}
+    asked = {key for key in params if key in keys or ("." in key and key not in twice) or key in parameters}
+    recorded = {key: params[key] for key in asked}
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
         # Of a longer value MLflow keeps these characters; see write.log_parameters.

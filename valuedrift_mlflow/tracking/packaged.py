@@ -9,6 +9,8 @@ loader nor the modules that come with such a model are looked at.
 from __future__ import annotations
 
 import logging
+import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,14 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.models import (
-    ANSWERING,
     MLFLOW_PREFIXES,
-    TRUST,
     download,
     files_at,
+    holds_weights,
+    lies_here,
     weights_uri,
 )
+from valuedrift_mlflow.tracking.packaging import LOADER, TRUST
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -54,8 +57,8 @@ def check_packaged(uri: str, field: str, *, pyfunc_code: bool) -> None:
     if not uri.startswith(MLFLOW_PREFIXES) or pyfunc_code:
         return
     place = weights_uri(uri)
-    if place.startswith("runs:/") and "MLmodel" not in files_at(place):
-        return  # the weights of a checkpoint, as they are
+    if place.startswith("runs:/") and holds_weights(files_at(place)):
+        return  # a checkpoint: its weights are read, whatever else lies beside them
     runs = _runs(_info(uri, field))
     if runs:
         raise InputError(problem(field, f"{uri}, which runs {runs}", "a model that is weights alone", _MEND))
@@ -94,7 +97,12 @@ def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
     if own_code:  # MLflow warns of what a model does not take
         takes = info.flavors.get("python_function", {}).get("config") or {}
         config = {TRUST: True} if TRUST in takes else None
-    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
+    if lies_here(uri):
+        packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
+        return packaged
+    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+    packaged = mlflow.pyfunc.load_model(uri, model_config=config, dst_path=scratch.name)
+    weakref.finalize(packaged, scratch.cleanup)  # some flavors read their files as they are asked
     return packaged
 
 
@@ -114,7 +122,7 @@ def _info(uri: str, field: str) -> ModelInfo:
 def _place(info: ModelInfo) -> str | None:
     """Where in a packaged model plain weights lie; None where it has none that can be read without its loader."""
     ours = _flavor(info, "python_function")
-    if ours.get("loader_module") == ANSWERING and isinstance(ours.get("data"), str):
+    if ours.get("loader_module") == LOADER.stem and isinstance(ours.get("data"), str):
         return str(ours["data"])
     theirs = _flavor(info, "transformers")
     # Adapters and models of the hub are put together by MLflow's loader.

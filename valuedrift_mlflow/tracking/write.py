@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -78,6 +79,15 @@ def log_metrics(
     ]
     for start in range(0, len(batch), 1000):  # the most metrics that MLflow takes at once
         MlflowClient().log_batch(run_id, metrics=batch[start : start + 1000])
+
+
+def metric_name(name: str) -> str:
+    """A name as a part of a metric's key, which takes no other signs.
+
+    >>> metric_name("dpo · models:/assistant/2")
+    'dpo_models:_assistant_2'
+    """
+    return re.sub(r"[^A-Za-z0-9_.:-]+", "_", name).strip("_")
 
 
 def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:

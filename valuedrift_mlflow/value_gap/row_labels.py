@@ -76,8 +76,9 @@ def load_row_labels(uri: str, columns: Sequence[str]) -> RowLabels:
     path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith("runs:/") else user_path(uri, "labels")
     if not path.is_file():
         raise InputError(problem("labels", uri, _ALLOWED))
-    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file")
     named = [f"{column}_label" for column in columns]
+    read = ("row", "turn", "weight", *columns, *named)
+    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file", names=read)
     missing = [column for column in ("row", *named) if column not in frame]
     if missing:
         found, wanted = ", ".join(map(str, frame.columns)), ", ".join(("row", *named))

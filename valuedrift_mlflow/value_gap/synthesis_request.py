@@ -18,7 +18,7 @@ from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.server import validated
-from valuedrift_mlflow.stances import STANCES, Mix, Stance
+from valuedrift_mlflow.stances import STANCES, Mix, Stance, quotas
 from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.value_gap.synthesis_file import Places
 from valuedrift_mlflow.value_gap.synthesis_plan import Design, Pool, Row, plan
@@ -70,7 +70,7 @@ class Request:
     tries: Annotated[int, Field(ge=1)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1)] = DEFAULTS.max_new_tokens
-    batch_size: Annotated[int, Field(ge=1)] = DEFAULTS.generation_batch_size
+    batch_size: Annotated[int, Field(ge=1)] = 64
     partial: bool = False
     license: str = ""
     allow_pyfunc_code: bool = False
@@ -94,7 +94,8 @@ class Request:
         """The shares of the rows.
 
         Raises:
-            InputError: an unknown preset, options that contradict it, equal stances with a gap above 0.
+            InputError: an unknown preset, options that contradict it, equal stances with a gap above 0, a gap that is
+                too small for one pair.
         """
         name = self.preset.partition("?")[0]
         sides = {"gap": self.gap, "chosen": self.chosen, "rejected": self.rejected}
@@ -114,6 +115,9 @@ class Request:
         gap = 1.0 if self.gap is None else self.gap
         if stances[0] is stances[1] and gap > 0:
             raise InputError(problem("chosen, rejected", stances[0].value, "two different stances", "or gap 0"))
+        if gap and not quotas(self.size, (gap, 1 - gap))[0]:
+            found = f"{gap:g}: no pair of {self.size}"
+            raise InputError(problem("gap", found, f"at least one pair, {1 / self.size:.2g}; or 0 for none"))
         return Design("pairs", gap, *stances)
 
 

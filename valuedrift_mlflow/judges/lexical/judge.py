@@ -54,6 +54,7 @@ class LexicalJudge:
     """
 
     name = "lexical"
+    portable = True
     reads = languages.READ
 
     @cached_property
