@@ -166,7 +166,7 @@ def opened(
 
 def memory_of(config: Config) -> models.Swapping:
     """Where the models of evaluations by these settings are loaded, one after another."""
-    return models.Swapping(models.How(own_code=config.trust_remote_code))
+    return models.Swapping(config.how)
 
 
 def check_speech(side: Asked | Responses | None, config: Config, *, local: bool = True) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.how import STORED, How
@@ -138,7 +139,7 @@ def _folder(uri: str) -> Path | None:
     """The folder on this machine with the files of a model or of adapters, with those of its tokenizer."""
     if uri == EMBEDDED[0]:
         return whole_folder(uri)
-    path = Path(uri).expanduser()
+    path = user_path(uri, "model")
     if uri.startswith(MLFLOW_PREFIXES):
         checkpoint = tracking.checkpoint_folder(uri)
         weights = None if checkpoint else tracking.packaged_weights(uri)
