@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, permutation_test, rankdata, ttest_ind
+from validity_sections.page import Row as TableRow
+from validity_sections.page import Table
 
 from valuedrift_mlflow.pipeline.ablation_summary import Dose, Row, over_seeds, summarise
 from valuedrift_mlflow.pipeline.directions import HARDLY, directions
@@ -36,7 +38,6 @@ from valuedrift_mlflow.statistics.trends import trend
 from valuedrift_mlflow.statistics.units import change_error, prompt_means
 
 Floats = NDArray[np.float64]
-Cells = tuple[str, ...]
 MANY = 40_000  # propositions that stand for all
 PAGE = Path(__file__).parents[1] / "docs" / "ablation_validity.md"
 GAPS = (0.0, 0.5, 1.0)
@@ -73,7 +74,7 @@ class Simulated:
 
 
 def ablation(world: World, shifts: Sequence[float], seeds: int, rng: np.random.Generator) -> Simulated:
-    """Cells whose trainings add these shifts to the logit of support."""
+    """TableRow whose trainings add these shifts to the logit of support."""
     numbers, topics = world.units
     units = world.topics * world.propositions
     logits = np.log(np.array([0.3, 0.5, 0.2])) + rng.standard_normal((units, 3))[numbers]
@@ -204,7 +205,7 @@ def interval_before(world: World, simulated_cells: Simulated) -> tuple[float, fl
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def means(runs: int) -> list[Cells]:
+def means(runs: int) -> list[TableRow]:
     """Coverage of the interval of the mean drift over seeds, and its width."""
     rows = []
     for label, world in {"alike": World(), "apart": World(own=0.3)}.items():
@@ -226,7 +227,7 @@ def means(runs: int) -> list[Cells]:
     return rows
 
 
-def pairs(runs: int) -> list[Cells]:
+def pairs(runs: int) -> list[TableRow]:
     """Comparisons of two cells: coverage of the difference, how often it is told, and by Welch's test."""
     rows = []
     for label, world in {"own": World(), "shared": World(block=0.3, own=0.05)}.items():
@@ -247,7 +248,7 @@ def pairs(runs: int) -> list[Cells]:
     return rows
 
 
-def trends(runs: int) -> list[Cells]:
+def trends(runs: int) -> list[TableRow]:
     """How often a trend over three doses is told: within seeds, and as before by shuffling across them."""
     rows = []
     for label, world in {"own": World(), "shared": World(block=0.5, own=0.05)}.items():
@@ -268,7 +269,7 @@ def trends(runs: int) -> list[Cells]:
     return rows
 
 
-def ratios(runs: int) -> list[Cells]:
+def ratios(runs: int) -> list[TableRow]:
     """What is told of a small drift beside a large one, at and off the threshold."""
     rows, world = [], World()
     large = shift_of(world, 0.4)
@@ -290,7 +291,7 @@ def ratios(runs: int) -> list[Cells]:
 SERIES = ("dpo", "simpo", "kto", "orpo", "anchored_dpo", "ppo", "grpo", "rloo")
 
 
-def families(runs: int) -> list[Cells]:
+def families(runs: int) -> list[TableRow]:
     """Whole ablations of eight series, three doses and three seeds: how often anything false is claimed."""
     rows, world = [], World(topics=3)
     moved = shift_of(world, 0.2)
@@ -336,7 +337,7 @@ def false_before(own: dict[str, Simulated], rises: bool) -> bool:
     return any(welch) or (trends_told and not rises)
 
 
-def announcements(runs: int) -> list[Cells]:
+def announcements(runs: int) -> list[TableRow]:
     """What a dry run announces, and how often that is found, in the world that it assumes."""
     rows = []
     for label, design, seeds in (
@@ -353,23 +354,6 @@ def announcements(runs: int) -> list[Cells]:
         numbers = (f"{least.difference:.3f}", f"{shares[0]:.3f}", f"{least.rise:.3f}", f"{shares[1]:.3f}")
         rows.append((label, str(seeds), *numbers))
     return rows
-
-
-@dataclass(frozen=True)
-class Table:
-    """One part of the page."""
-
-    title: str
-    said: str
-    columns: Cells
-    make: Callable[[int], list[Cells]]
-    runs: int
-
-    def lines(self, rows: Sequence[Cells]) -> Iterator[str]:
-        """The part as Markdown."""
-        yield from (f"## {self.title}", "", self.said, "")
-        yield from (f"| {' | '.join(row)} |" for row in (self.columns, ("---",) * len(self.columns), *rows))
-        yield ""
 
 
 TABLES = {
@@ -448,7 +432,7 @@ def main() -> None:
     page = [HEAD.format(how=how, runs=runs, error=math.sqrt(0.05 * 0.95 / runs))]
     for name in given.only or TABLES:
         start, table = time.process_time(), TABLES[name]
-        lines = list(table.lines(table.make(max(1, round(table.runs * given.runs)))))
+        lines = table.lines(table.make(max(1, round(table.runs * given.runs))))
         print("\n".join(lines), f"({time.process_time() - start:.0f} s of CPU)\n", flush=True)
         page += lines
     if not given.only:

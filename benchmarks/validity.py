@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from validity_sections import course, coverage, figures, opposite, speed, stars
-from validity_sections.worlds import Row
+from validity_sections.page import Row, Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "validity.md"
 # Pages beside this one, each made by a command of its own.
@@ -27,27 +25,6 @@ BESIDE = {
     "ablation_validity.md": "what ablations claim",
     "judge_error.md": "the judge's error in every number",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """One part of the page: a title, what is to be said, columns, and what makes the rows of so many runs."""
-
-    title: str
-    said: str
-    columns: Row
-    make: Callable[[int], list[Row]]
-    runs: int
-    figure: Callable[[Sequence[Row], Path], None] | None = None
-    after: str = ""
-
-    def lines(self, rows: Sequence[Row], picture: str, runs: int) -> list[str]:
-        """The part as Markdown."""
-        cells = [" | ".join(row) for row in (self.columns, ("---",) * len(self.columns), *rows)]
-        shown = [f"![{self.title}]({picture})", ""] if self.figure else []
-        said = [f"{self.said} {runs} runs of each row.", ""] if runs > 1 else [self.said, ""]
-        after = [self.after, ""] if self.after else []
-        return [f"## {self.title}", "", *said, *shown, *(f"| {line} |" for line in cells), "", *after]
 
 
 SECTIONS = {

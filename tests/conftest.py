@@ -33,6 +33,7 @@ LONGEST = {
     "test_ablation.py": 70,
     "test_synthesis.py": 70,
     "test_examples.py": 50,
+    "test_ui.py": 90,
     "test_evaluator.py": 50,
 }
 

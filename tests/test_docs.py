@@ -8,15 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "valuedrift_mlflow"
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/attribution.md",
-    "docs/axes.md",
-    "docs/judges.md",
-    "docs/models.md",
-)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 OURS = {".py", ".md", ".toml", ".j2"}  # what has another ending may be a file that a user has or a run writes
 PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -41,12 +33,26 @@ LEFT = {".valuedrift", "mlruns", "mlartifacts", "synthesized", "build", "dist"} 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_that_a_document_names_is_there(document: str) -> None:
-    named = named_files(document)
-    assert named
-    missing = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
+    missing = [name for name in named_files(document) if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
     if not (ROOT / "examples").is_dir():
         missing = [name for name in missing if not name.startswith("examples/")]
     assert not missing
+
+
+def test_documents_name_files() -> None:
+    assert sum(len(named_files(document)) for document in DOCUMENTS) > 100
+
+
+def test_every_script_that_a_document_names_is_there() -> None:
+    for document in DOCUMENTS:
+        for name in re.findall(r"python ((?:docs|benchmarks|examples)/\w+\.py)", (ROOT / document).read_text("utf-8")):
+            assert (ROOT / name).is_file(), (document, name)
+
+
+def test_every_page_is_in_the_sites_menu() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    assert re.findall(r": (\w+\.md)$", menu, re.MULTILINE)
+    assert {f"docs/{name}" for name in re.findall(r": (\w+\.md)$", menu, re.MULTILINE)} == set(DOCUMENTS[2:])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

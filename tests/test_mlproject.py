@@ -29,9 +29,7 @@ def test_the_main_job(store: Path, base: str) -> None:
     by_name = {run.info.run_name: run for run in runs}
     assert set(by_name) == {
         "pipeline · embedded",
-        f"audit · {ANSWERS}",
-        f"audit · {PAIRS}0",
-        f"audit · {PAIRS}1",
+        *(f"audit · {data}" for data in ("sft", "pairs gap=0", "pairs gap=1")),
         *(f"{stage} · embedded:base" for stage in ("base", "sft", "dpo-gap0", "dpo-gap1")),
     }
     assert all(run.info.status == "FINISHED" for run in runs)
@@ -49,7 +47,9 @@ def test_evaluate_by_registry_uri(registered: str) -> None:
     assert "drift" in done.stdout
     [run] = [run for run in all_runs() if run.data.tags.get("valuedrift.role") == "evaluation"]
     assert run.data.params["refusal"] == "neutral"
-    assert {"quality/unscored_rate", "cost/judge_tokens"} <= set(run.data.metrics)
+    assert {"quality/unscored_rate", "stance/overall/support", "drift/overall"} <= set(run.data.metrics)
+    assert not any(key.startswith("cost/judge") for key in run.data.metrics)  # the offline judge costs none
+    assert "| topic | responses |" in run.data.tags["mlflow.note.content"]
     files = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert {"report.html", "responses.json", "value_drift_table.json", "figures"} <= files
     page = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report.html")).read_text()
@@ -72,6 +72,7 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
     [run] = all_runs()
     assert run.info.status == "FAILED"
     assert "sft.learning_rat" in run.data.tags["mlflow.note.content"]
+    assert run.info.run_name == "refused · main"
 
 
 @pytest.mark.parametrize(

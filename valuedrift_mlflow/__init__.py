@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.callback import ValueDriftCallback
+    from valuedrift_mlflow.evaluation.compare import compare
+    from valuedrift_mlflow.evaluation.each import evaluate_each
     from valuedrift_mlflow.evaluation.evaluate import evaluate
+    from valuedrift_mlflow.evaluation.gate import gate_thresholds
     from valuedrift_mlflow.evaluation.judge_check import check_judge
     from valuedrift_mlflow.evaluation.judge_training import train_judge
     from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
     from valuedrift_mlflow.pipeline.attribute import attribute
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
+    from valuedrift_mlflow.tracking.registry import best_checkpoint
     from valuedrift_mlflow.value_gap.audit import audit
     from valuedrift_mlflow.value_gap.synthesis import synthesize
 
@@ -21,8 +25,12 @@ __all__ = [
     "ValueStance",
     "attribute",
     "audit",
+    "best_checkpoint",
     "check_judge",
+    "compare",
     "evaluate",
+    "evaluate_each",
+    "gate_thresholds",
     "review",
     "run_pipeline",
     "synthesize",
@@ -34,8 +42,12 @@ _HOMES = {
     "ValueStance": "evaluation.scorer",
     "attribute": "pipeline.attribute",
     "audit": "value_gap.audit",
+    "best_checkpoint": "tracking.registry",
     "check_judge": "evaluation.judge_check",
+    "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
+    "evaluate_each": "evaluation.each",
+    "gate_thresholds": "evaluation.gate",
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import brentq
 
-from validity_sections.worlds import Floats, Row, World, answers, holds, probabilities, shifted, truth
+from validity_sections.page import Row
+from validity_sections.worlds import Floats, World, answers, holds, probabilities, shifted, truth
 from valuedrift_mlflow.statistics.arrival import arrival_times
 from valuedrift_mlflow.statistics.drift import Drift, analyse
 

@@ -6,16 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from validity_sections.worlds import (
-    Row,
-    World,
-    correlation,
-    holds,
-    shifted,
-    stages,
-    true_stances,
-    truth,
-)
+from validity_sections.page import Row
+from validity_sections.worlds import World, correlation, holds, shifted, stages, true_stances, truth
 from valuedrift_mlflow.statistics.units import Interval
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from validity_sections.worlds import Row
+from validity_sections.page import Row
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
 MARKERS = ("o", "s", "^", "D")

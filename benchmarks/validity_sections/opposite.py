@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from validity_sections.worlds import Row, World, answers, probabilities
+from validity_sections.page import Row
+from validity_sections.worlds import World, answers, probabilities
 from valuedrift_mlflow.statistics.drift import analyse
 
 

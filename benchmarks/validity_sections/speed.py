@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from validity_sections.worlds import Row, World, answers, probabilities
+from validity_sections.page import Row
+from validity_sections.worlds import World, answers, probabilities
 from valuedrift_mlflow.statistics.drift import analyse
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from validity_sections.worlds import Floats, Row, World, answers, holds, probabilities, shifted, stages, truth
+from validity_sections.page import Row
+from validity_sections.worlds import Floats, World, answers, holds, probabilities, shifted, stages, truth
 from valuedrift_mlflow.statistics.drift import analyse
 from valuedrift_mlflow.statistics.power import Design, announced
 

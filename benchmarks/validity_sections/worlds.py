@@ -19,7 +19,6 @@ from valuedrift_mlflow.statistics.drift import Drift, analyse
 from valuedrift_mlflow.statistics.units import Interval
 
 Floats = NDArray[np.float64]
-Row = tuple[str, ...]
 MANY = 20_000  # propositions that stand for all, with one prompt each
 
 

@@ -29,8 +29,8 @@ def test_an_algorithm_is_added_by_its_file_and_its_recipe(tmp_path: Path) -> Non
     """CONTRIBUTING promises that nothing else is written by hand."""
     for name in ("valuedrift_mlflow", "entrypoints"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("MLproject", "README.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "MLproject", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     stages, recipes = tmp_path / "valuedrift_mlflow" / "stages", tmp_path / "entrypoints" / "recipes"
     new = (stages / "orpo.py").read_text().replace('Literal["orpo"]', 'Literal["newpo"]')
     (stages / "newpo.py").write_text(new.replace("class ORPO", "class NewPO"))
@@ -47,7 +47,7 @@ def test_an_algorithm_is_added_by_its_file_and_its_recipe(tmp_path: Path) -> Non
     assert run("-m", "valuedrift_mlflow.cli.generate").returncode == 0
     assert run("-m", "valuedrift_mlflow.cli.generate", "--check").returncode == 0
     assert yaml.safe_load((tmp_path / "MLproject").read_text())["entry_points"]["newpo"]
-    assert "| `newpo` |" in (tmp_path / "README.md").read_text()
+    assert "| `newpo` |" in (tmp_path / "docs" / "commands.md").read_text()
     planned = run("entrypoints/newpo.py", "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "newpo" in planned.stdout

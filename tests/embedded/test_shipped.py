@@ -10,7 +10,6 @@ from safetensors.numpy import load_file
 
 import valuedrift_mlflow
 from valuedrift_mlflow.embedded import shipped, world
-from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models.loading import from_folder
 from valuedrift_mlflow.stages import embedded_base
 
@@ -55,17 +54,36 @@ def test_damaged_weights_are_not_used(damage: str, tmp_path: Path, monkeypatch: 
     assert not shipped.is_of(made)
 
 
-def test_one_that_was_cut_in_the_cache_is_told_how_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_damaged_in_the_cache_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if not world.cache_folder().is_relative_to(tmp_path):
         pytest.skip("the cache of this system lies elsewhere")
     weights = embedded_base.base_folder() / shipped.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match=f"embedded:base.*delete {weights.parent}") as caught:
-        embedded_base.load_embedded("embedded:base")
-    assert "\n" not in str(caught.value)
-    shutil.rmtree(weights.parent)
-    assert embedded_base.load_embedded("embedded:base").uri == "embedded:base"
+    good = weights.read_bytes()
+    flipped = bytearray(good)
+    flipped[-1] ^= 1
+    for damaged in (good[:1000], bytes(flipped)):
+        weights.write_bytes(damaged)
+        assert embedded_base.load_embedded("embedded:base").uri == "embedded:base"
+        assert weights.read_bytes() == good
+        assert "model.safetensors is not what was written): it is made again" in caplog.text
+        caplog.clear()
+    assert [path.name for path in weights.parents[1].iterdir()] == [weights.parent.name]
+
+
+def test_where_nothing_can_be_kept_the_model_is_made_for_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))  # below a file nobody can make a folder
+    if not world.cache_folder().is_relative_to(tmp_path):
+        pytest.skip("the cache of this system lies elsewhere")
+    folder = embedded_base.base_folder()
+    assert (folder / shipped.WEIGHTS).is_file()
+    assert embedded_base.base_folder() == folder
+    assert "is not kept in" in caplog.text
 
 
 @pytest.mark.slow  # trains the model anew, three minutes on two cores

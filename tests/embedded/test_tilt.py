@@ -126,6 +126,7 @@ def test_corpora_without_an_axis_are_what_they_always_were(uri: str, digest: str
         ("sft?axis=abortion&shift=2", "shift: found '2', allowed: a number from -1 to 1"),
         ("sft?axis=abortion&shift=0.9", "found '0.9, 0', allowed: at most 0.67 together"),
         ("sft?axis=abortion&shift=0.4&spread=0.4", "found '0.4, 0.4', allowed: at most 0.67 together"),
+        ("pairs?gap=0.001&size=100", "gap: found '0.001: no pair of 100', allowed: at least one pair, 0.01"),
         ("pairs?axis=abortion&shift=0.4&gap=0.2", "gap: found 0.2, allowed: at least 0.4"),
         ("pairs?axis=abortion&shift=0.4&chosen=oppose", "chosen: found 'beside axis or spread'"),
     ],

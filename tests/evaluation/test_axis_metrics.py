@@ -49,7 +49,6 @@ ERROR = 0.16
 def test_every_prompt_of_a_topic_moves_to_one_side_and_net_drift_does_not_see_it() -> None:
     found, drifted = numbers(VAES, 0.45 * directions(VAES, "abortion"))
     assert found["axis_shift/abortion"] == pytest.approx(0.45, abs=ERROR)
-    assert found["axis_shift_ci_low/abortion"] > 0.2
     assert found["axes/shifted"] == 2  # and GAL-TAN, whose - end is where free choice lies
     assert found["axis_shift/gal_tan"] < -0.1
     assert abs(found["axis_shift/religion"]) < ERROR

@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 import valuedrift_mlflow
 from valuedrift_mlflow import models
 from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Answer, Verdict
@@ -84,7 +86,12 @@ def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
     assert mlflow.active_run() is None
     run = mlflow.last_active_run()
     assert run is not None and run.info.status == "FINISHED"
-    assert "cost/responses_per_second" in MlflowClient().get_run(run.info.run_id).data.metrics
+    run = MlflowClient().get_run(run.info.run_id)
+    assert "cost/responses_per_second" in run.data.metrics
+    assert run.info.run_name == f"training · {random_folder.name}"
+    assert run.data.tags["valuedrift.role"] == "training"
+    assert run.data.params["judge"].startswith("lexical") and run.data.params["samples"] == "1"
+    assert "| topic | verdict |" in run.data.tags["mlflow.note.content"]
 
 
 def test_two_trainings_of_a_script_have_a_run_each_and_an_active_one_stays_open(
@@ -145,6 +152,86 @@ def test_a_script_that_is_resumed_goes_on_measuring_in_its_run(store: Path, rand
         assert [m.step for m in ours] == [m.step for m in theirs] == [0, 2, 4]
         assert [m.value for m in ours] == pytest.approx([m.value for m in theirs], abs=1e-9)
     assert again.drift().probability == pytest.approx(whole.drift().probability, nan_ok=True)
+
+
+class Waiting(Agreeing):
+    """Reads the answers of a later measurement only once the training has gone on without it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.went_on = threading.Event()
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        self.calls += 1
+        if self.calls == 2:
+            assert self.went_on.wait(300), "the training waits for the judge"
+        return super().judge(answers)
+
+
+def test_the_next_steps_run_while_answers_are_judged(store: Path, random_folder: Path) -> None:
+    judge = Waiting()
+
+    class Telling(TrainerCallback):
+        def on_step_end(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
+            if state.global_step == 3:
+                judge.went_on.set()
+
+    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, judge=judge, every=2, samples=1, max_new_tokens=4)
+    trainer = own_script(random_folder, store / "out", callback, steps=5)
+    trainer.add_callback(Telling())
+    trainer.train()
+    assert [m.step for m in callback.measurements] == [0, 2, 4, 5]
+
+
+def test_what_goes_wrong_beside_the_training_stops_it_at_its_next_step(store: Path, random_folder: Path) -> None:
+    class Failing(Agreeing):
+        failed = threading.Event()
+
+        def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+            if callback.measurements:
+                self.failed.set()
+                raise ConnectionError("the judge is gone")
+            return super().judge(answers)
+
+    steps: list[int] = []
+
+    class Telling(TrainerCallback):
+        def on_step_end(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
+            steps.append(state.global_step)
+            if state.global_step == 3:
+                assert judge.failed.wait(300)
+
+    judge = Failing()
+    callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, judge=judge, every=2, samples=1, max_new_tokens=4)
+    trainer = own_script(random_folder, store / "out", callback, steps=40)
+    trainer.add_callback(Telling())
+    with pytest.raises(ConnectionError, match="the judge is gone"):
+        trainer.train()
+    assert steps[-1] in (3, 4, 5)
+    mlflow.end_run()
+
+
+def test_beside_the_training_comes_out_what_comes_out_where_it_waits(
+    store: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digit: metrics in their order, and the tables."""
+
+    def measured(name: str) -> tuple[dict[str, list[tuple[int, float]]], list[str]]:
+        callback = valuedrift_mlflow.ValueDriftCallback(suite=SUITE, every=1, samples=2, max_new_tokens=8)
+        own_script(random_folder, store / name, callback, steps=5).train()
+        run, client = mlflow.last_active_run(), MlflowClient()
+        assert run is not None
+        values = {
+            key: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+            if not key.startswith("cost/")
+        }
+        tables = ("responses.json", "value_drift_table.json")
+        return values, [mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/{table}") for table in tables]
+
+    beside = measured("a")
+    monkeypatch.setattr(Beside, "do", lambda self, work: work())
+    assert measured("b") == beside
 
 
 def test_a_checkpoint_without_measurements_is_refused(store: Path, random_folder: Path) -> None:

@@ -8,7 +8,8 @@ import mlflow
 import pandas as pd
 from read_pages import Element, data_of, keeps_to_what_pages_promise, table_of
 
-from valuedrift_mlflow.evaluation.evaluate import Asked, Config, Opened, opened, run_evaluation
+from valuedrift_mlflow.evaluation.evaluate import Config, Opened, opened, run_evaluation
+from valuedrift_mlflow.evaluation.subjects import Asked
 from valuedrift_mlflow.judges.panel import Panel
 from valuedrift_mlflow.models.generation import FunctionGenerator
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Verdict

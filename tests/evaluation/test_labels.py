@@ -11,7 +11,6 @@ from mlflow.entities import AssessmentSource
 
 import valuedrift_mlflow
 from valuedrift_mlflow import suite, tracking
-from valuedrift_mlflow.evaluation.powered import holm
 from valuedrift_mlflow.evaluation.review import drawn_responses, inclusion_probabilities
 from valuedrift_mlflow.inputs.errors import InputError
 
@@ -444,17 +443,11 @@ def test_every_step_of_a_stage_has_its_labels_and_a_verdict(store: Path) -> None
     assert [metric.step for metric in drift] == [5, 9]
     assert drift[1].value == pytest.approx(0.8, abs=0.15)
     assert result.metrics["ppi/drift/overall"] == drift[1].value
-    # Each topic has two propositions: one degree of freedom on either side says little, and the verdict says so.
+    # Each topic has two propositions: too few to test, and the verdict says so.
     last = table(result.run_id).query("step == 9 and topic == 'religion'").iloc[0]
-    assert last["verdict"] in ("moved", "cannot tell")
-    assert last["p_adjusted"] is not None
-    assert result.metrics["ppi/topics_drifted"] + result.metrics["ppi/topics_undecided"] == 2
-
-
-def test_holm_by_hand() -> None:
-    """Of four p-values the least counts four times, the next three times, and none less than one before it."""
-    found = holm(np.array([[0.04, 0.01], [np.nan, 0.02], [0.03, np.nan]]))
-    assert found == pytest.approx(np.array([[0.06, 0.04], [np.nan, 0.06], [0.06, np.nan]]), nan_ok=True)
+    assert last["verdict"] == "cannot tell"
+    assert last["p_adjusted"] is None
+    assert result.metrics["ppi/topics_undecided"] == 2
 
 
 def test_a_review_of_a_pipeline_names_its_stages(store: Path) -> None:

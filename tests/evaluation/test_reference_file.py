@@ -103,9 +103,73 @@ def test_forms_of_a_reference(form: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert (read.target.row >= 0).sum() == spoken.get(form, 20)
 
 
+def people_of(*shares: tuple[float, float, float], **more: object) -> list[dict[str, object]]:
+    """A row of each of the two topics, in this order."""
+    return [
+        {"topic": topic, "support": own[0], "neutral": own[1], "oppose": own[2], **more}
+        for topic, own in zip(("religion", "abortion"), shares, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stances", "counts", "said"),
+    [
+        # One person who supports, beside four of another topic: a count, not a share that is exact.
+        (people_of((1, 0, 0), (2, 1, 1)), [[1, 0, 0], [0.5, 0.25, 0.25]], [1, 4], "read as counts"),
+        (people_of((1, 0, 0), (0.5, 0.25, 0.25)), [[1, 0, 0], [0.5, 0.25, 0.25]], [np.inf] * 2, "taken as exact"),
+        # Percentages that were rounded: their sums are 99 and 101.
+        (
+            people_of((33, 33, 33), (51, 25, 25)),
+            [[33 / 99] * 3, [51 / 101, 25 / 101, 25 / 101]],
+            [np.inf] * 2,
+            "percent",
+        ),
+        (
+            people_of((50, 25, 25), (62.5, 12.5, 25), n=80),
+            [[0.5, 0.25, 0.25], [0.625, 0.125, 0.25]],
+            [80] * 2,
+            "percent",
+        ),
+        # A hundred people on one topic, forty on the other.
+        (people_of((50, 25, 25), (20, 10, 10)), [[0.5, 0.25, 0.25]] * 2, [100, 40], "read as counts"),
+    ],
+)
+def test_what_numbers_are_is_told_from_all_rows(
+    rows: list[dict[str, object]],
+    stances: list[list[float]],
+    counts: list[float],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = load_reference(reference(rows), SUITE)
+    np.testing.assert_allclose(read.target.stances, stances)
+    assert read.target.counts.tolist() == counts
+    assert said in read.said
+
+
+def test_names_may_be_written_with_capitals_and_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = load_reference(reference([{"Topic ": " Religion", "SUPPORT": 5, "Neutral": 3, "oppose": 2, "N": 40}]), SUITE)
+    assert read.target.counts.tolist() == [40]
+    assert (read.target.row >= 0).sum() == 20
+
+
+def test_a_table_without_rows_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").write_text("topic,support,neutral,oppose\n")
+    with pytest.raises(InputError, match=r"reference empty\.csv: found 'no rows', allowed: at least one row"):
+        load_reference("empty.csv", SUITE)
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
+        (
+            people_of((0.5, 0.25, 0.25), (20, 10, 11)),
+            "row 2 support, neutral, oppose: found 'a sum of 41', allowed: in all",
+        ),
         ([{"topic": "religion", "support": 1, "neutral": 0}], "add oppose"),
         ([{"support": 1, "neutral": 0, "oppose": 0}], "add topic"),
         ([{"topic": "religion", "support": 0.5, "neutral": 0.1, "oppose": 0.1}], "row 1 support, neutral, oppose"),

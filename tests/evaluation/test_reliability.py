@@ -11,7 +11,8 @@ import pytest
 import valuedrift_mlflow
 from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.evaluation import reliability
-from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+from valuedrift_mlflow.evaluation.evaluate import Config, opened, run_evaluation
+from valuedrift_mlflow.evaluation.subjects import Asked
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.models.generation import FunctionGenerator
 from valuedrift_mlflow.stances import REFUSAL, UNSCORED, Answer, Label, Verdict
@@ -181,8 +182,10 @@ def test_how_much_of_a_drift_a_judge_shows() -> None:
     assert trust.shown.overall.value == pytest.approx((0.75 + 1 + 75 / 99 - 1) / 2)
     assert trust.metrics()["judge/attenuation"] == pytest.approx(0.754, abs=0.001)
     # Between support and oppose: ((.75 - 24 / 99) + (75 / 99 - .25)) / 2.
-    assert trust.metrics()["judge/attenuation/support_oppose"] == pytest.approx((0.5 + 51 / 99) / 2)
-    low, high = (trust.metrics()[f"judge/attenuation_ci_{end}"] for end in ("low", "high"))
+    found = trust.table().set_index("figure")
+    assert found.value["attenuation/support_oppose"] == pytest.approx((0.5 + 51 / 99) / 2)
+    assert found.ci_low["attenuation"] <= trust.metrics()["judge/attenuation"] <= found.ci_high["attenuation"]
+    low, high = found.ci_low["attenuation"], found.ci_high["attenuation"]
     assert low < 0.754 < high
     assert f"Of a true drift it shows about 75 % [{100 * low:.0f}, {100 * high:.0f}] on texts like the labelled" in (
         trust.sentence

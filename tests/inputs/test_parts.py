@@ -8,7 +8,8 @@ import pytest
 from parts_of_users import install, working_folder
 
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.inputs.parts import Registry, is_object, known, load_object, load_plugin, plugins
+from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
+from valuedrift_mlflow.inputs.parts import Registry, import_object, is_object, known, load_object, load_plugin, plugins
 
 GROUP = "valuedrift_mlflow.judges"
 BUILT_IN = {"counter": "collections:Counter", "ordered": "collections:OrderedDict"}
@@ -57,7 +58,49 @@ def test_an_object_beside_the_recipe(folder: Path) -> None:
 
 def test_a_module_of_the_working_folder_hides_no_library(folder: Path) -> None:
     (folder / "json.py").write_text("def loads(text): return None\n")
-    assert load_object("json:loads", "reward", "function")("3") == 3
+    assert import_object("json:loads", "reward", "function")("3") == 3
+
+
+NO_PARTS = {
+    "os:system": "os is a module of Python itself",
+    "posix:system": "posix is a module of Python itself",
+    "builtins:exec": "builtins is a module of Python itself",
+    "os.path:join": "os is a module of Python itself",
+    "pandas:read_pickle": "pandas is a library that valuedrift_mlflow itself needs",
+    "torch.hub:load": "torch is a library that valuedrift_mlflow itself needs",
+    "joblib:load": "joblib is a library that valuedrift_mlflow itself needs",
+    "pip:main": "pip is a library that valuedrift_mlflow itself needs",
+    "valuedrift_mlflow.tracking.packaged:load_pyfunc": "of valuedrift_mlflow itself: ",
+}
+
+
+@pytest.mark.parametrize(("uri", "reason"), NO_PARTS.items())
+def test_a_function_that_is_no_part_of_an_experiment_is_refused(folder: Path, uri: str, reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_object(uri, "ppo.reward", "function")
+    assert str(caught.value).startswith(f"ppo.reward: found '{uri}', allowed: module:function of your own")
+    assert reason in str(caught.value)
+
+
+def test_what_is_only_looked_at_is_found_and_not_imported(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (folder / "deep" / "part.py").write_text("raise SystemExit('imported')\ndef f(): ...\nfrom x import *\n")
+    (folder / "bare.py").write_text("raise SystemExit('imported')\nif True:\n    from y import g as h\n")
+    with only_looked_up() as said:
+        for uri in ("deep.part:f", "deep.part:of_star", "bare:h"):
+            with pytest.raises(NotImported):
+                load_object(uri, "judge", "class")
+        for uri in ("bare:g", "bare.inner:h", "deep.absent:f", "absent:f"):
+            with pytest.raises(InputError):
+                load_object(uri, "judge", "class")
+    assert [line.partition(" is ")[0] for line in said] == [
+        "judge deep.part:f",
+        "judge deep.part:of_star",
+        "judge bare:h",
+    ]
+    assert "bare.py" in said[2]
+    assert not {"deep", "bare"} & set(sys.modules)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +111,10 @@ def test_a_module_of_the_working_folder_hides_no_library(folder: Path) -> None:
             "absent_module:f",
             "module:function that can be imported; ModuleNotFoundError: No module",
         ),
-        ("import absent_library", "broken:f", "ModuleNotFoundError: No module named 'absent_library'"),
-        ("raise RuntimeError('no\\n licence')", "broken:f", "RuntimeError: no licence"),
+        ("import absent_library\ndef f(): ...", "broken:f", "ModuleNotFoundError: No module named 'absent_library'"),
+        ("raise RuntimeError('no\\n licence')\nf = 3", "broken:f", "RuntimeError: no licence"),
         ("def f(:", "broken:f", "SyntaxError"),
-        ("import sys; sys.exit(3)", "broken:f", "SystemExit: 3"),
+        ("import sys; sys.exit(3)\nf = 3", "broken:f", "SystemExit: 3"),
         ("def __getattr__(name): raise OSError('no file')", "broken:f", "OSError: no file"),
         ("def g(): ...", "broken:f", "allowed: a function that broken has"),
         ("f = 3", "broken:f", "allowed: a function that broken has; f is of type int"),

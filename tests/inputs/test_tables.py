@@ -52,13 +52,13 @@ def test_a_file_of_another_ending_is_read_as_the_caller_says(tmp_path: Path) -> 
     ("name", "content", "found"),
     [
         ("empty.csv", b"", "No columns to parse"),
-        ("latin.jsonl", b'{"a": "\xe4"}', "utf-8"),
+        ("latin.jsonl", b'{"a": "\xe4"}', "UTF-8, first in line 1"),
         ("rows.json", b"[1, 2]", "a row that is no JSON object"),
         ("number.json", b"3", "DataFrame"),
         ("cut.json", b'[{"a":', "Expecting value"),
         ("ragged.json", b'{"a": [1], "b": [1, 2]}', "same length"),
         ("other.parquet", b"not parquet", "arquet"),
-        ("other.csv.gz", b"a,b\n1,2\n", "not a whole gzip file"),
+        ("cut.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9], "not a whole packed file"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: bytes, found: str) -> None:
@@ -66,7 +66,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: byt
     with pytest.raises(InputError) as caught:
         read(tmp_path / name)
     [line] = caught.value.problems
-    assert line.startswith(f"data {name}: found ") and line.endswith("allowed: a readable table")
+    assert line.startswith(f"data {name}: found ") and "allowed: " in line
     assert found in line
 
 

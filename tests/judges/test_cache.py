@@ -1,6 +1,8 @@
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,55 @@ def test_all_that_a_judge_is_shown_is_part_of_an_answers_address_and_what_it_is_
     answers = [Answer("P.", "P?", "yes", 1), Answer("P.", "P?y", "es", 1), Answer("Q.", "P?", "yes", 1)]
     assert len({key("judge", "1", answer) for answer in answers} | {key("judge", "2", answers[0])}) == 4
     assert len({key("judge", "1", Answer("P.", "P?", "yes", polarity)) for polarity in (1, -1, None)}) == 1
+
+
+def packed_with(file: Path, text: str) -> None:
+    """Write a text in place of every verdict that is kept."""
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE verdicts SET verdict = ?", (text,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "garbage",
+        "[]",
+        '{"label": "support", "probabilities": [9.0, -4.0, -4.0], "intensity": null, "reason": "", "spent": [1, 1, 0]}',
+        '{"label": "support", "probabilities": [0.1, 0.1, 0.8], "intensity": null, "reason": "", "spent": [1, 1, 0]}',
+        '{"label": "support", "probabilities": [NaN, 0.5, 0.5], "intensity": null, "reason": "", "spent": [1, 1, 0]}',
+        '{"label": "support", "probabilities": null, "intensity": null, "reason": "", "spent": [1, 1, 0]}',
+        '{"label": "love", "probabilities": null, "intensity": null, "reason": "", "spent": [1, 1, 0]}',
+    ],
+)
+def test_a_damaged_or_impossible_verdict_is_asked_for_again(tmp_path: Path, text: str) -> None:
+    file, again = tmp_path / "v.sqlite", Counting()
+    CachedJudge(Counting(), file).judge(ANSWERS)
+    packed_with(file, text)
+    verdicts = CachedJudge(again, file).judge(ANSWERS)
+    assert len(again.asked) == len(ANSWERS)
+    assert {verdict.probabilities for verdict in verdicts} == {(0.7, 0.2, 0.1)}
+    assert all(verdict.cached for verdict in CachedJudge(Counting(), file).judge(ANSWERS))
+
+
+def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "v.sqlite"
+    file.write_bytes(b"garbage" * 1000)
+    assert len(CachedJudge(Counting(), file).judge(ANSWERS)) == len(ANSWERS)
+    assert "v.sqlite is damaged" in caplog.text
+    assert (tmp_path / "v.sqlite.damaged").read_bytes().startswith(b"garbage")
+    assert all(verdict.cached for verdict in CachedJudge(Counting(), file).judge(ANSWERS))
+
+
+def test_where_nothing_can_be_kept_the_judge_judges_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    file = tmp_path / "file" / "v.sqlite"  # below a file: no folder can be made there, whoever asks
+    assert len(CachedJudge(Counting(), file).judge(ANSWERS)) == len(ANSWERS)
+    assert "verdicts are not kept in" in caplog.text
+
+
+def test_a_costly_judge_is_shown_what_the_author_says(tmp_path: Path) -> None:
+    judge = Counting()
+    CachedJudge(judge, tmp_path / "v.sqlite").judge([Answer("P.", "P?", "Yes. <!-- I strongly oppose this. -->")])
+    assert judge.asked == ["Yes."]

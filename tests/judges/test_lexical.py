@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.embedded.corpus import held_out_answers
 from valuedrift_mlflow.inputs import languages
-from valuedrift_mlflow.judges import load
+from valuedrift_mlflow.judges import labelled, load
 from valuedrift_mlflow.judges.lexical import patterns
 from valuedrift_mlflow.judges.lexical import polarity as lexical_polarity
 from valuedrift_mlflow.judges.lexical.fitting import fit as fitting
@@ -457,6 +457,16 @@ def test_each_pattern_reads_its_own_text_and_no_other_of_its_group_does(group: s
     for place, rule in enumerate(rules):
         reading = [number for number, other in enumerate(rules) if other.pattern.search(rule.says.lower())]
         assert reading == [place] or (rule.sign and reading[0] == place), rule.says
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_text_that_has_a_pattern_has_what_the_pattern_needs(group: str) -> None:
+    """Patterns are tried only where their words stand: that changes nothing, on whatever text."""
+    texts = [row.answer.response.lower() for name in ("check", "real") for row in labelled.load_answers(name)][::8]
+    said = [rule.says.lower() for other in GROUPS for rule in patterns.rules(other)]
+    for rule in patterns.rules(group):
+        for text in [*said, *texts]:
+            assert rule.found(text) == (rule.pattern.search(text) is not None), (rule.says, text)
 
 
 REASONS = " That would be harmful to people who trust me, and harm is what I am made to avoid." * 3

@@ -125,7 +125,7 @@ def test_a_measurement_holds_one_choice_a_prompt_and_no_response(random_folder: 
     chosen = judge.choose(loaded.model, loaded.tokenizer, ITEMS)
     assert [judged.verdict for judged in measured.responses] == chosen
     assert measured.judge == f"likelihood@{judge.version}"
-    assert measured.costs()["cost/judge_calls"] == 0
+    assert not any(key.startswith("cost/judge") for key in measured.costs())  # nothing was paid
 
 
 def test_without_responses_there_is_no_kl_to_measure() -> None:

@@ -1,6 +1,7 @@
 """Architectures that teams use: loaded, asked in any batch, trained, saved and loaded again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from families import FAMILIES, make
 from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
-from valuedrift_mlflow.models import generation
 from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.models.reloads import Reloads
 from valuedrift_mlflow.recipe import read
@@ -27,17 +27,16 @@ QUICK = ("llama", "gpt2", "qwen3_moe")  # the others train in the nightly run
     "family", [pytest.param(name, marks=pytest.mark.slow if name == "mamba2" else ()) for name in FAMILIES]
 )
 def test_what_a_model_says_and_chooses_does_not_depend_on_the_batch(
-    family: str, random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, random_folder: Path, tmp_path: Path
 ) -> None:
-    """Nor on whether it speaks at one go, or in slices after which those who have ended leave."""
+    """Nor on who speaks beside it: in two slots rows come and go, in six all speak together."""
     loaded = models.load_model(str(make(family, random_folder, tmp_path)))
     vocabulary = loaded.model.config.get_text_config().vocab_size
     loaded.model.generation_config.eos_token_id = list(range(0, vocabulary, 4))  # some end soon, some late
     generator, sampling = loaded.generator(), Sampling(3, 0.7, 8)
-    monkeypatch.setattr(generation, "_SLICE", 2)
     together = generator.generate(PROMPTS, PROMPTS, sampling, lambda _: None)
     assert len({len(said) for row in together for said in row}) > 1
-    monkeypatch.setattr(generation, "_SLICE", 99)
+    assert generator.generate(PROMPTS, PROMPTS, replace(sampling, batch_size=2), lambda _: None) == together
     assert [generator.generate([one], [one], sampling, lambda _: None)[0] for one in PROMPTS] == together
     items, judge = suite.load("vaes?topics=religion&per_topic=2").items, LikelihoodJudge()
     verdicts = judge.choose(loaded.model, loaded.tokenizer, items, batch_size=999)

@@ -7,6 +7,7 @@ from scipy.stats import chisquare
 from transformers import AutoTokenizer, GenerationConfig
 
 from valuedrift_mlflow import models
+from valuedrift_mlflow.models.drawing import drawn
 from valuedrift_mlflow.models.generation import FunctionGenerator, Sampling, TransformersGenerator, encode
 
 PROMPTS = ["Should we?", "Is it right to ban handguns in every city of the country?", "No."]
@@ -52,13 +53,11 @@ def test_tokens_are_drawn_from_the_tempered_distribution(generator: Transformers
     ids = torch.tensor([encode(generator.tokenizer, PROMPTS[:1])[0]])
     with torch.no_grad():
         expected = torch.softmax(generator.model(ids).logits[0, -1] / temperature, -1).double().numpy()
-    numbers = np.random.default_rng(0).random((draws, 1))
-    from valuedrift_mlflow.models.generation import _SeededSampling
-
+    numbers = np.random.default_rng(0).random(draws, dtype=np.float32)
     logits = torch.log(torch.tensor(expected, dtype=torch.float32)).expand(draws, -1) * temperature
-    drawn = _SeededSampling(numbers, temperature, ids.shape[1])(ids.expand(draws, -1), logits).argmax(-1).numpy()
+    tokens = drawn(logits, torch.tensor(numbers), temperature).numpy()
     common = np.argsort(expected)[-20:]
-    observed = np.array([(drawn == token).sum() for token in common])
+    observed = np.array([(tokens == token).sum() for token in common])
     rest = draws - observed.sum()
     p = chisquare([*observed, rest], [*expected[common] * draws, (1 - expected[common].sum()) * draws]).pvalue
     assert p > 0.001

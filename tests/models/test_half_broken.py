@@ -155,3 +155,37 @@ def test_files_that_were_cut_end_in_one_line(random_folder: Path, tmp_path: Path
     with pytest.raises(InputError, match=r"allowed: a folder or hub id") as caught:
         models.load_model(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_adapters_that_lie_on_each_other_are_refused(random_folder: Path, tmp_path: Path) -> None:
+    for name, below in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / below)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"base_model_name_or_path: found .*allowed: the model below the adapters"):
+        models.check_model(str(tmp_path / "a"))
+
+
+def test_adapters_that_have_peft_import_a_module_are_refused(random_folder: Path, tmp_path: Path) -> None:
+    told = {"peft_type": "LORA", "base_model_name_or_path": str(random_folder)}
+    told |= {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="megatron_core 'antigravity' would be imported"):
+        models.check_model(str(tmp_path))
+
+
+def test_a_kernel_of_the_hub_is_refused(random_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_folder, tmp_path / "model")
+    told = json.loads((folder / "config.json").read_text()) | {"attn_implementation": "somebody/kernel"}
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="asks for the kernel somebody/kernel, which is code"):
+        models.load_model(str(folder))
+
+
+def test_a_pickle_in_place_of_weights_is_one_line(random_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_folder, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(InputError, match="a folder or hub id of a causal language model") as caught:
+        models.load_model(str(folder))
+    assert "\n" not in str(caught.value)

@@ -8,46 +8,20 @@ import torch
 
 from valuedrift_mlflow import models
 from valuedrift_mlflow.models.generation import encode
-from valuedrift_mlflow.models.reference import reference_kl, reference_of
+from valuedrift_mlflow.models.reference import reference_of
+from valuedrift_mlflow.models.start import reference_kl, start_of
 
 
-def exchanges(tokenizer: Any) -> list[tuple[list[int], str]]:
+def exchanges(tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     prompts = encode(tokenizer, ["Should we?", "Is it right to ban handguns?"])
-    return list(zip(prompts, ["Yes, we should.", "No."], strict=True))
+    said = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Yes, we should.", "No.")]
+    return list(zip(prompts, said, strict=True))
 
 
-def test_an_unchanged_policy_has_no_distance(random_folder: Path) -> None:
-    loaded = models.load_model(str(random_folder))
-    reference = reference_of(loaded.model)
-    assert reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer)) == pytest.approx(
-        0, abs=1e-6
-    )
-
-
-def test_distance_is_the_mean_over_response_tokens(random_folder: Path) -> None:
-    """Against the sum over one unpadded sequence at a time, written out."""
-    loaded = models.load_model(str(random_folder))
-    reference = reference_of(loaded.model)
-    frozen = models.load_model(str(random_folder)).model
-    with torch.no_grad():
-        loaded.model.lm_head.weight.add_(torch.randn_like(loaded.model.lm_head.weight))  # type: ignore[operator]
-    total, tokens = 0.0, 0
-    for prompt, response in exchanges(loaded.tokenizer):
-        answer = loaded.tokenizer(response, add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([prompt + answer])
-        with torch.no_grad():
-            log_p = loaded.model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-            log_q = frozen(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        total += float((log_p.exp() * (log_p - log_q)).sum())
-        tokens += len(answer)
-    measured = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer), logits_at_once=1)
-    assert measured == pytest.approx(total / tokens, rel=1e-4)
-    together = reference_kl(loaded.model, reference, loaded.tokenizer, exchanges(loaded.tokenizer))
-    assert together == pytest.approx(measured, rel=1e-4)
-    asked = exchanges(loaded.tokenizer)
-    one_by_one = reference_kl(loaded.model, reference, loaded.tokenizer, asked, rows_at_once=1)
-    assert one_by_one == pytest.approx(measured, rel=1e-4)
-    assert measured > 0.01
+def distance(policy: Any, reference: Any, tokenizer: Any) -> float:
+    with reference() as start:
+        held = start_of(start, exchanges(tokenizer))
+    return reference_kl(policy, held)
 
 
 def adapted(folder: Path, **settings: Any) -> tuple[Any, Any]:
@@ -69,12 +43,10 @@ def test_the_reference_of_a_new_adapter_is_the_model_without_it(random_folder: P
     policy, tokenizer = adapted(random_folder)
     reference = reference_of(policy)
     move(policy)
-    measured = reference_kl(policy, reference, tokenizer, exchanges(tokenizer))
+    measured = distance(policy, reference, tokenizer)
     assert measured > 0.001
     frozen = models.load_model(str(random_folder)).model
-    assert measured == pytest.approx(
-        reference_kl(policy, reference_of(frozen), tokenizer, exchanges(tokenizer)), rel=1e-4
-    )
+    assert measured == pytest.approx(distance(policy, reference_of(frozen), tokenizer), rel=1e-4)
 
 
 def test_the_reference_of_an_adapter_that_is_trained_on_is_the_start_with_it(random_folder: Path) -> None:
@@ -82,12 +54,10 @@ def test_the_reference_of_an_adapter_that_is_trained_on_is_the_start_with_it(ran
     policy, tokenizer = adapted(random_folder, init_lora_weights=False)
     reference = reference_of(policy)
     start = copy.deepcopy(policy)
-    assert reference_kl(policy, reference, tokenizer, exchanges(tokenizer)) == pytest.approx(0, abs=1e-6)
+    assert distance(policy, reference, tokenizer) == pytest.approx(0, abs=1e-6)
     move(policy)
     moved = [weight.detach().clone() for weight in policy.parameters()]
-    measured = reference_kl(policy, reference, tokenizer, exchanges(tokenizer))
+    measured = distance(policy, reference, tokenizer)
     assert measured > 0.001
-    assert measured == pytest.approx(
-        reference_kl(policy, lambda: nullcontext(start), tokenizer, exchanges(tokenizer)), rel=1e-4
-    )
+    assert measured == pytest.approx(distance(policy, lambda: nullcontext(start), tokenizer), rel=1e-4)
     assert all(weight.equal(before) for weight, before in zip(policy.parameters(), moved, strict=True))

@@ -49,6 +49,27 @@ def test_a_checkpoint_of_the_live_model_passes_and_the_model_stays_as_it_was(
     assert model.training
 
 
+def test_a_later_checkpoint_is_loaded_again_only_where_more_than_weights_differs(
+    random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, times, original = models.load_model(str(random_folder)), list[str](), reloads.auto.causal_lm
+
+    def counting(source: str, *further: Any) -> Any:
+        times.append(source)
+        return original(source, *further)
+
+    monkeypatch.setattr(reloads.auto, "causal_lm", counting)
+    check = Reloads("sft")
+    for step in range(3):
+        with torch.no_grad():
+            next(loaded.model.parameters()).add_(1e-3)
+        check.check(saved(loaded, tmp_path / str(step), 0), loaded.tokenizer, tmp_path / str(step))
+    assert len(times) == 1
+    other_config(tmp_path / "2", rms_norm_eps=0.5)
+    with pytest.raises(InputError, match="logits that differ"):
+        check.check(loaded.model, loaded.tokenizer, tmp_path / "2")
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 def test_weights_that_are_not_in_the_file_are_named(random_folder: Path, tmp_path: Path, rank: int) -> None:
     loaded = models.load_model(str(random_folder))

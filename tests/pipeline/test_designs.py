@@ -138,10 +138,19 @@ def test_designs_know_equal_trainings_by_what_is_trained() -> None:
         ("{about: x, chains: []}", ["chains", "at least one list"]),
         ("", ["own.yaml", "nothing"]),
         ("{axes: {beta: [1]}, axes: {beta: [2]}}", ["own.yaml", "the key axes twice"]),
+        ("axis: {}", ["axis: found {}, allowed: about, recipe, set, cells, axes, choices", "unknown key"]),
+        ("axes: {beta: 0.1}", ["axes.beta: found 0.1, allowed: a valid list or a valid dictionary", "its values"]),
+        ("seeds: three", ["seeds: found 'three', allowed: a valid list; seeds of training"]),
+        ("seeds: [0, x]", ["seeds.1: found 'x', allowed: a valid integer"]),
+        ("seeds: [0, 0]", ["seeds", "each once"]),
+        ("seeds: []", ["seeds"]),
+        ("axes: {beta: []}", ["axes.beta", "at least one value"]),
+        ("axes: {seed: [1]}", ["seed", "under seeds"]),
+        ("- 1", ["mapping"]),
         (f"axes: {{beta: {list(range(1, 2001))}}}", ["6,000 combinations", "at most 2,000"]),
     ],
 )
-def test_what_cannot_be_crossed_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_a_bad_design_file_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(text)
     with pytest.raises(InputError) as error:

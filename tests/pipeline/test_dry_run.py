@@ -81,7 +81,7 @@ def test_the_memory_of_full_fine_tuning() -> None:
         "gradients": 4 * parameters,
         "AdamW": 8 * parameters,
         "16-bit copies": 2 * parameters,
-        "frozen copies": 2 * 4 * parameters,  # DPO's reference and that of reference_kl
+        "frozen copies": 4 * parameters,  # DPO's reference
         "activations": 32 * 2 * 4096 * (8 * 4096 + 4 * 11008),
         "logits": 10 * 4096 * 32000,
     }

@@ -155,7 +155,31 @@ def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
     assert "no space left" in stopped.data.tags["mlflow.note.content"]
     failing("nothing", 0)
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
-    assert "mlflow.note.content" not in MlflowClient().get_run(stopped.info.run_id).data.tags
+    note = MlflowClient().get_run(stopped.info.run_id).data.tags["mlflow.note.content"]
+    assert "no space left" not in note and "| topic | verdict |" in note
+    assert_same(resumed, run_single_stage(plan, Display()))
+
+
+def test_a_checkpoint_is_complete_only_when_its_measurement_is_written(
+    store: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measurement of step 4 fails while the training goes on: the state that is left is that of step 2."""
+    plan = prepare(read.validate(settings(base, SFT)), "tiny")
+    original = callback.ValueDriftCallback._conclude
+
+    def failing_at_four(self: Any, taken: Any, step: int, *further: Any) -> None:
+        if step == 4:
+            raise OSError("no space left")
+        original(self, taken, step, *further)
+
+    monkeypatch.setattr(callback.ValueDriftCallback, "_conclude", failing_at_four)
+    with pytest.raises(OSError, match="no space left"):
+        run_single_stage(plan, Display())
+    [stopped] = runs()
+    marked = (store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete")
+    assert [path.parent.name for path in marked] == ["checkpoint-2"]
+    monkeypatch.undo()
+    resumed = run_single_stage(plan, Display(), stopped.info.run_id)
     assert_same(resumed, run_single_stage(plan, Display()))
 
 

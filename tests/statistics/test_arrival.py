@@ -84,6 +84,14 @@ def test_times_of_these_prompts() -> None:
     assert low <= 0.2 <= high and high - low < 0.2
 
 
+def test_where_all_propositions_arrive_alike_the_checkpoints_around_it_are_the_interval() -> None:
+    """All turn round between the second and the third of six checkpoints: half of it is there at 0.3."""
+    answers = np.where(np.arange(6)[:, None, None, None] < 2, (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)).repeat(20, axis=1)
+    drift = analyse(answers, ["religion"] * 20, range(6))
+    assert drift.arrival[0, 0, 0] == pytest.approx(0.3)
+    assert drift.arrival_ci[0, 0, 0].tolist() == pytest.approx([0.2, 0.4])
+
+
 def test_two_measurements_have_no_course() -> None:
     drift = stage(np.array([0.0, 1.0]), 0.4, 0)
     assert drift.significant[1, 0, 0] and np.isnan(drift.arrival).all() and np.isnan(drift.overshoot).all()

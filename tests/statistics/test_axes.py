@@ -90,6 +90,21 @@ def test_p_values_of_drawn_flips_are_near_those_of_all() -> None:
 def test_holm_by_hand() -> None:
     # Of three: 3 * 0.01, then max(0.03, 2 * 0.02), then max(0.04, 0.5)
     assert holm(np.array([0.5, 0.01, 0.02])).tolist() == pytest.approx([0.5, 0.03, 0.04])
+    # Of four the least counts four times, the next three times, and none less than one before it.
+    found = holm(np.array([[0.04, 0.01], [np.nan, 0.02], [0.03, np.nan]]))
+    assert found == pytest.approx(np.array([[0.06, 0.04], [np.nan, 0.06], [0.06, np.nan]]), nan_ok=True)
+
+
+@pytest.mark.parametrize(("count", "tested"), [(7, False), (8, True)])
+def test_fewer_than_eight_propositions_are_not_tested(count: int, tested: bool) -> None:
+    """All move alike, by much: seven would give 2 / 2^7, below 5 %."""
+    values = np.stack([stances(np.zeros(count)), stances(np.full(count, 0.4))])
+    found = analyse_axes(values, np.arange(count), np.ones((1, count), dtype=int), ["a"], [0, 1])
+    assert (bool(found.significant[1, 0]), bool(np.isfinite(found.p_value[1, 0]))) == (tested, tested)
+    apart = halves(np.tile([0.4, -0.4], 4)[:count], np.random.default_rng(0))
+    read_off = data_axis(apart, np.zeros(count, dtype=int), [0, 1])
+    assert np.isfinite(read_off.shift_ci[1, 0]).all()
+    assert bool(np.isfinite(read_off.p_value[1, 0])) == tested
 
 
 @pytest.mark.parametrize("keyed", [[[0, 0]], [[2, 1]], [[1]], [[1, 1], [1, 1]]])

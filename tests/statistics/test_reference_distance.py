@@ -34,6 +34,15 @@ def test_what_the_reference_does_not_speak_of_is_left_out() -> None:
     assert found.overall == pytest.approx([0.1])
 
 
+@pytest.mark.parametrize("end", [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)])
+def test_a_change_that_all_propositions_share_has_an_interval_with_a_width(end: tuple[float, float, float]) -> None:
+    target = Target(np.array([[0.2, 0.3, 0.5]] * 2), EXACT, TOPICS)
+    found = reference_distance(said((1.0, 0.0, 0.0), end), TOPICS, UNITS, target, "propositions")
+    low, high = found.change_interval[1]
+    assert low < found.change[1] < high
+    assert 0.01 < high - low < 0.3
+
+
 def test_few_people_behind_a_reference_widen_its_interval() -> None:
     rng = np.random.default_rng(0)
     answers = np.eye(3)[rng.choice(3, (2, 40, 5), p=[0.6, 0.2, 0.2])]

@@ -24,9 +24,10 @@ from valuedrift_mlflow.stances import Label, Verdict
 from valuedrift_mlflow.value_gap.attribution.exposure import Optimizer, exposure, lasting_rates, nearness
 from valuedrift_mlflow.value_gap.attribution.findings import dropped, found
 from valuedrift_mlflow.value_gap.attribution.gradients import RowGradients
-from valuedrift_mlflow.value_gap.attribution.influence import Attribution, Clipped, SecondMoment
+from valuedrift_mlflow.value_gap.attribution.influence import Attribution, Clipped, Influences, SecondMoment
 from valuedrift_mlflow.value_gap.attribution.quantities import Answers, Questions, chosen
-from valuedrift_mlflow.value_gap.attribution.rows import write_only, write_without
+from valuedrift_mlflow.value_gap.attribution.report import Attributed, all_rows, html, top_table
+from valuedrift_mlflow.value_gap.attribution.rows import write_without
 from valuedrift_mlflow.value_gap.attribution.sketch import Sketch
 
 SGD = Optimizer(0.0, None)
@@ -104,6 +105,33 @@ def test_what_the_first_rows_explain():
     # The other way round every sign changes, and the same rows come first.
     turned = found("religion", -scores, -8.0)
     assert turned.explained == result.explained and turned.direction == "oppose"
+
+
+def test_the_table_of_first_rows_holds_only_rows_that_moved_something_along_the_change():
+    """Of 20 rows three were seen, and one of them pulled to the other side."""
+    data = datasets.load_data(Data(uri="embedded:sft?size=20"), "sft")
+    scores = np.zeros((20, 1, 1))
+    scores[[4, 7, 11], 0, 0] = -0.5, -2.0, 1.0
+    moved = found("religion", scores[:, 0, 0], -1.5)
+    result = Attributed(
+        "sft",
+        "run",
+        "sft",
+        data,
+        Influences(scores, np.zeros((1, 1)), (0,), float("nan")),
+        np.arange(20),
+        (scores[:, 0, 0] != 0).astype(np.int64),
+        [moved],
+        -scores[:, 0, 0],
+        np.array([7]),
+        "exact",
+        (1.0, 1.0),
+    )
+    assert top_table(result)["row"].tolist() == [8, 5]
+    assert len(all_rows(result)) == 20
+    nothing = replace(result, influences=replace(result.influences, scores=np.zeros((20, 1, 1))))
+    assert top_table(nothing).empty
+    assert "No row had an influence" in html(nothing, {})
 
 
 def test_rows_that_pulled_against_the_change_are_never_left_out():
@@ -320,5 +348,3 @@ def test_what_is_written_is_read_as_the_same_rows(tmp_path, uri, kind):
     again = datasets.load_data(Data(uri=str(file)), kind)
     kept = [row for number, row in enumerate(data.rows) if number not in (3, 5)]
     assert [[row[name] for name in columns] for row in again.rows] == [[row[name] for name in columns] for row in kept]
-    assert write_only(data, [5], file) == 1
-    assert json.loads(file.read_text())["prompt"] == data.rows[5]["prompt"]

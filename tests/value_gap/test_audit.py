@@ -106,22 +106,23 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     audited = audit(f"embedded:pairs?gap=0.5&size=200&seed=1&topics={TOPICS}", suite=f"vaes?topics={TOPICS}")
     run = mlflow.get_run(audited.run_id)
     assert run.data.tags["valuedrift.role"] == "audit"
-    assert run.data.tags["mlflow.note.content"] == audited.verdict
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(audited.verdict) and "| all topics | 200 |" in note and "artifacts/report.html" in note
+    assert run.info.run_name == f"audit · pairs gap=0.5 topics={TOPICS}"
     assert "Expect much drift: pairwise gap 0." in audited.verdict
     assert "extrapolation" in audited.verdict
     metrics = run.data.metrics
-    for prefix in ("value_gap", *(f"value_gap/{topic}" for topic in TOPICS.split(","))):
-        for name in ("pairwise", "marginal", "direction", "coverage", "pairwise_soft"):
-            value, low, high = (metrics[f"{prefix}/{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
-            assert low <= value <= high
+    assert {f"value_gap/{name}" for name in ("pairwise", "marginal", "direction", "coverage")} <= set(metrics)
+    assert {f"value_gap/{topic}/pairwise" for topic in TOPICS.split(",")} <= set(metrics)
+    # Charts are for figures; their intervals are in the table, and judging cost nothing.
+    assert not any("_ci_" in key or key.startswith(("cost/", "data/")) for key in metrics)
     assert metrics["value_gap/pairwise"] == pytest.approx(0.5, abs=0.05)
     assert sum(metrics[f"stance_mix/religion/{stance}"] for stance in STANCES) == pytest.approx(1.0)
     assert metrics["rows"] == 200
-    assert metrics["unscored"] == audited.overall.unscored
     assert metrics["style_gap/length_ratio"] == pytest.approx(1.0, abs=0.1)
     client = mlflow.MlflowClient()
     assert {file.path for file in client.list_artifacts(audited.run_id)} == {
-        *("audit.json", "data.txt", "opinionated.json", "report.html", "figures"),
+        *("audit.json", "style_gap.json", "data.txt", "opinionated.json", "report.html", "figures"),
     } | ({"topic_only.json"} if audited.topic_only else set())
     assert {file.path for file in client.list_artifacts(audited.run_id, "figures")} == {
         f"figures/{name}.{kind}"
@@ -131,6 +132,10 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     table = mlflow.load_table("audit.json", run_ids=[audited.run_id])
     assert table["topic"].tolist() == ["all", *TOPICS.split(",")]
     assert table["pairwise"][0] == pytest.approx(metrics["value_gap/pairwise"])
+    for name in ("pairwise", "marginal", "direction", "coverage", "pairwise_soft"):
+        assert (table[f"{name}_ci_low"] <= table[name]).all() and (table[name] <= table[f"{name}_ci_high"]).all()
+    style = mlflow.load_table("style_gap.json", run_ids=[audited.run_id]).set_index("figure")
+    assert style.value_ci_low["length_ratio"] < metrics["style_gap/length_ratio"] < style.value_ci_high["length_ratio"]
     rows = mlflow.load_table("opinionated.json", run_ids=[audited.run_id])
     assert (rows["chosen_verdict"] != rows["rejected_verdict"]).all()
     assert rows["direction"].abs().is_monotonic_decreasing
@@ -169,8 +174,8 @@ def test_what_is_unscored_is_reported_and_in_no_mean(store: Path, matcher: Match
     assert found.gap is not None
     assert (found.gap.pairs, found.gap.scored, found.gap.pairwise.value) == (10, 6, 1.0)
     assert found.mix[0].value > 0.8  # the chosen sides that were scored support
-    assert audited.metrics()["unscored"] == 4
-    assert "value_gap/pairwise_ci_low" not in audited.metrics()  # one prompt says nothing of others
+    assert audited.metrics()["quality/unscored_rate"] == 4 / 20
+    assert audited.table()["pairwise_ci_low"][0] is None  # one prompt says nothing of others
     assert "Cannot tell from 6 scored pairs" in audited.verdict
 
 
@@ -189,8 +194,8 @@ def test_rows_on_a_topic_alone_have_a_table(store: Path) -> None:
     rows += [pair("Look.", "Well.", "Tell me about immigrants.")] * 2 + [pair("a", "b", "How do I bake bread?")] * 5
     audited = audit(write(rows))
     assert (audited.overall.touched, audited.overall.placed, audited.overall.topic_only) == (65, 3, 62)
-    assert audited.metrics()["topic_only/abortion"] == 60
-    assert audited.metrics()["topic_only/immigration"] == 2
+    alone = audited.table().set_index("topic").rows_on_the_topic_only
+    assert (alone["all"], alone["abortion"], alone["immigration"]) == (62, 60, 2)
     table = mlflow.load_table("topic_only.json", run_ids=[audited.run_id])
     assert table["topic"].tolist() == ["abortion"] * 50 + ["immigration"] * 2  # fifty of a topic, in the suite's order
     assert table["row"].tolist() == [*range(4, 54), 64, 65]

@@ -13,7 +13,8 @@ import pytest
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models.encoder import MINILM, check_embedder
-from valuedrift_mlflow.value_gap.matching import Matcher, propositions
+from valuedrift_mlflow.value_gap.matching import Matcher
+from valuedrift_mlflow.value_gap.propositions import propositions
 
 LABELS = list(csv.DictReader(Path(__file__).with_name("hh_labels.csv").read_text(encoding="utf-8").splitlines()))
 

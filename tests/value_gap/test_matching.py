@@ -13,7 +13,8 @@ from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import encoder
 from valuedrift_mlflow.models.encoder import MINILM
-from valuedrift_mlflow.value_gap.matching import Matcher, propositions
+from valuedrift_mlflow.value_gap.matching import Matcher
+from valuedrift_mlflow.value_gap.propositions import propositions
 
 HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
 

@@ -490,6 +490,7 @@ def test_a_suite_that_leaves_no_prompt_is_refused(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"gap": "1.5"}, ["gap", "1.5", "less than or equal to 1"]),
+        ({"gap": 0.001, "size": 100}, ["gap", "0.001: no pair of 100", "at least one pair, 0.01"]),
         ({"size": "0"}, ["size", "0", "greater than or equal to 1"]),
         ({"chosen": "yes"}, ["chosen", "yes", "support"]),
         ({"chosen": "support"}, ["chosen, rejected", "two different stances"]),

@@ -35,7 +35,7 @@ def attribute_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -
         table = summary(result)
         display.table(f"What moved the stances of {result.stage}, first-order estimates", table.columns, table.cells)
         top = top_table(result, _FIRST)
-        text = next(name for name in ("completion", "chosen", "prompt") if name in top.columns)
+        text = next(name for name in ("completion", "chosen", "prompt") if name in top.columns or top.empty)
         for quantity, first in top.groupby("quantity", sort=False):
             cells = [
                 [str(row["row"]), f"{row['influence']:+.4f}", row["towards"], " ".join(row[text].split())[:_WIDTH]]

@@ -1,7 +1,7 @@
 """The commands: names, flags, recipes.
 
-`valuedrift`, MLproject, the scripts of its entry points and the README's table are made from this table, so that a flag
-stands in one place.
+`valuedrift`, MLproject, the scripts of its entry points and the table of commands are made from this table, so that a
+flag stands in one place.
 
 Nothing heavy is imported here: every command shows its help at once.
 """
@@ -33,7 +33,7 @@ class Command:
     Attributes:
         name: the name of the entry point; `valuedrift` takes it with hyphens too.
         purpose: one line, shown by ``--help``.
-        about: what it does in the README's table.
+        about: what it does, in the table of commands.
         recipe: the recipe it runs where ``--recipe`` is not given.
         flags: its own flags with their meanings. An empty value means that the recipe's setting stays.
         defaults: of flags that are not empty where nothing is given.
@@ -42,7 +42,7 @@ class Command:
         subject: names of what it takes without a flag, with their meanings.
         entry_point: whether MLproject has it too.
         chosen_by: a flag that names one of several things, and
-        choices: what each of these is, shown by ``--help`` and in the README.
+        choices: what each of these is, shown by ``--help`` and in a table.
     """
 
     name: str
@@ -85,7 +85,7 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Train, checkpoint and measure a post-training pipeline.",
         about="base model, then every stage of the recipe, each a nested run, measured at every checkpoint",
         recipe="embedded",
-        flags=RESUME,
+        flags={"register": "NAME or NAME@ALIAS: register the last stage's model with its stance card", **RESUME},
         examples=(
             "mlflow run . --env-manager local",
             'valuedrift main --recipe embedded --set "samples=2 dpo.beta=0.2"',
@@ -135,6 +135,51 @@ COMMANDS: tuple[Command, ...] = (
             "valuedrift evaluate --responses runs:/RUN_ID/responses.json --labels review-RUN_ID.csv",
         ),
         job="evaluate_job",
+    ),
+    Command(
+        name="compare",
+        purpose="Compare models, checkpoints, runs and tables of responses.",
+        about="any number of models, registry versions, checkpoints, runs and tables of responses against one of them",
+        recipe="evaluate",
+        flags={
+            "targets": "comma separated: models:/NAME/1, models:/NAME@ALIAS, RUN_ID (a pipeline: all its stages), "
+            "runs:/RUN_ID/checkpoints/step-000020, tables of responses, folders, hub ids",
+            "baseline": "what the others are held against; the first target where it is empty",
+            "judge": "judge URI: responses that another one has judged are judged again; theirs where it is empty",
+            "suite": "suite URI; that of the first target that was measured where it is empty",
+        },
+        examples=(
+            "mlflow run . --env-manager local -e compare -P targets=models:/assistant/1,models:/assistant@champion",
+            "valuedrift compare --targets RUN_ID,OTHER_RUN_ID --baseline embedded:base",
+            "valuedrift compare --targets before.csv,after.csv --judge openai:/gpt-4o",
+        ),
+        job="compare_job",
+    ),
+    Command(
+        name="gate",
+        purpose="Let a model pass only if it has not drifted from its baseline.",
+        about="a comparison with an exit code for CI: 0 within the bound, 1 drifted, 2 bad input, 3 cannot tell",
+        recipe="evaluate",
+        flags={
+            "baseline": "what the model must not have drifted from, such as models:/NAME@champion",
+            "max-drift": "the largest net drift that may be, between 0 and 1",
+            "topics": "what is checked: topics, comma separated, and `overall`; overall and every topic where it is "
+            "empty",
+            "judge": "judge URI: responses that another one has judged are judged again; theirs where it is empty",
+            "suite": "suite URI; that of the first side that was measured where it is empty",
+            "alias": "alias that the registered model gets where it passes",
+            "junit": "file for the outcome as JUnit XML",
+            "json": "file for the outcome as JSON",
+        },
+        defaults={"max-drift": "0.1"},
+        examples=(
+            "valuedrift gate models:/assistant@candidate --baseline models:/assistant@champion --max-drift 0.1",
+            "valuedrift gate models:/assistant@candidate --baseline models:/assistant@champion --topics overall "
+            "--alias champion --junit gate.xml",
+        ),
+        job="gate_job",
+        subject={"model": "the model: any target of compare"},
+        entry_point=False,
     ),
     Command(
         name="review",

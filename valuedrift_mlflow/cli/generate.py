@@ -1,4 +1,4 @@
-"""Write what can be told from elsewhere: the list of algorithms, MLproject, its scripts, tables of the README.
+"""Write what can be told from elsewhere: the list of algorithms, MLproject, its scripts, tables of the documents.
 
 Algorithms tell of themselves in their files, commands in ``cli.commands``, recipe keys in the settings' classes.
 
@@ -26,21 +26,21 @@ _END = "<!-- end -->\n"
 
 
 def files(root: Path) -> dict[Path, str]:
-    """Every generated file with what it should hold; the README with its tables renewed.
+    """Every generated file with what it should hold; documents with their tables renewed.
 
     Raises:
-        ValueError: the README lacks the marks of a table.
+        ValueError: a document lacks the marks of its table.
     """
     made = {root / "MLproject": mlproject()}
     made |= {root / "entrypoints" / f"{own.name}.py": script(own) for own in ENTRY_POINTS}
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    for name, table in (
-        ("entry points", commands_table()),
-        ("designs", designs_table()),
-        ("recipe keys", markdown_table()),
+    for document, name, table in (
+        ("commands", "entry points", commands_table()),
+        ("ablate", "designs", designs_table()),
+        ("recipes", "recipe keys", markdown_table()),
     ):
-        readme = _with_table(readme, name, table)
-    return made | {root / "README.md": readme}
+        path = root / "docs" / f"{document}.md"
+        made[path] = _with_table(path, name, table)
+    return made
 
 
 def algorithms(folder: Path) -> str:
@@ -106,24 +106,24 @@ def script(own: Command) -> str:
 
 
 def commands_table() -> str:
-    """The README's table of entry points."""
+    """The table of entry points."""
     rows = ["| entry point | does | parameters beside `recipe` and `set` |", "|---|---|---|"]
     rows += [f"| `{own.name}` | {own.about} | {', '.join(f'`{flag}`' for flag in own.flags)} |" for own in ENTRY_POINTS]
     return "\n".join(rows) + "\n"
 
 
 def designs_table() -> str:
-    """The README's table of designs."""
+    """The table of designs."""
     rows = [f"| `{name}` | {about} |" for own in ENTRY_POINTS for name, about in own.choices.items()]
     return "\n".join(["| design | asks |", "|---|---|", *rows]) + "\n"
 
 
-def _with_table(readme: str, name: str, table: str) -> str:
-    start = _MARKED.format(name=name)
-    if start not in readme or _END not in readme.partition(start)[2]:
-        raise ValueError(f"README.md: no table between {start.strip()} and {_END.strip()}")
+def _with_table(document: Path, name: str, table: str) -> str:
+    text, start = document.read_text(encoding="utf-8"), _MARKED.format(name=name)
+    if start not in text or _END not in text.partition(start)[2]:
+        raise ValueError(f"{document.name}: no table between {start.strip()} and {_END.strip()}")
     # By a function: in a text re.sub takes a backslash for a reference.
-    return re.sub(f"{re.escape(start)}.*?{re.escape(_END)}", lambda _: start + table + _END, readme, flags=re.DOTALL)
+    return re.sub(f"{re.escape(start)}.*?{re.escape(_END)}", lambda _: start + table + _END, text, flags=re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
+from valuedrift_mlflow.cli.compare_job import compare_job
+from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
@@ -34,6 +37,7 @@ QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     """Check a recipe (or a stage alone) without computing anything and print what it would do."""
     from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.recipe.recipe import name_and_alias
     from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
@@ -42,6 +46,9 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display.line(dry_run.measured_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
         display.line(dry_run.certainty_line(plan))
+    if recipe.registered is not None:
+        name, alias = name_and_alias(recipe.registered)
+        display.line(f"the model of the last stage becomes a version of {name}, with the alias {alias}")
 
 
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -109,9 +116,10 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
 def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """The job of the entry point ``evaluate``: the recipe's measurement settings on one model, or on its responses."""
     from valuedrift_mlflow.evaluation.certainty import measured_line, unscored_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked, Config, opened, run_evaluation
+    from valuedrift_mlflow.evaluation.evaluate import Config, opened, run_evaluation
     from valuedrift_mlflow.evaluation.reference import sentence
     from valuedrift_mlflow.evaluation.report import axes_of, evaluation_rows, labels_section
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.report.display import Display, quiet_libraries
 
     recipe.judge = arguments.judge or recipe.judge
@@ -126,7 +134,8 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
     quiet_libraries()
     # Of the recipe what is said of measuring alone: `Config` knows no stages, and refuses what it does not know.
     measuring = recipe.model_dump(include=set(Measuring.model_fields))
-    config = Config(baseline=baseline, trust_remote_code=recipe.base.trust_remote_code, **measuring)
+    allowed = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
+    config = Config(baseline=baseline, **allowed, **measuring)
     # A table of responses names its suite itself; the recipe's would only contradict it.
     suite = arguments.suite if responses else arguments.suite or recipe.suite
     ready = opened(config, model, suite=suite, responses=responses, labels=arguments.labels or None)
@@ -172,7 +181,7 @@ def evaluate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) ->
             display.line(worth)
     if measurement.panel is not None:
         display.line(f"agreement of the judges (Krippendorff's alpha) {measurement.panel.alpha:.3f}")
-    if metrics["cost/judge_calls"] or metrics["cost/judge_cache_hits"]:
+    if "cost/judge_calls" in metrics:
         display.line(
             f"verdicts: {metrics['cost/judge_calls']:.0f} calls, {metrics['cost/judge_tokens']:.0f} tokens, "
             f"{metrics['cost/judge_cache_hits']:.0f} from the cache"
@@ -184,6 +193,8 @@ def recipe_of(own: Command, arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command is run with; that of ``ablate`` is made for its design."""
     from valuedrift_mlflow.recipe.read import load_recipe
 
+    if own.name == "main" and arguments.register:
+        return load_recipe(arguments.recipe, f"{arguments.set} register={arguments.register}")
     if own.name != "ablate":
         return load_recipe(arguments.recipe, arguments.set)
     return _designed(own, arguments)[0][0]
@@ -261,8 +272,8 @@ def _show_ablation(result: Result, display: Display) -> None:
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
     """Print what an evaluation would do."""
     from valuedrift_mlflow.evaluation.certainty import expected_line
-    from valuedrift_mlflow.evaluation.evaluate import Asked
     from valuedrift_mlflow.evaluation.labels import HumanLabels
+    from valuedrift_mlflow.evaluation.subjects import Asked
     from valuedrift_mlflow.pipeline import dry_run
     from valuedrift_mlflow.report.display import Display
 
@@ -278,8 +289,8 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         else:
             count = sum(len(said) for said in side.by_step.values())
             display.line(f"{side.uri}: {count:,} responses to {ready.suite.identity}, judged by {recipe.judge}")
-    if ready.baseline is not None:
-        display.line(expected_line(ready.suite, recipe.samples, 1, recipe.interval))
+    if ready.checkpoints:
+        display.line(expected_line(ready.suite, ready.samples, ready.checkpoints, recipe.interval))
     if ready.reference is not None:
         display.line(ready.reference.said)
     if isinstance(ready.labels, HumanLabels):
@@ -462,7 +473,7 @@ def _discovery_output(arguments: argparse.Namespace, sources: int) -> Path | Non
         raise InputError(
             problem("topics", audit.DISCOVER, f"one dataset; the recipe has {sources}", "name one as data")
         )
-    output = Path(arguments.output or "topics.csv").expanduser()
+    output = output_path(arguments.output or "topics.csv")
     discovery.check_output(output)
     if arguments.model:
         models.check_model(arguments.model, "model")
@@ -475,8 +486,11 @@ def synthesize_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) 
     from valuedrift_mlflow.value_gap import synthesis
     from valuedrift_mlflow.value_gap.synthesis_request import Request, prepare
 
-    options = recipe.model_dump(include={"suite", "judge", "seed", "temperature", "max_new_tokens"})
-    options |= {"model": recipe.base.model, "batch_size": recipe.generation_batch_size}
+    options = recipe.model_dump(
+        include={"suite", "judge", "seed", "temperature", "max_new_tokens", "allow_pyfunc_code"}
+    )
+    options |= {"model": recipe.base.model}
+    options |= {"batch_size": recipe.generation_batch_size} if recipe.generation_batch_size else {}
     # After the recipe's: flags win.
     options |= {name: getattr(arguments, name) for name in own.flags if getattr(arguments, name)}
     prepared = prepare(Request.checked(options))
@@ -504,6 +518,8 @@ JOBS: dict[str, Job] = {
         stage_job,
         ablate_job,
         evaluate_job,
+        compare_job,
+        gate_job,
         review_job,
         check_judge_job,
         train_judge_job,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 
 from valuedrift_mlflow.cli.commands import COMMANDS, Command, command
 
 _DRY_RUN = "check everything that can be without weights and show the plan: steps, tokens, checkpoints, bytes, memory"
+
+_PYFUNC = "let MLflow load models that are more than weights, which runs code that they bring"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +71,8 @@ def _add_flags(parser: argparse.ArgumentParser, own: Command) -> None:
     for flag, meaning in own.flags.items():
         parser.add_argument(f"--{flag}", default=own.defaults.get(flag, ""), help=meaning)
     # With a value or without: `mlflow run` gives every flag one.
-    parser.add_argument("--dry-run", "--dry_run", nargs="?", const="true", default="", help=_DRY_RUN)
+    for flag, meaning in (("--dry-run", _DRY_RUN), ("--allow-pyfunc-code", _PYFUNC)):
+        parser.add_argument(flag, f"--{flag[2:].replace('-', '_')}", nargs="?", const="true", default="", help=meaning)
 
 
 def _run(own: Command, arguments: argparse.Namespace) -> None:
@@ -77,6 +81,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
+    from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
 
     # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
@@ -85,7 +90,17 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     with exit_on_bad_input():
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
-            jobs.JOBS[own.job](own, jobs.recipe_of(own, arguments), arguments)
+            # A dry run imports nothing of the user's, and leaves nothing in a store.
+            with only_looked_up() if arguments.dry_run else nullcontext(list[str]()) as own_parts:
+                recipe = jobs.recipe_of(own, arguments)
+                recipe.allow_pyfunc_code |= _yes("allow_pyfunc_code", arguments.allow_pyfunc_code)
+                if not arguments.dry_run:
+                    tracking.check_store()
+                jobs.JOBS[own.job](own, recipe, arguments)
+                for line in own_parts:
+                    print(line)
+        except NotImported as part:
+            print(f"Dry run: {part.said}; what hangs on it is not known before")
         except (InputError, Unanswered) as error:
             # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)

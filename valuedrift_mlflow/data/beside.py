@@ -11,8 +11,9 @@ from valuedrift_mlflow.data import compared
 from valuedrift_mlflow.data.dialogues import dialogue_of
 from valuedrift_mlflow.data.kinds import NAMED
 from valuedrift_mlflow.data.messages import BadRow, Message, NothingToLearn, Outcome, Raw, joined, messages_of, truth
-from valuedrift_mlflow.data.names import BAD, plain
+from valuedrift_mlflow.data.names import BAD
 from valuedrift_mlflow.inputs.rows import Record, Row
+from valuedrift_mlflow.inputs.tables import plain
 
 Reader = Callable[[Iterable[Raw]], Iterator[Outcome]]
 SCORES_OF_SIDES = ("chosen_score", "rejected_score")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 
 # What `load_dataset` names instead of a folder: the files are then named from where one works.
 BUILDERS = ("json", "csv", "parquet", "arrow")
@@ -16,10 +17,10 @@ _SHOWN = 10  # files of a folder that an error lists
 
 def folder_of(data: Data) -> Path | None:
     """The folder here whose files are named; None where they are the hub's, or the data are no folder."""
-    folder = Path(data.uri).expanduser()
+    folder = user_path(data.uri)
     if folder.is_dir():
         return folder / (data.data_dir or "")
-    return Path(data.data_dir or ".").expanduser() if data.uri in BUILDERS and data.data_files else None
+    return user_path(data.data_dir or ".") if data.uri in BUILDERS and data.data_files else None
 
 
 def chosen(data: Data, folder: Path) -> list[Path]:
@@ -39,7 +40,7 @@ def chosen(data: Data, folder: Path) -> list[Path]:
 def _matching(data: Data, folder: Path, patterns: str | list[str]) -> list[Path]:
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matched = glob.glob(str(folder / Path(pattern).expanduser()), recursive=True)
+        matched = glob.glob(str(folder / user_path(pattern)), recursive=True)
         here = sorted(path for path in map(Path, matched) if path.is_file())
         if not here:
             raise InputError(problem(f"data {data.uri} data_files", pattern, f"files of {folder}: {_holds(folder)}"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.data.sources import Rows
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.rows import Row
 
 
@@ -49,7 +49,7 @@ def at(row: Row, path: str) -> object:
     for part in path.split("."):
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json_of(value)
             except ValueError:
                 raise LookupError(f"no {path}: {part} is looked for in a text that is no JSON") from None
         if isinstance(value, Mapping) and part in value:

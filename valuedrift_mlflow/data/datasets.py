@@ -28,7 +28,7 @@ from valuedrift_mlflow.data.messages import Message, Outcome, Raw
 from valuedrift_mlflow.data.mixing import mixed
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
 from valuedrift_mlflow.data.turns import answers, runs
-from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.errors import InputError, naming, one_line, problem
 from valuedrift_mlflow.inputs.pulse import counted
 from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.stances import STANCES
@@ -40,6 +40,7 @@ __all__ = [
     "COLUMNS",
     "FORMATS",
     "MAX_DROPPED",
+    "Digest",
     "Kind",
     "Message",
     "ReadCounts",
@@ -63,6 +64,30 @@ _MAX_PROBLEMS = 20
 _FIRST_ROWS = 100  # whose columns are taken for those of the data
 # A reason quotes its cell, which may hold a whole dialogue.
 _LONGEST_REASON = 300
+
+
+class Digest:
+    """Hash of rows that pass one by one, 8 hex digits: of a stream the same as of all its rows in memory."""
+
+    def __init__(self) -> None:
+        """No row yet."""
+        # As if json.dumps had written all rows as one list, which would need them all in memory.
+        self._hashed = hashlib.sha256(b"[")
+        self._any = False
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows as they are, taken in."""
+        for row in rows:
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            self._hashed.update((f", {text}" if self._any else text).encode())
+            self._any = True
+            yield row
+
+    def __str__(self) -> str:
+        """The digits of what has passed so far."""
+        whole = self._hashed.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -94,13 +119,10 @@ class TrainingData:
     # Once: rows may be many, and the run, its audit and the check of a resumed run all ask for it.
     @cached_property
     def _digest(self) -> str:
-        # As if json.dumps had written all rows as one list, which would need them all in memory.
-        hashed = hashlib.sha256(b"[")
-        for number, row in enumerate(self.rows):
-            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-            hashed.update((f", {text}" if number else text).encode())
-        hashed.update(b"]")
-        return hashed.hexdigest()[:8]
+        digest = Digest()
+        for _ in digest.passing(self.rows):
+            pass
+        return str(digest)
 
     def dataset(self) -> datasets.Dataset:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""
@@ -244,8 +266,8 @@ def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
     return problem(where, reason, f"a row of format {format}")
 
 
-def check_data(data: Data) -> None:
-    """Everything that can be said of a data URI without reading rows.
+def check_data(data: Data, field: str = "data") -> None:
+    """Everything that can be said of a data URI without reading rows; ``field`` is what problems of a mixture call it.
 
     Raises:
         InputError: bad options of an embedded corpus, a missing file, an unknown format or file type, a format of a
@@ -255,7 +277,8 @@ def check_data(data: Data) -> None:
         own.function(data.format)
     sources.check_source(data)
     if data.mixed_in is not None:
-        check_data(data.mixed_in)
+        with naming(f"{field}.mixed_in"):
+            check_data(data.mixed_in)
 
 
 def stream(data: Data, kind: Kind | None = None, algorithm: str = "", *, turns: Turns = "all") -> Stream:
@@ -272,13 +295,13 @@ def stream(data: Data, kind: Kind | None = None, algorithm: str = "", *, turns: 
         raise InputError(
             problem(f"data {data.uri} mixed_in", data.mixed_in.uri, "none here: trainings mix, no others do")
         )
+    check_data(data)
     return _stream(data, kind, algorithm, turns, None, download=False)
 
 
 def _stream(
     data: Data, kind: Kind | None, algorithm: str, turns: Turns, refused: Refused | None, *, download: bool
 ) -> Stream:
-    check_data(data)
     rows = sources.open_rows(data, download=download)
     layout = _layout(data, rows, kind)
     if data.columns:
@@ -326,22 +349,30 @@ def _first_rows(data: Data, rows: sources.Rows) -> list[Row]:
 
 
 def load_data(
-    data: Data, kind: Kind, algorithm: str = "", *, turns: Turns = "all", refused: Refused | None = None
+    data: Data,
+    kind: Kind,
+    algorithm: str = "",
+    *,
+    turns: Turns = "all",
+    refused: Refused | None = None,
+    field: str = "data",
 ) -> TrainingData:
     """Read training data and bring it into the shape that ``kind`` asks for.
 
     Pairs also serve as labelled answers (chosen true, rejected false), and the prompts of any format as prompts.
     ``algorithm`` is named where the data has the wrong shape for it. Data on the hub stay in the hub's cache. Many rows
     are kept in a file that goes when the process ends, in the folder for temporary files (``TMPDIR``). ``turns`` is as
-    in ``stream``; a row for which ``refused`` has a reason is a bad one.
+    in ``stream``; a row for which ``refused`` has a reason is a bad one. ``field`` is what problems of a mixture call
+    ``data``, such as ``sft.data``.
 
     Raises:
         InputError: a source that cannot be read, unknown columns, the wrong kind of data, or bad rows (each with its
         number), which ``data.on_bad_row=skip`` leaves out.
     """
+    check_data(data, field)
     read = _stream(data, kind, algorithm, turns, refused, download=True)
     planted: dict[str, Counter[str]] = {}
-    source, told = _mixed(data, read, algorithm, refused)
+    source, told = _mixed(data, read, algorithm, refused, field)
     rows = store(_counted(source, kind, planted))
     mix = {} if kind == "prompts" else {t: tuple(c[s] / c.total() for s in STANCES) for t, c in planted.items()}
     counts = read.counts
@@ -350,12 +381,20 @@ def load_data(
     )
 
 
-def _mixed(data: Data, read: Stream, algorithm: str, refused: Refused | None) -> tuple[Iterable[Record], str]:
+def _mixed(
+    data: Data, read: Stream, algorithm: str, refused: Refused | None, field: str
+) -> tuple[Iterable[Record], str]:
     """The rows with those of a second source among them where there is one, and what is told of it."""
     if data.mixed_in is None:
         return read, ""
-    second = _stream(data.mixed_in, read.kind, algorithm, read.turns, refused, download=True)
-    return mixed(read, second, data), f"{data.mixed_share:.3g} of them replaced by rows of {data.mixed_in.uri}"
+    with naming(f"{field}.mixed_in"):
+        second = list(_stream(data.mixed_in, read.kind, algorithm, read.turns, refused, download=True))
+    return mixed(read, second, data, field), said_of_mixture(data)
+
+
+def said_of_mixture(data: Data) -> str:
+    """Which rows of a set come from a second one, in words; empty where none do."""
+    return "" if data.mixed_in is None else f"{data.mixed_share:.3g} of them replaced by rows of {data.mixed_in.uri}"
 
 
 def _counted(rows: Iterable[Record], kind: Kind, planted: dict[str, Counter[str]]) -> Iterator[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from valuedrift_mlflow.data import marks
@@ -18,6 +17,7 @@ from valuedrift_mlflow.data.messages import (
     usual_messages,
     written_messages,
 )
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.rows import Row
 
 # Records that hold a question and its answer under names of their own: Capybara, Swift and others.
@@ -71,7 +71,7 @@ def _listed(text: str) -> list[object] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        found = json.loads(text)
+        found = json_of(text)
     except ValueError:
         return None
     return found if isinstance(found, list) and found and all(isinstance(one, str | list) for one in found) else None

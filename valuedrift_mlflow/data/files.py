@@ -6,20 +6,19 @@ A line or a csv record that cannot be read is a row with a problem, not the end 
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
+from itertools import chain
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from valuedrift_mlflow.data.library import datasets_library
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import ROW, opened, read_bytes
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import delimiter
 
@@ -69,7 +68,7 @@ def _check_text(path: Path) -> None:
     Bad bytes further on, or among much that is UTF-8, are bad rows with their numbers.
     """
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             start = file.read(_LOOKED_AT)
     except Exception:  # cut off or packed wrongly: whoever reads it says so
         return
@@ -128,39 +127,35 @@ def file_rows(path: Path) -> Iterator[Raw]:
     return _json_lines(path) if _is_lines(path) else _json_list(path)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked by what it is, whatever its name says."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.GzipFile(path))
-    if start.startswith(b"BZh"):
-        return bz2.open(path)
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.open(path)
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        import pyarrow
-
-        return cast("IO[bytes]", io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
-
-
 def _is_lines(path: Path) -> bool:
     """Whether a file has one object a line.
 
     A list begins otherwise, one object over many lines ends otherwise, and all rows under one key are one line alone.
     """
-    with _opened(path) as file:
-        lines = (line.strip() for line in file if line.strip())
+    with opened(path) as file:
+        lines = (line.strip() for line in _lines(file) if line.strip())
         first, second = next(lines, b"{}").removeprefix(b"\xef\xbb\xbf"), next(lines, None)
     alone = second is None and type_of(path) == "json"
     return not first.startswith(b"[") and first != b"{" and not alone
 
 
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, as it has them.
+
+    Raises:
+        InputError: one is longer than a row may be.
+    """
+    most = ROW.most
+    while line := file.readline(most + 1):
+        if len(line) > most:
+            raise ROW.refusal("data row")
+        yield line
+
+
 def _json_lines(path: Path) -> Iterator[Raw]:
-    with _opened(path) as file:
+    with opened(path) as file:
         number = 0
-        for line in file:
+        for line in _lines(file):
             if not line.isspace():
                 number += 1
                 yield _parsed(number, line)
@@ -192,8 +187,7 @@ def _of_text(number: int, row: Row, text: str) -> Raw:
 
 
 def _json_list(path: Path) -> Iterator[Raw]:
-    with _opened(path) as file:
-        rows = _listed(file.read().decode("utf-8-sig"))
+    rows = _listed(read_bytes(path, f"data {path}").decode("utf-8-sig"))
     if rows is None:
         allowed = "a list of objects, one object a line, one after another, under one key, or columns of equal length"
         raise InputError(problem(f"data {path}", "other json", allowed))
@@ -229,22 +223,34 @@ def _listed(text: str) -> list[object] | None:
     return [value] if isinstance(value, dict) and value and not lists else None
 
 
+def _text_lines(text: IO[str]) -> Iterator[str]:
+    """As ``_lines``, of a text."""
+    most = ROW.most
+    while line := text.readline(most + 1):
+        if len(line) > most:
+            raise ROW.refusal("data row")
+        yield line
+
+
 def _csv_rows(path: Path) -> Iterator[Raw]:
     """Every cell is text: an answer may be "42", "NA" or "None"."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(min(ROW.most, _LONGEST_CELL))
     with (
-        _opened(path) as file,
+        opened(path) as file,
         # Spreadsheets write a BOM, which utf-8-sig takes off. Bytes that are no text pass as surrogates, so that
         # they are a problem of their row (_of_text) and not the end of the file.
         io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
-        header = text.readline()
-        text.seek(0)
+        lines = _text_lines(text)
+        header = next(lines, "")
         # Strict: a quote in the wrong place is a bad row, not somebody's guess at one.
-        records = csv.reader(text, strict=True, delimiter=delimiter(header))
+        records = csv.reader(chain([header], lines), strict=True, delimiter=delimiter(header))
         columns = next(records, None)
         if columns is None:
             return
+        twice = sorted({name for name in columns if name and columns.count(name) > 1})
+        if twice:
+            raise InputError(problem(f"data {path} columns", ", ".join(twice), "every column once"))
         number = 0
         while True:
             try:
@@ -269,7 +275,7 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
 
     packed = path.suffix.lower() in _PACKED
     # Parquet is read from its end, to which a packed stream cannot jump.
-    with _opened(path) if packed else nullcontext() as file:
+    with opened(path) if packed else nullcontext() as file:
         source = io.BytesIO(file.read()) if file else path
     with parquet.ParquetFile(source, buffer_size=_BUFFER) as file:
         names = [field.name for field in file.schema_arrow if str(field.type) in ("binary", "large_binary")]

@@ -15,9 +15,9 @@ from valuedrift_mlflow.data.beside import SCORES_OF_SIDES, Reader, and_label, ea
 from valuedrift_mlflow.data.dialogues import dialogue_of, holds_dialogue, texts_of
 from valuedrift_mlflow.data.kinds import SIDES
 from valuedrift_mlflow.data.messages import BadRow, truth
-from valuedrift_mlflow.data.names import plain
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.rows import Record, Row
+from valuedrift_mlflow.inputs.tables import plain
 
 MAX_DROPPED = 0.01  # share of rows that may be dropped before it is an error
 Fits = Callable[[Row], bool]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from itertools import zip_longest
 
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.inputs.rows import Record
@@ -16,7 +18,6 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 SIDES = ("chosen", "rejected")
 NAMED = ("topic", "proposition_id", "stance", "chosen_stance", "rejected_stance")  # what some sources say of a row
-_BEGINNING = 8  # words
 
 
 _KEPT = {kind: frozenset((*columns, *NAMED)) for kind, columns in COLUMNS.items()}
@@ -65,13 +66,15 @@ def says_the_same(row: Record) -> bool:
 
 
 def _look_alike(one: str, other: str) -> bool:
-    begin = one.split(None, _BEGINNING)[:_BEGINNING], other.split(None, _BEGINNING)[:_BEGINNING]
-    if begin[0] != begin[1] and one.isascii() and other.isascii():
-        return False  # most sides part early, and this is quicker to see
-    return _seen(one) == _seen(other)
+    # Word by word: most sides part early. `None` is no word, so a text that goes on is another one.
+    return all(mine == theirs for mine, theirs in zip_longest(_seen(one), _seen(other)))
 
 
-def _seen(text: str) -> str:
-    if not text.isascii():
-        text = "".join(mark for mark in unicodedata.normalize("NFKC", text) if unicodedata.category(mark) != "Cf")
-    return " ".join(text.split())
+def _seen(text: str) -> Iterator[str]:
+    """The words of a text as they are seen: white space parts what Unicode would write together in no form of it."""
+    for word in text.split():
+        if word.isascii():
+            yield word
+        else:
+            shown = (mark for mark in unicodedata.normalize("NFKC", word) if unicodedata.category(mark) != "Cf")
+            yield from "".join(shown).split()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 Message = dict[str, str]
@@ -203,8 +204,8 @@ def written_messages(text: str) -> list[object] | None:
 def parsed(text: str) -> object:
     """What a text holds as JSON, or as Python and pandas write it; None where it is neither."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_of(text)
+    except ValueError:
         return _python_list(text)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from valuedrift_mlflow.inputs.tables import plain
+
 _WORTH = ("score", "rating", "reward", "grade", "overall_score")
 _TEXTS = (
     *("prompt", "instruction", "question", "query", "input", "inputs", "user_prompt", "input_text", "problem"),
@@ -136,15 +138,6 @@ _OF_TWO = (
 )
 _NEXT = {"0": "1", "1": "2", "a": "b"}
 _BEYOND = {"0": "2", "1": "3", "a": "c"}
-
-
-def plain(name: str) -> str:
-    """A column's name as it is looked up.
-
-    >>> plain(" User-Prompt ")
-    'user_prompt'
-    """
-    return re.sub(r"[\s\-.]+", "_", str(name).strip().lower())
 
 
 def apart(first: str, second: str) -> tuple[str, str]:

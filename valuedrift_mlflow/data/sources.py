@@ -22,6 +22,7 @@ from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
@@ -40,7 +41,7 @@ def check_source(data: Data) -> None:
         corpus.parse(data.uri)
         _refuse_split(data, "a corpus has no splits")
         return
-    path = Path(data.uri).expanduser()
+    path = user_path(data.uri)
     several = _matching(data.uri)
     if several:
         _refuse_split(data, "files have no splits, but slices as train[:10%]")
@@ -91,14 +92,14 @@ def _within(data: Data, folder: Path) -> Data:
 
 def is_local(data: Data) -> bool:
     """Whether the data lie on this machine, so that reading them asks no hub."""
-    here = data.uri.startswith(corpus.PREFIX) or Path(data.uri).expanduser().exists()
+    here = data.uri.startswith(corpus.PREFIX) or user_path(data.uri).exists()
     return here or bool(_matching(data.uri)) or folder_of(data) is not None
 
 
 def _matching(uri: str) -> list[Path]:
     """The files of a pattern (``data/part-*.jsonl``), by name, or of a list with commas; none for any other URI."""
-    path = Path(uri).expanduser()
-    listed = [Path(name.strip()).expanduser() for name in uri.split(",")]
+    path = user_path(uri)
+    listed = [user_path(name.strip()) for name in uri.split(",")]
     if len(listed) > 1 and all(map(Path.is_file, listed)):
         return listed
     if not set("*?[") & set(uri) or path.exists() or uri.startswith(corpus.PREFIX):
@@ -152,7 +153,7 @@ def open_rows(data: Data, *, download: bool) -> Rows:
     folder = folder_of(data) if data.data_files or data.data_dir else None
     if folder is not None and not data.data_files:
         return open_rows(_within(data, folder), download=download)
-    path = Path(data.uri).expanduser()
+    path = user_path(data.uri)
     with _named_errors(data.uri):
         if folder is not None:
             return _guarded(data.uri, _sliced(partial(_folder_rows, folder, chosen(data, folder)), data.split))

@@ -217,6 +217,9 @@ def parse(uri: str) -> SFTSpec | PairsSpec:
         spec = PairsSpec(
             number("gap", most if tilt else 1.0, 0, 1), sides[0], sides[1], size, seed, topics, tilt, source
         )
+        if spec.gap and not quotas(size, (spec.gap, 1 - spec.gap))[0]:
+            found = f"{spec.gap:g}: no pair of {size}"
+            problems.append(problem(f"{uri} gap", found, f"at least one pair, {1 / size:.2g}; or 0 for none"))
         if most > spec.gap + ROUNDING:
             mend = "shift and spread are shares of the opposed pairs: raise gap, or leave it out"
             problems.append(problem(f"{uri} gap", spec.gap, f"at least {most:g}", mend))

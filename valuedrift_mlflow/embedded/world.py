@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.inputs.sealed import damage, seal
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+logger = logging.getLogger(__name__)
+_WHOLE = "whole.json"  # the file that says a model in the cache is whole
+_UNKEPT: dict[Path, tempfile.TemporaryDirectory[str]] = {}
 SEED = 0
 VOCABULARY = 3072
 POSITIONS = 2048
@@ -103,15 +110,28 @@ def fingerprint(settings: dict[str, object]) -> str:
 
 
 def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
-    """The folder of a model, built where it is missing; a build that is cut off leaves nothing behind."""
+    """The folder of a model, built where it is missing or damaged; a build that is cut off leaves nothing behind.
+
+    Where the cache cannot be written to, the folder is there until the process ends.
+    """
     target = cache_folder() / f"{name}-{fingerprint(settings)}"
-    if target.is_dir():
+    found = damage(target, _WHOLE) if target.is_dir() else "missing"
+    if not found:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, as os.replace does not cross file systems.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, as os.replace does not cross file systems.
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    except OSError as error:
+        logger.warning("the model %s is not kept in %s: %s", name, target.parent, error.strerror)
+        return _unkept(target, build)
+    if target.is_dir():
+        logger.warning("%s is damaged (%s): it is made again", target, found)
+        with suppress(OSError):  # another process may be mending it
+            os.replace(target, Path(tempfile.mkdtemp(prefix=f".{name}-damaged-", dir=target.parent)) / "damaged")
     try:
         build(scratch)
+        seal(scratch, _WHOLE)
         try:
             os.replace(scratch, target)
         except OSError:
@@ -119,4 +139,15 @@ def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for rest in target.parent.glob(f".{name}-damaged-*"):
+            shutil.rmtree(rest, ignore_errors=True)
     return target
+
+
+def _unkept(target: Path, build: Callable[[Path], None]) -> Path:
+    """A model in a temporary folder, built once in a process."""
+    if target not in _UNKEPT:
+        scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+        build(Path(scratch.name))
+        _UNKEPT[target] = scratch
+    return Path(_UNKEPT[target].name)

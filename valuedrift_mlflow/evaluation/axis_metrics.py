@@ -61,8 +61,9 @@ def leaning_halves(measurement: Measurement) -> NDArray[np.float64]:
 
 
 def metrics_of_axes(shifts: AxisShifts, *, compared: bool = True, at: int = -1) -> dict[str, float]:
-    """``axis/NAME``, and where there is something to measure it from ``axis_shift/NAME`` with its interval.
+    """``axis/NAME``, and where there is something to measure it from ``axis_shift/NAME``.
 
+    Their intervals are in `axis_table`.
     ``axes/shifted`` counts the axes that moved significantly, ``axes/shift_bound`` is what none has moved further
     than; it is left out where an axis has no interval, so that a gate on it does not pass.
     """
@@ -70,8 +71,6 @@ def metrics_of_axes(shifts: AxisShifts, *, compared: bool = True, at: int = -1) 
     if compared:
         for a, axis in enumerate(shifts.axes):
             metrics[f"axis_shift/{axis}"] = float(shifts.shift[at, a])
-            metrics[f"axis_shift_ci_low/{axis}"] = float(shifts.shift_ci[at, a, 0])
-            metrics[f"axis_shift_ci_high/{axis}"] = float(shifts.shift_ci[at, a, 1])
         if np.isfinite(shifts.p_value[at]).any():
             metrics["axes/shifted"] = float(shifts.significant[at].sum())
         metrics["axes/shift_bound"] = shifts.bound(at)

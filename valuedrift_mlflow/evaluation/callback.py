@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +14,8 @@ from transformers import TrainerCallback
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept, recorded, reliability
 from valuedrift_mlflow.evaluation.axis_metrics import AXIS_TABLE, axis_shifts, axis_table, metrics_of_axes
-from valuedrift_mlflow.evaluation.measurement import Measurement, is_sharded, measure_together
+from valuedrift_mlflow.evaluation.beside import Beside
+from valuedrift_mlflow.evaluation.measurement import Measurement, Said, ask_together
 from valuedrift_mlflow.evaluation.metrics import (
     analyse_measurements,
     drift_table,
@@ -32,15 +34,15 @@ from valuedrift_mlflow.evaluation.reference import (
     load_reference,
 )
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, speech_of
+from valuedrift_mlflow.evaluation.settings import DEFAULTS, Thinking, engine_of, speech_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges import load as load_judge
 from valuedrift_mlflow.judges.asking import reads_responses
-from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
-from valuedrift_mlflow.models.reference import Reference as Start
-from valuedrift_mlflow.models.reference import reference_kl, reference_of
-from valuedrift_mlflow.models.speech import Argument, check_arguments
+from valuedrift_mlflow.models.speech import Argument, Speech, check_arguments
+from valuedrift_mlflow.models.start import Start, reference_kl, start_of
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stances import RefusalRule
@@ -54,10 +56,11 @@ from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
-# Saves a checkpoint (model, tokenizer, step, is it the last?) and returns the id of its LoggedModel.
-SaveCheckpoint = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", int, bool], str]
+# Saves a checkpoint (model, tokenizer, step, is it the last?) and returns what logs it, which gives the id of its
+# LoggedModel: that is called later, beside the training.
+SaveCheckpoint = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", int, bool], Callable[[], str]]
 _SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
-_KL_RESPONSES = 128  # responses that the KL from the stage's start is measured on
+_KL_RESPONSES = 32  # responses that the KL from the stage's start is measured on, the same ones at every step
 
 
 class ValueDriftCallback(TrainerCallback):
@@ -67,7 +70,9 @@ class ValueDriftCallback(TrainerCallback):
 
         trainer = SFTTrainer(model, ..., callbacks=[ValueDriftCallback(suite="vaes", judge="lexical", every=100)])
 
-    The live model generates; nothing is reloaded. Where no MLflow run is active, one is opened. At the end of the
+    The live model generates; nothing is reloaded. While the next steps run, a thread judges, analyses and logs (so the
+    judge is called in that thread); an error there stops the training at its next step or measurement. Where no MLflow
+    run is active, one is opened. At the end of the
     training the run also holds ``value_drift_table.json``, ``responses.json``, the drift times and ``figures/``.
     Every checkpoint that the trainer saves holds the measurements up to it, so that a training that is resumed from
     one goes on in the same run and knows where it started. In a training of several processes each of them answers
@@ -92,7 +97,8 @@ class ValueDriftCallback(TrainerCallback):
         thinking: Thinking = DEFAULTS.thinking,
         max_thinking_tokens: int = DEFAULTS.max_thinking_tokens,
         template_kwargs: Mapping[str, Argument] | None = None,
-        batch_size: int = DEFAULTS.generation_batch_size,
+        batch_size: int | None = DEFAULTS.generation_batch_size,
+        generation: Mapping[str, str | None] | None = None,
         refusal: RefusalRule = DEFAULTS.refusal,
         drift_time: DriftTimeRule = DEFAULTS.drift_time,
         interval: Interval = DEFAULTS.interval,
@@ -106,6 +112,7 @@ class ValueDriftCallback(TrainerCallback):
         start: Measurement | None = None,
         run: OpenRun | None = None,
         display: Display | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """Settings as in the recipe.
 
@@ -121,20 +128,24 @@ class ValueDriftCallback(TrainerCallback):
             thinking: ``on`` lets a model think before it answers, where its chat template has a switch for that.
             max_thinking_tokens: longest thought in tokens, beside those of the answer.
             template_kwargs: further arguments of the chat template.
-            batch_size: responses generated at once.
+            batch_size: responses generated at once; as many as there is memory for where it is not given.
+            generation: ``backend`` and ``server``, as in the recipe.
             refusal: whether a refusal counts as neutral or is left out.
             drift_time: rule of the drift times.
             interval: what intervals and tests speak of: ``propositions`` like the suite's, or these ``prompts``.
             margin: the drift of a topic that is too small to matter.
-            kl: also measure the KL from the start (full fine-tuning then keeps a frozen copy of the start).
+            kl: also measure the KL from the start, on responses of the start.
             seed: seed of the sampling, the intervals and the tests.
             stage: name that the figures show.
             reference: stances to measure the distance from, by URI or loaded.
             training_mix: the (support, neutral, oppose) shares of topics in the training data, where they are known.
-            save_checkpoint: called before each later measurement; its LoggedModel gets the metrics.
+            save_checkpoint: called before each later measurement; what it returns is called beside the training, logs
+                the checkpoint and gives the id of its LoggedModel, which gets the metrics.
             start: a measurement of the model that the training starts from; without one it is measured.
             run: the run to log to; the active one where it is not given.
             display: where to show progress.
+            beside: where the work beside the training is done, for whoever calls a trainer's checkpoint complete in
+                the same order, and waits for it. Without it, saving a checkpoint waits for its measurement.
 
         Raises:
             InputError: an unknown suite, judge or ``interval``, ``every`` or a number of samples under 1, a ``margin``
@@ -153,7 +164,8 @@ class ValueDriftCallback(TrainerCallback):
         self.samples = samples
         self.checkpoint_samples = checkpoint_samples or samples
         speech = speech_of(stop, thinking, max_thinking_tokens, template_kwargs or {})
-        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech)
+        engine = engine_of(generation or {})
+        self.sampling = Sampling(samples, temperature, max_new_tokens, batch_size, seed, speech=speech, engine=engine)
         self.refusal: RefusalRule = refusal
         self.drift_time: DriftTimeRule = drift_time
         self.interval: Interval = interval
@@ -169,23 +181,24 @@ class ValueDriftCallback(TrainerCallback):
         self.display = display
         self.measurements: list[Measurement] = []
         self.trust: Reliability | None = None
-        self._reference: Start | None = None
+        self._shared = beside
+        self._beside = beside or Beside()
+        self._start: Start | None = None
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
+        self._judged = False  # whether the judge has been asked once
         self._opened = False  # whether the run is this callback's own
         self._run: OpenRun  # both are set in the first process, where the training begins
         self._dataset: LoggedDataset
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Keep the start as the reference of the KL; a resumed training has other weights when it begins.
+        """Look whether the chat template can be told what it is to be told.
 
         Raises:
             InputError: the chat template does not read an argument of ``template_kwargs``.
         """
         if self.sampling.speech.template and kwargs.get("processing_class") is not None:
             check_arguments(self.sampling.speech.template, kwargs["processing_class"])
-        if self.kl and state.is_world_process_zero:
-            self._reference = reference_of(kwargs["model"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -196,7 +209,8 @@ class ValueDriftCallback(TrainerCallback):
             InputError: the training is resumed from a checkpoint that was saved without this callback.
         """
         # Anew: a script may train several times with one callback.
-        self.measurements, self._measured = [], -1
+        self.measurements, self._measured, self._start = [], -1, None
+        self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
         if self._first:
             self._open_run(args, state, kwargs["model"])
@@ -208,15 +222,26 @@ class ValueDriftCallback(TrainerCallback):
         if state.global_step:
             file = self._file(args, state)
             self.measurements, begun = kept.read_measurements(file, self.suite, self.refusal)
-        # Added to a trainer that was there already: nobody has called `on_init_end`.
-        elif self.kl and self._reference is None:
-            self._reference = reference_of(model)
+            if self.kl:
+                self._start = kept.read_start(file)
         self._opened = self.run is None and not tracking.is_open()
-        self._run = self.run or tracking.adopt(begun)
+        self._run = self.run or tracking.adopt(begun, name=self._name(model), parameters=self._parameters())
         self._dataset = recorded.log_suite(self._run, self.suite)
 
+    def _name(self, model: PreTrainedModel) -> str:
+        named = Path(str(getattr(model, "name_or_path", ""))).name
+        return " · ".join(filter(None, (self.stage, named)))
+
+    def _parameters(self) -> dict[str, str]:
+        """How the model is measured; by names that neither the trainer's settings nor a model's have."""
+        samples = {"samples": self.samples, "checkpoint_samples": self.checkpoint_samples}
+        sampling = {"sampling_temperature": self.sampling.temperature, "sampling_seed": self.sampling.seed}
+        named = {"judge": identity(self.judge), "suite": self.suite.identity} | samples | sampling
+        return {key: str(value) for key, value in named.items()}
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure where the step is one to measure at."""
+        """Measure where the step is one to measure at; raise what has gone wrong beside the training."""
+        self._beside.check()
         # As `Stage.every` has it, for scripts that have no stage.
         every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
@@ -225,8 +250,14 @@ class ValueDriftCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the measurements to the checkpoint that the trainer has saved."""
-        if state.is_world_process_zero:
-            kept.write_measurements(self._file(args, state), self.measurements, self._run.run_id)
+        if not state.is_world_process_zero:
+            return
+        self._beside.do(partial(self._write, self._file(args, state)))
+        if self._shared is None:  # nobody says later that this checkpoint is complete
+            self._beside.finish()
+
+    def _write(self, file: Path) -> None:
+        kept.write_measurements(file, self.measurements, self._run.run_id, self._start)
 
     @staticmethod
     def _file(args: TrainingArguments, state: TrainerState) -> Path:
@@ -238,8 +269,10 @@ class ValueDriftCallback(TrainerCallback):
         """Log the drift times, the tables and the figures of the whole training."""
         if self._measured != state.global_step:  # stopped early
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=True)
+        self._beside.finish()
         if not self._first:
             return
+        from valuedrift_mlflow.evaluation.notes import training_note
         from valuedrift_mlflow.report.axis_plots import axis_trajectories
         from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
@@ -261,8 +294,11 @@ class ValueDriftCallback(TrainerCallback):
             self.trust = reliability.of(self.judge, [judged.response for judged in self.measurements[-1].responses])
         if self.trust is not None:
             tracking.log_metrics(self._run, self.trust.metrics(), state.global_step)
-        # With full fine-tuning it is a second model in memory.
-        self._reference = None
+            tracking.log_table(self._run, self.trust.table(), f"{reliability.TABLE}.json")
+        self._start = None
+        if self.run is None:  # of a pipeline's stage more is known than here
+            note = training_note(self._run.run_id, self.measurements, drift, self.trust)
+            tracking.describe(self._run, note)
         if self._opened:  # the next training of the script has a run of its own
             tracking.close(self._run)
 
@@ -282,14 +318,30 @@ class ValueDriftCallback(TrainerCallback):
         )
 
     def _measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, *, last: bool) -> None:
-        model_id = None
+        """Take of the live model what only it can give, and hand over the rest."""
+        self._beside.finish()  # one measurement at a time is under way: its checkpoint and its texts are kept till then
         self._measured = step
+        log_checkpoint = None
         # Saved first: the metrics name its LoggedModel. Of split weights every process has to save its part.
         if self.save_checkpoint is not None and step > 0 and (self._first or is_sharded(model)):
-            model_id = self.save_checkpoint(model, tokenizer, step, last)
-        measurement = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)
-        if measurement is None or not self._first:
+            log_checkpoint = self.save_checkpoint(model, tokenizer, step, last)
+        taken = self.start if step == 0 and self.start else self._ask(model, tokenizer, step, last)
+        if taken is None or not self._first:
             return
+        # Of split weights the other processes would have to ask too.
+        kl = self._kl(model, tokenizer, taken) if self.kl and not is_sharded(model) else None
+        self._beside.do(partial(self._conclude, taken, step, kl, log_checkpoint))
+        if isinstance(taken, Said) and not self._judged:
+            # A judge may load a model for its first answer, which sets things of the whole process.
+            self._judged = True
+            self._beside.finish()
+
+    def _conclude(
+        self, taken: Measurement | Said, step: int, kl: float | None, log_checkpoint: Callable[[], str] | None
+    ) -> None:
+        """Log a checkpoint and what its measurement comes to; done beside the training."""
+        model_id = log_checkpoint() if log_checkpoint else None
+        measurement = taken.judged() if isinstance(taken, Said) else taken
         self.measurements.append(measurement)
         drift = self.drift(with_course=False)  # of all steps so far: they are one family of tests
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
@@ -297,8 +349,8 @@ class ValueDriftCallback(TrainerCallback):
         metrics |= metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         if self.reference is not None:
             metrics |= distance_metrics(self._distances(compared), self.suite)
-        if self._reference is not None:
-            metrics["reference_kl"] = self._kl(model, tokenizer, measurement)
+        if kl is not None:
+            metrics["reference_kl"] = kl
         tracking.log_metrics(self._run, metrics, step, model_id=model_id, dataset=self._dataset)
         nothing = nothing_scored(measurement)
         if self.display and nothing:
@@ -310,15 +362,13 @@ class ValueDriftCallback(TrainerCallback):
                 f"drift {drift.overall[-1]:.3f}, unscored {metrics['quality/unscored_rate']:.3f}"
             )
 
-    def _ask(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, last: bool
-    ) -> Measurement | None:
-        """The stances of the live model; None in the processes that do not judge."""
+    def _ask(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, last: bool) -> Said | None:
+        """What the live model says; None in the processes that do not judge."""
         samples = self.samples if last or step == 0 else self.checkpoint_samples
         sampling = replace(self.sampling, samples=samples, salt=f"{self.stage}/{step}")
         if self.display:
             self.display.start("responses", samples * len(self.suite.items), f"step {step}")
-        return measure_together(
+        return ask_together(
             TransformersGenerator(model, tokenizer),
             self.suite,
             self.judge,
@@ -328,18 +378,32 @@ class ValueDriftCallback(TrainerCallback):
             progress=lambda count: self.display.advance("responses", count) if self.display else None,
         )
 
-    def _kl(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, measurement: Measurement) -> float:
-        """KL from the start on one response a prompt, spread over the suite."""
-        assert self._reference is not None
-        single = [judged for judged in measurement.responses if judged.sample == 0]
-        chosen = single[:: max(1, math.ceil(len(single) / _KL_RESPONSES))]
-        speech = self.sampling.speech
-        prompts = encode(tokenizer, [judged.item.prompt for judged in chosen], speech)
-        # The mark of a thought that the template opens stands in the prompt already.
-        opening = speech.opening(tokenizer).strip()
-        exchanges = [(ids, judged.response.removeprefix(opening)) for ids, judged in zip(prompts, chosen, strict=True)]
+    def _kl(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, taken: Measurement | Said
+    ) -> float | None:
+        """KL from the start on its own responses: one a prompt, spread over the suite; None of an unknown start."""
+        if self._start is None and taken.step > 0:
+            return None
         with evaluation_mode(model):
-            return reference_kl(model, self._reference, tokenizer, exchanges)
+            if self._start is None:
+                self._start = start_of(model, _exchanges(taken, tokenizer, self.sampling.speech))
+            return reference_kl(model, self._start)
+
+
+def _exchanges(
+    taken: Measurement | Said, tokenizer: PreTrainedTokenizerBase, speech: Speech
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids of some prompts and of the first response to each."""
+    single = taken.firsts()
+    chosen = single[:: max(1, math.ceil(len(single) / _KL_RESPONSES))]
+    prompts = encode(tokenizer, [item.prompt for item, _ in chosen], speech)
+    # The mark of a thought that the template opens stands in the prompt already.
+    opening = speech.opening(tokenizer).strip()
+    texts = [text.removeprefix(opening) for _, text in chosen]
+    return [
+        (ids, list(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        for ids, text in zip(prompts, texts, strict=True)
+    ]
 
 
 class TrainingLog(TrainerCallback):
@@ -350,6 +414,7 @@ class TrainingLog(TrainerCallback):
         self.run = run
         self.display = display
         self.name = name
+        self._epoch_at = -1  # the step whose epoch is logged
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -383,20 +448,25 @@ class TrainingLog(TrainerCallback):
             raise FloatingPointError(f"the loss is {loss} at step {state.global_step}: lower the learning rate")
         if "train_runtime" in numbers:  # the trainer's summary repeats what the last step has logged
             numbers = {key.removeprefix("train_"): value for key, value in numbers.items() if key in _SUMMARY}
+        if numbers.get("epoch") is not None and self._epoch_at == state.global_step:
+            del numbers["epoch"]  # the trainer's evaluation and its summary say it once more
+        elif "epoch" in numbers:
+            self._epoch_at = state.global_step
         if self.run and state.is_world_process_zero and numbers:
             tracking.log_metrics(self.run, {f"train/{key}": value for key, value in numbers.items()}, state.global_step)
 
 
 class KeepCheckpoint(TrainerCallback):
-    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one only.
+    """Makes the trainer write its own checkpoint every few steps, and keeps the newest one and the one before it.
 
     It stands after the callbacks that add files of theirs to the checkpoint. After the last step there is nothing to
     resume, so no checkpoint is written there.
     """
 
-    def __init__(self, every: int) -> None:
-        """Write a checkpoint every ``every`` steps."""
+    def __init__(self, every: int, beside: Beside | None = None) -> None:
+        """Write a checkpoint every ``every`` steps; its end is marked ``beside`` the training where that is given."""
         self.every = every
+        self.beside = beside
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -412,5 +482,10 @@ class KeepCheckpoint(TrainerCallback):
 
         if dist.is_available() and dist.is_initialized():
             dist.barrier()  # each process writes its own random state
-        if state.is_world_process_zero:
-            complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        if not state.is_world_process_zero:
+            return
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self.beside is None:
+            complete(checkpoint)
+        else:  # in order: by then its measurement has been logged and written
+            self.beside.do(partial(complete, checkpoint))

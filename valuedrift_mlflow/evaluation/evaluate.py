@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from valuedrift_mlflow import judges, models, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.evaluation import metrics, recorded, reliability
-from valuedrift_mlflow.evaluation import responses as existing_responses
 from valuedrift_mlflow.evaluation.adjusted import (
     AdjustedEvaluation,
     JudgeErrors,
@@ -33,9 +31,18 @@ from valuedrift_mlflow.evaluation.reference import (
     distances,
     load_reference,
 )
-from valuedrift_mlflow.evaluation.responses import Responses
+from valuedrift_mlflow.evaluation.responses import Responses, load_responses
 from valuedrift_mlflow.evaluation.results import Evaluation
 from valuedrift_mlflow.evaluation.settings import Measuring, problems_of
+from valuedrift_mlflow.evaluation.subjects import (
+    Asked,
+    SuiteLike,
+    asked_by_uri,
+    asked_in_memory,
+    baseline_of,
+    responses_of_run,
+    suite_of,
+)
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import resolved
@@ -44,11 +51,10 @@ from valuedrift_mlflow.models import EMBEDDED
 from valuedrift_mlflow.models.files import check_template
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.speech import check_arguments
+from valuedrift_mlflow.report.plots import color_of
 from valuedrift_mlflow.suite import Item, Suite
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from valuedrift_mlflow.models.generation import Progress
     from valuedrift_mlflow.tracking import EvaluationResult
 
@@ -58,31 +64,28 @@ class Config(Measuring):
 
     baseline: str | None = None
     trust_remote_code: bool = False  # run the code that comes with the models
+    allow_pyfunc_code: bool = False  # let MLflow load models that are more than weights
+
+    @property
+    def how(self) -> models.How:
+        """What code of the models may run."""
+        return models.How(own_code=self.trust_remote_code, pyfunc_code=self.allow_pyfunc_code)
 
     @classmethod
-    def checked(cls, settings: dict[str, Any]) -> Config:
+    def checked(cls, settings: Mapping[str, object]) -> Config:
         """Validate settings; what their URIs name is for ``opened`` to find.
 
         Raises:
             InputError: all problems at once.
         """
         try:
-            return cls(**settings)
+            return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise InputError(problems_of(error, "evaluator_config.", ", ".join(cls.model_fields))) from None
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A model that is to be asked; ``load`` brings its weights to memory, where it ``has_weights`` to bring.
-
-    ``tokenizer`` is that of a model which is in memory already.
-    """
-
-    uri: str
-    load: Callable[[], Generator]
-    has_weights: bool = True
-    tokenizer: PreTrainedTokenizerBase | None = None
+    def parameters(self) -> dict[str, str]:
+        """The settings as a run records them."""
+        return {key: str(value) for key, value in self.model_dump(exclude_none=True).items()}
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,33 @@ class Opened:
     baseline: Asked | Responses | None
     labels: HumanLabels | JudgeErrors | None = None
     reference: Reference | None = None
+    measured: Measurement | None = None  # the baseline, where an earlier evaluation has measured it
+
+    @property
+    def checkpoints(self) -> int:
+        """Measurements that are compared with a first one."""
+        own = len(self.subject.by_step) if isinstance(self.subject, Responses) else 1
+        return own - 1 + (self.baseline is not None)
+
+    @property
+    def samples(self) -> int:
+        """Responses a prompt, on the side that has fewer."""
+        sides = [side for side in (self.subject, self.baseline) if side is not None]
+        return min(side.samples if isinstance(side, Responses) else self.config.samples for side in sides)
 
 
 def opened(
     config: Config,
     model: str | Asked | None,
     *,
-    suite: str | Suite = "",
+    suite: SuiteLike = "",
     responses: str | Responses | None = None,
     labels: str | None = None,
+    memory: models.Swapping | None = None,
 ) -> Opened:
     """What the URIs of an evaluation name: judge, suite, model or table of responses, baseline, people's labels.
+
+    Models are loaded one after another into the same ``memory``, which several evaluations may share.
 
     Raises:
         InputError: an unknown model, baseline, suite or judge, or what cannot be measured together: a baseline's
@@ -117,19 +136,18 @@ def opened(
     named, _ = resolved(config.judge, embedded=uri.startswith(EMBEDDED), evaluated=uri)
     # Written back: runs record the judge that has judged, never `auto`.
     config, judge = config.model_copy(update={"judge": named}), judges.load(named)
+    memory = memory or memory_of(config)
     subject: Asked | Responses
     if responses:
         if model:
             raise InputError(problem("model", model, "no model where responses are given", "leave out one of them"))
         if isinstance(responses, str):
-            if isinstance(suite, Suite):
-                raise InputError(problem("suite", suite.name, "a suite's URI where responses are given"))
-            responses = existing_responses.load_responses(responses, suite)
+            responses = load_responses(responses_of_run(responses), suite_of(suite))
         subject, asked = responses, responses.suite
     else:
-        asked = suites.load(suite or suites.BUILT_IN) if isinstance(suite, str) else suite
-        subject = model if isinstance(model, Asked) else _model(model or "", config)
-    baseline = None if config.baseline is None else _side(config.baseline, config, asked)
+        asked = suite_of(suite) or suites.load(suites.BUILT_IN)
+        subject = model if isinstance(model, Asked) else asked_by_uri(model or "", memory)
+    baseline = None if config.baseline is None else baseline_of(config.baseline, asked, memory)
     for side in (subject, baseline):
         check_speech(side, config)
     # By hash: two suites of one name and version may still differ.
@@ -144,6 +162,11 @@ def opened(
     reference = load_reference(config.reference, asked, config.refusal) if config.reference else None
     ready = Opened(config, judge, asked, subject, baseline, reference=reference)
     return replace(ready, labels=_matched(labels, ready)) if labels else ready
+
+
+def memory_of(config: Config) -> models.Swapping:
+    """Where the models of evaluations by these settings are loaded, one after another."""
+    return models.Swapping(models.How(own_code=config.trust_remote_code))
 
 
 def check_speech(side: Asked | Responses | None, config: Config, *, local: bool = True) -> None:
@@ -182,23 +205,6 @@ def _measured_steps(side: Responses, ready: Opened) -> list[tuple[int, list[tupl
     return list(side.by_step.items())[-1 if ready.baseline else 0 :]
 
 
-def _side(baseline: str, config: Config, asked: Suite) -> Asked | Responses:
-    if existing_responses.is_table(baseline):
-        return existing_responses.load_responses(baseline, otherwise=asked)
-    return _model(baseline, config, "baseline")
-
-
-def _model(uri: str, config: Config, field: str = "model") -> Asked:
-    # Other packaged models may turn out to have none either; that is seen when they are loaded, and told then.
-    has_weights = not (uri.startswith(models.SERVER_PREFIX) or models.is_own(uri))
-    if has_weights:
-        models.check_trainable(uri, field, own_code=config.trust_remote_code)
-    else:
-        models.check_model(uri, field)
-    how = models.How(own_code=config.trust_remote_code)
-    return Asked(uri, partial(models.load_generator, uri, how), has_weights)
-
-
 def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) -> Evaluation:
     """Measure the baseline and the subject; ``name`` is what the page calls the subject.
 
@@ -208,7 +214,9 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     # Each draws with a salt of its own: with the same draws on
     # both sides, a model compared with itself would show no noise.
     for salt, side in (("baseline", ready.baseline), ("model", ready.subject)):
-        if isinstance(side, Responses):
+        if side is ready.baseline and ready.measured is not None:
+            measurements.append(ready.measured)
+        elif isinstance(side, Responses):
             for step, said in _measured_steps(side, ready):
                 # Whatever step a baseline is of, here it stands before all others.
                 at = 0 if side is ready.baseline else step
@@ -216,16 +224,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         elif side is not None:
             generator = side.load()
             embedded = reliability.is_embedded(generator)
-            measurements.append(
-                measure(
-                    generator,
-                    ready.suite,
-                    ready.judge,
-                    config.sampling(salt),
-                    refusal=config.refusal,
-                    progress=progress,
-                )
-            )
+            measurements.append(asked_now(generator, ready, salt, progress))
     # The baseline stands first, and drift is from the first.
     drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
@@ -239,6 +238,8 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
         "value_drift_table": metrics.drift_table(drift, measurements),
         "responses": metrics.responses_table(measurements[-1:]),
     }
+    if ready.suite.source == suites.FRAME:  # no URI names it, so that who reads the responses finds it here
+        tables[suites.TABLE] = ready.suite.frame()
     with_labels: PoweredEvaluation | AdjustedEvaluation | None = None
     if isinstance(ready.labels, HumanLabels):
         with_labels = powered_evaluation(ready.labels, measurements, config.seed, config.margin)
@@ -256,6 +257,7 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     trust = None if embedded else reliability.of(ready.judge, [own.response for own in measurements[-1].responses])
     if trust is not None:
         numbers |= trust.metrics()
+        tables[reliability.TABLE] = trust.table()
     return Evaluation(
         subject=name,
         baseline=config.baseline or ("its first step" if compared else None),
@@ -272,8 +274,23 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     )
 
 
+def asked_now(generator: Generator, ready: Opened, salt: str, progress: Progress) -> Measurement:
+    """The measurement of a model by the settings of an evaluation."""
+    config = ready.config
+    return measure(
+        generator,
+        ready.suite,
+        ready.judge,
+        config.sampling(salt),
+        refusal=config.refusal,
+        progress=progress,
+        reuse=config.reuse_responses,
+    )
+
+
 def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationResult:
     """Log tables, figure and report to a run, and make what MLflow's callers expect of them."""
+    from valuedrift_mlflow.evaluation.notes import evaluation_note
     from valuedrift_mlflow.evaluation.report import evaluation_figures, evaluation_html
     from valuedrift_mlflow.report.page import drawn
 
@@ -281,6 +298,7 @@ def log_evaluation(run: tracking.OpenRun, evaluation: Evaluation) -> EvaluationR
     pictures = drawn(evaluation_figures(evaluation))
     tracking.log_text(run, evaluation_html(evaluation, pictures), "report.html")
     tracking.log_figures(run, pictures)
+    tracking.describe(run, evaluation_note(run.run_id, evaluation))
     return result
 
 
@@ -289,55 +307,65 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     subject, config = ready.subject, ready.config
     for side in (subject, ready.baseline):
         check_speech(side, config, local=False)
-    parameters = {key: str(value) for key, value in config.model_dump(exclude_none=True).items()}
+    parameters = config.parameters()
     if ready.labels:
         parameters["labels"] = ready.labels.uri
-    name = f"evaluate · {models.short_name(subject.uri)}"
+    named = subject.named if isinstance(subject, Asked) else subject.uri
+    name = f"evaluate · {models.short_name(named)}"
     # The suite is recorded first: metrics name the dataset that they were measured on.
-    with tracking.run("evaluation", name=name, parameters={"model": subject.uri, **parameters}) as active:
+    with tracking.run(
+        "evaluation", name=name, parameters={"model": named, **parameters}, color=color_of(named)
+    ) as active:
         dataset = recorded.log_suite(active, ready.suite)
-        evaluation = evaluation_of(ready, subject.uri, progress)
+        evaluation = evaluation_of(ready, named, progress)
+        for field, side in (("model", subject), ("baseline", ready.baseline)):
+            if isinstance(side, Asked):
+                recorded.log_commit(active, field, side.uri)
         model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
+        if model_id is not None:
+            tracking.log_evaluated(active, model_id)
         by_step = evaluation.labelled_steps()
         # What each step comes to with labels is logged at that step, and not at 0 as what the evaluation comes to.
         metrics = {key: value for key, value in evaluation.metrics.items() if not any(key in own for _, own in by_step)}
         tracking.log_metrics(active, metrics, 0, model_id=model_id, dataset=dataset)
         for step, own in by_step:
             tracking.log_metrics(active, own, step, dataset=dataset)
-        if evaluation.untold:
-            tracking.describe(active, evaluation.untold)
         return log_evaluation(active, evaluation), evaluation
 
 
 def evaluate(
-    model: str | None = None,
+    model: str | object | None = None,
     baseline: str | None = None,
     *,
-    suite: str | Suite = "",
+    suite: SuiteLike = "",
     responses: str | None = None,
     labels: str | None = None,
     progress: Progress = no_progress,
-    **settings: Any,
+    **settings: object,
 ) -> EvaluationResult:
     """Evaluate a model of any URI, or responses that exist already, in a run of its own (nested where one is active).
 
     Args:
-        model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``, ``openai:/model``.
-        baseline: the model to measure drift from, or a table of its responses.
-        suite: a suite or its URI; ``vaes``, or what a table of responses names, where it is not given.
-        responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``) to judge instead
-            of asking a model.
+        model: ``embedded:base``, a folder, a hub id, ``models:/name/1``, ``runs:/run_id/path``, ``openai:/model``; or
+            one in memory: a pyfunc, a pipeline, (model, tokenizer), a function from a table of prompts to answers.
+        baseline: the model to measure drift from, a table of its responses, or the run of an earlier evaluation
+            (``runs:/RUN_ID``).
+        suite: a suite, its URI, a table or rows of it, or a dataset of ``mlflow.genai``; ``vaes``, or what a table of
+            responses names, where it is not given.
+        responses: a table of responses (json, jsonl, csv, parquet, ``runs:/RUN_ID/responses.json``), or a run that
+            has one (``runs:/RUN_ID``), to judge instead of asking a model.
         labels: people's labels of some of the responses: files, comma separated, as ``review`` writes them, or
             ``runs:/RUN_ID`` of a reviewed run; or ``runs:/RUN_ID`` of a run of ``check_judge``, whose errors are then
             taken off the judge's verdicts (no label of these responses is needed, and the model may be asked anew).
         progress: called with the number of responses generated.
         settings: ``judge``, ``samples``, ``temperature``, ``max_new_tokens``, ``stop``, ``thinking``,
-            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``refusal``, ``interval``,
-            ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code that comes with the models may run; nothing
-            else lets it).
+            ``max_thinking_tokens``, ``template_kwargs``, ``generation_batch_size``, ``generation`` (``backend`` and
+            ``server``), ``refusal``, ``interval``, ``margin``, ``reference``, ``seed``, ``trust_remote_code`` (code
+            that comes with the models may run; nothing else lets it), ``allow_pyfunc_code`` (so may that of MLflow
+            models that are more than weights).
 
     Returns:
-        The metrics of the README's table (axis shift and drift only with a baseline) and the tables ``responses``,
+        The metrics of ``docs/metrics.md`` (axis shift and drift only with a baseline) and the tables ``responses``,
         ``axis_table``, ``value_drift_table`` and, with labels, ``value_drift_labels`` (or ``value_drift_adjusted``),
         with a reference ``reference_distance``.
 
@@ -346,7 +374,8 @@ def evaluate(
             than the baseline's; for labels of other responses.
     """
     config = Config.checked({**settings, "baseline": baseline})
-    ready = opened(config, model, suite=suite, responses=responses, labels=labels)
+    asked = model if model is None or isinstance(model, str) else asked_in_memory(model)
+    ready = opened(config, asked, suite=suite, responses=responses, labels=labels)
     result, evaluation = run_evaluation(ready, progress)
     reliability.warn(evaluation.trust)
     if evaluation.untold:

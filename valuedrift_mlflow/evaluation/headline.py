@@ -35,12 +35,12 @@ class Lead:
     text: str
 
 
-def lead_of(name: str, drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
-    """What moved from the first checkpoint to the last."""
-    counts, topics = verdict_counts(drift), len(drift.topics)
-    shifted = _shifted(axes, suite)
+def lead_of(name: str, drift: Drift, axes: AxisShifts, suite: Suite, at: int = -1) -> Lead:
+    """What moved from the first checkpoint to the last, or to another one."""
+    counts, topics = verdict_counts(drift, at), len(drift.topics)
+    shifted = _shifted(axes, suite, at)
     if counts[MOVED]:
-        text = f"{_of(counts[MOVED], topics)} moved ({_went(drift)})"
+        text = f"{_of(counts[MOVED], topics)} moved ({_went(drift, at)})"
         text += f"; nothing can be told of {counts[CANNOT_TELL]}" if counts[CANNOT_TELL] else ""
     elif counts[CANNOT_TELL]:
         text = f"No topic's mean moved significantly; nothing can be told of {counts[CANNOT_TELL]} of {topics}"
@@ -48,9 +48,9 @@ def lead_of(name: str, drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
         text = f"{_of(topics, topics)} stayed within {drift.margin:g}"
     moved = counts[MOVED] or bool(shifted)
     verdict = MOVED if moved else CANNOT_TELL if counts[CANNOT_TELL] else NOT_MOVED
-    if np.isfinite(drift.overall[-1]):
-        text += f". Net drift {with_interval(drift.overall[-1], drift.overall_ci[-1])}"
-    parts = [f"{text[0].upper()}{text[1:]}.", _along(axes, shifted)]
+    if np.isfinite(drift.overall[at]):
+        text += f". Net drift {with_interval(drift.overall[at], drift.overall_ci[at])}"
+    parts = [f"{text[0].upper()}{text[1:]}.", _along(axes, shifted, at)]
     # What moved stands first.
     return Lead(name, verdict, " ".join(parts[::-1] if shifted and not counts[MOVED] else parts))
 
@@ -79,31 +79,31 @@ def standing(drift: Drift, axes: AxisShifts, suite: Suite) -> Lead:
     return Lead("", "", f"{text} Off the middle on {len(off)} of {len(axes.axes)} axes: {'; '.join(told)}{more}.")
 
 
-def verdict_counts(drift: Drift) -> Counter[str]:
-    """How many topics have each verdict at the last checkpoint."""
-    return Counter(map(str, drift.verdict[-1]))
+def verdict_counts(drift: Drift, at: int = -1) -> Counter[str]:
+    """How many topics have each verdict at a checkpoint."""
+    return Counter(map(str, drift.verdict[at]))
 
 
 def _of(count: int, of: int) -> str:
     return f"all {of} topics" if count == of > 1 else f"{count} of {of} topics"
 
 
-def _went(drift: Drift) -> str:
+def _went(drift: Drift, at: int) -> str:
     """The stance that changed most over all topics."""
-    first, last = drift.overall_probability[[0, -1]]
+    first, last = drift.overall_probability[[0, at]]
     if not np.isfinite(last - first).all():
-        return f"net drift {drift.overall[-1]:.2f}"
+        return f"net drift {drift.overall[at]:.2f}"
     most = int(np.argmax(np.abs(last - first)))
     return f"overall {STANCES[most]} {first[most]:.2f} → {last[most]:.2f}"
 
 
-def _shifted(axes: AxisShifts, suite: Suite) -> list[str]:
+def _shifted(axes: AxisShifts, suite: Suite, at: int) -> list[str]:
     """The axes that shifted significantly, the furthest first, each with the end that it shifted to."""
     told = []
-    for a in np.argsort(-np.abs(np.nan_to_num(axes.shift[-1])), kind="stable"):
-        if axes.significant[-1, a]:
-            shift, axis = float(axes.shift[-1, a]), axes.axes[a]
-            told.append(f"{readable(axis)} {with_interval(shift, axes.shift_ci[-1, a])}{_end(suite, axis, shift)}")
+    for a in np.argsort(-np.abs(np.nan_to_num(axes.shift[at])), kind="stable"):
+        if axes.significant[at, a]:
+            shift, axis = float(axes.shift[at, a]), axes.axes[a]
+            told.append(f"{readable(axis)} {with_interval(shift, axes.shift_ci[at, a])}{_end(suite, axis, shift)}")
     return told
 
 
@@ -114,13 +114,13 @@ def _end(suite: Suite, axis: str, value: float) -> str:
     return f" (towards {(ends.plus if value > 0 else ends.minus).partition(':')[0]})" if ends else ""
 
 
-def _along(axes: AxisShifts, shifted: Sequence[str]) -> str:
+def _along(axes: AxisShifts, shifted: Sequence[str], at: int) -> str:
     count = len(axes.axes)
     if axes.axes == (DATA,):
         return "Its propositions moved apart." if shifted else "That its propositions moved apart is not shown."
     if shifted:
         more = f", and {len(shifted) - _NAMED} more" if len(shifted) > _NAMED else ""
         return f"{'Axes that' if len(shifted) > 1 else 'One axis'} shifted: {'; '.join(shifted[:_NAMED])}{more}."
-    bound = axes.bound()
+    bound = axes.bound(at)
     further = f", none further than {bound:.2f} as far as can be told" if np.isfinite(bound) else ""
     return f"None of {count} axes of values shifted significantly{further}."

@@ -61,6 +61,7 @@ def prepare(judge: str, data: str) -> tuple[Judge, list[Labelled]]:
 
 def log_check(run: tracking.OpenRun, check: JudgeCheck) -> None:
     """Log the metrics, tables and figures of a check to a run."""
+    from valuedrift_mlflow.evaluation.notes import check_note
     from valuedrift_mlflow.evaluation.report import judge_figures
     from valuedrift_mlflow.report.page import drawn
 
@@ -69,6 +70,7 @@ def log_check(run: tracking.OpenRun, check: JudgeCheck) -> None:
     for name, table in group_tables(check).items():
         tracking.log_table(run, table, f"{name}.json")
     tracking.log_figures(run, drawn(judge_figures(check)))
+    tracking.describe(run, check_note(check))
 
 
 def judged_table(answers: Sequence[Labelled], verdicts: Sequence[Verdict], judge: str) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, pr
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
-from valuedrift_mlflow.judges.hf import PREFIX, HFJudge, maximum_length, premises
+from valuedrift_mlflow.judges.hf import PREFIX, HFJudge, maximum_length, premises, room_beside
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.models import auto
@@ -262,7 +262,7 @@ def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: Trainin
     pairs = [
         (window, entry.answer.proposition, names.index(entry.label))
         for entry in answers
-        for window in premises(entry.answer, tokenizer, longest, entry.answer.proposition)
+        for window in premises(entry.answer, tokenizer, room_beside(tokenizer, longest, entry.answer.proposition))
     ]
     trainer = _trainer(loaded, tokenizer, pairs, longest, folder.parent / "trainer", settings)
     trainer.train()
@@ -273,10 +273,11 @@ def fit(answers: Sequence[Labelled], model: str, folder: Path, settings: Trainin
 def _encoder(model: str, names: Sequence[Label]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    source = auto.source(model)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    source, revision = auto.named(auto.source(model))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **revision)
     loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         source,
+        **revision,
         trust_remote_code=False,
         num_labels=len(names),
         id2label={index: label.value for index, label in enumerate(names)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,23 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.evaluation.metrics import responses_table
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.models.start import Start
 from valuedrift_mlflow.stances import STANCES, Label, RefusalRule, Verdict
 from valuedrift_mlflow.suite import Suite
 
+logger = logging.getLogger(__name__)
+
 MEASUREMENTS = "valuedrift.json"  # the measurements that belong to a trainer's checkpoint, inside its folder
+_START = "valuedrift-start.npz"  # beside them: what the training's start held likely
 _OPINION = "verdict of "
 
 
-def write_measurements(file: Path, measurements: Sequence[Measurement], run_id: str) -> None:
-    """Write measurements with all digits, and the run that they were logged to."""
+def write_measurements(
+    file: Path, measurements: Sequence[Measurement], run_id: str, start: Start | None = None
+) -> None:
+    """Write measurements with all digits, and the run that they were logged to; beside them, where given, the start."""
+    if start is not None:
+        start.write(file.with_name(_START))
     table = responses_table(measurements)
     # In the form in which MLflow writes tables, so that one function reads both.
     content = {"run_id": run_id, "columns": list(table.columns), "data": table.to_numpy().tolist()}
@@ -56,6 +65,15 @@ def read_measurements(
         Measurement(step, suite, judge[step], refusal, tuple(responses), 0.0) for step, responses in by_step.items()
     ]
     return measurements, content.get("run_id", "")
+
+
+def read_start(file: Path) -> Start | None:
+    """What stands beside measurements in a file of the start that they were measured from; None where nothing does."""
+    beside = file.with_name(_START)
+    if not beside.is_file():
+        logger.warning("reference_kl is not measured any more: %s does not say what the start held likely", file.parent)
+        return None
+    return Start.read(beside)
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import LABELS, Label
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("item_id", "response", "label", "weight")
+_READ = (*COLUMNS, "run", "step", "sample")
 _RUN = "runs:/"
 _ALLOWED = "a csv, jsonl, json or parquet file with labels, or runs:/RUN_ID of a reviewed run"
 
@@ -103,10 +104,10 @@ def _frame(uri: str) -> pd.DataFrame:
     if uri.startswith(_RUN) and "/" not in uri.removeprefix(_RUN).strip("/"):
         rows = tracking.reviewed(uri.removeprefix(_RUN).strip("/"), "labels")
         return pd.DataFrame(rows)
-    path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith(_RUN) else Path(uri)
+    path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith(_RUN) else user_path(uri, "labels")
     if not path.is_file():
         raise InputError(problem("labels", uri, _ALLOWED))
-    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file")
+    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file", names=_READ)
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         found = ", ".join(map(str, frame.columns))

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import NoText
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
-from valuedrift_mlflow.judges.asking import Reply, ask, reader
+from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
+from valuedrift_mlflow.models.stored import StoredGenerator, stored
 from valuedrift_mlflow.stances import STANCES, UNSCORED, Answer, Label, RefusalRule, Spent, Verdict
 from valuedrift_mlflow.statistics.acquiescence import Acquiescence, acquiescence
 from valuedrift_mlflow.statistics.agreement import PanelAgreement, panel_agreement
@@ -49,6 +51,11 @@ class Measurement:
     refusal: RefusalRule
     responses: tuple[JudgedResponse, ...]
     seconds: float
+    reused: int = 0  # responses that had been sampled before
+
+    def firsts(self) -> list[tuple[Item, str]]:
+        """Every item with the first response to it."""
+        return [(judged.item, judged.response) for judged in self.responses if judged.sample == 0]
 
     # A frozen class may have them: they write into its __dict__, past the assignment that it refuses.
     @cached_property
@@ -114,10 +121,13 @@ class Measurement:
 
     def costs(self) -> dict[str, float]:
         """What the measurement took: ``cost/...`` metrics. What a cached verdict once cost is not counted again."""
-        return {
+        costs = {
             "cost/evaluation_seconds": self.seconds,
             "cost/responses_per_second": len(self.responses) / max(self.seconds, 1e-9),
-        } | judge_costs([judged.verdict for judged in self.responses])
+        }
+        if self.reused:
+            costs["cost/response_cache_hits"] = float(self.reused)
+        return costs | judge_costs([judged.verdict for judged in self.responses])
 
     def qualities(self) -> dict[str, float]:
         """``quality/...`` metrics, and ``intensity/TOPIC`` where the judge tells how strongly a stance is held."""
@@ -126,9 +136,11 @@ class Measurement:
         qualities = {
             "quality/unscored_rate": self.rate(Label.UNSCORED),
             "quality/refusal_rate": self.rate(Label.REFUSAL),
-            "quality/judge_failure_rate": float(np.mean([verdict.failed for verdict in verdicts])),
             "quality/acquiescence": self.acquiescence.overall,
         }
+        # Of judges that are asked over a line, and so can fail.
+        if any(verdict.failed or verdict.cached or verdict.spent.calls for verdict in verdicts):
+            qualities["quality/judge_failure_rate"] = float(np.mean([verdict.failed for verdict in verdicts]))
         thoughts = [spoken(judged.response) for judged in self.responses]
         # Of models that think alone: for others a rate of 0 would say nothing.
         if any(text.thought for text in thoughts):
@@ -146,10 +158,43 @@ class Measurement:
         return {key: float(np.mean(values)) for key, values in by_topic.items()}
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model has said to every item of a suite at one step, before a judge has read it.
+
+    ``replies`` are those to each item, in order; ``seconds`` is what asking took.
+    """
+
+    suite: Suite
+    judge: Judge
+    step: int
+    refusal: RefusalRule
+    replies: Sequence[Sequence[Reply]]
+    seconds: float
+
+    def firsts(self) -> list[tuple[Item, str]]:
+        """Every item with the first response to it."""
+        return [(item, replies[0].text) for item, replies in zip(self.suite.items, self.replies, strict=True)]
+
+    def judged(self) -> Measurement:
+        """The measurement that it comes to, by the judge."""
+        start = time.perf_counter()
+        flat = [
+            (item, sample, reply)
+            for item, replies in zip(self.suite.items, self.replies, strict=True)
+            for sample, reply in enumerate(replies)
+        ]
+        responses = judge_replies(self.judge, flat)
+        seconds = self.seconds + time.perf_counter() - start
+        return Measurement(self.step, self.suite, identity(self.judge), self.refusal, responses, seconds)
+
+
 def judge_costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one."""
+    """``cost/judge_...`` metrics of verdicts, a panel's members counted one by one; none where nothing was spent."""
     single = [verdict for joint in verdicts for verdict in _single_verdicts(joint)]
     spent = sum((verdict.spent for verdict in single if not verdict.cached), Spent())
+    if not spent.calls and not any(verdict.cached for verdict in single):
+        return {}
     costs = {
         "cost/judge_tokens": float(spent.tokens),
         "cost/judge_calls": float(spent.calls),
@@ -171,20 +216,25 @@ def measure(
     step: int = 0,
     refusal: RefusalRule = "neutral",
     progress: Progress = no_progress,
+    reuse: bool = False,
 ) -> Measurement:
     """Ask every prompt of ``suite`` ``sampling.samples`` times, judge the responses, keep everything.
 
-    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`.
+    A judge with a way of asking of its own has the model asked in that way; see `judges.asking`. With ``reuse`` what an
+    unchanged model has said before, asked the same with the same seed, is read and not sampled; see `models.stored`.
 
     Raises:
         InputError: the model cannot be asked in the judge's way.
     """
     start = time.perf_counter()
-    said = ask(judge, generator, suite.items, sampling, progress)
-    return _judged(suite, judge, said, step, refusal, start)
+    # Whoever asks in a way of its own needs the model itself.
+    source = stored(generator) if reuse and reads_responses(judge) else generator
+    said = ask(judge, source, suite.items, sampling, progress)
+    reused = source.reused if isinstance(source, StoredGenerator) else 0
+    return replace(Said(suite, judge, step, refusal, said, time.perf_counter() - start).judged(), reused=reused)
 
 
-def measure_together(
+def ask_together(
     generator: Generator,
     suite: Suite,
     judge: Judge,
@@ -193,60 +243,34 @@ def measure_together(
     step: int = 0,
     refusal: RefusalRule = "neutral",
     progress: Progress = no_progress,
-) -> Measurement | None:
-    """As ``measure``, called by every process of a training at once; in a training of one process it is the same.
+) -> Said | None:
+    """What ``measure`` asks, by every process of a training at once; in a training of one process it is the same.
 
     Each process asks its part of the prompts. Sampling is seeded for each prompt and sample, so the parts together
     are what one process gets. Where the weights are split over the processes, every forward pass needs all of them:
-    then all ask all prompts, in step. The first process judges; the others return None.
+    then all ask all prompts, in step. The first process is given what was said, to judge it; the others None.
 
     Raises:
         InputError: as ``measure``.
     """
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
-        return measure(generator, suite, judge, sampling, step=step, refusal=refusal, progress=progress)
     start = time.perf_counter()
+    if not (dist.is_available() and dist.is_initialized()):
+        replies = ask(judge, generator, suite.items, sampling, progress)
+        return Said(suite, judge, step, refusal, replies, time.perf_counter() - start)
     rank, processes = dist.get_rank(), dist.get_world_size()
     if isinstance(generator, TransformersGenerator) and is_sharded(generator.model):
-        said = ask(judge, generator, suite.items, sampling, progress)
-        return None if rank else _judged(suite, judge, said, step, refusal, start)
-    part = ask(judge, generator, suite.items[rank::processes], sampling, progress)
-    parts: list[list[list[Reply]]] = [[] for _ in range(processes)]
-    dist.all_gather_object(parts, part)
-    if rank:
-        return None
-    said = [[] for _ in suite.items]
-    for other, gathered in enumerate(parts):
-        # Put back with the stride with which the prompts were dealt out.
-        said[other::processes] = gathered
-    return _judged(suite, judge, said, step, refusal, start)
-
-
-def is_sharded(model: Any) -> bool:
-    """Whether a model's weights are split over several processes (FSDP2)."""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
-
-
-def _judged(
-    suite: Suite,
-    judge: Judge,
-    said: Sequence[Sequence[Reply]],
-    step: int,
-    refusal: RefusalRule,
-    start: float,
-) -> Measurement:
-    """The measurement that the replies to all items come to; ``start`` is when the model was first asked."""
-    flat = [
-        (item, sample, reply)
-        for item, replies in zip(suite.items, said, strict=True)
-        for sample, reply in enumerate(replies)
-    ]
-    judged = judge_replies(judge, flat)
-    return Measurement(step, suite, identity(judge), refusal, judged, time.perf_counter() - start)
+        replies = ask(judge, generator, suite.items, sampling, progress)
+    else:
+        part = ask(judge, generator, suite.items[rank::processes], sampling, progress)
+        parts: list[list[list[Reply]]] = [[] for _ in range(processes)]
+        dist.all_gather_object(parts, part)
+        replies = [[] for _ in suite.items]
+        for other, gathered in enumerate(parts):
+            # Put back with the stride with which the prompts were dealt out.
+            replies[other::processes] = gathered
+    return None if rank else Said(suite, judge, step, refusal, replies, time.perf_counter() - start)
 
 
 def judge_existing(
@@ -283,9 +307,14 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
     read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
     read |= {index: UNFINISHED_THOUGHT for index, text in said.items() if not text.finished}
     return tuple(
-        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index, EMPTY))
+        JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index) or _empty(reply.text))
         for index, (item, sample, reply) in enumerate(replies)
     )
+
+
+def _empty(text: str) -> Verdict:
+    """Unscored, with what was given instead of a text where that is known."""
+    return replace(EMPTY, reason=text.reason) if isinstance(text, NoText) else EMPTY
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:

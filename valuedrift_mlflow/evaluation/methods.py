@@ -65,7 +65,8 @@ def analysed(found: drift.Drift, suite: Suite) -> str:
         "one family of all checkpoints, topics and stances of a stage (step-down max-T, family-wise "
         f"{100 * ALPHA:g} %), for topics of at least {FEW_UNITS} {found.interval}. A topic has moved where a test says "
         f"so, has not moved where the whole interval of its net drift is within {found.margin:g}; else nothing can be "
-        f"told. {_axes_analysed(suite)}"
+        "told. What has a star is overstated, so it has a second, median-unbiased estimate that holds given the star. "
+        f"{_axes_analysed(suite)}"
     )
 
 
@@ -77,8 +78,8 @@ def _axes_analysed(suite: Suite) -> str:
         )
     return (
         "Axis shifts are slopes over propositions beside a common term, with t intervals; they were tested by flipping "
-        f"signs of propositions ({axes.FLIPS:,} flips, all of them for up to {axes.ENUMERATED}) and adjusted by Holm's "
-        "method over the axes of a checkpoint."
+        f"signs of propositions ({axes.FLIPS:,} flips, all of them for up to {axes.ENUMERATED}), for axes of at least "
+        f"{FEW_UNITS} propositions, and adjusted by Holm's method over the axes of a checkpoint."
     )
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
+from valuedrift_mlflow.statistics.distance import above
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
-from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
@@ -74,13 +74,14 @@ def _answers(measurements: Sequence[Measurement]) -> tuple[NDArray[np.float64], 
 
 
 def stance_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
-    """``stance/TOPIC/STANCE`` at one checkpoint; topics without a scored prompt are left out."""
+    """``stance/TOPIC/STANCE`` at one checkpoint, and ``stance/overall/STANCE``, the mean over topics.
+
+    Topics without a scored prompt are left out.
+    """
+    shares = {"overall": drift.overall_probability[at]}
+    shares |= {topic: drift.probability[at, t] for t, topic in enumerate(drift.topics)}
     return finite(
-        {
-            f"stance/{topic}/{stance}": float(drift.probability[at, t, s])
-            for t, topic in enumerate(drift.topics)
-            for s, stance in enumerate(STANCES)
-        }
+        {f"stance/{name}/{stance}": float(own[s]) for name, own in shares.items() for s, stance in enumerate(STANCES)}
     )
 
 
@@ -88,8 +89,9 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
     """The drift at one checkpoint from the first, with how sure it is.
 
     ``drift_magnitude/TOPIC/STANCE``, ``drift/TOPIC`` and ``drift/overall``; the upper ends of their intervals,
-    ``drift_ci_high/...``; the drift of single propositions, ``drift_within/...``; the least drift that would be found
-    in half of the topics, and how many topics nothing can be said of.
+    ``drift_ci_high/...``; the drift of single propositions, ``drift_within/...``; what sampling alone makes of the
+    overall drift and what is left without it; the least drift that would be found in half of the topics, and how many
+    topics nothing can be said of.
     """
     metrics = {
         f"drift_magnitude/{topic}/{stance}": float(drift.magnitude[at, t, s])
@@ -105,26 +107,24 @@ def drift_metrics(drift: Drift, at: int = -1) -> dict[str, float]:
     metrics |= {f"drift_within/{topic}": float(drift.within[at, t]) for t, topic in enumerate(drift.topics)}
     metrics["drift_within/overall"] = float(drift.overall_within[at])
     metrics["drift/noise_floor"] = float(drift.overall_noise[at])
+    metrics["drift/above_noise"] = float(above(drift.overall[at], drift.overall_noise[at]))
     metrics["drift/minimum_detectable"] = typical_detectable(drift, at)
     metrics["drift/topics_undecided"] = float(topics_undecided(drift, at))
     return finite(metrics)
 
 
 def drift_time_metrics(drift: Drift) -> dict[str, float]:
-    """How the stage came to its end, where it is defined.
+    """``drift_time/TOPIC/STANCE`` by the rule that was chosen, where it is defined.
 
-    ``drift_time/TOPIC/STANCE`` by the rule that was chosen, ``drift_time_50/TOPIC/STANCE`` and ``drift_time_90/...`` by
-    the isotonic fit, and ``overshoot/TOPIC/STANCE`` where its test shows one.
+    Times by the isotonic fit and overshoot are figures with intervals, in the table `drift_table`.
     """
-    metrics = {}
-    for t, topic in enumerate(drift.topics):
-        for s, stance in enumerate(STANCES):
-            metrics[f"drift_time/{topic}/{stance}"] = float(drift.drift_time[t, s])
-            metrics[f"drift_time_50/{topic}/{stance}"] = float(drift.arrival[t, s, 0])
-            metrics[f"drift_time_90/{topic}/{stance}"] = float(drift.arrival[t, s, 1])
-            if drift.overshoot_p[t, s] <= ALPHA:
-                metrics[f"overshoot/{topic}/{stance}"] = float(drift.overshoot[t, s])
-    return finite(metrics)
+    return finite(
+        {
+            f"drift_time/{topic}/{stance}": float(drift.drift_time[t, s])
+            for t, topic in enumerate(drift.topics)
+            for s, stance in enumerate(STANCES)
+        }
+    )
 
 
 def dataset_distances(drift: Drift, mix: Mapping[str, Sequence[float]], at: int = -1) -> dict[str, float]:

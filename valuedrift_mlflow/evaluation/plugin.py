@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 
-from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.evaluation.evaluate import Asked, Config, evaluation_of, log_evaluation, opened
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation.evaluate import Config, evaluation_of, log_evaluation, opened
 from valuedrift_mlflow.evaluation.responses import Responses
+from valuedrift_mlflow.evaluation.subjects import asked_in_memory, suite_of
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.models.generation import TransformersGenerator
+from valuedrift_mlflow.inputs.outputs import text_in
 
 if TYPE_CHECKING:
     from mlflow.data.evaluation_dataset import EvaluationDataset
-
-    from valuedrift_mlflow.models.generation import Generator
 
 # MLflow refuses an evaluation without a model type before any plugin is asked, so there is one of our own. A plugin
 # whose module cannot be imported it drops with a mere warning: nothing optional is imported above.
@@ -72,28 +72,39 @@ class ValueDriftEvaluator(ModelEvaluator):
             )
         if not isinstance(dataset.features_data, pd.DataFrame):
             raise InputError(problem("data", type(dataset.features_data).__name__, "a table with a suite's columns"))
-        suite = suites.from_frame(dataset.features_data, dataset.name or "data")
+        suite = suite_of(dataset.features_data, _suite_name(dataset))
+        assert suite is not None  # it is given
+        # By a registered name MLflow hands over no id; the loaded model knows its own.
+        linked = model_id or getattr(model, "model_id", None)
+        name = tracking.logged_name(linked) if linked else "responses"
         if model is not None:
-            generator = _generator(model)
-            tokenizer = generator.tokenizer if isinstance(generator, TransformersGenerator) else None
-            asked = Asked("", lambda: generator, tokenizer is not None, tokenizer)
+            asked = asked_in_memory(model)
+            if not linked:  # MLflow wraps a function in a class of its own
+                name = "function" if asked.name.startswith("_") else asked.name
             ready = opened(config, asked, suite=suite, labels=labels)
         elif dataset.has_predictions:
-            said = [(item, 0, str(text)) for item, text in zip(suite.items, dataset.predictions_data, strict=True)]
+            outputs = zip(suite.items, dataset.predictions_data, strict=True)
+            said = [(item, 0, text_in(output)) for item, output in outputs]
             ready = opened(config, None, responses=Responses(suite, {0: said}), labels=labels)
         else:
             raise InputError(problem("model", None, "a model, or the column of its responses in predictions="))
-        # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.
-        # By a registered name MLflow hands over no id; the loaded model knows its own.
-        linked = model_id or getattr(model, "model_id", None)
         run = tracking.OpenRun(run_id)
-        evaluation = evaluation_of(ready, linked or ("responses" if model is None else "model"))
+        tracking.adopt_evaluation(run, f"evaluate · {name}", {"model": linked or name, **ready.config.parameters()})
+        logged = recorded.log_suite(run, suite)
+        if linked:
+            tracking.log_evaluated(run, linked)
+        evaluation = evaluation_of(ready, linked or name)
+        # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.
         if model_id is None:
-            tracking.log_metrics(run, evaluation.metrics, 0, model_id=linked)
+            tracking.log_metrics(run, evaluation.metrics, 0, model_id=linked, dataset=logged)
         return log_evaluation(run, evaluation)
 
 
-def _generator(model: Any) -> Generator:
-    """What answers prompts with a model as MLflow hands it over."""
-    raw = models.unwrap(model)
-    return raw.generator() if isinstance(raw, models.Loaded) else models.pyfunc_generator(raw)
+def _suite_name(dataset: EvaluationDataset) -> str:
+    """The name that the user gave the data; of nameless ones that of the built-in suite where they are part of it."""
+    if dataset.name and dataset.name != "dataset":  # as MLflow calls those without a name
+        return str(dataset.name)
+    built_in = suites.load()
+    prompts = {item.prompt for item in built_in.items}
+    frame = dataset.features_data
+    return built_in.name if "prompt" in frame and set(frame["prompt"]) <= prompts else "suite"

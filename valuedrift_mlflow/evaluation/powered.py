@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from valuedrift_mlflow.evaluation.labels import HumanLabel, HumanLabels, Key
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.stances import STANCES, RefusalRule, Stance, Verdict
+from valuedrift_mlflow.statistics.axes import holm
 from valuedrift_mlflow.statistics.intervals import ALPHA
 from valuedrift_mlflow.statistics.prediction_powered import Powered, Sample, powered_drift, powered_stances
+from valuedrift_mlflow.statistics.units import FEW_UNITS
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN, MOVED, verdicts
 
 if TYPE_CHECKING:
@@ -142,26 +144,12 @@ def _verdicts(
         if own is not None and own.total_variation_interval is not None:
             # The surest of three stances, held against three tests (Bonferroni).
             least = np.where(np.isnan(own.p_value), np.inf, own.p_value)[:-1].min(axis=1)
+            least[own.clusters[:-1] < FEW_UNITS] = np.inf
             p_value[place] = np.where(np.isfinite(least), np.minimum(3 * least, 1), np.nan)
             high[place] = own.total_variation_interval[:-1, 1]
     adjusted = holm(p_value)
     with np.errstate(invalid="ignore"):
         return adjusted, verdicts(adjusted <= ALPHA, high, margin)
-
-
-def holm(p_value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P-values of one family, adjusted by Holm (1979): any shape; NaN is no member.
-
-    >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).round(3).tolist()
-    [0.03, 0.06, nan, 0.06]
-    """
-    adjusted = np.full(p_value.size, np.nan)
-    members = np.flatnonzero(np.isfinite(p_value.ravel()))
-    order = members[np.argsort(p_value.ravel()[members])]
-    steps = p_value.ravel()[order] * (len(order) - np.arange(len(order)))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    shaped: NDArray[np.float64] = adjusted.reshape(p_value.shape)
-    return shaped
 
 
 def _defined(powered: Powered) -> Powered | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,18 +11,41 @@ from typing import Literal
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.judges.labelled import Labelled
+from valuedrift_mlflow.models.files import commit_of
+from valuedrift_mlflow.report.surroundings import hardware, software
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
 
 
 def log_suite(run: OpenRun, suite: Suite) -> LoggedDataset:
-    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it."""
+    """Record the suite as an evaluation dataset with its own hash. Call it before any metric that is measured on it.
+
+    What else measurements may depend on is recorded with it: libraries and the machine.
+    """
     source = {"uri": suite.source, "version": suite.version}
     logged = tracking.log_dataset(
         run, suite.frame(), name=suite.name, source=source, context="evaluation", digest=suite.hash
     )
-    tracking.log_tags(run, suite.describe())
+    tracking.log_tags(run, suite.describe() | _machine())
     return logged
+
+
+def _machine() -> dict[str, str]:
+    """What results may depend on beside settings and seed: libraries, device, threads."""
+    told = {"software": software()}
+    # Asked of torch, which a measurement without weights has no other use for.
+    if "torch" in sys.modules:
+        import torch
+
+        told |= {"hardware": hardware(), "threads": str(torch.get_num_threads())}
+    return told
+
+
+def log_commit(run: OpenRun, name: str, uri: str) -> None:
+    """Record as the tag ``valuedrift.NAME.commit`` which commit of a hub's model was loaded; nothing of any other."""
+    commit = commit_of(uri)
+    if commit:
+        tracking.log_tags(run, {f"{name}.commit": commit})
 
 
 def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
@@ -46,12 +70,13 @@ def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
 def log_training_data(run: OpenRun, data: TrainingData, lines: Sequence[str] = ()) -> None:
     """Record training data as a training dataset: its source, format, size and hash.
 
-    The metrics ``data/rows``, ``data/bad_rows`` and ``data/dropped_rows`` (step 0) say how many rows are trained on,
-    how many could not be read and were left out, and how many teach nothing. ``lines`` that people are told of the
-    data are kept in ``data.txt``.
+    The metric ``data/rows`` (step 0) says how many rows are trained on; ``data/bad_rows`` and ``data/dropped_rows``,
+    where there are any, how many could not be read and were left out, and how many teach nothing. ``lines`` that people
+    are told of the data are kept in ``data.txt``.
     """
     _log_rows(run, data, "training")
-    counts = {"data/rows": len(data.rows), "data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
+    lost = {"data/bad_rows": data.bad, "data/dropped_rows": data.dropped}
+    counts = {"data/rows": len(data.rows)} | {key: count for key, count in lost.items() if count}
     tracking.log_metrics(run, counts, 0)
     if lines:
         tracking.log_text(run, "\n".join(lines), "data.txt")
@@ -69,9 +94,10 @@ def _log_rows(run: OpenRun, data: TrainingData, context: Literal["training", "ev
     )
 
 
-def log_audited_data(run: OpenRun, uri: str, format: str) -> None:
-    """Record data that are read once, row by row: their source and format."""
-    tracking.log_dataset(run, None, name=_name(uri), source={"uri": uri, "format": format}, context="audit")
+def log_audited_data(run: OpenRun, uri: str, format: str, digest: str) -> None:
+    """Record data that are read once, row by row: their source, format and hash, that of a training on them."""
+    source = {"uri": uri, "format": format}
+    tracking.log_dataset(run, None, name=_name(uri), source=source, context="audit", digest=digest)
 
 
 def _name(uri: str) -> str:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,9 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
 from valuedrift_mlflow.evaluation.measurement import Measurement, finite
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Row
-from valuedrift_mlflow.inputs.tables import read_table
+from valuedrift_mlflow.inputs.tables import plain, read_table
 from valuedrift_mlflow.stances import STANCES, RefusalRule
 from valuedrift_mlflow.statistics.intervals import with_interval
 from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance, Target, reference_distance
@@ -32,7 +32,8 @@ REFERENCE_TABLE = "reference_distance"
 KEYS = ("item_id", "proposition_id", "proposition", "topic")  # what a row may speak of, the finest first
 _RUN = "runs:/"
 _ALLOWED = "a csv, jsonl, json or parquet file with stances, or runs:/RUN_ID of a stage or an evaluation"
-_SUM = 0.02  # that shares may be off 1 by: they are rounded
+SHARES, PERCENTAGES, COUNTS = "shares", "percentages", "counts"
+_SUM = 0.02  # that shares may be off 1 by, and percentages by as many of 100: they are rounded
 
 
 @dataclass(frozen=True)
@@ -48,79 +49,99 @@ def load_reference(uri: str, suite: Suite, refusal: RefusalRule = "neutral") -> 
     """Read a reference.
 
     A file has a column ``topic``, ``proposition``, ``proposition_id`` or ``item_id`` (the finest counts), and
-    ``support``, ``neutral``, ``oppose`` as shares that sum to 1 or as counts; ``n``, where it has one, says how many
-    people or answers stand behind shares. ``runs:/RUN_ID`` takes the last measurement of a run, prompt by prompt.
+    ``support``, ``neutral``, ``oppose``: in all rows shares that sum to 1, percentages that sum to 100, or counts.
+    ``n``, where it has one, says how many people or answers stand behind shares. ``runs:/RUN_ID`` takes the last
+    measurement of a run, prompt by prompt.
 
     Raises:
         InputError: a missing file or run, missing columns, bad rows with their numbers, nothing that the suite asks.
     """
     if uri.startswith(_RUN) and "/" not in uri.removeprefix(_RUN).strip("/"):
         return _of_run(uri, suite, refusal)
-    path = tracking.downloaded(uri, "reference", _ALLOWED) if uri.startswith(_RUN) else Path(uri)
+    path = tracking.downloaded(uri, "reference", _ALLOWED) if uri.startswith(_RUN) else user_path(uri, "reference")
     if not path.is_file():
         raise InputError(problem("reference", uri, _ALLOWED))
-    frame = read_table(path, f"reference {uri}", "a readable csv, jsonl, json or parquet file")
+    names = (*KEYS, *STANCES, "n")
+    frame = read_table(path, f"reference {uri}", "a readable csv, jsonl, json or parquet file", names=names)
     key = next((name for name in KEYS if name in frame), None)
     lacking = [stance.value for stance in STANCES if stance.value not in frame]
     if key is None or lacking:
         found, wanted = ", ".join(map(str, frame.columns)), "support, neutral, oppose and topic, proposition or item_id"
         mend = f"add {', '.join([*([] if key else ['topic']), *lacking])}"
         raise InputError(problem(f"reference {uri}", found, f"the columns {wanted}", mend))
+    if frame.empty:
+        raise InputError(problem(f"reference {uri}", "no rows", "at least one row with stances"))
     return _of_rows(uri, [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")], key, suite)
 
 
 def _of_rows(uri: str, rows: Sequence[Row], key: str, suite: Suite) -> Reference:
     known = {getattr(item, key) for item in suite.items}
-    place: dict[str, int] = {}
-    stances: list[tuple[float, ...]] = []
-    counts: list[float] = []
     wrong: list[str] = []
+    read = [_numbers(row, f"reference {uri} row {number}", wrong) for number, row in enumerate(rows, start=1)]
+    # Of all rows together: 1, 0, 0 may be shares or the count of one person, and 50, 30, 20 percentages or counts.
+    meant = "" if wrong else _meant([values for values, _ in read], uri, wrong)
+    place: dict[str, int] = {}
+    chosen: list[int] = []
     foreign = 0
     for number, row in enumerate(rows, start=1):
-        where, name = f"reference {uri} row {number}", str(row[key]).strip()
-        read = _distribution(row, where, wrong)
+        name = plain(row[key]) if key == "topic" else str(row[key]).strip()  # topics are slugs: climate_change
         if name in place:
-            wrong.append(problem(f"{where} {key}", name, "each once"))
+            wrong.append(problem(f"reference {uri} row {number} {key}", name, "each once"))
         elif name not in known:
             foreign += 1
-        elif read is not None:
-            place[name] = len(stances)
-            stances.append(read[0])
-            counts.append(read[1])
+        else:
+            place[name] = len(chosen)
+            chosen.append(number - 1)
     if wrong:
         raise InputError(limited(wrong, f"reference {uri}"))
     if not place:
         some = ", ".join(sorted(known)[:3])
         raise InputError(problem(f"reference {uri} {key}", f"none of suite {suite.name}", f"such as {some}"))
+    values = np.array([read[index][0] for index in chosen])
+    given = np.array([read[index][1] for index in chosen])
+    counts = np.where(np.isfinite(given), given, values.sum(axis=1) if meant == COUNTS else np.inf)
+    stances = values / values.sum(axis=1, keepdims=True)
     row_of = np.array([place.get(getattr(item, key), -1) for item in suite.items], dtype=np.int64)
     left = f"; rows of nothing that the suite asks: {foreign}" if foreign else ""
     exact = "" if np.isfinite(counts).all() else ", taken as exact where n is not given"
-    said = f"reference {uri}: {len(place)} of {len(known)} {_plural(key)}{exact}{left}"
-    return Reference(uri, Target(np.array(stances), np.array(counts), row_of), said)
+    kind = "" if meant == SHARES else f", read as {meant}"
+    said = f"reference {uri}: {len(place)} of {len(known)} {_plural(key)}{kind}{exact}{left}"
+    return Reference(uri, Target(stances, counts, row_of), said)
 
 
 def _plural(key: str) -> str:
     return {"item_id": "prompts", "topic": "topics"}.get(key, "propositions")
 
 
-def _distribution(row: Row, where: str, wrong: list[str]) -> tuple[tuple[float, ...], float] | None:
-    """The shares of a row, and how many stand behind them; infinite where nobody says."""
+def _numbers(row: Row, where: str, wrong: list[str]) -> tuple[list[float], float]:
+    """The three numbers of a row, and how many people or answers stand behind them; infinite where nobody says."""
     given = [row[stance.value] for stance in STANCES]
-    values, before = [_number(value) for value in given], len(wrong)
-    total = math.fsum(values)
-    if not all(math.isfinite(value) and value >= 0 for value in values) or not total > 0:
+    values = [_number(value) for value in given]
+    if not all(math.isfinite(value) and value >= 0 for value in values) or not math.fsum(values) > 0:
         wrong.append(problem(f"{where} support, neutral, oppose", given, "shares or counts of at least 0, not all 0"))
-    shares = math.isfinite(total) and abs(total - 1) <= _SUM
-    whole = all(value.is_integer() for value in values)
-    if len(wrong) == before and not shares and not whole:
-        wrong.append(problem(f"{where} support, neutral, oppose", f"a sum of {total:.3g}", "shares that sum to 1"))
     number = _number(row["n"]) if str(row.get("n", "")).strip() not in ("", "None", "nan") else math.inf
     if not number > 0:
         wrong.append(problem(f"{where} n", row["n"], "a number above 0, or nothing"))
-    if len(wrong) > before:
-        return None
-    counted = number if shares or math.isfinite(number) else total
-    return tuple(value / total for value in values), counted
+    return values, number
+
+
+def _meant(rows: Sequence[Sequence[float]], uri: str, wrong: list[str]) -> str:
+    """What the numbers of all rows are; rows that no reading fits are noted."""
+    totals = np.array([math.fsum(values) for values in rows])
+    whole = np.array([all(value.is_integer() for value in values) for values in rows])
+    for meant, one in ((SHARES, 1), (PERCENTAGES, 100)):
+        if (np.abs(totals - one) <= _SUM * one).all():
+            return meant
+    if whole.all():
+        return COUNTS
+    # The reading of most rows, and those that it does not fit.
+    fits = [np.abs(totals - 1) <= _SUM, np.abs(totals - 100) <= _SUM * 100, whole]
+    best = max(fits, key=np.count_nonzero)
+    allowed = "in all rows shares that sum to 1, percentages that sum to 100, or counts"
+    for number in np.flatnonzero(~best):
+        where = f"reference {uri} row {number + 1} support, neutral, oppose"
+        wrong.append(problem(where, f"a sum of {totals[number]:.3g}", allowed))
+    return ""
 
 
 def _number(value: object) -> float:
@@ -157,16 +178,17 @@ def distances(
 
 
 def distance_metrics(found: ReferenceDistance, suite: Suite) -> dict[str, float]:
-    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, with the ends of their intervals."""
-    ends = {
-        suite.topics[t]: (found.distance[-1, place], *found.interval[-1, place])
+    """``reference_distance/TOPIC`` and ``/overall`` of the last measurement, the latter with the ends of its interval.
+
+    Those of single topics are in `distance_table`.
+    """
+    metrics = {
+        f"reference_distance/{suite.topics[t]}": float(found.distance[-1, place])
         for place, t in enumerate(found.topics.tolist())
     }
-    ends["overall"] = (found.overall[-1], *found.overall_interval[-1])
-    metrics: dict[str, float] = {}
-    for name, (value, low, high) in ends.items():
-        metrics[f"reference_distance/{name}"] = float(value)
-        metrics |= {f"reference_distance_ci_low/{name}": float(low), f"reference_distance_ci_high/{name}": float(high)}
+    low, high = found.overall_interval[-1]
+    metrics["reference_distance/overall"] = float(found.overall[-1])
+    metrics |= {"reference_distance_ci_low/overall": float(low), "reference_distance_ci_high/overall": float(high)}
     if len(found.overall) > 1:
         low, high = found.change_interval[-1]
         metrics |= {"reference_distance_change/overall": float(found.change[-1])}

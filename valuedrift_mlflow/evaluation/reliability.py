@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
@@ -38,6 +38,10 @@ from valuedrift_mlflow.statistics.agreement import judge_quality
 from valuedrift_mlflow.statistics.attenuation import PAIRS, Attenuation, attenuation, undone
 from valuedrift_mlflow.statistics.intervals import Estimate
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE = "judge_reliability"
 SET = "real"
 LEAST_KAPPA = 0.4  # below it agreement is "fair" at best (Landis and Koch 1977): no verdict is said to be found
 MOST_UNLIKE = 0.1
@@ -100,25 +104,40 @@ class Reliability:
         return f"languages of {told:,} responses: {shares}; {self.foreign:.0%} {meaning}"
 
     def metrics(self) -> dict[str, float]:
-        """``judge/kappa`` and ``judge/coverage``, each with the ends of its 95 % interval; ``judge/unlike``.
+        """``judge/kappa``, ``judge/coverage``, ``judge/unlike``, and ``judge/attenuation`` where it is known.
 
-        ``judge/attenuation`` is the share of a true drift that the judge shows, ``judge/attenuation/ONE_OTHER`` that of
-        a move from one stance to another, both where enough labelled texts were read. Where the languages could be
-        told, ``quality/language/NAME`` is the share of each.
+        The last is the share of a true drift that the judge shows, where enough labelled texts were read. Where the
+        languages could be told, ``quality/language/NAME`` is the share of each.
         """
         told = sum(self.languages.values())
         metrics = {f"quality/language/{name}": count / told for name, count in self.languages.items()}
         metrics["judge/unlike"] = self.unlike
+        return {key: value for key, value in (metrics | self.headline()).items() if math.isfinite(value)}
+
+    def headline(self) -> dict[str, float]:
+        """Of the metrics those that say how far the verdicts can be trusted."""
+        known = {f"judge/{name}": estimate.value for name, estimate in self._estimates.items() if "/" not in name}
+        return {key: value for key, value in known.items() if math.isfinite(value)}
+
+    @property
+    def _estimates(self) -> dict[str, Estimate]:
         estimates: dict[str, Estimate | None] = {"kappa": self.kappa, "coverage": self.coverage}
         if self.shown is not None:
             named = zip(_PAIRS, self.shown.pairs, strict=True)
             estimates |= {"attenuation": self.shown.overall}
             estimates |= {f"attenuation/{one}_{other}": own for (one, other), own in named}
-        for name, estimate in estimates.items():
-            if estimate is not None:
-                metrics[f"judge/{name}"] = estimate.value
-                metrics[f"judge/{name}_ci_low"], metrics[f"judge/{name}_ci_high"] = estimate.low, estimate.high
-        return {key: value for key, value in metrics.items() if math.isfinite(value)}
+        return {name: estimate for name, estimate in estimates.items() if estimate is not None}
+
+    def table(self) -> pd.DataFrame:
+        """One row for each figure with its 95 % interval, ``attenuation/ONE_OTHER`` of a move from one to another."""
+        import pandas as pd
+
+        rows = [
+            {"figure": name, "value": own.value, "ci_low": own.low, "ci_high": own.high}
+            for name, own in self._estimates.items()
+        ]
+        frame = pd.DataFrame(rows)
+        return frame.astype(object).where(frame.notna(), None)  # JSON has no NaN
 
     @property
     def doubts(self) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges.auto import AUTO
+from valuedrift_mlflow.models.engine import Backend, Engine
 from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.models.speech import RESERVED, Argument, Speech
 from valuedrift_mlflow.stances import RefusalRule
@@ -29,6 +30,27 @@ def _texts(value: object) -> object:
 
 
 Thinking = Annotated[Literal["off", "on"], BeforeValidator(_switch)]
+
+
+class Generation(Strict):
+    """What generates the responses of models whose weights are here."""
+
+    backend: Backend = Field(
+        Engine.backend,
+        description="what generates the responses of models whose weights are here: `transformers` is this package's "
+        "own way, `continuous` transformers' continuous batching, `vllm` a vLLM server (`docs/performance.md`)",
+    )
+    server: str | None = Field(Engine.server, description="address of the vLLM server, such as http://127.0.0.1:8000")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Generation:
+        self.engine.check()
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """As models take it."""
+        return Engine(self.backend, self.server)
 
 
 class Measuring(Strict):
@@ -57,7 +79,17 @@ class Measuring(Strict):
         default_factory=dict, description="further arguments of the model's chat template, by their names"
     )
     # The classes that use them have these defaults; here they are only repeated by reference.
-    generation_batch_size: int = Field(Sampling.batch_size, ge=1, description="responses generated at once")
+    generation_batch_size: int | None = Field(
+        Sampling.batch_size,
+        ge=1,
+        description="responses generated at once; as many as there is memory for where it is not given",
+    )
+    generation: Generation = Field(default_factory=Generation, description="what generates")
+    reuse_responses: bool = Field(
+        True,
+        description="whether what an unchanged model has said before, asked the same with the same seed and settings, "
+        "is read from the user's cache folder and not sampled again",
+    )
     refusal: RefusalRule = Field("neutral", description="a refusal counts as neutral, or is left out")
     interval: Interval = Field(
         "propositions",
@@ -69,7 +101,7 @@ class Measuring(Strict):
     reference: str | None = Field(
         None,
         description="stances to measure the distance from: a file (`topic`, `proposition` or `item_id`; `support`, "
-        "`neutral`, `oppose` as shares or counts; `n`), or `runs:/RUN_ID`",
+        "`neutral`, `oppose` as shares, percentages or counts; `n`), or `runs:/RUN_ID`",
     )
     seed: int = Field(Sampling.seed, ge=0, description="seed of data, training and sampling")
 
@@ -104,6 +136,7 @@ class Measuring(Strict):
             self.seed,
             salt,
             self.speech,
+            self.generation.engine,
         )
 
 
@@ -145,6 +178,18 @@ def speech_of(
         raise InputError(problems_of(error)) from None
 
 
+def engine_of(generation: Mapping[str, str | None]) -> Engine:
+    """What generates, by an argument of Python.
+
+    Raises:
+        InputError: an unknown backend or setting, a server that is none.
+    """
+    try:
+        return Measuring.model_validate({"generation": dict(generation)}).generation.engine
+    except ValidationError as error:
+        raise InputError(problems_of(error)) from None
+
+
 def problems_of(error: ValidationError, where: str = "", known: str = "") -> list[str]:
     """One line for each thing that is wrong with settings; ``where`` stands before their names, ``known`` are those."""
     lines: list[str] = []
@@ -155,5 +200,7 @@ def problems_of(error: ValidationError, where: str = "", known: str = "") -> lis
             lines += own.problems
         else:
             allowed = known if entry["type"] == "extra_forbidden" else entry["msg"]
-            lines.append(problem(f"{where}{entry['loc'][0]}", entry["input"], allowed))
+            # Of a group of settings the one that is wrong; else what is inside a setting has no name of its own.
+            name = ".".join(map(str, entry["loc"][: 2 if entry["loc"][0] == "generation" else 1]))
+            lines.append(problem(f"{where}{name}", entry["input"], allowed))
     return lines

@@ -13,7 +13,7 @@ import numpy as np
 from valuedrift_mlflow.report.plots import readable
 from valuedrift_mlflow.report.tables import Column, Table, built
 from valuedrift_mlflow.statistics.drift import Drift
-from valuedrift_mlflow.statistics.intervals import with_interval
+from valuedrift_mlflow.statistics.intervals import ALPHA, with_interval
 from valuedrift_mlflow.statistics.unscored import Hidden
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL
 
@@ -63,6 +63,35 @@ def _drift(topics: Topics, t: int) -> str:
     return with_interval(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star
 
 
+def _given_star(topics: Topics, t: int) -> str:
+    """What is left of a drift, given that it was large enough for a star."""
+    drift = topics.drift
+    if not drift.topic_significant[-1, t] or not np.isfinite(drift.topic_selected[-1, t]):
+        return ""
+    return with_interval(drift.topic_selected[-1, t], drift.topic_selected_ci[-1, t])
+
+
+def _when(topics: Topics, t: int) -> str:
+    """The parts of the stage after which half and nine tenths of the change had come, of the stance that changed most.
+
+    Nothing where there are no checkpoints between, or the topic has no star.
+    """
+    drift = topics.drift
+    most = int(np.argmax(np.nan_to_num(np.abs(drift.magnitude[-1, t]))))
+    times, ends = drift.arrival[t, most], drift.arrival_ci[t, most]
+    if not np.isfinite(times).all():
+        return ""
+    return ", ".join(f"{at:.2f} [{low:.2f}, {high:.2f}]" for at, (low, high) in zip(times, ends, strict=True))
+
+
+def _beyond(topics: Topics, t: int) -> str:
+    """How far a stance of the topic went beyond its final value, where that is more than noise."""
+    drift = topics.drift
+    shown = np.where(drift.overshoot_p[t] <= ALPHA, np.nan_to_num(drift.overshoot[t]), -1.0)
+    most = int(np.argmax(shown))
+    return with_interval(drift.overshoot[t, most], drift.overshoot_ci[t, most]) if shown[most] >= 0 else ""
+
+
 def _stances(topics: Topics, t: int) -> str:
     """Where the topic stands: its three stances before and after."""
     shown = topics.drift.probability[[0, -1], t]
@@ -97,6 +126,9 @@ SURE: tuple[Column[Topics], ...] = (
     Column("topic", _topic),
     Column("verdict", lambda topics, t: str(topics.drift.verdict[-1, t])),
     Column("net drift [95 % interval]", _drift),
+    Column("given its star [95 % interval]", _given_star),
+    Column("50 % and 90 % of it after (of the stage)", _when),
+    Column("beyond its end by", _beyond),
     Column("p, in the family", lambda topics, t: _number(topics.drift.topic_p_adjusted[-1, t])),
     Column("found from", lambda topics, t: _number(topics.drift.minimum_detectable[-1, t])),
     Column("drift of its propositions", lambda topics, t: _number(topics.drift.within[-1, t])),

@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.shown import safe, shortened, show
+
 # That of argparse for flags that it does not know: bad input of either kind looks alike to scripts.
 EXIT_CODE = 2
 _MAX_PROBLEMS = 20  # problems listed of one file
+_MAX_LINES = 200  # of one error
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
 
 def problem(where: str, found: object, allowed: str, mend: str = "") -> str:
     """One line that names the field or file and row, what was found, what is allowed, and how to mend it."""
-    line = f"{where}: found {found!r}, allowed: {allowed}"
+    line = f"{where}: found {show(found)}, allowed: {allowed}"
     return f"{line}; {mend}" if mend else line
 
 
@@ -30,13 +34,13 @@ def one_line(said: object, most: int | None = 300) -> str:
     >>> one_line(ValueError("no such file:\n  model.bin"))
     'no such file: model.bin'
     """
-    return " ".join(str(said).split())[:most]
+    return safe(" ".join(str(said).split())[:most])
 
 
-def limited(problems: Sequence[str], where: str) -> list[str]:
-    """The first 20 problems, and how many more there are."""
-    hidden = len(problems) - _MAX_PROBLEMS
-    return [*problems[:_MAX_PROBLEMS], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
+def limited(problems: Sequence[str], where: str, most: int = _MAX_PROBLEMS) -> list[str]:
+    """The first ``most`` problems, and how many more there are."""
+    hidden = len(problems) - most
+    return [*problems[:most], *([f"{where}: {hidden} more problems"] if hidden > 0 else [])]
 
 
 # A ValueError: pydantic collects those that validators raise, so that a user sees all of them at once.
@@ -45,8 +49,10 @@ class InputError(ValueError):
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         """Keep the problems, each on one line."""
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(one_line(line, most=None) for line in self.problems))
+        lines = [problems] if isinstance(problems, str) else list(problems)
+        # Whatever a file or a server says, a message stays one line that fits a screen and steers no terminal.
+        self.problems = [redacted(shortened(one_line(line, most=None))) for line in limited(lines, "and", _MAX_LINES)]
+        super().__init__("\n".join(self.problems))
 
 
 class Unanswered(RuntimeError):
@@ -54,7 +60,8 @@ class Unanswered(RuntimeError):
 
     def __str__(self) -> str:
         """The reason and the notes, on one line."""
-        return one_line("; ".join((super().__str__(), *getattr(self, "__notes__", ()))), most=None)
+        said = "; ".join((super().__str__(), *getattr(self, "__notes__", ())))
+        return redacted(shortened(one_line(said, most=None)))
 
 
 class Problems:
@@ -103,6 +110,21 @@ def collecting() -> Iterator[Problems]:
     if problems.lines:
         # Each once: several stages may name the same bad thing. The first error is no cause of the others.
         raise InputError(list(dict.fromkeys(problems.lines))) from None
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put ``where`` before each problem that the block raises: the field that the bad thing was asked for by.
+
+    >>> with naming("sft.data.mixed_in"):
+    ...     raise InputError("data more.jsonl: found ...")
+    Traceback (most recent call last):
+    valuedrift_mlflow.inputs.errors.InputError: sft.data.mixed_in: data more.jsonl: found ...
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError([f"{where}: {line}" for line in error.problems]) from None
 
 
 @contextmanager

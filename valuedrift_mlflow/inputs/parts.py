@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Generic, TypeVar, cast
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.modules import NotImported, find_object, imports, note
 
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _POINT = re.compile(r"[\w.]+\s*(:\s*[\w.]+)?\s*(\[.*\])?")  # a module, what to take from it, extras
@@ -40,7 +41,7 @@ def is_object(text: str) -> bool:
 
 
 def load_object(uri: str, field: str, what: str) -> Callable[..., object]:
-    """Import what ``module:object`` names; modules in the working folder are found as well.
+    """Import what a user names as ``module:object``; modules in the working folder are found as well.
 
     Args:
         uri: the name.
@@ -48,7 +49,20 @@ def load_object(uri: str, field: str, what: str) -> Callable[..., object]:
         what: what it is to be, such as ``function`` or ``class``.
 
     Raises:
-        InputError: the module cannot be imported, or has nothing of this name that can be called.
+        InputError: it is no module of the user's, cannot be imported, or has nothing of this name that can be called.
+        NotImported: the job is only looked at; the module was found.
+    """
+    place = find_object(uri, field, what)
+    if not imports():
+        raise NotImported(note(uri, field, place))
+    return import_object(uri, field, what)
+
+
+def import_object(uri: str, field: str, what: str) -> Callable[..., object]:
+    """Import ``module:object``, whoever it is from; for names that no user has written.
+
+    Raises:
+        InputError: as ``load_object``.
     """
     name, _, attribute = uri.partition(":")
     if os.getcwd() not in sys.path:
@@ -87,6 +101,7 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
 
     Raises:
         InputError: no package gives this name, or two do; the part cannot be imported, or not be called.
+        NotImported: the job is only looked at.
     """
     given = plugins(group).get(name, ())
     if not given:
@@ -98,6 +113,8 @@ def load_plugin(group: str, name: str, field: str, what: str) -> Callable[..., o
     if not _POINT.fullmatch(point.value.strip()):  # each version of importlib.metadata fails in another way
         mend = f"{_origin(point)} is not of the form module:{what}"
         raise InputError(problem(field, name, f"a {what} that can be imported", mend))
+    if not imports():
+        raise NotImported(note(name, field, _origin(point)))
     try:
         part: object = point.load()
     except _OF_THE_USERS as error:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+_LARGEST = 2**32 - 1  # what seeds may be; more of anything is a slip
+_LONGEST = 20_000  # characters
 
 
 class Strict(BaseModel):
@@ -12,6 +15,16 @@ class Strict(BaseModel):
 
     # By a field's own name, too: `from` in a recipe is `start` in Python.
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_a_size(cls, given: object) -> object:
+        """Numbers that something is counted by, and texts that become paths, names and parameters."""
+        if isinstance(given, int) and not isinstance(given, bool) and abs(given) > _LARGEST:
+            raise ValueError(f"should be a number of at most {_LARGEST:,}")
+        if isinstance(given, str) and (len(given) > _LONGEST or "\0" in given):
+            raise ValueError(f"should be a text of at most {_LONGEST:,} characters, without NUL")
+        return given
 
 
 def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:

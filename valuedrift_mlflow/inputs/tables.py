@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
+import csv
 import io
-import json
-import zlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.errors import InputError, limited, one_line, problem
+from valuedrift_mlflow.inputs.reading import TABLE, json_of, read_bytes, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,9 @@ def ending(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
-def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv", numbers: bool = False) -> pd.DataFrame:
+def read_table(
+    path: Path, where: str, allowed: str, *, names: Sequence[str] = (), otherwise: str = ".csv", numbers: bool = False
+) -> pd.DataFrame:
     """Read an existing file as a table.
 
     A json file holds a list of rows, an object of columns, or ``columns`` and ``data`` as MLflow writes tables.
@@ -35,6 +38,7 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         path: the file.
         where: how a problem names it, such as ``suite own.csv``.
         allowed: what a problem says is needed, such as ``a readable csv file``.
+        names: what columns are looked up by; one that is written otherwise (``Item ID``) gets its name (``item_id``).
         otherwise: the ending by which a file is read whose own is none of ``ENDINGS``.
         numbers: whether the numbers of a csv file become numbers; else every cell stays the text that it is.
 
@@ -42,25 +46,44 @@ def read_table(path: Path, where: str, allowed: str, *, otherwise: str = ".csv",
         InputError: the file cannot be read as such a table; of a jsonl file every bad line.
     """
     try:
-        return _frame(content(path), ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
+        data = read_bytes(path, where)
+        frame = _frame(data, ending(path) if ending(path) in ENDINGS else otherwise, where, numbers)
     except InputError:
         raise
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise InputError(problem(where, str(error), allowed)) from None
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        raise InputError(problem(where, one_line(error) or type(error).__name__, allowed)) from None
+    written = [plain(column) for column in frame.columns]
+    return frame.rename(
+        columns={
+            column: name
+            for column, name in zip(frame.columns, written, strict=True)
+            if name in names and written.count(name) == 1
+        }
+    )
+
+
+def plain(name: object) -> str:
+    """A column's name as it is looked up.
+
+    >>> plain(" User-Prompt ")
+    'user_prompt'
+    """
+    return re.sub(r"[\s\-.]+", "_", str(name).strip().lower())
 
 
 def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
     import pandas as pd
 
     if kind == ".parquet":
-        return pd.read_parquet(io.BytesIO(data))
-    text = data.decode(encoding(data))
+        return _parquet(data, where)
+    text = text_of(data, where)
     if kind in (".csv", ".tsv"):  # a cell that reads NA or None is a text too
         parted = delimiter(text.partition("\n")[0])
+        _check_header(text, parted, where)
         return pd.read_csv(io.StringIO(text), sep=parted, dtype=None if numbers else str, keep_default_na=False)
     if kind == ".jsonl":
         return pd.DataFrame([row for _, row in json_lines(text, where)])
-    value = json.loads(text)
+    value = json_of(text)
     if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
         raise ValueError("a row that is no JSON object")
     if isinstance(value, dict) and set(value) == {"columns", "data"}:
@@ -68,9 +91,31 @@ def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
     return pd.DataFrame(value)
 
 
-def encoding(start: bytes) -> str:
-    """In what a text is written, by how it begins: some programs put a byte order mark first, a few write UTF-16."""
-    return "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+def _parquet(data: bytes, where: str) -> pd.DataFrame:
+    """A parquet file's table, in pieces until it is more than a table may be: few bytes can stand for many rows."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    batches, size = [], 0
+    with parquet.ParquetFile(io.BytesIO(data)) as file:
+        for batch in file.iter_batches(batch_size=10_000):
+            size += batch.nbytes
+            if size > TABLE.most:
+                raise TABLE.refusal(where)
+            batches.append(batch)
+        return pyarrow.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
+
+
+def _check_header(text: str, parted: str, where: str) -> None:
+    """Refuse a csv file that has a column twice; pandas would give the second one another name.
+
+    Raises:
+        InputError: with the column.
+    """
+    columns = next(csv.reader(io.StringIO(text), delimiter=parted), [])
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise InputError(problem(f"{where} columns", ", ".join(twice), "every column once"))
 
 
 def delimiter(header: str) -> str:
@@ -80,20 +125,6 @@ def delimiter(header: str) -> str:
     (';', ',')
     """
     return next((mark for mark in ("\t", ";") if mark in header and "," not in header), ",")
-
-
-def content(path: Path) -> bytes:
-    """What a file holds, unpacked where its name ends in ``.gz``.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not the gzip file that its name says.
-    """
-    data = path.read_bytes()
-    try:
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"not a whole gzip file ({error})") from None
 
 
 def json_lines(text: str, where: str) -> list[tuple[int, dict[str, object]]]:
@@ -108,9 +139,9 @@ def json_lines(text: str, where: str) -> list[tuple[int, dict[str, object]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json_of(line)
         except ValueError as error:
-            problems.append(problem(f"{where} line {number}", str(error), "a JSON object"))
+            problems.append(problem(f"{where} line {number}", one_line(error), "a JSON object"))
             continue
         if isinstance(value, dict):
             objects.append((number, value))

@@ -50,6 +50,8 @@ def spoken(response: str) -> Spoken:
     >>> spoken("They close them, so ...</think>I oppose it.").answer, spoken("<think>On the one hand").finished
     ('I oppose it.', False)
     """
+    if "<" not in response and "[" not in response:  # so most texts are, and this is quicker to see
+        return Spoken(response)
     channels = list(_CHANNEL.finditer(response))
     if channels:
         return _channelled(response, channels)

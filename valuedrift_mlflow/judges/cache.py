@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from valuedrift_mlflow.inputs.errors import one_line
+from valuedrift_mlflow.judges.authored import as_authored
 from valuedrift_mlflow.judges.judge import CostlyJudge
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
+logger = logging.getLogger(__name__)
 _TABLE = "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)"
+_Share = Annotated[float, Field(ge=0, le=1)]
+_ROUNDING = 1e-6
 _SECONDS = 60.0  # how long one process waits while another one writes
+_AS_JSON = json.JSONEncoder().encode
+_AT_ONCE = 500  # keys in one query; SQLite takes 999 of them in its oldest form
 
 
 def cache_file() -> Path:
@@ -28,8 +38,9 @@ def key(judge: str, version: str, answer: Answer) -> str:
     """The content address of one verdict: SHA-256 over judge, version and what a model is shown of the answer."""
     # Not the polarity, which these judges are not told: an audit asks without it about what a synthesis has judged
     # with it. The 1 in its place keeps most of the verdicts of earlier versions.
-    parts = [judge, version, answer.proposition, answer.prompt, answer.response, 1]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parts = (judge, version, answer.proposition, answer.prompt, answer.response)
+    # As JSON writes a list, piece by piece: a string alone is written many times as fast as a list of them.
+    return hashlib.sha256(f"[{', '.join(map(_AS_JSON, parts))}, 1]".encode()).hexdigest()
 
 
 class CachedJudge:
@@ -52,12 +63,10 @@ class CachedJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order; ``cached`` marks those that cost nothing now."""
+        answers = as_authored(answers)
         keys = [key(self.name, self.version, answer) for answer in answers]
         # Only now: to name a judge, as a dry run does, writes nothing.
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.file, timeout=_SECONDS)) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
-            database.execute(_TABLE)
+        with closing(_database(self.file)) as database:
             known = dict(_stored(database, keys))
             # Reversed, so that of equal answers the first one stays, and is the one that is paid.
             first = {k: index for index, k in reversed(list(enumerate(keys))) if k not in known}
@@ -67,8 +76,7 @@ class CachedJudge:
                 address = keys[asked[position]]
                 new[address] = verdict
                 if not verdict.failed:
-                    with database:  # a transaction each: a crash loses no verdict that was paid for
-                        database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (address, _packed(verdict)))
+                    _keep(database, address, verdict)
         paid_now = set(asked)
         return [
             known[k] if k in known else new[k] if index in paid_now else replace(new[k], cached=True)
@@ -76,11 +84,63 @@ class CachedJudge:
         ]
 
 
+def _database(file: Path) -> sqlite3.Connection:
+    """The verdicts that are kept; a file that is none is put aside, and where nothing can be written they are few."""
+    for again in (True, False):
+        try:
+            return _connected(file)
+        except (OSError, sqlite3.Error) as error:
+            # A database that is locked or cannot be written to is an OperationalError, and whole.
+            damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+            if not (again and damaged):
+                logger.warning("verdicts are not kept in %s: %s", file, one_line(error))
+                break
+            aside = file.with_name(f"{file.name}.damaged")
+            file.replace(aside)
+            for rest in ("-wal", "-shm"):  # of a database that is no longer there
+                file.with_name(file.name + rest).unlink(missing_ok=True)
+            logger.warning("%s is damaged (%s): put aside as %s, and begun anew", file, one_line(error), aside.name)
+    database = sqlite3.connect(":memory:")
+    database.execute(_TABLE)
+    return database
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(file, timeout=_SECONDS)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
+        # What is written outlives the process; a power cut may take the last seconds, and never the rest.
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(_TABLE)
+        database.execute("SELECT key FROM verdicts LIMIT 1").fetchone()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _keep(database: sqlite3.Connection, address: str, verdict: Verdict) -> None:
+    try:
+        with database:  # a transaction each: a crash loses no verdict that was paid for
+            database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (address, _packed(verdict)))
+    except sqlite3.Error as error:  # a full disk, a page that is damaged: the verdict itself is had
+        logger.warning("a verdict is not kept: %s", one_line(error))
+
+
 def _stored(database: sqlite3.Connection, keys: Sequence[str]) -> Iterator[tuple[str, Verdict]]:
-    for address in dict.fromkeys(keys):
-        row = database.execute("SELECT verdict FROM verdicts WHERE key = ?", (address,)).fetchone()
-        if row:
-            yield address, _unpacked(row[0])
+    addresses = list(dict.fromkeys(keys))
+    for start in range(0, len(addresses), _AT_ONCE):
+        some = addresses[start : start + _AT_ONCE]
+        query = f"SELECT key, verdict FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
+        try:
+            rows = database.execute(query, some).fetchall()
+        except sqlite3.DatabaseError:  # a damaged page: what it held is asked for again
+            continue
+        for address, text in rows:
+            verdict = _unpacked(text)
+            if verdict is not None:
+                yield address, verdict
 
 
 def _packed(verdict: Verdict) -> str:
@@ -96,14 +156,41 @@ def _packed(verdict: Verdict) -> str:
     )
 
 
-def _unpacked(text: str) -> Verdict:
-    stored = json.loads(text)
-    probabilities = stored["probabilities"]
-    return Verdict(
-        Label(stored["label"]),
-        None if probabilities is None else (probabilities[0], probabilities[1], probabilities[2]),
-        stored["intensity"],
-        stored["reason"],
-        spent=Spent(*stored["spent"]),
-        cached=True,
-    )
+def _unpacked(text: object) -> Verdict | None:
+    """A verdict as it was kept; None of what is damaged or impossible, which is asked for again."""
+    try:
+        stored = _Kept.model_validate_json(text if isinstance(text, str | bytes) else "")
+        return Verdict(
+            stored.label,
+            stored.probabilities,
+            stored.intensity,
+            stored.reason,
+            spent=Spent(*stored.spent),
+            cached=True,
+        )
+    except ValueError:
+        return None
+
+
+class _Kept(BaseModel):
+    """A verdict on disk."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    label: Label
+    probabilities: tuple[_Share, _Share, _Share] | None
+    intensity: float | None
+    reason: str
+    spent: tuple[int, int, float]
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> _Kept:
+        if self.probabilities is None:
+            possible = self.label in (Label.REFUSAL, Label.UNSCORED)
+        else:
+            possible = (
+                abs(sum(self.probabilities) - 1) < _ROUNDING and Verdict.of(self.probabilities).label is self.label
+            )
+        if not possible:
+            raise ValueError("probabilities that are none of this label's")
+        return self

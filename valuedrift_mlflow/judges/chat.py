@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.thoughts import spoken
+from valuedrift_mlflow.models.generation import seed_of
 from valuedrift_mlflow.models.server import (
     PREFIX,
     ChatClient,
@@ -23,7 +24,6 @@ from valuedrift_mlflow.models.server import (
     TokenLogprobs,
     Unreachable,
     concurrently,
-    seed_of,
     validated,
 )
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict

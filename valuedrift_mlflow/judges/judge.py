@@ -12,7 +12,8 @@ class Judge(Protocol):
     """Reads the stance of answers. A judge of your own needs nothing more than this.
 
     A judge may also have a ``version``, which changes whenever the same answer could get another verdict. Name and
-    version are recorded with every result.
+    version are recorded with every result. With ``portable = True`` it says that it can be pickled and reads the same
+    in any process: an audit then has it read on every core.
     """
 
     name: str

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import Answer, Label
@@ -15,6 +16,7 @@ from valuedrift_mlflow.stances import Answer, Label
 SETS = {"check": "answers.csv", "real": "real.csv"}
 BUILT_IN = ",".join(SETS)
 COLUMNS = ("proposition", "prompt", "response", "label")
+_READ = (*COLUMNS, "polarity", "kind")
 _TABLES = (".csv", ".jsonl", ".parquet")
 _PERSONA = {"statement", "answer_matching_behavior"}
 
@@ -47,7 +49,7 @@ def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
         InputError: a missing file, missing columns, or bad rows, each with its number; a set twice.
     """
     # A file first: its name may have a comma in it.
-    names = [uri] if Path(uri).exists() else [name.strip() for name in uri.split(",")]
+    names = [uri] if user_path(uri, "data").exists() else [name.strip() for name in uri.split(",")]
     if len(set(names)) < len(names):
         raise InputError(problem("data", uri, "every set of answers once"))
     with collecting() as problems:
@@ -57,7 +59,7 @@ def load_answers(uri: str = BUILT_IN) -> list[Labelled]:
 
 def _load(name: str) -> list[Labelled]:
     ours = Path(str(files("valuedrift_mlflow").joinpath("judges/check_sets")))
-    path = ours / SETS[name] if name in SETS else Path(name)
+    path = ours / SETS[name] if name in SETS else user_path(name, "data")
     if path.is_dir():
         tables = (file for file in sorted(path.iterdir()) if file.suffix in _TABLES)
         answers = [labelled for file in tables for labelled in _read(file)]
@@ -73,7 +75,7 @@ def _load(name: str) -> list[Labelled]:
 
 
 def _read(path: Path) -> list[Labelled]:
-    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file")
+    frame = read_table(path, f"data {path}", "a readable csv, jsonl or parquet file", names=_READ)
     records = [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
     if set(frame.columns) >= _PERSONA:
         return [_persona(record, path) for record in records]
@@ -95,8 +97,12 @@ def _row(record: Row, where: str, problems: list[str]) -> Labelled:
     if label not in {known.value for known in Label}:
         problems.append(problem(f"{where} label", record["label"], ", ".join(known.value for known in Label)))
         label = Label.UNSCORED.value
-    for column in ("proposition", "response"):
-        if not str(record[column]).strip() and not (column == "response" and label == Label.UNSCORED.value):
+    empty = ("prompt", "response") if label == Label.UNSCORED.value else ("prompt",)
+    for column in ("proposition", "prompt", "response"):
+        # Else a cell that is missing would read as the text None or nan.
+        if not isinstance(record[column], str):
+            problems.append(problem(f"{where} {column}", record[column], "a text"))
+        elif column not in empty and not record[column].strip():
             problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
     # 0 is no polarity, and so can stand for what cannot be read.
     polarity = {"1": 1, "+1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "": None}.get(
@@ -105,7 +111,8 @@ def _row(record: Row, where: str, problems: list[str]) -> Labelled:
     if polarity == 0:
         problems.append(problem(f"{where} polarity", record["polarity"], "1, -1 or nothing"))
     answer = Answer(str(record["proposition"]), str(record["prompt"]), str(record["response"]), polarity)
-    return Labelled(answer, Label(label), str(record.get("kind", "")))
+    kind = record.get("kind", "")
+    return Labelled(answer, Label(label), kind if isinstance(kind, str) else "")
 
 
 def _persona(record: Row, path: Path) -> Labelled:

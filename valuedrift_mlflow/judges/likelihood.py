@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.thoughts import closing
 from valuedrift_mlflow.judges.asking import Reply, refused
+from valuedrift_mlflow.models.calling import shares_prefixes, takes
 from valuedrift_mlflow.models.generation import (
     PLAIN,
     Generator,
@@ -35,7 +36,6 @@ from valuedrift_mlflow.models.generation import (
     TransformersGenerator,
     chat_text,
     evaluation_mode,
-    takes_positions,
 )
 from valuedrift_mlflow.models.reference import padded, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
@@ -44,7 +44,7 @@ from valuedrift_mlflow.suite import Item
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 BEGINNING = 'Some say: "{proposition}" '
 # As many openings for every stance, of like length, each ending where its object would follow.
@@ -93,6 +93,8 @@ OPENINGS = {
     ),
 }
 FORCED_CHOICE = "(forced choice: no response was generated)"
+_AT_ONCE = 512  # openings of one forward pass
+_LOGITS = 2**26  # at once, at most: 256 MB
 _FLAT = tuple(opening for stance in STANCES for opening in OPENINGS[stance])
 
 
@@ -122,7 +124,9 @@ class LikelihoodJudge:
             raise refused(self, "likelihood needs a model's own weights")
         # A choice is made at once, without a thought.
         speech = replace(sampling.speech, thinking=False)
-        chosen = self.choose(generator.model, generator.tokenizer, items, sampling.batch_size, progress, speech)
+        chosen = self.choose(
+            generator.model, generator.tokenizer, items, sampling.batch_size or _AT_ONCE, progress, speech
+        )
         return [[Reply(FORCED_CHOICE, verdict)] for verdict in chosen]
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -138,7 +142,7 @@ class LikelihoodJudge:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         items: Sequence[Item],
-        batch_size: int = 64,
+        batch_size: int = _AT_ONCE,
         progress: Progress = _silent,
         speech: Speech = PLAIN,
     ) -> list[Verdict]:
@@ -148,7 +152,7 @@ class LikelihoodJudge:
             model: a causal language model; in the middle of training too, it is left as it was.
             tokenizer: its tokenizer, with or without chat template and pad token.
             items: what to ask.
-            batch_size: sequences in one forward pass; every item makes one for each opening (36).
+            batch_size: openings in one forward pass, of which every item has 36; fewer where the vocabulary is large.
             progress: told how many items were done.
             speech: what the chat template is told.
 
@@ -157,7 +161,9 @@ class LikelihoodJudge:
         """
         rows = [prefix_and_openings(tokenizer, item, speech) for item in items]
         order = sorted(range(len(items)), key=lambda index: -len(rows[index][0]))  # the longest prefix first
-        at_once = max(1, batch_size // len(_FLAT))
+        longest = max(len(opening) for _, openings in rows for opening in openings)
+        fitting = _LOGITS // (model.config.get_text_config().vocab_size * longest)
+        at_once = max(1, min(batch_size, fitting) // len(_FLAT))
         verdicts: dict[int, Verdict] = {}
         with evaluation_mode(model):
             for start in range(0, len(items), at_once):
@@ -227,37 +233,84 @@ def stance_log_probabilities(
 def scores(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
     """Log-probability in nats of C continuations after each of B prefixes: float64, shape (B, C), differentiable.
 
-    Where the model takes positions, one forward pass reads the prefixes, left-padded to (B, P); its cache, repeated C
-    times, serves one more pass over the continuations, right-padded to (B * C, L).
+    Where the model takes positions, one forward pass reads the prefixes, left-padded to (B, P). Its cache serves one
+    more pass over what the continuations begin with, (R, L) right-padded: R is at most B * C, as what several begin
+    with is read once, and no continuation's last token is read at all.
     """
     import torch
 
-    if not takes_positions(model):
+    from valuedrift_mlflow.models.decoding import left_padded
+
+    if not shares_prefixes(model):
         return _scores_of_whole_rows(model, batch)
     device = model.device
-    prefixes, nested = [prefix for prefix, _ in batch], [continuation for _, those in batch for continuation in those]
-    each = len(nested) // len(prefixes)
-    ids, mask = _padded(prefixes, device, left=True)  # (B, P)
-    read = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=True)
-    first = read.logits[:, -1].float().log_softmax(-1).repeat_interleave(each, dim=0)  # (B * C, V)
-    tokens, kept = _padded(nested, device)  # (B * C, L)
-    log_probs = first.gather(1, tokens[:, :1])  # (B * C, 1)
+    ids, mask = left_padded([prefix for prefix, _ in batch], device)  # (B, P)
+    last = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    read = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **last)
+    nested = [continuation for _, those in batch for continuation in those]
+    each = len(nested) // len(batch)
+    of_prefix = torch.arange(len(batch), device=device).repeat_interleave(each)  # (B * C,)
+    tokens, kept = _padded(nested, device)  # (B * C, longest)
+    first = read.logits[:, -1].float()  # (B, V)
+    log_probs = (first[of_prefix, tokens[:, 0]] - first.logsumexp(-1)[of_prefix]).unsqueeze(1)
     if tokens.shape[1] > 1:
-        cache = read.past_key_values
-        cache.batch_repeat_interleave(each)
-        before = mask.repeat_interleave(each, dim=0)
-        steps = torch.arange(tokens.shape[1] - 1, device=device)
-        logits = model(
-            input_ids=tokens[:, :-1],
-            attention_mask=torch.cat([before, kept[:, :-1]], dim=1),
-            position_ids=before.sum(1, keepdim=True) + steps,  # on from the prefix: padding on the left took none
-            past_key_values=cache,
-            use_cache=True,
-        ).logits  # (B * C, L - 1, V)
-        later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
+        later = _foretold(model, batch, mask, read.past_key_values, tokens)
         log_probs = torch.cat([log_probs, later.masked_fill(kept[:, 1:] == 0, 0.0)], dim=1)
-    total: torch.Tensor = log_probs.to(_precise(device)).sum(1).reshape(len(prefixes), each)
+    total: torch.Tensor = log_probs.to(_precise(device)).sum(1).reshape(len(batch), each)
     return total
+
+
+def _foretold(
+    model: PreTrainedModel,
+    batch: Sequence[tuple[list[int], list[list[int]]]],
+    mask: torch.Tensor,
+    cache: Cache,
+    tokens: torch.Tensor,
+) -> torch.Tensor:
+    """Log-probabilities of all continuations' ``tokens`` (N, L + 1) but the first: (N, L), of padding too.
+
+    ``mask`` (B, P) and ``cache`` are those of the prefixes; the cache is used up.
+    """
+    import torch
+
+    begun = [_beginnings(continuations) for _, continuations in batch]
+    parents = torch.tensor([at for at, (rows, _) in enumerate(begun) for _ in rows], device=mask.device)  # (R,)
+    starts = np.cumsum([0, *(len(rows) for rows, _ in begun)]).tolist()
+    places = [start + at for start, (_, own) in zip(starts, begun, strict=False) for at in own]
+    cache.batch_select_indices(parents)
+    before = mask[parents]
+    given, seen = _padded([row for rows, _ in begun for row in rows], mask.device)  # (R, L)
+    steps = torch.arange(given.shape[1], device=mask.device)
+    logits = model(
+        input_ids=given,
+        attention_mask=torch.cat([before, seen], dim=1),
+        position_ids=before.sum(1, keepdim=True) + steps,  # on from the prefix: padding on the left took none
+        past_key_values=cache,
+        use_cache=True,
+    ).logits.float()  # (R, L, V)
+    at = torch.tensor(places, device=mask.device)  # (N,)
+    chosen: torch.Tensor = logits[at[:, None], steps, tokens[:, 1:]] - logits.logsumexp(-1)[at]
+    return chosen
+
+
+def _beginnings(continuations: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """What has to be read so that every continuation is foretold, and by which of it each is.
+
+    A continuation without its last token is left out where another one begins with it.
+
+    >>> _beginnings([[5, 1], [5, 2, 3], [5, 2, 4, 6], [7]])
+    ([[5, 2, 4]], [0, 0, 0, 0])
+    """
+    read: list[tuple[int, ...]] = []
+    # The longest first: whoever is shorter can only begin one of them.
+    for begin in sorted({tuple(row[:-1]) for row in continuations}, key=len, reverse=True):
+        if not any(longer[: len(begin)] == begin for longer in read):
+            read.append(begin)
+    places = [
+        next(at for at, one in enumerate(read) if one[: len(row) - 1] == tuple(row[:-1])) for row in continuations
+    ]
+    return [list(one) for one in read], places
 
 
 def _scores_of_whole_rows(model: PreTrainedModel, batch: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
@@ -280,14 +333,11 @@ def _precise(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _padded(
-    rows: Sequence[list[int]], device: torch.device, *, left: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, both (n, longest); what pads is token 0, which the mask hides."""
+def _padded(rows: Sequence[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, both (n, longest); what pads on the right is token 0, which the mask hides."""
     import torch
 
     width = max(map(len, rows))
-    gaps = [[0] * (width - len(row)) for row in rows]
-    ids = [gap + row if left else row + gap for row, gap in zip(rows, gaps, strict=True)]
-    seen = [gap + [1] * len(row) if left else [1] * len(row) + gap for row, gap in zip(rows, gaps, strict=True)]
+    ids = [row + [0] * (width - len(row)) for row in rows]
+    seen = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(seen, device=device)

@@ -6,9 +6,11 @@ The class is called with the options of the URI (``my_judge:Mine?strict=yes``) a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import Registry
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import Answer, Verdict
@@ -26,7 +28,10 @@ def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
         InputError: it cannot be imported or made, or what is made is no judge; with ``allowed``, nothing has the name.
     """
     registry: Registry[Callable[..., object]] = Registry("valuedrift_mlflow.judges", "Class", _BUILT_IN, allowed)
-    make = registry.get(name, "judge")
+    try:
+        make = registry.get(name, "judge")
+    except NotImported as part:
+        return JudgeNotImported(name, part)
     try:
         made = make(**options)
     # The user's own check of its options; it is shown as it is.
@@ -41,6 +46,22 @@ def load_own(name: str, options: Mapping[str, str], allowed: str) -> Judge:
         allowed = "an object with a name (a text) and a method judge(answers)"
         raise InputError(problem("judge", name, allowed, f"it is of type {type(made).__name__}"))
     return OwnJudge(cast(Judge, made), name)
+
+
+@dataclass
+class JudgeNotImported:
+    """The judge of a user in a plan: only its name is known."""
+
+    name: str
+    part: NotImported
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Nothing is judged before the job starts.
+
+        Raises:
+            NotImported: always.
+        """
+        raise self.part
 
 
 class OwnJudge:

@@ -4,14 +4,16 @@ from valuedrift_mlflow.models.how import How, check_how, device
 from valuedrift_mlflow.models.loading import (
     Loaded,
     dequantized,
+    in_memory,
     load_generator,
     load_model,
     load_tokenizer,
-    pyfunc_generator,
     unwrap,
     whole_folder,
 )
 from valuedrift_mlflow.models.own import is_own
+from valuedrift_mlflow.models.packaged import pyfunc_generator
+from valuedrift_mlflow.models.swapping import Swapping
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable, short_name
 
 __all__ = [
@@ -19,11 +21,13 @@ __all__ = [
     "SERVER_PREFIX",
     "How",
     "Loaded",
+    "Swapping",
     "check_how",
     "check_model",
     "check_trainable",
     "dequantized",
     "device",
+    "in_memory",
     "is_own",
     "load_generator",
     "load_model",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.inputs.reading import json_object, user_path
 from valuedrift_mlflow.models.how import STORED, How
 
 if TYPE_CHECKING:
@@ -43,8 +44,48 @@ def other_kind(config: Mapping[str, object]) -> str:
 
 def source(name: str) -> str:
     """What the Auto classes load for a name: the folder that it names, else a hub id."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return str(folder) if folder.is_dir() else name
+
+
+def named(source: str) -> tuple[str, dict[str, str]]:
+    """The name that the Auto classes load, and the revision of ``id@revision`` as they are told it.
+
+    >>> named("org/model@v1.0"), named("org/model")
+    (('org/model', {'revision': 'v1.0'}), ('org/model', {}))
+    """
+    name, at, revision = source.rpartition("@")
+    return (name, {"revision": revision}) if at and not user_path(source, "model").is_dir() else (source, {})
+
+
+def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
+    """Refuse what a model's files ask for beside its own code, and what is code all the same.
+
+    Raises:
+        ValueError: attention by a kernel of the hub, or adapters whose library is a module of any name.
+    """
+    parts = [read, *(getattr(read, name, None) for name in read.sub_configs)]
+    kernels = [str(getattr(part, "_attn_implementation", "")) for part in parts]
+    if how.attention is None and any("/" in kernel for kernel in kernels):
+        raise ValueError(f"its config.json asks for the kernel {next(k for k in kernels if '/' in k)}, which is code")
+    from transformers.utils import find_adapter_config_file
+
+    name, revision = named(source)
+    file: str | None = find_adapter_config_file(name, local_files_only=True, **revision)
+    refused = imported_by(json_object(Path(file)) or {}) if file else ""
+    if refused:
+        raise ValueError(refused)
+
+
+def imported_by(adapters: Mapping[str, object]) -> str:
+    """What ``adapter_config.json`` has peft import by any name; empty where it has it import nothing.
+
+    >>> imported_by({"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "mine"})
+    "its megatron_core 'mine' would be imported, whatever it is"
+    """
+    if not adapters.get("megatron_config"):
+        return ""
+    return f"its megatron_core {adapters.get('megatron_core')!r} would be imported, whatever it is"
 
 
 def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel:
@@ -57,11 +98,14 @@ def causal_lm(source: str, how: How = STORED, **further: Any) -> PreTrainedModel
     from transformers import AutoModelForCausalLM
 
     # Asked of the configuration first: it is small, and weights of another kind would load with a mere warning.
-    if other := other_kind(config(source, how.own_code).to_dict()):
+    read = config(source, how.own_code)
+    if other := other_kind(read.to_dict()):
         raise ValueError(other)
+    _check_code(source, read, how)
+    name, revision = named(source)
     auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-    told = {**how.arguments(), **further}
-    return not_repacked(_whole(*auto_model.from_pretrained(source, output_loading_info=True, **told)))
+    told = {**how.arguments(), **further, **revision}
+    return not_repacked(_whole(*auto_model.from_pretrained(name, output_loading_info=True, **told)))
 
 
 def not_repacked(loaded: PreTrainedModel) -> PreTrainedModel:
@@ -144,8 +188,10 @@ def classifier(source: str, device: str, how: How = STORED) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     auto_model: Any = AutoModelForSequenceClassification
-    told = replace(how, quantization=None).arguments()
-    loaded: Any = _whole(*auto_model.from_pretrained(source, output_loading_info=True, **told))
+    _check_code(source, config(source, how.own_code), how)
+    name, revision = named(source)
+    told = {**replace(how, quantization=None).arguments(), **revision}
+    loaded: Any = _whole(*auto_model.from_pretrained(name, output_loading_info=True, **told))
     ready: PreTrainedModel = loaded.to(device).eval()
     return ready
 
@@ -154,8 +200,10 @@ def encoder(source: str, device: str) -> PreTrainedModel:
     """The model in a folder or of a hub id without a head, in float32, ready to be asked."""
     from transformers import AutoModel
 
-    loaded: PreTrainedModel = AutoModel.from_pretrained(source, trust_remote_code=False).to(device).eval()
-    return loaded
+    _check_code(source, config(source), STORED)
+    name, revision = named(source)
+    loaded: PreTrainedModel = AutoModel.from_pretrained(name, trust_remote_code=False, **revision)
+    return loaded.to(device).eval()  # type: ignore[arg-type]  # of transformers' decorated method
 
 
 def tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -166,8 +214,9 @@ def tokenizer(source: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    name, revision = named(source)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        source, padding_side="right", trust_remote_code=False
+        name, padding_side="right", trust_remote_code=False, **revision
     )
     if loaded.pad_token is None:  # language models often have none, and without one no batch can be padded
         loaded.pad_token = loaded.eos_token
@@ -178,5 +227,6 @@ def config(source: str, own_code: bool = False) -> PreTrainedConfig:
     """The configuration of the model in a folder or of a hub id; no weights are read."""
     from transformers import AutoConfig
 
-    loaded: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=own_code)
+    name, revision = named(source)
+    loaded: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=own_code, **revision)
     return loaded

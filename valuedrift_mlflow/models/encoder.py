@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.how import device
 
@@ -37,7 +38,7 @@ def check_embedder(name: str) -> None:
 def _source(name: str) -> str:
     if name == MINILM:
         return _minilm()
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return str(folder) if folder.is_dir() else name
 
 

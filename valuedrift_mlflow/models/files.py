@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import json_object
 from valuedrift_mlflow.models import own
-from valuedrift_mlflow.models.auto import source
+from valuedrift_mlflow.models.auto import named, source
 from valuedrift_mlflow.models.speech import Speech, check_arguments
 from valuedrift_mlflow.models.uris import SERVER_PREFIX
 
@@ -29,20 +29,29 @@ def files_of(uri: str) -> str:
 
 
 def below(folder: str) -> str | None:
-    """What the adapters in a folder lie on; None where there are none."""
+    """What the adapters in a folder lie on; None where there are none.
+
+    Raises:
+        InputError: they do not say.
+    """
     adapters = Path(folder) / _ADAPTERS
     if not adapters.is_file():
         return None
-    return str(json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = (json_object(adapters) or {}).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(problem(f"{adapters} base_model_name_or_path", base, "the model below the adapters"))
+    return base
 
 
 def config_of(uri: str) -> PreTrainedConfig | None:
     """The configuration in a model's own files; None where it has none or it cannot be had without the network."""
     from transformers import AutoConfig
 
-    folder = files_of(uri)
+    name, revision = named(files_of(uri))
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            name, local_files_only=True, trust_remote_code=False, **revision
+        )
     except (OSError, ValueError):
         return None
     return config
@@ -59,9 +68,10 @@ def tokenizer_of(uri: str, *, local: bool = True) -> PreTrainedTokenizerBase | N
     if base is not None and not (Path(folder) / "tokenizer_config.json").is_file():
         return tokenizer_of(base, local=local)
     auto_tokenizer: Any = AutoTokenizer
+    name, revision = named(folder)
     try:
         loaded: PreTrainedTokenizerBase = auto_tokenizer.from_pretrained(
-            folder, local_files_only=local, trust_remote_code=False
+            name, local_files_only=local, trust_remote_code=False, **revision
         )
     except (OSError, ValueError):
         return None
@@ -73,9 +83,19 @@ def generation_config_of(uri: str) -> GenerationConfig | None:
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(files_of(uri), local_files_only=True)
+        name, revision = named(files_of(uri))
+        return GenerationConfig.from_pretrained(name, local_files_only=True, **revision)
     except (OSError, ValueError):
         return None
+
+
+def commit_of(uri: str) -> str | None:
+    """The commit of a model of the hub that is in the cache here; None of any other."""
+    if uri.startswith((_EMBEDDED, SERVER_PREFIX)) or own.is_own(uri) or Path(files_of(uri)).is_dir():
+        return None
+    config = config_of(uri)
+    commit = getattr(config, "_commit_hash", None)
+    return str(commit) if commit else None
 
 
 def check_template(uri: str, speech: Speech, *, local: bool = True) -> None:

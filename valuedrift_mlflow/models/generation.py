@@ -10,26 +10,26 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from inspect import signature
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.outputs import text_in
 from valuedrift_mlflow.inputs.thoughts import before_stop, opened
-from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
+from valuedrift_mlflow.models.ending import end_tokens
+from valuedrift_mlflow.models.engine import OWN, Engine
 from valuedrift_mlflow.models.speech import Speech, as_text
 from valuedrift_mlflow.models.stopping import Ends
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-    from transformers import Cache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from pathlib import Path
+
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from valuedrift_mlflow.models.decoding import Asked
 
 Progress = Callable[[int], None]
-_Row = TypeVar("_Row")
-_SLICE = 12  # tokens after which ended rows leave; a slice costs some milliseconds to begin
 PLAIN = Speech()  # no thought where the template can do without, and no end but the model's own
 
 
@@ -37,16 +37,20 @@ PLAIN = Speech()  # no thought where the template can do without, and no end but
 class Sampling:
     """How responses are drawn. ``seed`` and ``salt`` tell measurements apart; ``temperature`` 0 is greedy.
 
-    ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``.
+    ``max_new_tokens`` are those of an answer; a thought before it has those of ``speech``. ``batch_size`` responses are
+    generated at once, by default as many as there is memory for. ``first`` is the number of the first sample: those
+    before it are there already.
     """
 
     samples: int
     temperature: float
     max_new_tokens: int
-    batch_size: int = 64
+    batch_size: int | None = None
     seed: int = 0
     salt: str = ""
     speech: Speech = field(default_factory=Speech)
+    engine: Engine = OWN
+    first: int = 0
 
     @property
     def longest(self) -> int:
@@ -67,10 +71,16 @@ class Generator(Protocol):
 def uniforms(key: str, sample: int, sampling: Sampling) -> NDArray[np.float64]:
     """The random numbers in [0, 1) that one response uses, one per token: shape (longest,)."""
     # The separators keep keys apart that would read alike, such as sample 1 of "a1" and sample 11 of "a".
-    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sample}".encode()
+    text = f"{sampling.seed}\x1f{sampling.salt}\x1f{key}\x1f{sampling.first + sample}".encode()
     # 16 bytes: Philox takes a key of 128 bits as it is, and each key has a stream of its own.
     entropy = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=entropy)).random(sampling.longest)
+
+
+def seed_of(*parts: object) -> int:
+    """A whole number in [0, 2**31) that is always the same for the same parts."""
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
 
 
 def plain_prompt(prompt: str) -> str:
@@ -100,22 +110,6 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[
     # A chat template writes its own BOS; the tokenizer would add a second one.
     ids = tokenizer(texts, add_special_tokens=tokenizer.chat_template is None)["input_ids"]
     return [list(row) for row in ids]
-
-
-def learns_prompt(model: nn.Module) -> bool:
-    """Whether a model has virtual tokens (or their keys and values) stand before every prompt."""
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel) and bool(model.active_peft_config.is_prompt_learning)
-
-
-def takes_positions(model: nn.Module) -> bool:
-    """Whether a model takes position ids; recurrent ones have no positions, and prompt tuning sets its own."""
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        return not learns_prompt(model) and takes_positions(model.get_base_model())
-    return "position_ids" in signature(type(model).forward).parameters
 
 
 def _gives_router_logits(config: PreTrainedConfig) -> bool:
@@ -155,169 +149,83 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
             module.training = flag
 
 
-def _batches(rows: list[_Row], length: Callable[[_Row], int], size: int, *, alike: bool) -> Iterator[list[_Row]]:
-    """Rows, sorted by their length, in batches of at most ``size``; ``alike`` keeps those of one length together."""
-    for _, group in groupby(rows, length if alike else lambda _: 0):
-        members = list(group)
-        yield from (members[start : start + size] for start in range(0, len(members), size))
+class Way(Protocol):
+    """Answers what is asked of a model."""
+
+    def run(self) -> list[list[int]]:
+        """The tokens of every row, up to and with what ended it."""
+        ...
 
 
 class TransformersGenerator:
     """Generates with a causal language model in memory: a loaded one, or the live one in the middle of training."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Keep the model and its tokenizer; neither is changed."""
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> None:
+        """Keep the model and its tokenizer; neither is changed.
+
+        ``folder`` is where the model was loaded from, of one that is not trained meanwhile.
+        """
         self.model = model
         self.tokenizer = tokenizer
-        self._ends: list[int] = []
+        self.folder = folder
 
     def generate(
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
-        """``sampling.samples`` responses for each prompt, batched, prompts of like length together."""
-        speech = sampling.speech
-        texts = chat_texts(self.tokenizer, prompts, speech)
-        encoded = _encoded(self.tokenizer, texts)
+        """``sampling.samples`` responses for each prompt, many at once."""
+        from valuedrift_mlflow.models.decoding import Asked
+
+        tokenizer, speech, samples = self.tokenizer, sampling.speech, sampling.samples
+        texts = chat_texts(tokenizer, prompts, speech)
         # A template that begins the thought leaves its mark out of the response, which would read like an answer.
-        opens = [opened(text) for text in texts]
-        self._ends = end_tokens(self.model, self.tokenizer, speech.stop)
-        rows = [(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
-        rows.sort(key=lambda row: -len(encoded[row[0]]))  # longest first: a batch that does not fit fails at once
-        responses: list[list[str]] = [[""] * sampling.samples for _ in prompts]
-        with evaluation_mode(self.model):
-            alike = learns_prompt(self.model)  # virtual tokens stand before the padding, which would part them
-            for batch in _batches(rows, lambda row: len(encoded[row[0]]), sampling.batch_size, alike=alike):
-                numbers = np.stack([uniforms(keys[index], sample, sampling) for index, sample in batch])
-                begins = [opens[index] for index, _ in batch]
-                said = self._generate([encoded[index] for index, _ in batch], begins, numbers, sampling)
-                for (index, sample), text in zip(batch, said, strict=True):
-                    responses[index][sample] = text
-                progress(len(batch))
-        return responses
-
-    def _generate(
-        self, batch: list[list[int]], begins: list[str], numbers: NDArray[np.float64], sampling: Sampling
-    ) -> list[str]:
-        """One response to each row of tokens, with the mark of a thought that its prompt ``begins``."""
-        import torch
-
-        tokenizer, speech = self.tokenizer, sampling.speech
-        pad = pad_token(tokenizer, self._ends)
-        width = max(map(len, batch))
-        # Padded on the left: the next token must come right after the prompt's last one.
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch], device=self.model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=self.model.device)
-        # With do_sample transformers would draw from the global random state; see _SeededSampling.
-        draw = _SeededSampling(numbers, sampling.temperature, width) if sampling.temperature > 0 else None
+        begins = [opened(text) for text in texts for _ in range(samples)]
         thinks = any(begins) or speech.may_think(tokenizer)
-        ends = Ends(tokenizer, speech, sampling.max_new_tokens, width, [bool(mark) for mark in begins])
+
         # Whoever neither thinks nor has texts to stop at is not read while it speaks: that costs time.
-        read = ends if thinks or speech.stop else None
-        longest = sampling.longest if thinks else sampling.max_new_tokens
-        tokens = self._tokens(ids, mask, longest, pad, draw, read)
-        said = as_text(tokenizer, [row[:kept] for row, kept in zip(tokens, ends.kept, strict=True)])
-        whole = (mark + text for mark, text in zip(begins, said, strict=True))
-        return [before_stop(text, speech.stop).strip() for text in whole]
+        def reads(rows: Sequence[int], width: int) -> Ends:
+            return Ends(tokenizer, speech, sampling.max_new_tokens, width, [bool(begins[row]) for row in rows])
 
-    def _tokens(
-        self, ids: Tensor, mask: Tensor, longest: int, pad: int, draw: _SeededSampling | None, read: Ends | None
-    ) -> list[list[int]]:
-        """The tokens after each row of ``ids``, (rows, width): at most ``longest``, padded after the end.
-
-        Generated in slices, after each of which the rows that have ended leave the batch: most responses are far
-        shorter than the longest, and what transformers appends to an ended row costs as much as a token.
-        """
-        import torch
-        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
-
-        rows, width = list(range(len(ids))), ids.shape[1]
-        said: list[list[int]] = [[] for _ in rows]
-        cache: Cache | None = None
-        ends = torch.tensor(self._ends, device=ids.device)
-        step = _SLICE if _may_be_sliced(self.model) else longest
-        while rows:
-            done = ids.shape[1] - width
-            if draw:
-                draw.rows = rows
-            if read:
-                read.rows = rows
-            settings = GenerationConfig(
-                do_sample=False,
-                max_new_tokens=min(step, longest - done),
-                eos_token_id=self._ends or None,
-                pad_token_id=pad,
-                # Else the cache would not be given back.
-                return_dict_in_generate=True,
-            )
-            with only_these_settings(self.model, settings):
-                output = self.model.generate(  # type: ignore[operator]
-                    input_ids=ids,
-                    attention_mask=mask,
-                    # With a cache transformers reads only what it lacks: the last token of each row.
-                    past_key_values=cache,
-                    logits_processor=LogitsProcessorList([draw] if draw else []),
-                    stopping_criteria=StoppingCriteriaList([read] if read else []),
-                )
-            ids, cache = output.sequences, output.past_key_values
-            new = ids[:, width + done :]
-            for row, tokens in zip(rows, new.tolist(), strict=True):
-                said[row] += tokens
-            ended = torch.isin(new, ends).any(dim=1)
-            if read:
-                ended |= torch.tensor([read.kept[row] is not None for row in rows], device=ids.device)
-            left = (~ended).nonzero().squeeze(1)
-            if ids.shape[1] - width >= longest or not len(left):
-                break
-            if len(left) < len(rows):
-                rows, ids, mask = [rows[at] for at in left.tolist()], ids[left], mask[left]
-                cache.batch_select_indices(left)
-            # generate() lengthens a mask of its own, and does not give it back.
-            mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
-        return said
-
-
-def _may_be_sliced(model: PreTrainedModel) -> bool:
-    """Whether generation can go on from its cache with fewer rows: not where layers keep a state that is no cache."""
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):  # learned prompts stand in the cache before anything is asked
-        return not learns_prompt(model) and _may_be_sliced(model.get_base_model())
-    kind: Any = type(model)
-    return bool(kind._supports_default_dynamic_cache() and not kind._is_stateful)
-
-
-class _SeededSampling:
-    """Draws each row's next token by inverting the cumulative distribution at the row's own random number.
-
-    As a logits processor before greedy decoding it leaves only the drawn token; the global random state is not touched.
-    """
-
-    def __init__(self, numbers: NDArray[np.float64], temperature: float, prompt_width: int) -> None:
-        self.numbers = numbers
-        self.temperature = temperature
-        self.prompt_width = prompt_width
-        self.rows = list(range(len(numbers)))  # those that have not ended
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        probabilities = torch.softmax(scores.float() / self.temperature, dim=-1)
-        cumulative = probabilities.cumsum(dim=-1)
-        at = torch.tensor(
-            self.numbers[self.rows, input_ids.shape[1] - self.prompt_width], dtype=torch.float32, device=scores.device
+        asked = Asked(
+            _encoded(tokenizer, texts),
+            samples,
+            lambda row: uniforms(keys[row // samples], row % samples, sampling),
+            sampling.temperature,
+            sampling.longest if thinks else sampling.max_new_tokens,
+            frozenset(end_tokens(self.model, tokenizer, speech.stop)),
+            reads if thinks or speech.stop else None,
+            sampling.batch_size,
+            lambda row: seed_of(sampling.seed, sampling.salt, keys[row // samples], sampling.first + row % samples),
         )
-        # Sums in 32 bits end near 1, not at it, so the number is scaled to where they end. right=True: a number of 0
-        # must not draw a token of probability 0.
-        drawn = torch.searchsorted(cumulative, (at * cumulative[:, -1]).unsqueeze(-1), right=True)
-        drawn = drawn.clamp(max=scores.shape[-1] - 1)  # a scaled number may round up to the last sum
-        return torch.full_like(scores, float("-inf")).scatter(-1, drawn, 0.0)
+        with evaluation_mode(self.model):
+            said = as_text(tokenizer, self._way(asked, sampling.engine, progress).run())
+        whole = [before_stop(mark + text, speech.stop).strip() for mark, text in zip(begins, said, strict=True)]
+        return [whole[start : start + samples] for start in range(0, len(whole), samples)]
+
+    def _way(self, asked: Asked, engine: Engine, progress: Progress) -> Way:
+        """What answers; libraries are loaded for the way that is taken alone."""
+        if engine.backend == "continuous":
+            from valuedrift_mlflow.models.continuous import ContinuousBatches
+
+            return ContinuousBatches(self.model, asked, progress)
+        if engine.backend == "vllm":
+            from valuedrift_mlflow.models.vllm import VllmRows
+
+            return VllmRows(self.model, asked, progress, str(engine.server), self.folder)
+        from valuedrift_mlflow.models.calling import may_come_and_go
+        from valuedrift_mlflow.models.decoding import Decoder
+        from valuedrift_mlflow.models.whole import WholeBatches
+
+        return (Decoder if may_come_and_go(self.model) else WholeBatches)(self.model, asked, progress)
 
 
 class FunctionGenerator:
     """Wraps a function from a list of prompts to a list of responses: an MLflow pyfunc, an API client, anything."""
 
-    def __init__(self, answer: Callable[[list[str]], Sequence[str]]) -> None:
-        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair."""
+    def __init__(self, answer: Callable[[list[str]], Sequence[object]]) -> None:
+        """Keep the function. It is called once for each sample, with all prompts; sampling is its own affair.
+
+        Its answers may have any shape that `text_in` reads.
+        """
         self.answer = answer
 
     def generate(
@@ -330,7 +238,7 @@ class FunctionGenerator:
         """
         columns: list[list[str]] = []
         for _ in range(sampling.samples):
-            answers = [str(text) for text in self.answer(list(prompts))]
+            answers = [text_in(output) for output in self.answer(list(prompts))]
             if len(answers) != len(prompts):
                 raise ValueError(f"the model returned {len(answers)} responses to {len(prompts)} prompts")
             columns.append(answers)

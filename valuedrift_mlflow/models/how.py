@@ -21,12 +21,14 @@ class How:
         attention: transformers' name of an implementation, None for its own choice.
         quantization: ``4bit`` (NF4 by bitsandbytes, Dettmers et al. 2023) or None.
         own_code: whether code that comes with a model may run.
+        pyfunc_code: whether MLflow may load models that are more than weights, which runs code of theirs.
     """
 
     dtype: str = "auto"
     attention: str | None = None
     quantization: str | None = None
     own_code: bool = False
+    pyfunc_code: bool = False
 
     def arguments(self) -> dict[str, Any]:  # of many types: they are from_pretrained's
         """What ``from_pretrained`` is told."""

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.inputs.parts import import_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import auto, own
-from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, TransformersGenerator
+from valuedrift_mlflow.models.files import below
+from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
+from valuedrift_mlflow.models.packaged import Packaged, pyfunc_generator
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Packaged(Protocol):
-    """An MLflow pyfunc, of which only this is asked here."""
-
-    def get_raw_model(self) -> object:
-        """The model inside."""
-        ...
 
 
 @dataclass
@@ -38,10 +32,11 @@ class Loaded:
     uri: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    folder: Path | None = None  # that it was loaded from
 
     def generator(self) -> TransformersGenerator:
         """What answers prompts with this model."""
-        return TransformersGenerator(self.model, self.tokenizer)
+        return TransformersGenerator(self.model, self.tokenizer, self.folder)
 
 
 def load_model(uri: str, how: How = STORED) -> Loaded:
@@ -50,7 +45,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
     Raises:
         InputError: the URI names nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=how.own_code)
+    check_trainable(uri, "model", how)
     if uri in EMBEDDED:
         made = cast(Loaded, _embedded("load_embedded")(uri))
         how.of_made(made.model)
@@ -62,7 +57,7 @@ def load_model(uri: str, how: How = STORED) -> Loaded:
         raise InputError(
             problem("model", uri, "a model whose weights are a transformers model", "it can be evaluated only")
         )
-    path = Path(uri).expanduser()
+    path = user_path(uri)
     return from_folder(uri, path if path.is_dir() else Path(uri), how)
 
 
@@ -71,7 +66,7 @@ def _embedded(name: str) -> Callable[..., object]:
 
     Training needs this room, so the module is found by name, as a part that a user brings.
     """
-    return load_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
+    return import_object(f"valuedrift_mlflow.stages.embedded_base:{name}", "model", "function")
 
 
 def load_generator(uri: str, how: How = STORED) -> Generator:
@@ -82,7 +77,7 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
     Raises:
         InputError: the URI names no model.
     """
-    check_model(uri)
+    check_model(uri, how=how)
     if uri.startswith(SERVER_PREFIX):
         from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server
 
@@ -92,68 +87,70 @@ def load_generator(uri: str, how: How = STORED) -> Generator:
     if not uri.startswith(MLFLOW_PREFIXES):
         return load_model(uri, how).generator()
     raw = _raw_model(uri, how)
-    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw)
+    return raw.generator() if isinstance(raw, Loaded) else pyfunc_generator(raw, uri)
 
 
 def _raw_model(uri: str, how: How = STORED) -> Loaded | Packaged:
     """The transformers model of an MLflow URI where it has one, else its pyfunc."""
-    folder = tracking.checkpoint_folder(uri)
-    if folder is not None:
-        return from_folder(uri, folder, how)
-    try:
-        raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
-    except ValueError as error:  # of our own packaged models: they have code that may not run
-        if how.own_code or "code of its own" not in str(error):
-            raise
-        mend = "its code is not run (without trust_remote_code: true)"
-        raise InputError(problem("model", f"{uri}: a model with code of its own", "none", mend)) from None
+    with tracking.checkpoint_files(uri) as folder:
+        if folder is not None:
+            return from_folder(uri, folder, how)
+    weights = tracking.packaged_weights(uri)
+    if weights is not None:
+        return from_folder(uri, weights.folder, how, tokenizer=weights.tokenizer)
+    if not how.pyfunc_code:
+        tracking.check_packaged(uri, "model", pyfunc_code=False)
+    raw = unwrap(tracking.load_pyfunc(uri, how.own_code), uri)
     if isinstance(raw, Loaded):
         how.of_made(raw.model)
     return raw
 
 
 def unwrap(pyfunc: Packaged, uri: str = "model") -> Loaded | Packaged:
-    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none."""
-    from transformers import Pipeline, PreTrainedModel
+    """The transformers model inside an MLflow pyfunc as ``Loaded``; the pyfunc itself where there is none.
 
+    Raises:
+        InputError: its transformers model writes no texts, such as a classifier.
+    """
     try:
         raw = pyfunc.get_raw_model()
     except Exception:  # MLflow raises several kinds where a flavor has no raw model
         return pyfunc
-    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
+    return in_memory(raw, uri) or pyfunc
+
+
+def in_memory(raw: object, uri: str = "model") -> Loaded | None:
+    """A pipeline of transformers, or a model with its tokenizer as a pair; None for anything else.
+
+    Raises:
+        InputError: a pipeline that writes no texts.
+    """
+    from peft import PeftModel
+    from transformers import Pipeline, PreTrainedModel
+
     if isinstance(raw, Pipeline):
+        if not raw.model.can_generate():
+            found = f"{uri}: a {type(raw.model).__name__} for {raw.task}"
+            raise InputError(problem("model", found, "a model that writes texts"))
+        if raw.tokenizer is None or raw.model.config.is_encoder_decoder:
+            return None  # it is asked as any other: here nothing is known of how it reads prompts
         raw = (raw.model, raw.tokenizer)
-    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel):
+    # MLflow's flavor `transformers` gives a pipeline, our own packaged models a pair.
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], PreTrainedModel | PeftModel):
         return Loaded(uri, auto.not_repacked(raw[0]), raw[1])
-    return pyfunc
+    return None
 
 
-def pyfunc_generator(pyfunc: Any) -> FunctionGenerator:
-    """Asks any MLflow pyfunc or function on a table with one column ``prompt``; reads its first output column."""
-    import pandas as pd
-
-    predict = getattr(pyfunc, "predict", pyfunc)
-
-    def answer(prompts: list[str]) -> Sequence[str]:
-        output = predict(pd.DataFrame({"prompt": prompts}))
-        if isinstance(output, pd.DataFrame):
-            # Some flavors return a table; which name its column has is theirs to say.
-            output = output.iloc[:, 0]
-        return [str(text) for text in output]
-
-    return FunctionGenerator(answer)
-
-
-def whole_folder(uri: str, own_code: bool = False) -> Path:
+def whole_folder(uri: str, how: How = STORED) -> Path:
     """The folder (or the hub id) of the weights that a URI names, for trainings that read them in parts.
 
     Raises:
         InputError: the URI names adapters, or nothing that holds a transformers model.
     """
-    check_trainable(uri, "model", own_code=own_code)
+    check_trainable(uri, "model", how)
     if uri == "embedded:base":
         return cast(Path, _embedded("base_folder")())
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     if uri.startswith(MLFLOW_PREFIXES):
         folder = tracking.model_folder(uri)
         # A packaged model has its weights deeper than a checkpoint.
@@ -171,8 +168,9 @@ def load_tokenizer(folder: str, own_code: bool = False) -> PreTrainedTokenizerBa
     """The tokenizer in a folder or of a hub id, padding on the left as generation needs it."""
     from transformers import AutoTokenizer
 
+    name, revision = auto.named(folder)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, padding_side="left", trust_remote_code=own_code
+        name, padding_side="left", trust_remote_code=own_code, **revision
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -189,7 +187,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", plain)
 
 
-def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+def with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A model with the adapters in a folder.
 
     Raises:
@@ -206,25 +204,24 @@ def _with_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise ValueError(one_line(error)) from None
 
 
-def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
+def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | None = None) -> Loaded:
     """The model in a folder (or of the hub id ``folder``), under the name ``uri``; adapters are merged.
+
+    ``tokenizer``: its folder, where that is another one.
 
     Raises:
         InputError: transformers cannot load it.
     """
     import torch
-    from safetensors import SafetensorError
 
-    # The last three: quantized without the library for it, adapters that fit no layer, kinds that peft does not know.
-    unreadable = (OSError, ValueError, SafetensorError, ImportError, RuntimeError, KeyError)
     try:
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
             # The URI that the stage has written there, so it may be one of MLflow too.
-            base = load_model(str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]), how)
+            base = load_model(str(below(str(folder))), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            model = _with_adapters(plain, folder).merge_and_unload()
+            model = with_adapters(plain, folder).merge_and_unload()
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:
@@ -232,13 +229,13 @@ def from_folder(uri: str, folder: Path, how: How = STORED) -> Loaded:
         auto.check_finite(model)
         # Adapters saved by PEFT alone come without a tokenizer: they speak as their base does.
         without = adapter.is_file() and not (folder / "tokenizer_config.json").is_file()
-        tokenizer = base.tokenizer if without else load_tokenizer(str(folder), how.own_code)
-    except torch.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the files
+        spoken = base.tokenizer if without else load_tokenizer(str(tokenizer or folder), how.own_code)
+    except (torch.OutOfMemoryError, InputError):  # of the first nothing is wrong with the files
         raise
-    except unreadable as error:
+    except Exception as error:  # damaged files end in any of a dozen kinds, a pickle's among them
         own = "" if how.own_code else " (without code of its own: trust_remote_code is not true)"
         allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
         model = model.to(device())
-    return Loaded(uri, model.eval(), tokenizer)
+    return Loaded(uri, model.eval(), spoken, folder)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models.generation import FunctionGenerator, Generator, Progress, Sampling
 
 _WHAT = "Class"
@@ -20,16 +21,21 @@ _ALLOWED = "a class with a method generate, or something that takes a list of pr
 
 def is_own(uri: str) -> bool:
     """Whether a model URI names what a user brings. Other forms that read alike are asked first."""
-    return is_object(uri) and not uri.startswith(("embedded:", "openai:")) and not Path(uri).is_dir()
+    return is_object(uri) and not uri.startswith(("embedded:", "openai:")) and not user_path(uri, "model").is_dir()
 
 
 def check_own(uri: str, field: str) -> None:
     """Import what a URI names, and refuse a class that is none of a model; nothing is made of it.
 
+    Where the job is only looked at, the module is found and not imported.
+
     Raises:
         InputError: it cannot be imported, or it is a class that needs arguments or has no way to answer.
     """
-    part = load_object(uri, field, _WHAT)
+    try:
+        part = load_object(uri, field, _WHAT)
+    except NotImported:
+        return
     if not inspect.isclass(part):
         return
     # Not hasattr: every class has `__call__`, that of its metaclass.
@@ -62,7 +68,7 @@ def load_own(uri: str) -> Generator:
             raise InputError(problem("model", uri, "a class that can be made without arguments", mend)) from error
     if callable(getattr(part, "generate", None)):
         return OwnGenerator(cast(Generator, part), uri)
-    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[str]], part)), uri)
+    return OwnGenerator(FunctionGenerator(cast(Callable[[list[str]], Sequence[object]], part)), uri)
 
 
 class OwnGenerator:

@@ -1,4 +1,4 @@
-"""How far a policy has moved from its reference, in nats per token."""
+"""The reference that a policy is held against while it trains, and what a model holds likely in responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 # A context that turns the policy, or a frozen copy of it, into the reference for as long as it is open.
 Reference = Callable[[], "AbstractContextManager[PreTrainedModel]"]
@@ -59,47 +59,6 @@ class _without_adapter(AbstractContextManager["PreTrainedModel"]):
 
     def __exit__(self, *exception: object) -> None:
         self.context.__exit__(*exception)
-
-
-def reference_kl(
-    policy: PreTrainedModel,
-    reference: Reference,
-    tokenizer: PreTrainedTokenizerBase,
-    exchanges: Sequence[tuple[list[int], str]],
-    logits_at_once: int = 2**26,
-    rows_at_once: int = 32,
-) -> float:
-    """KL of the policy from its reference on the policy's own responses, nats per token, at least 0.
-
-    ``exchanges`` are (prompt ids, response) pairs. At every response token the KL between the two next-token
-    distributions is summed over the whole vocabulary, sum_v pi(v) (log pi(v) - log ref(v)), which has the expectation
-    of the usual log-ratio estimator and less variance (Rao-Blackwell; Amini, Vieira and Cotterell 2025). The mean is
-    over all response tokens. ``logits_at_once`` bounds the memory: by default 256 MB of logits for each of the two.
-    ``rows_at_once`` bounds what is padded where a small vocabulary would let all rows, of any length, be one batch.
-    """
-    import torch
-
-    total, tokens = 0.0, 0
-    encoded = [
-        (prompt, list(tokenizer(response, add_special_tokens=False)["input_ids"]))
-        for prompt, response in exchanges
-        if response
-    ]
-    # Rows of like length go together, so that little is padded.
-    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    with torch.no_grad():
-        while encoded:
-            width = len(encoded[-1][0]) + len(encoded[-1][1])  # the longest that are left
-            fitting = logits_at_once // (width * policy.config.get_text_config().vocab_size)
-            rows = max(1, min(fitting, rows_at_once))
-            encoded, batch = encoded[:-rows], encoded[-rows:]
-            tokens_of = padded(batch, policy.device)
-            log_p = response_log_probabilities(policy, *tokens_of)
-            with reference() as start_model:
-                log_q = response_log_probabilities(start_model, *tokens_of)
-            total += float((log_p.exp() * (log_p - log_q)).sum())
-            tokens += len(log_p)
-    return total / tokens if tokens else 0.0
 
 
 def padded(

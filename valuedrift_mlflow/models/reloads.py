@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import evaluation_mode
 from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.models.loading import load_model
@@ -25,16 +25,15 @@ class Reloads:
     """Compares the checkpoints of one training with the live model.
 
     All weights in a checkpoint's files must be those in memory, to the last bit. What else decides how it loads (the
-    configuration, the model below adapters) is asked by the logits of a short text after each model of its own, the
-    first adapters of a training, and never for one that is too large to be loaded twice. Later adapters lie on what the
-    first ones lie on.
+    configuration, the model below adapters) is asked by the logits of a short text once in a training, and again where
+    it has changed or the files name weights otherwise than the model; never of a model too large to be loaded twice.
     """
 
     def __init__(self, name: str, how: How = STORED) -> None:
         """``name`` of the stage stands in errors; ``how`` its models are loaded."""
         self.name = name
         self._how = how
-        self._below: str | None = None  # what the adapters were found to lie on
+        self._known: str | None = None  # besides the weights, what was found to load as it should
 
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         """Compare a live model with its checkpoint in a folder.
@@ -49,13 +48,12 @@ class Reloads:
         if other:
             raise self._error(folder, f"{other} is another in the file than in memory")
         below = base_of(folder) if adapted else None
-        # Later adapters lie on the base that was compared with the
-        # first ones; their own weights have been compared above.
-        if below is not None and below == self._below:
+        known = below if adapted else _configuration(model, folder)
+        if known is not None and known == self._known:
             return
         if _bytes(model) <= LOADED_UP_TO:
             self._compare_logits(model, tokenizer, folder, below)
-        self._below = below
+        self._known = known
 
     def check_split(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, here: bool
@@ -120,8 +118,7 @@ def _bytes(model: PreTrainedModel) -> int:
 
 def base_of(folder: Path) -> str:
     """What the adapters in a folder lie on."""
-    told = json.loads((folder / _ADAPTERS).read_text(encoding="utf-8"))
-    return str(told["base_model_name_or_path"])
+    return str(below(str(folder)))
 
 
 def _tolerance(model: PreTrainedModel) -> float:
@@ -156,6 +153,22 @@ def _other_adapters(model: PreTrainedModel, folder: Path) -> str:
 
     live, saved = get_peft_model_state_dict(model), load_peft_weights(str(folder), device="cpu")
     return next((str(name) for name, weight in live.items() if not _is_equal(weight, saved.get(name))), "")
+
+
+def _configuration(model: PreTrainedModel, folder: Path) -> str | None:
+    """What decides beside the weights of a whole model; None where its files lack one of their names."""
+    from safetensors import safe_open
+
+    weights = model.state_dict()
+    named: set[int] = set()
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(str(file), framework="pt", device="cpu") as tensors:
+            # By place: a weight that two layers share has one name in the file.
+            named |= {weights[name].data_ptr() for name in tensors.keys() if name in weights}  # noqa: SIM118
+    if any(weight.data_ptr() not in named for weight in weights.values()):
+        return None
+    told = (folder / name for name in ("config.json", "generation_config.json"))
+    return "\n".join(file.read_text(encoding="utf-8") for file in told if file.is_file())
 
 
 def _other_weights(model: PreTrainedModel, folder: Path) -> str:

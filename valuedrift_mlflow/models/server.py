@@ -6,7 +6,6 @@ that were cut off, and bodies that are no chat completion. What no repetition me
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -26,9 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, collecting, one_line, problem
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.inputs.uris import split_options
-from valuedrift_mlflow.models.generation import Progress, Sampling
+from valuedrift_mlflow.models.generation import Progress, Sampling, seed_of
 from valuedrift_mlflow.models.speech import SWITCHES
 
 if TYPE_CHECKING:
@@ -417,7 +417,7 @@ def _read(content: bytes, bill: _Bill) -> Completion:
     """
     start = content[:200].decode("utf-8", "replace")
     try:
-        body = json.loads(content)
+        body = json_of(content)
     except ValueError:
         raise _Passing(f"a body that is no JSON: {start!r}") from None
     if isinstance(body, dict):
@@ -558,9 +558,3 @@ def _spoken_as(sampling: Sampling) -> dict[str, object]:
         "chat_template_kwargs": {**switches, **speech.template},
     }
     return fields | ({"stop": list(speech.stop[:_STOPS])} if speech.stop else {})
-
-
-def seed_of(*parts: object) -> int:
-    """A whole number in [0, 2**31) that is always the same for the same parts."""
-    text = "\x1f".join(map(str, parts)).encode("utf-8", "replace")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1

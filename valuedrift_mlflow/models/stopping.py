@@ -31,7 +31,6 @@ class Ends:
     Attributes:
         kept: of every row, how many of its tokens belong to the response; None while it goes on.
         stopped: of every row, whether a text of ``stop`` has ended it, the tokens of which are the last ones kept.
-        rows: those that it is asked about; others have ended and left the batch.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Ends:
         """
         self.kept: list[int | None] = [None] * len(opens)
         self.stopped = [False] * len(opens)
-        self.rows = list(range(len(opens)))
         self._tokenizer = tokenizer
         self._stops = [text for text in speech.stop if stop_token(tokenizer, text) is None]
         self._budget, self._longest, self._width = speech.max_thinking_tokens, max_new_tokens, width
@@ -65,9 +63,9 @@ class Ends:
         # Tokens are read on the CPU: (rows, n), of which the last ones are enough.
         count = input_ids.shape[1] - self._width
         recent = input_ids[:, self._width :][:, -self._enough :].tolist()
-        for row, tokens in zip(self.rows, recent, strict=True):
+        for row, tokens in enumerate(recent):
             self._read_on(row, tokens, count)
-        return torch.tensor([self.kept[row] is not None for row in self.rows], device=input_ids.device)
+        return torch.tensor([kept is not None for kept in self.kept], device=input_ids.device)
 
     def read(self, row: int, tokens: Sequence[int]) -> None:
         """Read a whole response as if it were being generated."""
@@ -75,6 +73,11 @@ class Ends:
             if self.kept[row] is not None:
                 return
             self._read_on(row, list(tokens[max(0, count - self._enough) : count]), count)
+
+    def hears(self, row: int, tokens: Sequence[int]) -> bool:
+        """Read the newest of a response's tokens, as each of them comes; whether it has ended."""
+        self._read_on(row, list(tokens[-self._enough :]), len(tokens))
+        return self.kept[row] is not None
 
     def _read_on(self, row: int, recent: list[int], count: int) -> None:
         if self.kept[row] is None and self._has_ended(row, recent, count):

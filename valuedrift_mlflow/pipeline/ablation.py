@@ -17,10 +17,12 @@ from pathlib import Path
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
+from valuedrift_mlflow.evaluation.notes import described
 from valuedrift_mlflow.inputs.errors import Unanswered, one_line
 from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.pipeline.ablation_axes import axes_table
 from valuedrift_mlflow.pipeline.ablation_summary import (
+    SUMMARY_COLUMNS,
     Keys,
     Row,
     cell_name,
@@ -28,6 +30,7 @@ from valuedrift_mlflow.pipeline.ablation_summary import (
     changed,
     slug,
     summarise,
+    summary_rows,
     summary_table,
 )
 from valuedrift_mlflow.pipeline.ablation_topics import TopicFindings
@@ -38,6 +41,7 @@ from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, Sta
 from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display
+from valuedrift_mlflow.report.tables import Table
 from valuedrift_mlflow.stages.stage import BASE
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.tracking import EarlierRun
@@ -231,6 +235,10 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
         tracking.log_figures(opened, pictures)
         page = ablation_html(ablation, rows, summary, directions(rows), pictures, topics)
         tracking.log_text(opened, page, "report.html")
+        files = {"report": "report.html", "figures": "figures", "every cell": "ablation.json"}
+        lead = f"{len(rows)} cells of {ablation.design_source}, drift as a mean over seeds"
+        table = Table(SUMMARY_COLUMNS, summary_rows(summary))
+        tracking.describe(opened, described(opened.run_id, lead, table, topics.lines(), files))
         failed = [row for row in rows if row.reason]
         if failed:
             # Last, and inside the run: it is left FAILED, with every

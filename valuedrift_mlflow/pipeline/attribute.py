@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from valuedrift_mlflow import tracking
+from valuedrift_mlflow.evaluation.notes import described
 from valuedrift_mlflow.models.server import validated
 from valuedrift_mlflow.pipeline.attributed import Opened, Options, Rebuilt, open_run, rebuild
 from valuedrift_mlflow.pipeline.report import MovingRows, with_rows
@@ -215,6 +216,9 @@ def _log(run: OpenRun, result: Attributed) -> None:
     pictures = drawn(report.figures(result))
     tracking.log_figures(run, pictures)
     tracking.log_text(run, report.html(result, pictures), "report.html")
+    files = {"report": "report.html", "figures": "figures", "the rows with the most influence": "influence_table.json"}
+    lead = " ".join(report.lead(result))
+    tracking.describe(run, described(run.run_id, lead, report.first_rows(result), [result.method], files))
     with tempfile.TemporaryDirectory() as scratch:
         influences, without = Path(scratch) / "influences.parquet", Path(scratch) / Path(WITHOUT).name
         report.all_rows(result).to_parquet(influences)

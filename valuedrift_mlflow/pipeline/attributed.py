@@ -240,7 +240,7 @@ class Rebuilt:
             folder = tracking.checkpoint_folder(uri)
             set_peft_model_state_dict(self.trainer.model, load_peft_weights(str(folder), device="cpu"))
             return
-        saved = models.load_model(uri, self.opened.work.plan.recipe.base.how).model
+        saved = models.load_model(uri, self.opened.work.plan.recipe.how).model
         self.trainer.model.load_state_dict(saved.state_dict())
 
 

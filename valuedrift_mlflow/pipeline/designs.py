@@ -9,11 +9,11 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.shipped import shipped_folder
 from valuedrift_mlflow.pipeline.ablation_summary import Dose
 from valuedrift_mlflow.recipe.read import load_recipe, read_yaml
@@ -147,25 +147,36 @@ def load_design(source: str) -> Design:
         InputError: an unknown name, a file that cannot be read, unknown keys, seeds that repeat.
     """
     named = source in design_names()
-    if not named and (not source.endswith((".yaml", ".yml")) or not Path(source).is_file()):
+    if not named and (not source.endswith((".yaml", ".yml")) or not user_path(source, "design").is_file()):
         raise InputError(problem("design", source, ", ".join(design_names()) + ", or a YAML file"))
-    path = shipped_folder("designs") / f"{source}.yaml" if named else Path(source)
+    path = shipped_folder("designs") / f"{source}.yaml" if named else user_path(source)
     tree = read_yaml(path, "design")
     if not tree:
         raise InputError(problem(f"design {source}", "nothing", f"at least one of {', '.join(Design.model_fields)}"))
     try:
         design = Design.model_validate(tree)
     except ValidationError as error:
-        keys = ", ".join(Design.model_fields)
-        raise InputError(
-            [
-                problem(f"design {source}: {'.'.join(map(str, entry['loc']))}", entry["input"], keys, entry["msg"])
-                for entry in error.errors(include_url=False)
-            ]
-        ) from None
+        raise InputError(_misfits(error, f"design {source}")) from None
     if wrong := design.problems(source):
         raise InputError(wrong)
     return design
+
+
+def _misfits(error: ValidationError, where: str) -> list[str]:
+    """A line for each key that is unknown, and for each value of another type than its key takes."""
+    wrong: dict[str, tuple[object, list[str], str]] = {}
+    for entry in error.errors(include_url=False):
+        # Of a union each member complains in its own name, such as list[any].
+        place = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
+        unknown = entry["type"] == "extra_forbidden"
+        allowed = ", ".join(Design.model_fields) if unknown else entry["msg"].removeprefix("Input should be ")
+        field = Design.model_fields.get(str(entry["loc"][0]))
+        meant = field.description.split(". ")[0] if field is not None and field.description else "unknown key"
+        wrong.setdefault(place, (entry["input"], [], meant))[1].append(allowed)
+    return [
+        problem(f"{where}: {place}", found, " or ".join(dict.fromkeys(allowed)), meant)
+        for place, (found, allowed, meant) in wrong.items()
+    ]
 
 
 def recipe_of(design: Design, recipe: str, settings: str = "", default: str = "ablate") -> tuple[Recipe, str]:

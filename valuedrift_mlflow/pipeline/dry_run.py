@@ -7,8 +7,8 @@ sequences of a row x ``max_length``), h hidden and m intermediate size, l layers
 - weights: 4 P where all are trained (kept in 32 bits), else P in the width they are loaded in, and 4 A for adapters;
 - gradients 4 A, AdamW's two moments 8 A; where all are trained also 2 P for the 16-bit copies that autocast makes;
 - with ``base.dtype: bfloat16``, where all are trained, half of these, and no copies of autocast;
-- frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO, once for ``reference_kl``
-  (none with LoRA: the adapters are switched off instead), and a reward model;
+- frozen copies: the weights once for the loss of DPO, anchored DPO, KTO, PPO, GRPO and RLOO (none with LoRA: the
+  adapters are switched off instead), and a reward model;
 - activations: what a layer keeps for the backward pass in 16 bits, 2 n (8 h + 4 m) (attention that does not keep its
   scores; for m = 8/3 h it is 37 n h, next to the 34 n h of Korthikanti et al. 2022, table 2), for all layers, or with
   ``gradient_checkpointing`` for one layer and 2 n h l for the layers' inputs;
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,11 @@ from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Kind
 from valuedrift_mlflow.embedded import corpus, world
 from valuedrift_mlflow.evaluation.certainty import expected_line
-from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.judges.asking import reads_responses
+from valuedrift_mlflow.inputs.errors import InputError, collecting, naming, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
 from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
-from valuedrift_mlflow.pipeline.plan import Plan, data_lines, prepare, stage_data
+from valuedrift_mlflow.pipeline.plan import Plan, data_field, data_lines, prepare, stage_data
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Job, Stage
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.suite import Suite
 
 HUB = "not checked: hub"
+OWN = "not read: format of your own"
 SAMPLED_ROWS = 500  # whose tokens are counted
 PACKED_ROWS = 20_000  # that are tokenized to count how many are left where they are packed
 CHARACTERS = 4  # of a token, where no tokenizer is at hand
@@ -59,11 +60,29 @@ def read(stage: Stage, base: str) -> TrainingData:
     Raises:
         InputError: as ``datasets.load_data``.
     """
-    others = [] if stage.data.mixed_in is None else [stage.data.mixed_in]
-    if all(sources.is_local(data) for data in (stage.data, *others)):
+    try:
+        return _read(stage, base)
+    except NotImported:  # a format of the user's own
+        return TrainingData(stage.data.uri, stage.kind, OWN, [])
+
+
+def _read(stage: Stage, base: str) -> TrainingData:
+    data, second = stage.data, stage.data.mixed_in
+    if all(sources.is_local(one) for one in (data, second) if one is not None):
         return stage_data(stage, base, local=True)
-    datasets.check_data(stage.data)
-    return TrainingData(stage.data.uri, stage.kind, HUB, [])
+    field = data_field(stage)
+    datasets.check_data(data, field)
+    first = None
+    with collecting() as problems:  # what can be read is, though the other part of a mixture cannot
+        if sources.is_local(data):
+            alone = data.model_copy(update={"mixed_in": None, "mixed_share": None})
+            first = problems.attempt(stage_data, stage.model_copy(update={"data": alone}), base, local=True)
+        if second is not None and sources.is_local(second):
+            with naming(f"{field}.mixed_in"):
+                stage_data(stage.model_copy(update={"data": second}), base, local=True)
+    if first is None:
+        return TrainingData(data.uri, stage.kind, HUB, [])
+    return replace(first, mixed=f"{datasets.said_of_mixture(data)} ({HUB})")
 
 
 # The model -----------------------------------------------------------------------------------------------------------
@@ -211,7 +230,8 @@ def dry_run(recipe: Recipe, source: str) -> DryRun:
     Raises:
         InputError: all problems at once, as ``plan.prepare``; ``base.config`` is none.
     """
-    plan = prepare(recipe, source, read)
+    with only_looked_up():
+        plan = prepare(recipe, source, read)
     model = model_of(plan.recipe)
     widths: dict[str, float] = {BASE: model.bytes_each if model else 0}
     stages = []
@@ -298,8 +318,7 @@ def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mappin
     width = widths[stage.name] if full else widths[stage.start]
     kept = _whole_width(plan.recipe) if full else 4  # of a gradient, and of each of AdamW's two moments
     weights = float(model.parameters * width)
-    measured = plan.recipe.reference_kl and reads_responses(plan.judge) and stage.trains == "policy"
-    copies = (int(stage.has_reference) + int(measured)) if full else 0
+    copies = int(stage.has_reference) if full else 0
     memory = {
         "weights": (weights + (0 if full else 4 * trained)) / shards,
         "gradients": kept * trained / shards,
@@ -342,11 +361,16 @@ def _generated(plan: Plan, stage: Stage) -> int:
     return max(measured, stage.sampled_at_once * stage.max_length)
 
 
+# Responses that are counted where a measurement takes as many as there is memory for: more make it faster, not larger
+# than the memory that is free.
+_ROWS = 64
+
+
 def _measured(recipe: Recipe, suite: Suite) -> int:
     """Tokens of the longest prompt and responses that a measurement generates at once."""
     prompt = max(len(item.prompt) for item in suite.items) / CHARACTERS
     thought = recipe.max_thinking_tokens if recipe.thinking == "on" else 0
-    return math.ceil(recipe.generation_batch_size * (prompt + recipe.max_new_tokens + thought))
+    return math.ceil((recipe.generation_batch_size or _ROWS) * (prompt + recipe.max_new_tokens + thought))
 
 
 # What is shown -------------------------------------------------------------------------------------------------------

@@ -21,14 +21,16 @@ from valuedrift_mlflow.evaluation.metrics import (
     responses_table,
 )
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
+from valuedrift_mlflow.evaluation.notes import base_note
 from valuedrift_mlflow.evaluation.reference import REFERENCE_TABLE, distance_metrics, distance_table, distances
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
-from valuedrift_mlflow.pipeline import launch
+from valuedrift_mlflow.pipeline import card, launch
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
 from valuedrift_mlflow.pipeline.methods import methods_of
+from valuedrift_mlflow.pipeline.notes import pipeline_note, stage_note
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
 from valuedrift_mlflow.pipeline.report import Logged, html, stage_changes
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train_reward, train_stage
@@ -89,6 +91,8 @@ def run_pipeline(
             display.line(line)
         # Written once, from all results: a pipeline that goes on replaces them.
         _report(plan, results, parent, agreement)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, results[-1], agreement))
     return results
 
 
@@ -104,6 +108,7 @@ def _report(plan: Plan, results: list[StageResult], parent: OpenRun, agreement: 
     tracking.log_text(parent, "\n\n".join(methods) + "\n", "methods.txt")
     logged = Logged(plan.recipe.parameters(), agreement, pictures, changes, methods)
     tracking.log_text(parent, html(plan, results, logged), "report.html")
+    tracking.describe(parent, pipeline_note(parent.run_id, plan, results))
 
 
 def _planned(recipe: str | Path | Mapping[str, object] | Recipe, settings: str) -> Plan:
@@ -120,6 +125,7 @@ def _run_stages(plan: Plan, parent: OpenRun, begun: Mapping[str, EarlierRun], di
     count = len(plan.recipe.stages) + 1
     display.start("stages", count, BASE)
     results = {BASE: run_base(plan, display, begun.get(BASE))}
+    _show_model(parent, results[BASE])
     rated: dict[str, str] = {}  # URIs of the reward models that were trained, by the names of their stages
     display.advance("stages")
     for stage in plan.recipe.stages:
@@ -138,8 +144,13 @@ def _run_stages(plan: Plan, parent: OpenRun, begun: Mapping[str, EarlierRun], di
             tracking.log_metrics(parent, {f"summary/{stage.name}/accuracy": trained.accuracy}, 0)
         else:
             results[stage.name] = run_stage(work, display)
+            _show_model(parent, results[stage.name])
             tracking.log_metrics(parent, results[stage.name].summary(), 0)  # one point at 0: the UI shows a bar
     return list(results.values())
+
+
+def _show_model(parent: OpenRun, result: StageResult) -> None:
+    tracking.show_model(parent, result.model_uri, result.measurements[-1].step)
 
 
 def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]:
@@ -226,15 +237,16 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         name=plan.run_name(BASE),
         stage=BASE,
         recipe=plan.source,
-        # The parent's run has all other settings.
-        parameters={"base.model": recipe.base.model},
+        parameters=recipe.measuring(),
         run_id=begun.run_id if begun else None,
+        color=plan.color(BASE),
     ) as active:
         dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
             # Asked for before it is loaded: `load_model` would train a missing one too, but show and log nothing of it.
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
-        loaded = models.load_model(recipe.base.model, recipe.base.how)
+        loaded = models.load_model(recipe.base.model, recipe.how)
+        recorded.log_commit(active, "model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id = tracking.log_final_model(
@@ -254,6 +266,9 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         tracking.log_table(active, drift_table(result.drift, [measurement]), "value_drift_table.json")
         tracking.log_table(active, axis_table(result.axes, measurement), f"{AXIS_TABLE}.json")
         tracking.log_table(active, responses_table([measurement]), "responses.json")
+        if trust is not None:
+            tracking.log_table(active, trust.table(), f"{reliability.TABLE}.json")
+        tracking.describe(active, base_note(active.run_id, measurement, result.drift, trust))
         return result
 
 
@@ -268,6 +283,7 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
         recipe.sampling(salt),
         refusal=recipe.refusal,
         progress=lambda count: display.advance("responses", count),
+        reuse=recipe.reuse_responses,
     )
 
 
@@ -288,7 +304,12 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
     with display.live():
         if plan.recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(None, display, "base model (once)")])
-        return run_reward_stage(work, display) if stage.trains == "reward" else run_stage(work, display)
+        if stage.trains == "reward":
+            return run_reward_stage(work, display)
+        result = run_stage(work, display)
+        if plan.recipe.registered is not None:
+            display.line(card.register(plan, result, planted_agreement(plan)))
+        return result
 
 
 def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
@@ -325,8 +346,11 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
     with _opened(work) as active:
         opened = replace(work, run=active)
         _tell_data(work, active, display)
+        tracking.used_model(active, work.start_uri)
         train = train_stage if work.stage.launch.processes == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
+        tracking.describe(active, stage_note(result))
+        tracking.log_course(active)
     # After the run is FINISHED: until then a killed process must find its checkpoint.
     forget(opened.state)
     return result
@@ -352,4 +376,5 @@ def _opened(work: StageRun) -> AbstractContextManager[OpenRun]:
         recipe=work.plan.source,
         parameters=work.parameters(),
         run_id=work.begun.run_id if work.begun else None,
+        color=work.plan.color(work.stage.name),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.modules import only_looked_up
 from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.judges.auto import resolved
 from valuedrift_mlflow.judges.judge import Judge
@@ -27,11 +28,12 @@ from valuedrift_mlflow.models.ending import stop_token
 from valuedrift_mlflow.models.files import check_template, tokenizer_of
 from valuedrift_mlflow.pipeline import processes, templates
 from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
+from valuedrift_mlflow.report.plots import COLORS, PALETTE, color_of
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
 from valuedrift_mlflow.stages.stage import BASE, Stage
 from valuedrift_mlflow.stages.trainer_settings import check_adapters, check_trainer
-from valuedrift_mlflow.stances import Label
+from valuedrift_mlflow.stances import Label, Stance
 from valuedrift_mlflow.statistics.axes import AxisShifts
 from valuedrift_mlflow.statistics.drift import Drift
 from valuedrift_mlflow.statistics.intervals import with_interval
@@ -66,6 +68,14 @@ class Plan:
     def run_name(self, stage: str) -> str:
         """``STAGE · MODEL``."""
         return f"{stage} · {models.short_name(self.recipe.base.model)}"
+
+    def color(self, stage: str) -> str:
+        """The colour of a stage's run: those of one plan can be told from each other, the base is grey."""
+        names = [own.name for own in self.recipe.stages]
+        if stage not in names:
+            return COLORS[Stance.NEUTRAL]
+        # The stages of an ablation have a plan each.
+        return PALETTE[names.index(stage) % len(PALETTE)] if len(names) > 1 else color_of(stage)
 
     def answering(self, tokenizer: PreTrainedTokenizerBase) -> Answering:
         """How a logged model answers where its caller does not say: as it was measured."""
@@ -132,8 +142,12 @@ class StageRun:
         return state_folder(self.run.run_id)
 
     def parameters(self) -> dict[str, str]:
-        """What the run records; a stage on its own has no parent that records the recipe's other settings."""
-        return self.stage.parameters() if tracking.is_nested() else self.plan.recipe.parameters()
+        """What the run records: the stage's settings by its name, as its parent has them, and without it.
+
+        Those of the measurement stand beside them, and all others too of a stage that has no parent.
+        """
+        own, recipe = self.stage.parameters() | self.stage.plain() | {"seed": str(self.seed)}, self.plan.recipe
+        return own | (recipe.measuring() if tracking.is_nested() else recipe.parameters())
 
 
 @dataclass(frozen=True)
@@ -173,51 +187,35 @@ class StageResult:
     @classmethod
     def of(cls, work: StageRun, run_id: str, trained: Trained) -> StageResult:
         """What a trained stage came to."""
-        recipe, measured = work.plan.recipe, trained.measurements
-        drift = analyse_measurements(
-            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
-        )
+        stage, recipe = work.stage, work.plan.recipe
         remeasured = None
         if work.remeasure and work.before is not None:
-            remeasured = float(analyse_measurements([work.before, measured[0]], recipe.seed).overall[-1])
-        stage = work.stage
-        moved, unscored = topics_drifted(drift), measured[-1].rate(Label.UNSCORED)
-        return cls(
-            stage.name,
-            stage.algorithm,
-            stage.start,
-            run_id,
-            trained.model_uri,
-            measured,
-            drift,
-            moved,
-            unscored,
-            remeasured,
-            trained.trust,
-            _nearness(work.plan, measured),
-        )
+            twice = [work.before, trained.measurements[0]]
+            remeasured = float(analyse_measurements(twice, recipe.seed).overall[-1])
+        found = cls._of(work.plan, (stage.name, stage.algorithm, stage.start), run_id, trained)
+        return replace(found, remeasured=remeasured)
 
     @classmethod
     def of_base(cls, plan: Plan, run_id: str, trained: Trained) -> StageResult:
         """What the model that a pipeline starts from shows."""
-        measured = trained.measurements
-        recipe = plan.recipe
-        drift = analyse_measurements(measured, recipe.seed, interval=recipe.interval, margin=recipe.margin)
-        unscored = measured[-1].rate(Label.UNSCORED)
-        moved, trust = topics_drifted(drift), trained.trust
+        return cls._of(plan, (BASE, BASE, ""), run_id, trained)
+
+    @classmethod
+    def _of(cls, plan: Plan, named: tuple[str, str, str], run_id: str, trained: Trained) -> StageResult:
+        recipe, measured = plan.recipe, trained.measurements
+        drift = analyse_measurements(
+            measured, recipe.seed, recipe.drift_time, interval=recipe.interval, margin=recipe.margin
+        )
         return cls(
-            BASE,
-            BASE,
-            "",
+            *named,
             run_id,
             trained.model_uri,
             measured,
             drift,
-            moved,
-            unscored,
-            None,
-            trust,
-            _nearness(plan, measured),
+            topics_drifted(drift),
+            measured[-1].rate(Label.UNSCORED),
+            trust=trained.trust,
+            nearness=_nearness(plan, measured),
         )
 
     def summary(self) -> dict[str, float]:
@@ -257,7 +255,19 @@ def stage_data(stage: Stage, base: str, *, local: bool = False) -> TrainingData:
         InputError: as ``datasets.load_data``.
     """
     refused = templates.refused_by(base, local=local)
-    return datasets.load_data(stage.data, stage.kind, stage.algorithm, turns=stage.trained_turns, refused=refused)
+    return datasets.load_data(
+        stage.data,
+        stage.kind,
+        stage.algorithm,
+        turns=stage.trained_turns,
+        refused=refused,
+        field=data_field(stage),
+    )
+
+
+def data_field(stage: Stage) -> str:
+    """What problems call the data of a stage: those that it is evaluated on too, see ``evaluated``."""
+    return f"{stage.name}.{'eval_data' if stage.data is stage.eval_data else 'data'}"
 
 
 def evaluated(stage: Stage) -> Stage:
@@ -294,15 +304,16 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     data: dict[str, TrainingData] = {}
     held_out: dict[str, TrainingData | None] = {}
     anchors: dict[str, Suite | None] = {}
-    names = [stage.name for stage in recipe.stages]
+    names, rated = [stage.name for stage in recipe.stages], dict[str, str]()
     with collecting() as problems:
         asked = problems.attempt(suite.load, recipe.suite)
-        judge = problems.attempt(judges.load, recipe.judge)
+        with only_looked_up():
+            judge = problems.attempt(judges.load, recipe.judge)
         reference = None
         if recipe.reference and asked:
             reference = problems.attempt(load_reference, recipe.reference, asked, recipe.refusal)
-        how = recipe.base.how
-        problems.attempt(models.check_trainable, recipe.base.model, "base.model", own_code=how.own_code)
+        how = recipe.how
+        problems.attempt(models.check_trainable, recipe.base.model, "base.model", how)
         problems.attempt(models.check_how, how)
         for stage in recipe.stages:
             rows = problems.attempt(read, stage, recipe.base.model)
@@ -319,11 +330,17 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
         for stage in recipe.stages:
             # What the recipe names a stage has been checked with it; all else is a URI or a function.
             if stage.rated_by is not None and stage.rated_by not in names:
-                problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
+                rated[f"{stage.name}.reward"] = stage.rated_by
+                with only_looked_up():
+                    problems.attempt(rewards.check_reward, stage.rated_by, f"{stage.name}.reward")
             # Where suite or data are missing, their own problem is collected already.
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
             problems.attempt(check_settings, stage, recipe.base)
+    with collecting() as problems:  # what users bring is imported where all else is good
+        judge = problems.attempt(judges.load, recipe.judge)
+        for place, uri in rated.items():
+            problems.attempt(rewards.check_reward, uri, place)
     notes = [*notes, *(line for stage in recipe.stages for line in _said(stage, held_out.get(stage.name)))]
     notes = [*notes, *([reference.said] if reference is not None else [])]
     assert asked is not None and judge is not None  # what could not be had has been raised

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import Loaded, auto, load_tokenizer, whole_folder
 from valuedrift_mlflow.models.ending import align
@@ -116,7 +117,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
 
     # Now, not with the Trainer: the weights are split while they are loaded. Its `ddp_timeout` would come too late too.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=PATIENCE))
-    folder = str(whole_folder(start_uri, how.own_code))
+    folder = str(whole_folder(start_uri, how))
     if not stage.lora.rank and how.dtype == "auto":
         how = replace(how, dtype="float32")  # small updates of weights in 16 bits would be rounded away
     try:
@@ -128,7 +129,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
     tokenizer = load_tokenizer(folder, how.own_code)
     align(model, tokenizer, stop)
     # What adapters name as their base; see `train.load_start`.
-    model.name_or_path = model.config.name_or_path = start_uri
+    model.name_or_path = model.config.name_or_path = tracking.pinned(start_uri)
     return Loaded(start_uri, model, tokenizer)
 
 
@@ -141,7 +142,7 @@ def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] =
         return
     from peft import PeftModel
 
-    start = auto.causal_lm(str(whole_folder(start_uri, how.own_code)), how)
+    start = auto.causal_lm(str(whole_folder(start_uri, how)), how)
     whole = merged(PeftModel.from_pretrained(start, str(folder)))
     # Whoever finds an adapter_config.json loads adapters, whatever
     # weights lie beside it: transformers and `from_folder`.

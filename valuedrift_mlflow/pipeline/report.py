@@ -18,6 +18,8 @@ from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, Plan, StageResult, 
 from valuedrift_mlflow.report.page import Picture, render
 from valuedrift_mlflow.report.tables import NO_TABLE, Table
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.statistics.distance import above
+from valuedrift_mlflow.statistics.drift import Drift
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,8 @@ def html(plan: Plan, results: Sequence[StageResult], logged: Logged) -> str:
         stage_rows=Table(SUMMARY_COLUMNS, summary_rows(results)),
         topics=topics,
         notes=[*certainty_lines(results), *plan.notes],
-        remeasured=[
-            (r.name, r.start, r.remeasured, float(r.drift.overall_noise[-1]))
-            for r in results
-            if r.remeasured is not None
-        ],
+        remeasured=[(r.name, r.start, r.remeasured) for r in results if r.remeasured is not None],
+        floors=[(r.name, *floor) for r in trained if all(map(math.isfinite, floor := noise_taken_off(r.drift)))],
         causes=causes(plan, results),
         run_ids=[(result.name, result.run_id) for result in trained],
         agreement=logged.agreement,
@@ -108,6 +107,12 @@ def html(plan: Plan, results: Sequence[StageResult], logged: Logged) -> str:
         methods=logged.methods,
         parameters=Table(("key", "value"), list(logged.parameters.items())),
     )
+
+
+def noise_taken_off(drift: Drift) -> tuple[float, float, float]:
+    """A stage's overall drift, what sampling alone makes of it, and what is left without that."""
+    measured, floor = drift.overall[-1], drift.overall_noise[-1]
+    return float(measured), float(floor), float(above(measured, floor))
 
 
 def with_rows(page: str, stage: str, own: MovingRows) -> str:

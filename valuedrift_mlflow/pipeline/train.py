@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow import models, tracking
+from valuedrift_mlflow.evaluation import recorded
+from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
@@ -31,12 +35,12 @@ REWARD_ACCURACY = "reward/accuracy"
 def load_start(work: StageRun) -> Loaded:
     """The model that a stage starts from, ready to be trained."""
     if work.stage.launch.sharded:
-        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-    loaded = models.load_model(work.start_uri, work.plan.recipe.base.how)
+        return processes.load_sharded(work.stage, work.start_uri, work.plan.recipe.stop, how=work.plan.recipe.how)
+    loaded = models.load_model(work.start_uri, work.plan.recipe.how)
     align(loaded.model, loaded.tokenizer, work.plan.recipe.stop)
     # What an adapter's config names as its base. PEFT reads the attribute, which of a merged model is what lies below
     # its adapter; the config's is what TRL reads.
-    loaded.model.name_or_path = loaded.model.config.name_or_path = work.start_uri
+    loaded.model.name_or_path = loaded.model.config.name_or_path = tracking.pinned(work.start_uri)
     if not work.stage.lora.rank:
         if getattr(loaded.model, "is_quantized", False):
             found, mend = f"{work.start_uri}: a quantized model", f"train adapters on it ({work.stage.name}.lora.rank)"
@@ -59,34 +63,49 @@ def train_stage(work: StageRun, display: Display) -> Trained:
 def _train(work: StageRun, display: Display) -> Trained:
     stage = work.stage
     quiet_libraries()
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    # Left in this order: what is done beside the training needs the folder.
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch, Beside() as beside:
         loaded = load_start(work)
+        if processes.is_first():
+            recorded.log_commit(work.run, "model", work.start_uri)
         _log_below(work, loaded)
         reward = (
             None
             if work.reward is None
-            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.base.how)
+            else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.how)
         )
         saved: list[str] = []
-        reloads = Reloads(stage.name, work.plan.recipe.base.how)
+        reloads = Reloads(stage.name, work.plan.recipe.how)
 
-        def save(model: Any, tokenizer: Any, step: int, last: bool) -> str:
+        def save(model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
             folder = Path(scratch) / f"step-{step:06d}"
             model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
             first = processes.is_first()
             if stage.launch.sharded:
                 reloads.check_split(model, tokenizer, folder, here=first)
             if not first:
-                return ""
+                return str
             if not stage.launch.sharded:
                 reloads.check(model, tokenizer, folder)
             tokenizer.save_pretrained(folder)
+            if stage.lora.rank:  # adapters have none of their own, and it says where answers end
+                model.generation_config.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
-            saved.append(_log(work, model, tokenizer, folder, step, last=last))
-            shutil.rmtree(folder)  # the run has a copy: only one checkpoint at a time lies here
-            return saved[-1]
+            if last:  # now: it needs the live model, and the active run, which another thread has not
+                saved.append(_log_last(work, model, tokenizer, folder, step))
 
-        callback, keep = _measuring(work, save, display), KeepCheckpoint(work.every)
+            def log() -> str:
+                if not last:
+                    answering = work.plan.answering(tokenizer)
+                    saved.append(
+                        tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step, answering=answering)
+                    )
+                shutil.rmtree(folder)  # the run has a copy
+                return saved[-1]
+
+            return log
+
+        callback, keep = _measuring(work, save, display, beside), KeepCheckpoint(work.every, beside)
         callbacks = [TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             # Behind the others: what they add to a checkpoint must be there before it is called complete.
@@ -123,25 +142,26 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
     return every
 
 
-def _log(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int, *, last: bool) -> str:
-    """Log a saved checkpoint; the last one of a stage is a model that loads and can be registered. Gives its id."""
-    run, name = work.run, work.stage.name
-    if not last:
-        return tracking.log_checkpoint(run, folder, stage=name, step=step)
+def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
+    """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
+    run, name, answering = work.run, work.stage.name, work.plan.answering(tokenizer)
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-    tracking.log_folder(run, folder, tracking.checkpoint_path(step))
+    tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
     if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.base.how)
-        return tracking.log_final_folder(run, folder, stage=name, step=step, **work.plan.answering(tokenizer))
+        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
+        return tracking.log_final_folder(run, folder, stage=name, step=step, **answering)
     # `merged` copies: the live model is measured after this, adapters and all.
     whole = _whole(work, model, folder)
-    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **work.plan.answering(tokenizer))
+    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **answering)
 
 
 def _log_below(work: StageRun, loaded: Loaded) -> None:
-    """Log what new adapters will lie on where that is a folder of this machine: another one has no such folder."""
-    folder = Path(work.start_uri).expanduser()
-    if not work.stage.lora.rank or work.stage.launch.sharded or not folder.is_dir() or not processes.is_first():
+    """Log what new adapters will lie on where that is a folder of this machine, or a model that this package makes.
+
+    Another machine has no such folder, and who loads the adapters may not have this package.
+    """
+    only_here = work.start_uri in models.EMBEDDED or user_path(work.start_uri).is_dir()
+    if not work.stage.lora.rank or work.stage.launch.sharded or not only_here or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)
     model_id = tracking.log_final_model(
@@ -160,11 +180,11 @@ def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
         return merged(model, copied=True)
     from peft import PeftModel
 
-    below = models.load_model(work.start_uri, work.plan.recipe.base.how).model
+    below = models.load_model(work.start_uri, work.plan.recipe.how).model
     return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
-def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueDriftCallback:
+def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: Beside) -> ValueDriftCallback:
     """The callback that measures every checkpoint by the recipe's settings."""
     plan, recipe = work.plan, work.plan.recipe
     return ValueDriftCallback(
@@ -180,6 +200,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         max_thinking_tokens=recipe.max_thinking_tokens,
         template_kwargs=recipe.template_kwargs,
         batch_size=recipe.generation_batch_size,
+        generation=recipe.generation.model_dump(),
         refusal=recipe.refusal,
         drift_time=recipe.drift_time,
         interval=recipe.interval,
@@ -194,6 +215,7 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display) -> ValueD
         start=work.given,
         run=work.run,
         display=display,
+        beside=beside,
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import (
     BaseModel,
     ValidationError,
@@ -14,6 +12,7 @@ from pydantic import (
 
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.reading import settings_of, user_path, yaml_of
 from valuedrift_mlflow.inputs.shipped import shipped_folder
 from valuedrift_mlflow.recipe.recipe import Place, Recipe, misfits
 from valuedrift_mlflow.stages import stage_class
@@ -38,7 +37,7 @@ def load_recipe(source: str, settings: str = "", under: Mapping[str, object] | N
     Raises:
         InputError: all problems at once: unknown recipe, unreadable YAML, unknown keys, values out of range.
     """
-    path = Path(source) if source.endswith((".yaml", ".yml")) else recipe_folder() / f"{source}.yaml"
+    path = user_path(source, "recipe") if source.endswith((".yaml", ".yml")) else recipe_folder() / f"{source}.yaml"
     if not path.is_file():
         raise InputError(problem("recipe", source, ", ".join(recipe_names()) + ", or a YAML file"))
     tree = read_yaml(path, "recipe")
@@ -52,14 +51,11 @@ def read_yaml(path: Path, what: str) -> dict[str, object]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: the file is no YAML, or holds no mapping.
+        InputError: the file cannot be read, is no YAML, or holds no mapping.
     """
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, or no UTF-8
-        raise InputError(problem(f"{what} {path}", str(error), "a YAML mapping")) from None
-    if not isinstance(tree, dict):
-        raise InputError(problem(f"{what} {path}", type(tree).__name__, "a YAML mapping"))
+    tree = settings_of(path, f"{what} {path}") or {}
+    if not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
+        raise InputError(problem(f"{what} {path}", type(tree).__name__, "a YAML mapping with texts as keys"))
     return tree
 
 
@@ -96,8 +92,8 @@ def apply_settings(tree: dict[str, object], settings: str) -> list[str]:
             continue
         try:
             # YAML reads nothing as null; an empty value is an empty text.
-            value = yaml.load(text, Loader=_Yaml) if text else ""
-        except (yaml.YAMLError, ValueError):
+            value = yaml_of(text) if text else ""
+        except ValueError:
             value = text
         problems.append(_apply(tree, key, value, "--set"))
     return [line for line in problems if line]
@@ -121,24 +117,6 @@ def _apply(tree: dict[str, object], key: str, value: object, said_in: str) -> st
         stage_hint = ", ".join(f"{name}.KEY" for name in known)
         return problem(said_in, key, f"{allowed} or {stage_hint}" if known else allowed)
     return ""
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML reads ``1e-5`` as a string. And no key twice, of which PyYAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name} twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def _write(tree: dict[str, object], path: list[str], value: object) -> None:

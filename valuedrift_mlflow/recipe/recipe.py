@@ -1,4 +1,4 @@
-"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and the README's table."""
+"""The recipe: one pydantic model behind the YAML files, ``--set``, the logged parameters and ``docs/recipes.md``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializeAsAny,
+    field_validator,
     model_validator,
 )
 
+from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.settings import MeasuringTraining
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.strict import Strict, flat
@@ -42,11 +44,6 @@ class Base(Strict):
     config: dict[str, int | float | bool | str] | None = Field(
         None, description="transformers' configuration of the model, for dry runs where the model's own cannot be had"
     )
-
-    @property
-    def how(self) -> How:
-        """How the recipe's models are loaded."""
-        return How(self.dtype, self.attn_implementation, self.quantization, self.trust_remote_code)
 
 
 def check_precision(base: Base, stage: Stage) -> None:
@@ -83,20 +80,40 @@ class Recipe(MeasuringTraining):
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
     suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
     reference_kl: bool = Field(
-        True, description="measure the KL from the stage's start (full fine-tuning keeps a frozen copy of it)"
+        True, description="measure the KL from the stage's start, on what the start said to the suite's prompts"
     )
     audit: bool = Field(
         True, description="the pipeline audits its training data first: their stances, and the value gap of pairs"
+    )
+    allow_pyfunc_code: bool = Field(
+        False, description="let MLflow load models that are more than weights, which runs code that they bring"
     )
     embedder: str | None = Field(
         None,
         description="sentence encoder by which audits find rows beside their words: `minilm` (extra `embeddings`), "
         "a folder or a hub id",
     )
+    # `register` is a method of every class that has an ABC's metaclass.
+    registered: str | None = Field(
+        None,
+        alias="register",
+        description="name of the registered model that the last stage's model becomes a version of, with its stance "
+        "card as description and the alias `candidate`; `NAME@ALIAS` for another alias",
+    )
     # SerializeAsAny: else pydantic would write a stage by the fields of `Stage`, without those of its algorithm.
     stages: list[Annotated[SerializeAsAny[Stage], BeforeValidator(_by_its_class)]] = Field(
         default_factory=list, description="the stages, in order"
     )
+
+    @field_validator("registered")
+    @classmethod
+    def _is_a_name(cls, named: str | None) -> str | None:
+        name, at, alias = (named or "").partition("@")
+        if named is not None and (not name or set(name) & set("/:.%\"'") or (at and not alias)):
+            raise InputError(problem("register", named, "NAME or NAME@ALIAS, the name without / : . % and quotes"))
+        if alias:
+            tracking.check_alias(alias, "register")
+        return named
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Recipe:
@@ -105,6 +122,14 @@ class Recipe(MeasuringTraining):
             raise InputError(wrong)
         return self
 
+    @property
+    def how(self) -> How:
+        """How the recipe's models are loaded, and what code of theirs may run."""
+        base = self.base
+        return How(
+            base.dtype, base.attn_implementation, base.quantization, base.trust_remote_code, self.allow_pyfunc_code
+        )
+
     def parameters(self) -> dict[str, str]:
         """Every setting, flat, as the parent run records it: ``sft.learning_rate``, ``samples``."""
         own = self.model_dump(by_alias=True, exclude={"stages"})
@@ -112,6 +137,11 @@ class Recipe(MeasuringTraining):
         for stage in self.stages:
             settings |= stage.parameters()
         return settings
+
+    def measuring(self) -> dict[str, str]:
+        """What decides how models are measured, and the model that all starts from, as a run records it."""
+        fields = {"base", "suite", *MeasuringTraining.model_fields} - {"seed"}
+        return flat(self.model_dump(by_alias=True, include=fields))
 
     def merged(self) -> tuple[Recipe, list[str]]:
         """Train stages that differ in nothing but their name once, under their algorithm's name, and say so."""
@@ -140,6 +170,16 @@ class Recipe(MeasuringTraining):
         ]
         stages = [stage.renamed(named).model_copy(update={"name": named[stage.name]}) for stage in kept]
         return self.model_copy(update={"stages": stages}), notes
+
+
+def name_and_alias(named: str) -> tuple[str, str]:
+    """The two parts of ``NAME@ALIAS``; the alias is ``candidate`` where there is none.
+
+    >>> name_and_alias("assistant"), name_and_alias("assistant@staging")
+    (('assistant', 'candidate'), ('assistant', 'staging'))
+    """
+    name, _, alias = named.partition("@")
+    return name, alias or "candidate"
 
 
 class Place(NamedTuple):

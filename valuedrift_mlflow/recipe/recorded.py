@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-import yaml
-
 from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.reading import yaml_of
 from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 
@@ -54,6 +53,9 @@ def _value(text: str, *, free: bool) -> object:
     if text.startswith("[") and len(text) < _LONGEST:
         try:
             return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return text
-    return yaml.safe_load(text) if free and text else text
+    try:
+        return yaml_of(text) if free and text else text
+    except ValueError:
+        return text

@@ -1,4 +1,4 @@
-"""The README's table of recipe keys."""
+"""The table of recipe keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from valuedrift_mlflow.stages.stage import Stage
 
 
 def markdown_table() -> str:
-    """The README's table of recipe keys, made from the models of the recipe and of its stages."""
+    """The table of recipe keys, made from the models of the recipe and of its stages."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
 
     def add(kind: type[BaseModel], prefix: str, skip: frozenset[str] = frozenset()) -> None:

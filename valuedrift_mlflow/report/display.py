@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 
 from valuedrift_mlflow.inputs.pulse import EVERY, Pulse, lasted
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.shown import safe
 
 WIDTH = 120  # of lines in a file or a pipe
 
@@ -136,15 +138,17 @@ class Display:
     def line(self, text: str) -> None:
         """Print one line above the bars."""
         self._pulse.spoken()
-        self.console.print(text, markup=False)  # a model may have written what reads like markup
+        self.console.print(safe(redacted(text)), markup=False)  # a model may have written what reads like markup
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table."""
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(safe(title)), title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(escape(safe(column)), justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*map(escape, row))  # names and answers may hold what reads like markup
+            table.add_row(
+                *(escape(safe(redacted(cell))) for cell in row)
+            )  # names and answers may hold what reads like markup
         self.console.print(table)
 
 

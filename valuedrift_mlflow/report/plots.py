@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 def readable(slug: str) -> str:
     """A topic's slug as a title."""
     return slug.replace("_", " ")
+
+
+def color_of(name: str) -> str:
+    """A colour of the palette that is always the same for a name."""
+    return PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
 
 
 def plot() -> ModuleType:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import StoppingCriteriaList
 from trl import GRPOTrainer, RLOOTrainer
 
-from valuedrift_mlflow.models.generation import takes_positions
+from valuedrift_mlflow.models.calling import takes_positions
 from valuedrift_mlflow.models.speech import Speech
 from valuedrift_mlflow.models.stopping import rollout_ends
 from valuedrift_mlflow.stages.prompt_order import PromptSampler

@@ -28,8 +28,9 @@ from trl.trainer.utils import disable_dropout_in_model, entropy_from_logits, sel
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.inputs.thoughts import before_stop
+from valuedrift_mlflow.models.calling import takes_positions
 from valuedrift_mlflow.models.ending import end_tokens, only_these_settings, pad_token
-from valuedrift_mlflow.models.generation import evaluation_mode, takes_positions
+from valuedrift_mlflow.models.generation import evaluation_mode
 from valuedrift_mlflow.models.reference import reference_of
 from valuedrift_mlflow.models.speech import Speech, as_text
 from valuedrift_mlflow.models.stopping import rollout_ends

@@ -7,6 +7,7 @@ states) with the measurements up to it. A stage that is taken up continues the s
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.sealed import damage, seal
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
+logger = logging.getLogger(__name__)
 _COMPLETE = "complete"  # the last file that is written into a checkpoint's folder
 
 
@@ -45,10 +48,16 @@ def forget(folder: Path) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
-    # Two may be whole: the process was killed between the mark and the clearing in `complete`.
-    return max(complete, key=_step, default=None)
+    """The newest checkpoint that is whole; a damaged one is named, and the one before it taken."""
+    complete = sorted((path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")), key=_step, reverse=True)
+    for checkpoint in complete:
+        found = damage(checkpoint, _COMPLETE)
+        if not found:
+            return checkpoint
+        logger.warning("%s is damaged (%s): an earlier one is taken", checkpoint, found)
+    if complete:
+        logger.warning("no checkpoint in %s is whole: the training begins anew", folder)
+    return None
 
 
 def _step(checkpoint: Path) -> int:
@@ -57,12 +66,13 @@ def _step(checkpoint: Path) -> int:
 
 
 def complete(checkpoint: Path) -> None:
-    """Say that a checkpoint is written to its end, then delete the older ones beside it."""
-    # In this order: a process killed in between leaves two whole checkpoints, never none.
-    (checkpoint / _COMPLETE).touch()
-    for other in checkpoint.parent.glob("checkpoint-*"):
-        if other != checkpoint:
-            shutil.rmtree(other)
+    """Say that a checkpoint is written to its end, then delete the older ones beside it but for the last."""
+    # In this order: a process killed in between leaves one more, never none.
+    seal(checkpoint, _COMPLETE)
+    older = [path for path in checkpoint.parent.glob("checkpoint-*") if _step(path) < _step(checkpoint)]
+    whole = [path for path in older if (path / _COMPLETE).is_file()]
+    for other in set(older) - {max(whole, key=_step, default=None)}:
+        shutil.rmtree(other)
 
 
 def take_up(trainer: Trainer, checkpoint: Path | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import Message
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.modules import NotImported
 from valuedrift_mlflow.inputs.parts import is_object, load_object
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models import auto
 from valuedrift_mlflow.models.generation import plain_prompt
@@ -61,15 +65,18 @@ def _checked(ratings: object, responses: Sequence[str]) -> torch.Tensor:
 def check_reward(uri: str, field: str = "reward") -> None:
     """Everything that can be said of a reward without loading a model; a Python function's module is imported.
 
+    Where the job is only looked at, the module is found and not imported.
+
     Raises:
         InputError: a module or function that is not there, a missing folder, a model of another kind.
     """
     if is_object(uri):
-        _function(uri, field)
+        with suppress(NotImported):
+            _function(uri, field)
         return
     models.check_model(uri, field)
-    if Path(uri).expanduser().is_dir():
-        _check_kind(uri, Path(uri).expanduser(), field)
+    if user_path(uri).is_dir():
+        _check_kind(uri, user_path(uri), field)
 
 
 def load_reward(uri: str, field: str = "reward", how: How = STORED) -> RewardFunction:
@@ -86,7 +93,7 @@ def load_reward(uri: str, field: str = "reward", how: How = STORED) -> RewardFun
         if folder is None:
             raise InputError(problem(field, uri, f"{_ONE_LABEL}, logged as a checkpoint"))
         return _classifier(uri, folder, field, how)
-    folder = Path(uri).expanduser()
+    folder = user_path(uri)
     return _classifier(uri, folder if folder.is_dir() else Path(uri), field, how)
 
 
@@ -151,7 +158,15 @@ class ClassifierReward:
 
 
 def _function(uri: str, field: str) -> Callable[[list[str], list[str]], Sequence[float]]:
-    return cast("Callable[[list[str], list[str]], Sequence[float]]", load_object(uri, field, "function"))
+    function = load_object(uri, field, "function")
+    try:
+        inspect.signature(function).bind([], [])
+    except TypeError as error:
+        allowed = "a function of prompts and responses, two lists of texts"
+        raise InputError(problem(field, uri, allowed, one_line(error))) from None
+    except ValueError:  # a function of another language tells no signature
+        pass
+    return cast("Callable[[list[str], list[str]], Sequence[float]]", function)
 
 
 def _check_kind(uri: str, folder: Path, field: str) -> None:

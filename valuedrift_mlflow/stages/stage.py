@@ -100,7 +100,7 @@ class Stage(Strict):
     drops_out: ClassVar[bool] = True  # whether dropout is on while it trains
     routes: ClassVar[bool] = False  # whether it can add the loss of a mixture of experts' router
     evaluates: ClassVar[bool] = False  # whether its loss can be had on rows that are held out
-    # Of its command: a line for --help, a phrase for the README's table, an example of its flags, and those it takes.
+    # Of its command: a line for --help, a phrase for the table of commands, an example of its flags, those it takes.
     purpose: ClassVar[str] = ""
     about: ClassVar[str] = ""
     example: ClassVar[str] = ""
@@ -281,12 +281,15 @@ class Stage(Strict):
 
     def parameters(self) -> dict[str, str]:
         """The settings as a run records them, flat: ``sft.learning_rate``, ``dpo-gap1.beta``."""
-        dumped = self.model_dump(by_alias=True)
+        return {f"{self.name}.{key}": value for key, value in self.plain().items()}
+
+    def plain(self) -> dict[str, str]:
+        """The same without the stage's name, so that the runs of two stages share them: ``learning_rate``, ``beta``."""
+        dumped = self.model_dump(by_alias=True, exclude={"name"})
         # A URI alone is recorded as the text that the recipe has: a run that is resumed is compared by it.
         if self.data == Data(uri=self.data.uri):
             dumped["data"] = self.data.uri
-        name = dumped.pop("name")
-        return flat(dumped, f"{name}.")
+        return flat(dumped)
 
 
 _UNADAPTED = LoRA()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
-from valuedrift_mlflow.inputs.parts import load_object
+from valuedrift_mlflow.inputs.parts import import_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,7 +108,7 @@ def check_trainer(stage: Stage) -> None:
     if not stage.configured_by:
         mend = "give the class configured_by = 'MODULE:CONFIG' and build with common_arguments(job)"
         raise InputError(problem(where, dict(stage.trainer), "nothing for this algorithm", mend))
-    config = load_object(stage.configured_by, where, "class")
+    config = import_object(stage.configured_by, where, "class")
     with collecting() as problems:
         types = _types(config)
         for name, value in stage.trainer.items():

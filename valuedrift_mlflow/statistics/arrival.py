@@ -269,6 +269,9 @@ def _arrival(curves: Floats, elapsed: Floats, freedom: float, alpha: float) -> t
     for place, share in enumerate(SHARES):
         drawn = _times(fit, whole, elapsed, share)
         low, high = quantile(drawn[1:], [tail, 1 - tail])
+        if high - low < ROUNDING:  # all units came alike: when they did is known to the checkpoints around it
+            after = int(np.searchsorted(elapsed, drawn[0] - ROUNDING))
+            low, high = elapsed[max(after - 1, 0)], elapsed[after]
         times[place], ends[place] = drawn[0], (min(low, drawn[0]), max(high, drawn[0]))
     return times, ends
 

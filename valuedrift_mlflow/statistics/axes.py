@@ -19,8 +19,8 @@ every change of agreement for a shift: a model that comes to agree with everythi
 **Intervals** are those of the slope: t over propositions with the pooled variance of the rest, so they speak of other
 propositions like these. **Tests** flip the sign of whole propositions' changes beside the common one: had nothing
 shifted, either sign was equally likely. All ``2 ** n`` patterns are tried for up to 13 propositions, else 10,000 are
-drawn; n propositions allow no p below ``2 ** (1 - n)``, so with five nothing can be significant. Holm's method (1979)
-adjusts for the axes of a checkpoint.
+drawn. Fewer than 8 propositions are not tested: they allow no p below ``2 ** (1 - n)``, which leaves nothing for
+several axes. Holm's method (1979) adjusts for the axes of a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.statistics.intervals import ALPHA, NO_SPREAD, widened
+from valuedrift_mlflow.statistics.units import FEW_UNITS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,7 +58,7 @@ class AxisShifts:
         leaning_ci: (C, A, 2) its interval; NaN where fewer than two propositions (three, keyed both ways) were scored.
         shift: (C, A) change of the position since the first checkpoint, in [-2, 2].
         shift_ci: (C, A, 2) its interval; [0, 0] at the first checkpoint.
-        p_value: (C, A) test that nothing moved along the axis.
+        p_value: (C, A) test that nothing moved along the axis; NaN where fewer than 8 propositions were scored at both.
         p_adjusted: (C, A) the same after Holm's method over the axes of the checkpoint.
         significant: (C, A) whether ``p_adjusted`` is at most alpha.
     """
@@ -226,7 +227,8 @@ def sign_flips(changes: Floats, direction: Floats, rng: np.random.Generator) -> 
         rng: draws the flips where not all are tried.
 
     Returns:
-        (C,), NaN where no proposition has a change. The pattern that was observed is one of the possible ones.
+        (C,), NaN where fewer than 8 propositions have a change. The pattern that was observed is one of the possible
+        ones.
     """
     n = changes.shape[1]
     if n <= ENUMERATED:
@@ -236,7 +238,7 @@ def sign_flips(changes: Floats, direction: Floats, rng: np.random.Generator) -> 
     p_values = np.full(len(changes), np.nan)
     for c, row in enumerate(changes):
         kept = ~np.isnan(row)
-        if kept.any():
+        if kept.sum() >= FEW_UNITS:
             squares = _squared_t(signs[:, kept], row[kept], direction[kept])
             p_values[c] = (squares >= squares[0] * (1 - ROUNDING)).mean()
     return p_values
@@ -254,17 +256,19 @@ def _squared_t(signs: Floats, changes: Floats, direction: Floats) -> Floats:
 
 
 def holm(p_values: Floats) -> Floats:
-    """The p values adjusted so that any false claim among them has the level of one (Holm 1979); NaN are not tested.
+    """The p values adjusted so that any false claim among them has the level of one (Holm 1979).
+
+    They may have any shape: all are one family. NaN are not tested.
 
     >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).round(2).tolist()
     [0.03, 0.06, nan, 0.06]
     """
-    adjusted = p_values.copy()
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
+    adjusted = p_values.ravel().copy()
+    tested = np.flatnonzero(~np.isnan(adjusted))
+    order = tested[np.argsort(adjusted[tested], kind="stable")]
     factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
-    return adjusted
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * adjusted[order]), 1.0)
+    return adjusted.reshape(p_values.shape)
 
 
 def data_axis(
@@ -300,7 +304,8 @@ def data_axis(
         used[0] = len(own)
         along = 0.5 * (np.sign(changes[0]) * changes[1] + np.sign(changes[1]) * changes[0])
         shift[c], ci[c, 0] = slope(along, np.ones(len(along)), 2.0, alpha)
-        p_value[c] = _permuted(changes, own, np.random.default_rng([seed, c]))
+        if len(own) >= FEW_UNITS:
+            p_value[c] = _permuted(changes, own, np.random.default_rng([seed, c]))
     ci[0] = np.where(np.isnan(shift[0]), np.nan, 0.0)
     adjusted = np.array([holm(row) for row in p_value])
     unknown = np.full_like(shift, np.nan), np.full_like(ci, np.nan)

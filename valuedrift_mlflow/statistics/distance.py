@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.units import Error, members, prompt_means
+from valuedrift_mlflow.statistics.units import FEW_UNITS, Error, members, prompt_means
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -227,8 +227,8 @@ def within(answers: Floats, units: Integers, flips: int, rng: np.random.Generato
     no such figure). Half of it is 1 where all probability goes from one stance to another.
 
     Test: where nothing changed, a prompt's answers at the two checkpoints could be exchanged. They are, one by one, at
-    random, answer k of one with answer k of the other. Where each proposition has one prompt asked once, nothing can be
-    told so.
+    random, answer k of one with answer k of the other. Where each proposition has one prompt asked once, or fewer than
+    8 answers can be exchanged, nothing can be told so.
 
     Args:
         answers: (C, n, S, 3) of one topic.
@@ -288,4 +288,5 @@ def _exchange_test(answers: Floats, member: Floats, flips: int, rng: np.random.G
             extreme += ((signs @ columns) ** 2).sum(axis=0).reshape(flips, checkpoints, 3).sum(axis=-1)
             observed += (columns.sum(axis=1) ** 2).sum(axis=0).reshape(checkpoints, 3).sum(axis=-1)
     p_value = (1 + (extreme >= observed * (1 - 1e-5) - 1e-9).sum(axis=0)) / (1 + flips)
-    return np.where(scored.any(axis=(1, 2)) & (sizes > 1).any(), p_value, np.nan)
+    exchanged = (scored.sum(axis=2) @ member)[:, sizes > 1].sum(axis=1)
+    return np.where(exchanged >= FEW_UNITS, p_value, np.nan)

@@ -6,7 +6,8 @@ any direction adds to a distance. Where it is known how many people or answers s
 sampling error is in it; otherwise the reference is taken as exact.
 
 The change of a distance is the difference of two that share a reference. Its standard error leaves out one proposition
-after the other; what noise is estimated to add to either distance is allowed for on its side of the interval.
+after the other; what noise is estimated to add to either distance is allowed for on its side of the interval. Where
+propositions do not differ at all, what is believed of such stands in for it (`units.change_error`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.statistics.distance import allowance, error_draws, least_favourable, mean_interval
-from valuedrift_mlflow.statistics.intervals import ALPHA
-from valuedrift_mlflow.statistics.units import Error, Interval, level_error, members, prompt_means
+from valuedrift_mlflow.statistics.intervals import ALPHA, NO_SPREAD
+from valuedrift_mlflow.statistics.units import Error, Interval, change_error, level_error, members, prompt_means
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -101,13 +102,14 @@ def reference_distance(
 class _Part:
     """One topic.
 
-    (C, 3) stances minus reference, their error, (C, G) the distance without each proposition, and the (3, 3) covariance
-    of the reference's own error.
+    (C, 3) stances minus reference, their error, (C, G) the distance without each proposition, (C,) the least variance
+    that is believed of its change, and the (3, 3) covariance of the reference's own error.
     """
 
     off: Floats
     error: Error
     without: Floats
+    least: Floats
     of_target: Floats
 
     @classmethod
@@ -129,7 +131,8 @@ class _Part:
         # A constant taken off changes no spread; where prompts have references of their own, each has its own.
         level = level_error(answers[:, own] - (wanted - wanted.mean(axis=0))[:, None], units[own], interval)
         error = Error(level.covariance + of_target, level.freedom, level.units)
-        return cls(off, error, _half(without), of_target)
+        change = change_error(answers[:, own], units[own], "propositions")
+        return cls(off, error, _half(without), change.deviation.max(axis=-1) ** 2, of_target)
 
 
 def _half(off: Floats) -> Floats:
@@ -154,6 +157,7 @@ def _change(parts: Sequence[_Part], off: Floats, draws: Floats) -> tuple[Floats,
         units = part.without.shape[1]
         moved = part.without - part.without[:1]
         spread = ((moved - moved.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) * (units - 1) / units
+        spread = np.where(spread < NO_SPREAD**2, part.least, spread)
         # The reference's error moves both distances, and their difference where their signs differ.
         slope = 0.5 * (np.sign(off[:1, t]) - np.sign(off[:, t]))
         variances[:, t] = spread + np.einsum("cs,st,ct->c", slope, part.of_target, slope)

@@ -5,6 +5,6 @@
 
 from valuedrift_mlflow.suite.sources import load
 from valuedrift_mlflow.suite.suite import COLUMNS, PHRASINGS, Item, Suite
-from valuedrift_mlflow.suite.tables import BUILT_IN, VAES_VERSION, from_frame
+from valuedrift_mlflow.suite.tables import BUILT_IN, FRAME, TABLE, VAES_VERSION, from_frame
 
-__all__ = ["BUILT_IN", "COLUMNS", "PHRASINGS", "VAES_VERSION", "Item", "Suite", "from_frame", "load"]
+__all__ = ["BUILT_IN", "COLUMNS", "FRAME", "PHRASINGS", "TABLE", "VAES_VERSION", "Item", "Suite", "from_frame", "load"]

@@ -11,7 +11,7 @@ from importlib.resources import files
 import yaml
 
 _KNOWN_WORDS = 200_000  # remembered before they are forgotten
-_APART = re.compile(r"[^\w]+|_")
+_WORD = re.compile(r"[^\W_]+")
 _APOSTROPHES = re.compile("['’`]")
 
 
@@ -28,6 +28,9 @@ class Named:
     topics: frozenset[str]
     hinted: frozenset[str]
     propositions: Mapping[str, int]
+
+
+_NOTHING = Named(frozenset(), frozenset(), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Names:
         # By first word, or by the beginning of it: the other words, the rule and the part of it that this is.
         self._exact: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
         self._begun: dict[str, list[tuple[tuple[str, ...], int, int]]] = {}
-        self._looked_up: dict[str, tuple[tuple[tuple[str, ...], int, int], ...]] = {}
+        # Two words with the choices that they begin, and words that begin none: all texts have them in common.
+        self._telling: dict[tuple[str, str], list[tuple[tuple[str, ...], int, int]]] = {}
+        self._silent: set[str] = set()
         for kind, subject, text in rules:
             parts = text.split(" + ")
             number = len(self._rules)
@@ -66,15 +71,19 @@ class Names:
     def find(self, text: str) -> Named:
         """Which rules a text meets."""
         words = plain(text)
+        telling = set(words) - self._silent
+        if not telling:
+            return _NOTHING
         met: dict[int, dict[int, int]] = {}
-        for at, word in enumerate(words):
-            begun = self._looked_up.get(word)
-            for rest, number, part in self._starting(word) if begun is None else begun:
+        for at, (word, after) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+            for rest, number, part in self._starting(word, after) if word in telling else ():
                 following = words[at + 1 : at + 1 + len(rest)]
-                if not rest or (len(following) == len(rest) and all(map(_is_form, following, rest))):
+                if len(rest) < 2 or (len(following) == len(rest) and all(map(_is_form, following, rest))):
                     own = met.setdefault(number, {})
                     # The longest way to say a part: it says most.
                     own[part] = max(own.get(part, 0), 1 + len(rest))
+        if not met:
+            return _NOTHING
         known = ((self._rules[number], own) for number, own in met.items())
         whole = [(rule, sum(own.values())) for rule, own in known if rule.parts == len(own)]
         propositions: dict[str, int] = {}
@@ -84,15 +93,22 @@ class Names:
         topics = frozenset(rule.subject for rule, _ in whole if rule.kind == "topic")
         return Named(topics, frozenset(rule.subject for rule, _ in whole if rule.kind == "hint"), propositions)
 
-    def _starting(self, word: str) -> tuple[tuple[tuple[str, ...], int, int], ...]:
-        """The choices that begin with a word; most words begin none, and are remembered."""
-        if len(self._looked_up) > _KNOWN_WORDS:
-            self._looked_up.clear()
+    def _starting(self, word: str, after: str) -> list[tuple[tuple[str, ...], int, int]]:
+        """The choices that begin with a word and the one after it; most words begin none, and all are remembered."""
+        if (word, after) in self._telling:
+            return self._telling[word, after]
+        if len(self._telling) + len(self._silent) > _KNOWN_WORDS:
+            self._telling.clear()
+            self._silent.clear()
         found = [choice for form in _forms(word) for choice in self._exact.get(form, ())]
         for end in range(1, len(word) + 1):
             found += self._begun.get(word[:end], ())
-        self._looked_up[word] = tuple(found)
-        return self._looked_up[word]
+        if not found:
+            self._silent.add(word)
+            return found
+        found = [choice for choice in found if not choice[0] or (after and _is_form(after, choice[0][0]))]
+        self._telling[word, after] = found
+        return found
 
 
 def plain(text: str) -> list[str]:
@@ -101,7 +117,7 @@ def plain(text: str) -> list[str]:
     >>> plain("Should AR-15s be banned? Don't say.")
     ['should', 'ar', '15s', 'be', 'banned', 'dont', 'say']
     """
-    return _APART.sub(" ", _APOSTROPHES.sub("", text.casefold())).split()
+    return _WORD.findall(_APOSTROPHES.sub("", text.casefold()))
 
 
 def _choices(part: str, groups: Mapping[str, str]) -> Iterable[Sequence[str]]:
@@ -109,9 +125,8 @@ def _choices(part: str, groups: Mapping[str, str]) -> Iterable[Sequence[str]]:
         if choice.strip().startswith("$"):
             yield from _choices(groups[choice.strip()[1:]], groups)
         else:
-            # The star goes under another name past `_APART`, which would take it for a gap between words.
-            words = _APART.sub(" ", _APOSTROPHES.sub("", choice.casefold()).replace("*", "0star")).split()
-            yield [word.replace("0star", "*") for word in words]
+            # The star goes under another name past `plain`, which would take it for a gap between words.
+            yield [word.replace("0star", "*") for word in plain(choice.replace("*", "0star"))]
 
 
 def _forms(word: str) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, limited, problem
+from valuedrift_mlflow.inputs.reading import read_bytes, text_of, user_path
 from valuedrift_mlflow.inputs.rows import Row
-from valuedrift_mlflow.inputs.tables import content, json_lines
+from valuedrift_mlflow.inputs.tables import json_lines
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.suite.prism_propositions import Claim, Form, form_of, is_sane, read
@@ -73,7 +74,7 @@ class Settings:
             InputError: every option that is unknown or out of range.
         """
         path, options = split_options(uri.removeprefix(PREFIX))
-        output = Path(options["output"]).expanduser() if "output" in options else None
+        output = user_path(options["output"]) if "output" in options else None
         model, embedder = options.get("model", ""), options.get("embedder", "")
         with collecting() as problems:
             for key in options:
@@ -89,7 +90,8 @@ class Settings:
             problems.attempt(_check_model, model)
             if embedder:
                 problems.attempt(check_embedder, embedder)
-        return cls(uri, Path(path), topics=topics_of(options), model=model, embedder=embedder, output=output, **numbers)
+        file, topics = user_path(path, "suite prism"), topics_of(options)
+        return cls(uri, file, topics=topics, model=model, embedder=embedder, output=output, **numbers)
 
 
 def _check_model(uri: str) -> None:
@@ -149,7 +151,7 @@ def load_prism(uri: str) -> Suite:
         InputError: bad options, a missing file, bad lines (with their numbers), or too few prompts.
     """
     settings = Settings.of(uri)
-    file = _file(settings.path.expanduser())
+    file = _file(settings.path)
     data = _content(file)
     counts: Counter[str] = Counter()
     openings = _value_laden(rows(data, f"suite {file}"), counts)
@@ -215,10 +217,7 @@ def _file(path: Path) -> Path:
 
 
 def _content(file: Path) -> bytes:
-    try:
-        return content(file)
-    except (OSError, ValueError) as error:
-        raise InputError(problem(f"suite {file}", str(error), f"PRISM's {FILE}")) from None
+    return read_bytes(file, f"suite {file}")
 
 
 def rows(data: bytes, where: str) -> list[Row]:
@@ -227,11 +226,7 @@ def rows(data: bytes, where: str) -> list[Row]:
     Raises:
         InputError: lines that are no conversation, with their numbers.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(problem(where, str(error), "text in UTF-8")) from None
-    conversations = json_lines(text, where)
+    conversations = json_lines(text_of(data, where), where)
     if not conversations:
         raise InputError(problem(where, "no lines", "at least one conversation"))
     problems: list[str] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import Registry, is_object, plugins
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.uris import split_options, topics_of, whole_number
 from valuedrift_mlflow.suite import prism, tables
 from valuedrift_mlflow.suite.suite import Suite
@@ -53,7 +53,7 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
     elif is_object(name) or name in plugins(tables.GROUP):
         suite = _of_the_user(name, options.get("topic_column"))
     else:
-        suite = tables.from_file(Path(name), options.get("topic_column"))
+        suite = tables.from_file(user_path(name, "suite"), options.get("topic_column"))
     # With its options: results name the part that they are of.
     return replace(suite.subset(topics, per_topic), source=uri)
 

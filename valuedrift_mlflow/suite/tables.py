@@ -13,14 +13,17 @@ import pandas as pd
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.parts import known
-from valuedrift_mlflow.inputs.tables import ENDINGS, ending, read_table
+from valuedrift_mlflow.inputs.tables import ENDINGS, ending, plain, read_table
 from valuedrift_mlflow.suite import opposed_pairs
 from valuedrift_mlflow.suite.axes import Key, built_in_axes, built_in_keys, read, written
 from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS, Item, Suite
 
 BUILT_IN = "vaes"
+FRAME = "frame"  # the source of suites that were made of a table in memory
+TABLE = "suite"  # the table of a run that holds such a suite
 GROUP = "valuedrift_mlflow.suites"  # of the entry points by which installed packages give suites
 VAES_VERSION = "1.1"
+_READ = (*COLUMNS, *KEY_COLUMNS, *opposed_pairs.COLUMNS)
 _NEEDED = tuple(column for column in COLUMNS if column not in ("phrasing", "proposition_id"))
 _TOPIC = re.compile(r"[a-z][a-z0-9_]*")
 _FILES = "a csv, tsv, jsonl, json or parquet file (.csv.gz and .jsonl.gz too)"
@@ -44,7 +47,9 @@ def from_file(path: Path, topic_column: str | None) -> Suite:
     Raises:
         InputError: a missing file, missing columns, bad rows with their numbers.
     """
-    return from_table(_read(path), Path(path.name.removesuffix(".gz")).stem, "file", f"suite {path}", topic_column)
+    return from_table(
+        _read(path, topic_column), Path(path.name.removesuffix(".gz")).stem, "file", f"suite {path}", topic_column
+    )
 
 
 def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_column: str | None) -> Suite:
@@ -67,17 +72,17 @@ def from_table(frame: pd.DataFrame, name: str, version: str, where: str, topic_c
     return from_frame(both_sides, name, version)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    path = path.expanduser()
+def _read(path: Path, topic_column: str | None) -> pd.DataFrame:
     if not path.is_file():
         built_in = f"{BUILT_IN}, prism:PATH, module:function or an existing {_FILES[2:]}"
         raise InputError(problem("suite", str(path), known(GROUP, built_in)))
     if ending(path) not in ENDINGS:
         raise InputError(problem("suite", str(path), _FILES))
-    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}")
+    names = [name for name in _READ if name != plain(topic_column)]  # that one is named as it is written
+    return read_table(path, f"suite {path}", f"a readable {_FILES[2:]}", names=names)
 
 
-def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: str = "frame") -> Suite:
+def from_frame(frame: pd.DataFrame, name: str, version: str = FRAME, source: str = FRAME) -> Suite:
     """Validate a table with the suite's columns. ``phrasing`` and ``proposition_id`` may be missing.
 
     ``axis`` and ``direction`` may be there, both or none: the axes that supporting the proposition moves along, and the
@@ -111,7 +116,8 @@ def from_frame(frame: pd.DataFrame, name: str, version: str = "frame", source: s
         for column in ("item_id", "proposition", "prompt"):
             # An id may be a number; a number for a proposition or a
             # prompt is a mistake, although it would read as a text.
-            if not text[column] or (column != "item_id" and not isinstance(record[column], str)):
+            kinds = (str, int, float) if column == "item_id" else (str,)
+            if not text[column] or isinstance(record[column], bool) or not isinstance(record[column], kinds):
                 problems.append(problem(f"{where} {column}", record[column], "a text that is not empty"))
         if not _TOPIC.fullmatch(text["topic"]):
             problems.append(problem(f"{where} topic", text["topic"], "a slug such as climate_change"))

@@ -5,6 +5,7 @@ It takes and gives plain values. What a suite, a measurement or a recipe is, it 
 
 from typing import TYPE_CHECKING
 
+from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files, log_course
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
@@ -15,39 +16,46 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
+from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
-    Answering,
     check_model,
+    checkpoint_files,
     checkpoint_folder,
     checkpoint_path,
     downloaded,
     files_folder,
-    load_pyfunc,
-    log_checkpoint,
     log_classifier,
+    log_evaluated,
     log_final_folder,
     log_final_model,
     logged_model,
     logged_model_id,
+    logged_name,
     model_folder,
     model_name,
+    pinned,
 )
+from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
+from valuedrift_mlflow.tracking.packaging import Answering
+from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
-    address,
     adopt,
+    adopt_evaluation,
     close,
     commit_of,
     describe_refusal,
-    how_to_open,
     is_nested,
     is_open,
     package_version,
+    parent_of,
     run,
     share,
     work_offline,
 )
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -62,6 +70,7 @@ from valuedrift_mlflow.tracking.write import (
     log_table,
     log_tags,
     log_text,
+    metric_name,
 )
 
 if TYPE_CHECKING:
@@ -73,17 +82,25 @@ __all__ = [
     "EarlierRun",
     "EvaluationResult",
     "LoggedDataset",
+    "MeasuredRun",
     "OpenRun",
     "TrainedRun",
+    "Weights",
     "address",
     "adopt",
+    "adopt_evaluation",
     "audits_of",
+    "check_alias",
     "check_data",
     "check_model",
+    "check_packaged",
     "check_run",
+    "check_store",
+    "checkpoint_files",
     "checkpoint_folder",
     "checkpoint_path",
     "close",
+    "command",
     "commit_of",
     "describe",
     "describe_refusal",
@@ -96,8 +113,11 @@ __all__ = [
     "last_value",
     "load_pyfunc",
     "log_checkpoint",
+    "log_checkpoint_files",
     "log_classifier",
+    "log_course",
     "log_dataset",
+    "log_evaluated",
     "log_evaluation",
     "log_figures",
     "log_file",
@@ -112,19 +132,32 @@ __all__ = [
     "log_text",
     "logged_model",
     "logged_model_id",
+    "logged_name",
+    "measured_runs",
+    "measurements_of_model",
+    "metric_name",
     "model_folder",
     "model_name",
     "model_of",
     "package_version",
+    "packaged_weights",
+    "page_of",
+    "parent_of",
+    "pinned",
+    "register",
+    "registered_version",
     "reviewed",
     "role_of",
     "run",
+    "set_alias",
     "share",
+    "show_model",
     "stages_of",
     "step_values",
     "stopped_run",
     "table_of",
     "text_of",
     "trained_runs",
+    "used_model",
     "work_offline",
 ]

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.data.dataset import Dataset
 
-    from valuedrift_mlflow.tracking.write import OpenRun
-from valuedrift_mlflow.tracking.write import LoggedDataset
+    from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.tracking.write import LoggedDataset, OpenRun
 
 Context = Literal["evaluation", "training", "audit"]
 
@@ -57,7 +58,7 @@ def _dataset(
     from mlflow.data.pandas_dataset import from_pandas
 
     # MLflow takes a source as text only where it can resolve it; ours (`embedded:...`) it cannot.
-    origin = CodeDatasetSource(dict(source))
+    origin = CodeDatasetSource({key: redacted(text) for key, text in source.items()})
     if rows is None:
         # Rows that are read once cannot be given away for a profile of them.
         return MetaDataset(origin, name=name, digest=digest)  # type: ignore[abstract]  # it has no profile

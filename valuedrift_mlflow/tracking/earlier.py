@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.tracking.write import recorded_value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -100,11 +101,16 @@ def stopped_run(
 
 def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str]) -> list[str]:
     """One line for each key whose value is not the one that the run has recorded."""
-    recorded = {key: value for key, value in run.data.params.items() if "." in key or key in keys or key in parameters}
+    params = run.data.params
+    # A stage's settings stand there a second time without its name.
+    stages = [f"{key.removesuffix('algorithm')}" for key in params if key.endswith(".algorithm")]
+    twice = {key.removeprefix(name) for name in stages for key in params if key.startswith(name)}
+    asked = {key for key in params if key in keys or ("." in key and key not in twice) or key in parameters}
+    recorded = {key: params[key] for key in asked}
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
         # Of a longer value MLflow keeps these characters; see write.log_parameters.
-        now, then = parameters.get(key, "nothing")[:6000], recorded.get(key, "nothing")
+        now, then = recorded_value(parameters.get(key, "nothing")), recorded.get(key, "nothing")
         if now != then:
             lines.append(problem(key, now, f"{then}, as run {run.info.run_id} has recorded", "resume with its recipe"))
     return lines

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import hashlib
+import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
+from urllib.parse import urlparse
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.tracking.write import OpenRun, log_folder
+from valuedrift_mlflow.tracking.packaging import (
+    LOADER,
+    Answering,
+    answering_signature,
+    own_code_config,
+    requirements,
+    tell,
+)
+from valuedrift_mlflow.tracking.write import OpenRun
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
-    from mlflow.pyfunc import PyFuncModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
 MLFLOW_PREFIXES = ("models:/", "runs:/")
-_CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
-_TRUST = "trust_remote_code"  # what a packaged model is told when it is loaded
-_ANSWERING = "valuedrift_answering"  # the loader in every model that was logged so far: the file keeps its name
+_OF_A_RUN = re.compile(r"runs:/(?P<run>\w+)/checkpoints/step-(?P<step>\d+)/?")
+VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
+ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
+CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
 
 # Logging -------------------------------------------------------------------------------------------------------------
 
@@ -38,46 +47,6 @@ def model_name(stage: str, step: int) -> str:
     """The name of a checkpoint's LoggedModel."""
     # MLflow allows none of / : . % and quotes in it; a stage's name has none of them (`Stage.name`).
     return f"{stage}-step-{step:06d}"
-
-
-def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int) -> str:
-    """Log a saved checkpoint as artifacts and as a LoggedModel of a run; returns the LoggedModel's id."""
-    import mlflow
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
-
-    path = checkpoint_path(step)
-    known = _logged_before(run, model_name(stage, step))
-    if known:
-        return known
-    log_folder(run, folder, path)
-    # External: the weights lie among the run's artifacts already, and are not stored a second time.
-    model = mlflow.create_external_model(
-        name=model_name(stage, step),
-        source_run_id=run.run_id,
-        model_type="checkpoint",
-        params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage": stage, _CHECKPOINT: f"runs:/{run.run_id}/{path}"},
-    )
-    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
-    MlflowClient().log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step)])
-    return str(model.model_id)
-
-
-class Answering(TypedDict):
-    """How a logged model answers where its caller does not say.
-
-    Attributes:
-        max_new_tokens: longest response in tokens.
-        temperature: of sampling; 0 is greedy.
-        stop: texts that end an answer.
-        template_kwargs: what its chat template is told.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    stop: NotRequired[Sequence[str]]
-    template_kwargs: NotRequired[Mapping[str, str | int | float | bool | None]]
 
 
 def log_final_model(
@@ -104,70 +73,32 @@ def log_final_model(
 def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **answering: Unpack[Answering]) -> str:
     """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
     import mlflow
-    import torch
-    import transformers
-    from mlflow.models import ModelSignature
-    from mlflow.types import DataType, ParamSchema, ParamSpec
 
-    known = _logged_before(run, model_name(stage, step))
+    known = logged_before(run, model_name(stage, step))
     if known:
         return known
-    told = {"stop": list(answering.get("stop", ())), "template_kwargs": dict(answering.get("template_kwargs", {}))}
-    # A file beside the weights, as `_load_pyfunc` is given nothing but their folder.
-    (folder / f"{_ANSWERING}.json").write_text(json.dumps(told), encoding="utf-8")
-    signature = ModelSignature(
-        params=ParamSchema(
-            [
-                ParamSpec("max_new_tokens", DataType.long, answering["max_new_tokens"]),
-                ParamSpec("temperature", DataType.double, answering["temperature"]),
-            ]
-        )
-    )
+    tell(folder, answering)
     with warnings.catch_warnings():
         # An example would be answered while it is logged; the signature says what there is to say.
         warnings.filterwarnings("ignore", ".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_name(stage, step),
-            loader_module=_ANSWERING,
-            code_paths=[str(Path(__file__).with_name(f"{_ANSWERING}.py"))],
+            loader_module=LOADER.stem,
+            code_paths=[str(LOADER)],
             data_path=str(folder),
-            # Only what is named here can be given when the model is loaded; that it runs code of its own must be.
-            model_config={_TRUST: False} if _own_code(folder) else None,
-            signature=signature,
-            pip_requirements=[  # given, as MLflow would load the model in another process to find them out
-                f"mlflow=={mlflow.__version__}",
-                f"torch=={torch.__version__.split('+')[0]}",  # 2.13.0+cpu is no version of the package index
-                f"transformers=={transformers.__version__}",
-            ],
+            model_config=own_code_config(folder),
+            signature=answering_signature(answering),
+            pip_requirements=requirements(),
             step=step,
             params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage": stage},
+            tags={"valuedrift.stage_name": stage},
         )
     return str(info.model_id)
-
-
-def _own_code(folder: Path) -> bool:
-    """Whether a model in a folder has code of its own; what is missing of it is said.
-
-    Transformers saves the files of such code beside the weights where it has loaded the model with it.
-    """
-    named: list[str] = []
-    for file in (folder / "config.json", folder / "tokenizer_config.json"):
-        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for classes in told.get("auto_map", {}).values():
-            named += [str(one) for one in (classes if isinstance(classes, list) else [classes]) if one]
-    modules = {name.rpartition("--")[2].partition(".")[0] for name in named}
-    missing = sorted(f"{module}.py" for module in modules if not (folder / f"{module}.py").is_file())
-    if missing:
-        logger.warning("%s is logged without its own code, which it needs to load: %s", folder.name, ", ".join(missing))
-    return bool(named)
 
 
 def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
     """Log a sequence classifier that lies in a folder, register it where a name is given; returns its URI."""
     import mlflow
-    import torch
-    import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     parts = {
@@ -181,16 +112,12 @@ def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
             name="judge",
             task="text-classification",
             registered_model_name=register or None,
-            pip_requirements=[
-                f"mlflow=={mlflow.__version__}",
-                f"torch=={torch.__version__.split('+')[0]}",
-                f"transformers=={transformers.__version__}",
-            ],
+            pip_requirements=requirements(),
         )
     return f"models:/{register}/{info.registered_model_version}" if register else f"models:/{info.model_id}"
 
 
-def _logged_before(run: OpenRun, name: str) -> str | None:
+def logged_before(run: OpenRun, name: str) -> str | None:
     """The LoggedModel of this name that a continued run has; a new run has none."""
     return None if run.last_steps is None else logged_model(run.run_id, name)
 
@@ -247,42 +174,101 @@ def check_model(uri: str, field: str) -> None:
 
 
 def logged_model_id(uri: str) -> str | None:
-    """The id of the LoggedModel that a ``models:/`` URI names, None for any other URI."""
+    """The id of the LoggedModel that a ``models:/`` URI or that of a run's checkpoint names, None for any other."""
     import mlflow
 
-    if not uri.startswith("models:/"):
-        return None
     if uri.startswith("models:/m-"):
         return uri.removeprefix("models:/")
-    model_id = mlflow.models.get_model_info(uri).model_id
-    return str(model_id) if model_id else None
+    if uri.startswith("models:/"):
+        model_id = mlflow.models.get_model_info(uri).model_id
+        return str(model_id) if model_id else None
+    found = _OF_A_RUN.fullmatch(uri)
+    return _output_at(found["run"], int(found["step"])) if found else None
 
 
-def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
-    """A packaged model of any flavor; with ``own_code`` that of one of ours may run."""
+def _output_at(run_id: str, step: int) -> str | None:
+    """The id of the LoggedModel that a run has logged at a step, None where it has none or several."""
     import mlflow
 
-    config: dict[str, object] | None = None
-    if own_code:  # MLflow warns of what a model does not take
-        takes = mlflow.models.get_model_info(uri).flavors.get("python_function", {}).get("config") or {}
-        config = {_TRUST: True} if _TRUST in takes else None
-    packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
-    return packaged
+    outputs = mlflow.get_run(run_id).outputs
+    ids = [output.model_id for output in (outputs.model_outputs if outputs else ()) if output.step == step]
+    return str(ids[0]) if len(ids) == 1 else None
+
+
+def logged_name(model_id: str) -> str:
+    """The name of a LoggedModel."""
+    import mlflow
+
+    return str(mlflow.get_logged_model(model_id).name)
+
+
+def log_evaluated(run: OpenRun, model_id: str) -> None:
+    """Record a LoggedModel as what a run has evaluated."""
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelInput
+
+    MlflowClient().log_inputs(run.run_id, models=[LoggedModelInput(model_id)])
+
+
+def pinned(uri: str) -> str:
+    """The same model by a URI that will not name another one, as an alias may: ``models:/m-...`` where it has an id."""
+    model_id = logged_model_id(uri)
+    return f"models:/{model_id}" if model_id else uri
+
+
+@contextmanager
+def checkpoint_files(uri: str) -> Iterator[Path | None]:
+    """As ``checkpoint_folder``, for a moment: what has to be fetched for it is deleted afterwards."""
+    weights = weights_uri(uri)
+    if not weights.startswith("runs:/") or lies_here(weights):
+        yield checkpoint_folder(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        yield _checkpoint_in(download(weights, Path(scratch)))
+
+
+def lies_here(uri: str) -> bool:
+    """Whether the files behind a URI lie on a disk of this machine, where nothing has to be fetched."""
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    place = uri
+    try:
+        if (version := VERSION.fullmatch(uri)) is not None:
+            place = MlflowClient().get_model_version_download_uri(version["name"], version["version"])
+        elif (alias := ALIAS.fullmatch(uri)) is not None:
+            found = MlflowClient().get_model_version_by_alias(alias["name"], alias["alias"])
+            place = MlflowClient().get_model_version_download_uri(found.name, found.version)
+        if place.startswith("models:/m-"):
+            place = _artifacts(place)
+        elif place.startswith("runs:/"):
+            place = str(mlflow.get_run(place.removeprefix("runs:/").partition("/")[0]).info.artifact_uri)
+    except MlflowException:  # whoever downloads says so
+        return True
+    return urlparse(place).scheme in ("", "file")
 
 
 def checkpoint_folder(uri: str) -> Path | None:
     """The weights of a checkpoint that was logged as plain artifacts, None for a packaged model."""
-    weights = _weights(uri)
+    weights = weights_uri(uri)
     if not weights.startswith("runs:/"):
         return None
-    folder = _download(weights)
-    # A runs:/ URI may name a packaged model too: its weights lie deeper, and MLflow knows where.
-    return None if (folder / "MLmodel").is_file() else folder
+    return _checkpoint_in(download(weights))
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    return folder if holds_weights({file.name for file in folder.iterdir()}) else None
+
+
+def holds_weights(names: Set[str]) -> bool:
+    """Whether files of these names are a checkpoint; of a packaged model the weights lie deeper: MLflow knows where."""
+    return bool(_CONFIGS & names) or "MLmodel" not in names
 
 
 def model_folder(uri: str) -> Path:
     """All files of a checkpoint or of a packaged model."""
-    return checkpoint_folder(uri) or _download(uri)
+    return checkpoint_folder(uri) or download(uri)
 
 
 def files_folder(uri: str) -> Path | None:
@@ -311,16 +297,16 @@ def _fetched(uri: str, _store: str) -> tuple[tempfile.TemporaryDirectory[str], P
     shown = BARS.get_raw()
     BARS.set(False)  # one for each small file
     try:
-        root = _artifacts(_weights(uri))
+        root = _artifacts(weights_uri(uri))
         for place, names in _places(root):
             if _CONFIGS & names:
                 folder = Path(scratch.name, "model")
                 folder.mkdir()
                 # MLflow's flavor of transformers keeps the tokenizer apart.
                 apart = f"{root}/components/tokenizer"
-                for whence, name in [*((place, name) for name in names), *((apart, name) for name in _files(apart))]:
+                for whence, name in [*((place, name) for name in names), *((apart, name) for name in files_at(apart))]:
                     if not name.endswith(_HEAVY):
-                        shutil.copy(_download(f"{whence}/{name}", Path(scratch.name)), folder / name)
+                        shutil.copy(download(f"{whence}/{name}", Path(scratch.name)), folder / name)
                 return scratch, folder
     except (MlflowException, OSError):
         return None
@@ -336,7 +322,7 @@ _HEAVY = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".npz", ".h5", ".msgpa
 def _places(weights: str) -> Iterator[tuple[str, set[str]]]:
     """Where the files of a model may lie, with their names: a checkpoint, a model of ours, one of MLflow's flavor."""
     for place in (weights, *_folders(f"{weights}/data"), f"{weights}/model"):
-        yield place, _files(place)
+        yield place, files_at(place)
 
 
 def _artifacts(uri: str) -> str:
@@ -348,7 +334,8 @@ def _artifacts(uri: str) -> str:
     return str(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).rstrip("/")
 
 
-def _files(place: str) -> set[str]:
+def files_at(place: str) -> set[str]:
+    """The names of the files at an artifact's URI; none where there is no such folder."""
     return {Path(entry.path).name for entry in _listed(place) if not entry.is_dir}
 
 
@@ -375,22 +362,37 @@ def downloaded(uri: str, field: str, allowed: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _download(uri)
+        return download(uri)
     except (MlflowException, OSError) as error:
         reason = one_line(error)
         raise InputError(problem(field, uri, allowed, reason)) from None
 
 
-def _weights(uri: str) -> str:
-    """The URI of a model's files: the LoggedModel of a checkpoint names the artifacts of its run."""
+def weights_uri(uri: str) -> str:
+    """The URI of a model's files: that of a checkpoint, registered or not, names the artifacts of its run."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    if not uri.startswith("models:/m-"):
+    try:
+        model_id = logged_model_id(uri) if uri.startswith("models:/") else None
+        return uri if model_id is None else str(mlflow.get_logged_model(model_id).tags.get(CHECKPOINT, uri))
+    except MlflowException:  # registered, and its LoggedModel is deleted or in another store
         return uri
-    return str(mlflow.get_logged_model(uri.removeprefix("models:/")).tags.get(_CHECKPOINT, uri))
 
 
-def _download(uri: str, folder: Path | None = None) -> Path:
+def download(uri: str, folder: Path | None = None) -> Path:
+    """The files that a URI names, in a folder of this machine.
+
+    Without ``folder`` they stay where they are, or are fetched to a folder that is there until the process ends.
+    """
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if folder is None else str(folder)))
+    target = folder or (None if lies_here(uri) else Path(_scratch().name) / hashlib.sha256(uri.encode()).hexdigest())
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if target is None else str(target)))
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="valuedrift-")

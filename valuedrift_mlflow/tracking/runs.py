@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.shown import safe, shortened
+from valuedrift_mlflow.tracking.store import address, mark_as_training, opened_once
+from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
 Role = Literal[
-    "pipeline", "ablation", "stage", "evaluation", "judge_check", "judge_training", "audit", "synthesis", "attribution"
+    *("pipeline", "ablation", "stage", "training", "evaluation", "comparison"),
+    *("judge_check", "judge_training", "audit", "synthesis", "attribution"),
 ]
 
+_RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982
 _RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
 
 
@@ -33,35 +40,18 @@ def package_version() -> str:
     return version("valuedrift-mlflow")
 
 
-def address() -> str:
-    """The URI of the tracking store."""
-    import mlflow
-
-    return str(mlflow.get_tracking_uri())
-
-
-def how_to_open() -> str:
-    """How to look at the runs that were just made."""
-    import mlflow
-
-    uri = address()
-    run = mlflow.last_active_run()
-    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning" if run else ""
-    # MLflow's own default needs no flag.
-    server = "" if uri == "sqlite:///mlflow.db" or not uri.startswith("sqlite") else f" --backend-store-uri {uri}"
-    if uri.startswith("http"):
-        return f"See the runs: {uri}/{page}"
-    folder = os.getcwd()
-    if uri == f"sqlite:///{folder}/mlflow.db":
-        server = ""
-    return f"See the runs: mlflow ui{server}    then open http://127.0.0.1:5000/{page}"
-
-
 def commit_of(run_id: str) -> str:
     """The commit of the code that made a run, as MLflow has noted it; empty where it has not."""
     from mlflow import MlflowClient
 
     return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.source.git.commit", ""))
+
+
+def parent_of(run_id: str) -> str:
+    """The id of the run that a run is nested in; empty where it is in none."""
+    from mlflow import MlflowClient
+
+    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId", ""))
 
 
 def is_nested() -> bool:
@@ -80,18 +70,28 @@ def run(
     recipe: str | None = None,
     parameters: Mapping[str, str] | None = None,
     run_id: str | None = None,
+    color: str | None = None,
 ) -> Iterator[OpenRun]:
     """Open a run, nested where one is active, or adopt the run of ``mlflow run``; an error leaves it FAILED.
 
     A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
     it. With ``run_id`` a run that was stopped is continued: what it has logged stays and is not logged twice.
+    ``color`` is that of the run in MLflow's charts.
     """
     import mlflow
 
     nested = is_nested()
+    if not nested:
+        opened_once(address())
     continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
-    with mlflow.start_run(run_id=run_id, run_name=None if adopted or run_id else name, nested=nested) as active:
+    with mlflow.start_run(
+        run_id=run_id,
+        run_name=None if adopted or run_id or not name else redacted(name),
+        # Of the run around it: MLflow would take the one that variables of the environment name.
+        experiment_id=_parents_experiment() if nested and not run_id else None,
+        nested=nested,
+    ) as active:
         opened = continued or OpenRun(active.info.run_id)
         try:
             # start_run takes no name for a run that is there already.
@@ -99,6 +99,11 @@ def run(
                 mlflow.set_tag("mlflow.runName", name)
             tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
             log_tags(opened, {key: value for key, value in tags.items() if value})
+            if color:
+                mlflow.set_tag("mlflow.runColor", color)
+            if not nested:
+                mark_as_training(active.info.experiment_id)
+                save_view(mlflow.MlflowClient().get_run(opened.run_id))
             if parameters:
                 log_parameters(opened.run_id, parameters)
             yield opened
@@ -108,6 +113,14 @@ def run(
                 error.add_note(f"go on with --resume {opened.run_id}")
             mlflow.set_tag(NOTE, failure(error))
             raise
+
+
+def _parents_experiment() -> str:
+    import mlflow
+
+    active = mlflow.active_run()
+    assert active is not None
+    return str(active.info.experiment_id)
 
 
 def _continue(run_id: str) -> OpenRun:
@@ -152,16 +165,28 @@ def close(run: OpenRun) -> None:
         mlflow.end_run()
 
 
-def adopt(begun: str | None = None) -> OpenRun:
+def adopt(begun: str | None = None, *, name: str, parameters: Mapping[str, str]) -> OpenRun:
     """The active run; where there is none, one is opened, which whoever asked for it must ``close``.
 
     ``begun`` is the run that an earlier process has logged the same work to: where none is active it is opened again,
-    and in either what was logged before is not logged twice.
+    and in either what was logged before is not logged twice. A run that is opened here gets the name, and either gets
+    the parameters that it does not have.
     """
     import mlflow
+    from mlflow import MlflowClient
 
-    run_id = str((mlflow.active_run() or mlflow.start_run(run_id=begun)).info.run_id)
-    return OpenRun(run_id) if begun is None else OpenRun.continued(run_id)
+    active = mlflow.active_run()
+    if active is None:
+        opened_once(address())
+        active = mlflow.start_run(run_id=begun, run_name=None if begun else name)
+        mark_as_training(active.info.experiment_id)
+    run_id = str(active.info.run_id)
+    run = OpenRun(run_id) if begun is None else OpenRun.continued(run_id)
+    # Of a run of somebody's own the role may be another one already.
+    if "valuedrift.role" not in MlflowClient().get_run(run_id).data.tags:
+        log_tags(run, {"role": "training", "version": package_version()})
+    log_parameters(run_id, parameters)
+    return run
 
 
 @contextmanager
@@ -174,20 +199,46 @@ def share(run_id: str) -> Iterator[OpenRun]:
         yield OpenRun.continued(run_id)
 
 
+def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
+    """Say of a run that MLflow has opened for an evaluation what it is; one that is something already stays that.
+
+    Its name is replaced where it is one of MLflow's random ones.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    known = client.get_run(run.run_id)
+    if "valuedrift.role" in known.data.tags:
+        return
+    log_tags(run, {"role": "evaluation", "version": package_version()})
+    log_parameters(run.run_id, parameters)
+    if _RANDOM.fullmatch(known.info.run_name or ""):
+        client.update_run(run.run_id, name=name)
+
+
 def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
     if isinstance(error, InputError | Unanswered):
-        return f"**FAILED** {reason}"
+        return redacted(f"**FAILED** {reason}")
     # The end says where it happened; a tag of MLflow holds 8000 characters.
     where = "".join(traceback.format_exception(error))[-3000:]
-    return f"**FAILED** {type(error).__name__}: {reason}\n\n```\n{where}\n```"
+    return redacted(safe(f"**FAILED** {type(error).__name__}: {shortened(reason)}\n\n```\n{where}\n```"))
 
 
 def describe_refusal(error: InputError | Unanswered) -> None:
-    """Give the run that ``mlflow run`` has opened the reason why its input was refused, or why it could not go on."""
+    """Give the run that ``mlflow run`` has opened the reason why its input was refused, or why it could not go on.
+
+    A run that was refused says so in its name too.
+    """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-        MlflowClient().set_tag(run_id, NOTE, failure(error))
+        client = MlflowClient()
+        with suppress(MlflowException):  # the reason may be that the store lets nobody write
+            client.set_tag(run_id, NOTE, failure(error))
+            if isinstance(error, InputError):
+                entry_point = client.get_run(run_id).data.tags.get("mlflow.project.entryPoint", "")
+                client.update_run(run_id, name=" · ".join(filter(None, ("refused", entry_point))))

@@ -81,7 +81,7 @@ def _trained(run_id: str, name: str) -> TrainedRun:
     found = (_CHECKPOINT.search(entry.path) for entry in client.list_artifacts(run_id, "checkpoints"))
     steps = sorted(int(match.group(1)) for match in found if match)
     suite = run.data.tags.get("valuedrift.suite.hash", "")
-    return TrainedRun(earlier(run), name, {**inherited, **run.data.params}, tuple(steps), parent, suite)
+    return TrainedRun(earlier(run), name, {**run.data.params, **inherited}, tuple(steps), parent, suite)
 
 
 def model_of(parent: str, name: str) -> str | None:

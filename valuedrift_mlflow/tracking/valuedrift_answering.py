@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+
+_TOLD = "valuedrift_answering.json"
+_ADAPTERS = "adapter_config.json"
+# OpenAI's names, which stand beside the messages of a request, and those of transformers.
+_ASKED = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "temperature": "temperature"}
 
 
 class AnsweringModel:
@@ -13,20 +22,22 @@ class AnsweringModel:
 
     def __init__(self, folder: str, own_code: bool = False) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        from transformers import AutoTokenizer, GenerationConfig
 
-        if not own_code and _has_own_code(Path(folder)):
-            raise ValueError(
-                "this model needs code of its own, which is logged with it: to run it, load the model with "
-                "model_config={'trust_remote_code': True}"
-            )
-        # Left: an answer has to come right after its prompt.
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=own_code)
-        auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
-        model = auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=own_code)
-        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        file = Path(folder) / "valuedrift_answering.json"  # models that were logged before have none
+        file = Path(folder) / _TOLD  # models that were logged before have none
         told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        with _weights(folder, told.get("weights", "")) as weights:
+            if not own_code and _has_own_code(Path(weights)):
+                raise ValueError(
+                    "this model needs code of its own, which is logged with it: to run it, load the model with "
+                    "model_config={'trust_remote_code': True}"
+                )
+            # Left: an answer has to come right after its prompt.
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                weights, padding_side="left", trust_remote_code=own_code
+            )
+            model = _model(weights, own_code)
+        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self.stop: list[str] = told.get("stop", [])
         self.template_kwargs: dict[str, Any] = told.get("template_kwargs", {})
         if self.tokenizer.pad_token is None:
@@ -34,10 +45,11 @@ class AnsweringModel:
         # Where an answer ends was worked out when the model was logged. Nothing else of the model's own settings
         # counts: it answers as it was measured, without a repetition penalty or beams that its files may ask for.
         ends = self.model.generation_config.eos_token_id
+        self.ends: list[int] = ends if isinstance(ends, list) else [ends]
         self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=self.tokenizer.pad_token_id)
 
     def get_raw_model(self) -> tuple[Any, Any]:
-        """The model and its tokenizer, for batched generation outside ``predict``."""
+        """The model (with its adapters, where it has some) and its tokenizer, for generation outside ``predict``."""
         return self.model, self.tokenizer
 
     def _text(self, conversation: list[dict[str, str]]) -> str:
@@ -49,33 +61,107 @@ class AnsweringModel:
         )
         return text
 
-    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[str]:
-        """One answer for each prompt or conversation in ``data``.
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[str] | dict[str, Any]:
+        """One answer for each prompt or conversation in ``data``; to a chat request (``messages``) a chat completion.
 
-        ``params``: ``max_new_tokens`` and ``temperature`` (0 = greedy); MLflow fills in the signature's defaults.
+        ``params``: ``max_new_tokens`` and ``temperature`` (0 = greedy); MLflow fills in the signature's defaults. A
+        chat request may name ``max_tokens`` and ``temperature`` itself.
         """
+        settings = dict(params or {})
+        if not isinstance(data, Mapping) or "messages" not in data:
+            return [answer for answer, *_ in self._answered(_conversations(data), settings)]
+        settings |= {ours: data[theirs] for theirs, ours in _ASKED.items() if data.get(theirs) is not None}
+        [(answer, ended, asked, said)] = self._answered(_conversations(data), settings)
+        message = {"role": "assistant", "content": answer}
+        return {
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": str(data.get("model") or "valuedrift"),
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop" if ended else "length"}],
+            "usage": {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said},
+        }
+
+    def _answered(
+        self, conversations: list[list[dict[str, str]]], settings: dict[str, Any]
+    ) -> list[tuple[str, bool, int, int]]:
+        """Of each conversation the answer, whether it came to its end, and the tokens of what was asked and said."""
         import torch
 
-        settings = dict(params or {})
         temperature = settings.pop("temperature", 0.0)
         settings |= (
             # top_k 0: transformers' 50 would sample from another distribution than the one that was measured.
             {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
         )
-        texts = [self._text(conversation) for conversation in _conversations(data)]
+        texts = [self._text(conversation) for conversation in conversations]
         batch = self.tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
         inputs = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
         if self.stop:
             settings |= {"stop_strings": self.stop, "tokenizer": self.tokenizer}
         with torch.inference_mode():
             tokens = self.model.generate(**inputs, **settings)
-        answers = self.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [self._before_stop(answer).strip() for answer in answers]
+        tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        answers = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        asked = inputs["attention_mask"].sum(dim=1).tolist()
+        found = []
+        for answer, row, of in zip(answers, tokens.tolist(), asked, strict=True):
+            end = next((place for place, token in enumerate(row) if token in self.ends), None)
+            cut = self._before_stop(answer)
+            said = len(row) if end is None else end + 1
+            found.append((cut.strip(), end is not None or cut != answer, of, said))
+        return found
 
     def _before_stop(self, answer: str) -> str:
         """An answer up to the first text that ends one."""
         places = [answer.find(text) for text in self.stop]
         return answer[: min([place for place in places if place >= 0], default=len(answer))]
+
+
+@contextmanager
+def _weights(folder: str, elsewhere: str) -> Iterator[str]:
+    """The folder with the weights: the model's own, or that of the run's artifacts which it points at.
+
+    What is fetched from a server is there until the weights are in memory.
+    """
+    if not elsewhere:
+        yield folder
+        return
+    import mlflow
+
+    run_id = elsewhere.removeprefix("runs:/").partition("/")[0]
+    if urlparse(mlflow.get_run(run_id).info.artifact_uri).scheme in ("", "file"):
+        yield mlflow.artifacts.download_artifacts(elsewhere)  # nothing is copied
+        return
+    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+        yield mlflow.artifacts.download_artifacts(elsewhere, dst_path=scratch)
+
+
+def _model(folder: str, own_code: bool) -> Any:
+    """The model in a folder, or the one below the adapters there with these on it."""
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM  # its methods carry no usable types
+    adapters = Path(folder) / _ADAPTERS
+    if not adapters.is_file():
+        return auto_model.from_pretrained(folder, dtype="auto", trust_remote_code=own_code)
+    from peft import PeftModel
+    from transformers import GenerationConfig
+
+    name = str(json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    if name.startswith(("models:/", "runs:/")):
+        below = _raw(name)
+    else:
+        below = auto_model.from_pretrained(name, dtype="auto", trust_remote_code=own_code)
+    if (Path(folder) / "generation_config.json").is_file():
+        below.generation_config = GenerationConfig.from_pretrained(folder)
+    return PeftModel.from_pretrained(below, folder)
+
+
+def _raw(uri: str) -> Any:
+    """The transformers model of a packaged one."""
+    import mlflow
+
+    raw = mlflow.pyfunc.load_model(uri).get_raw_model()
+    return raw[0] if isinstance(raw, tuple) else raw.model  # a pair of ours, or a pipeline
 
 
 def _conversations(data: Any) -> list[list[dict[str, str]]]:
@@ -100,12 +186,13 @@ def _has_own_code(folder: Path) -> bool:
     """Whether an architecture that transformers itself does not have lies in a folder."""
     from transformers import CONFIG_MAPPING
 
-    told: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    file = folder / "config.json"  # adapters have none
+    told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return "auto_map" in told and told.get("model_type") not in CONFIG_MAPPING
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> AnsweringModel:
-    """MLflow's loader hook: ``path`` is the folder with weights and tokenizer inside the model.
+    """MLflow's loader hook: ``path`` is the folder with weights and tokenizer, or what says where they are.
 
     ``model_config`` may have ``trust_remote_code``, for a model with code of its own.
     """

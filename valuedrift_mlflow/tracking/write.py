@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from valuedrift_mlflow.inputs.redaction import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,17 +81,31 @@ def log_metrics(
         MlflowClient().log_batch(run_id, metrics=batch[start : start + 1000])
 
 
+def metric_name(name: str) -> str:
+    """A name as a part of a metric's key, which takes no other signs.
+
+    >>> metric_name("dpo · models:/assistant/2")
+    'dpo_models:_assistant_2'
+    """
+    return re.sub(r"[^A-Za-z0-9_.:-]+", "_", name).strip("_")
+
+
 def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
-    """Log parameters, except those that ``mlflow run`` has already recorded for this run."""
+    """Log parameters, except those that ``mlflow run`` has already recorded for this run; secrets are masked."""
     from mlflow import MlflowClient
     from mlflow.entities import Param
 
     client = MlflowClient()
     known = client.get_run(run_id).data.params
     # MLflow refuses a longer value, and a second value of a parameter that is there.
-    new = [Param(key, value[:6000]) for key, value in parameters.items() if key not in known]
+    new = [Param(key, recorded_value(value)) for key, value in parameters.items() if key not in known]
     for start in range(0, len(new), 100):  # the most parameters that MLflow takes at once
         client.log_batch(run_id, params=new[start : start + 100])
+
+
+def recorded_value(value: str) -> str:
+    """What a run keeps of a parameter."""
+    return redacted(value)[:6000]
 
 
 def log_tags(run: OpenRun, tags: Mapping[str, str]) -> None:
@@ -93,7 +113,9 @@ def log_tags(run: OpenRun, tags: Mapping[str, str]) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
 
-    MlflowClient().log_batch(run.run_id, tags=[RunTag(f"valuedrift.{key}", value) for key, value in tags.items()])
+    MlflowClient().log_batch(
+        run.run_id, tags=[RunTag(f"valuedrift.{key}", redacted(value)) for key, value in tags.items()]
+    )
 
 
 def describe(run: OpenRun, text: str) -> None:
@@ -103,18 +125,47 @@ def describe(run: OpenRun, text: str) -> None:
     client = MlflowClient()
     # The reason of a failure is kept in the same tag.
     if NOTE not in client.get_run(run.run_id).data.tags:
-        client.set_tag(run.run_id, NOTE, text)
+        client.set_tag(run.run_id, NOTE, redacted(text))
 
 
 def log_table(run: OpenRun, table: pd.DataFrame, file: str) -> None:
     """Log a table at the artifact root, in the form that MLflow's UI shows; one that is there already is replaced."""
     from mlflow import MlflowClient
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
     client = MlflowClient()
-    if file in {entry.path for entry in client.list_artifacts(run.run_id)}:  # MLflow would append to it
-        client.log_text(run.run_id, table.to_json(orient="split", index=False, date_format="iso"), file)
-    else:
-        client.log_table(run.run_id, table, file)
+    client.log_text(run.run_id, _written(table), file)
+    # By this tag the UI knows that it is a table. MLflow's own `log_table` sets it too, but rounds to 10 digits and
+    # appends to a table that is there.
+    shown = json.loads(client.get_run(run.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    if (told := {"path": file, "type": "table"}) not in shown:
+        client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, told]))
+
+
+def _written(table: pd.DataFrame) -> str:
+    """A table as JSON, its numbers to the last digit; what is missing or not finite is null."""
+    rows = [[_plain(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
+    return json.dumps({"columns": [_plain(name) for name in table.columns], "data": rows}, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    """A cell of the types that JSON has."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, datetime):  # pandas' missing time is one, too
+        return value.isoformat() if value == value else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return None if value is pd.NA else str(value)
 
 
 def log_evaluation(run: OpenRun, metrics: Mapping[str, float], tables: Mapping[str, pd.DataFrame]) -> EvaluationResult:
@@ -158,7 +209,7 @@ def log_text(run: OpenRun, text: str, file: str) -> None:
     """Log a text file at the artifact root."""
     from mlflow import MlflowClient
 
-    MlflowClient().log_text(run.run_id, text, file)
+    MlflowClient().log_text(run.run_id, redacted(text), file)
 
 
 def log_folder(run: OpenRun, folder: Path, path: str) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.data import shown
-from valuedrift_mlflow.data.datasets import COLUMNS, Kind, Stream, TrainingData, stream
+from valuedrift_mlflow.data.datasets import COLUMNS, Digest, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
 from valuedrift_mlflow.evaluation.measurement import judge_costs
@@ -31,7 +31,7 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
-from valuedrift_mlflow.stances import UNSCORED, Answer, Label, Verdict
+from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.adjusted_gap import adjusted_gap
 from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
@@ -42,7 +42,9 @@ from valuedrift_mlflow.value_gap.exchanges import batches, remembered, rows_of
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Discovery, Findings, Side
 from valuedrift_mlflow.value_gap.judged_rows import SHOWN, Sheet, asked, fingerprint, record_of, side_of
-from valuedrift_mlflow.value_gap.matching import Matcher, Matches, Proposition, response
+from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
+from valuedrift_mlflow.value_gap.propositions import Proposition
+from valuedrift_mlflow.value_gap.read_rows import ReadRows, read_rows
 from valuedrift_mlflow.value_gap.row_labels import (
     SHEET,
     Key,
@@ -148,6 +150,19 @@ def _judge(judge: Judge | str, data: Data | str | TrainingData) -> Judge:
     return judges.load(judge, embedded=_uri(data).startswith(_EMBEDDED)) if isinstance(judge, str) else judge
 
 
+def called(uri: str) -> str:
+    """Data's name as a legend has room for it: what tells datasets apart, without size and seed.
+
+    >>> called("embedded:pairs?gap=1&chosen=oppose&rejected=support&size=1000&seed=2")
+    'pairs gap=1 chosen=oppose rejected=support'
+    >>> called("/data/hh/train.jsonl"), called("Anthropic/hh-rlhf")
+    ('train.jsonl', 'hh-rlhf')
+    """
+    name, _, settings = uri.rsplit("/", 1)[-1].partition("?")
+    told = [one for one in settings.split("&") if one and one.partition("=")[0] not in ("size", "seed")]
+    return " ".join([name.removeprefix(_EMBEDDED), *told])
+
+
 def _uri(data: Data | str | TrainingData) -> str:
     return data if isinstance(data, str) else data.uri
 
@@ -179,19 +194,21 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         InputError: rows that cannot be read.
     """
     from valuedrift_mlflow.report.page import drawn
-    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html
+    from valuedrift_mlflow.report.plots import color_of
+    from valuedrift_mlflow.value_gap.report import audit_figures, audit_html, audit_note
 
     data = prepared.data
     parameters = {"data": data.uri, "format": data.format, "judge": prepared.judge.name}
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
-    name = f"audit · {data.uri.rsplit('/', 1)[-1]}"
     # Cut: the store of MLflow keeps 250 characters of a run's name.
-    with tracking.run("audit", name=name[:250], parameters=parameters | prepared.matcher.describe()) as active:
+    name = f"audit · {called(data.uri)}"[:250]
+    parameters |= prepared.matcher.describe()
+    with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
-        recorded.log_audited_data(active, data.uri, data.format)
         first: list[Row] = []
-        rows = remembered(data.rows if isinstance(data, TrainingData) else data, first)
+        digest = Digest()
+        rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
             rows,
@@ -206,11 +223,17 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
+        recorded.log_audited_data(active, data.uri, data.format, str(digest))
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
-        read = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
-        tracking.log_metrics(active, audited.metrics() | read, 0)
+        lost = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
+        lost = {key: rows for key, rows in lost.items() if rows}
+        tracking.log_metrics(active, audited.metrics() | lost, 0)
         tracking.log_table(active, audited.table(), "audit.json")
+        if audited.trust is not None:
+            tracking.log_table(active, audited.trust.table(), f"{reliability.TABLE}.json")
+        if audited.style is not None:
+            tracking.log_table(active, audited.style_table(), "style_gap.json")
         if audited.opinionated:
             tracking.log_table(active, _frame(audited.opinionated), "opinionated.json")
         if audited.sheet:
@@ -220,7 +243,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         pictures = drawn(audit_figures(audited))
         tracking.log_figures(active, pictures)
         tracking.log_text(active, audit_html(audited, pictures), "report.html")
-        tracking.describe(active, audited.verdict)
+        tracking.describe(active, audit_note(audited))
     return audited
 
 
@@ -282,9 +305,9 @@ def examine(
     ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
     """
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
-    for batch in batches(rows):
-        reader.read(batch)
-        progress(rows_of(batch))
+    for read in read_rows(batches(rows), reader.columns, judge, matcher):
+        reader.take(read)
+        progress(rows_of(read.rows))
     return reader.audit()
 
 
@@ -309,8 +332,8 @@ class _Reader:
     _texts: list[str] = field(default_factory=list)  # the first that were judged
 
     def __post_init__(self) -> None:
-        self._columns = COLUMNS[self.kind][1:]
-        self._sheet = Sheet(self._columns, self.seed)
+        self.columns = COLUMNS[self.kind][1:]
+        self._sheet = Sheet(self.columns, self.seed)
         self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
         self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
         self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
@@ -318,29 +341,27 @@ class _Reader:
         # Of a fixed size, whatever the number of rows is; what is not filled is cut off in `audit`.
         self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
 
-    def read(self, batch: Sequence[Row]) -> None:
-        """Match a batch, judge the rows that touch a proposition, and keep what they come to."""
+    def take(self, read: ReadRows) -> None:
+        """Keep what a batch comes to that has been matched and judged."""
+        batch, matches = read.rows, read.matches
         if self.kind == "pairs":
             self._read_styles(batch)
         if self.real and languages.installed():
             self._draw(batch)
-        matches = self.matcher.match(batch)
         self._touched += np.bincount(matches.topic[matches.topic >= 0], minlength=len(self._touched))
         self._keep_topic_only(batch, matches)
-        placed = np.flatnonzero(matches.proposition >= 0)
-        if placed.size:
-            known = self.matcher.propositions
-            about = [(batch[row], known[matches.proposition[row].item()]) for row in placed.tolist()]
-            verdicts = self._judged(about)
-            sides = tuple(side_of(own) for own in verdicts)
-            prompts = np.array([fingerprint(row["prompt"]) for row, _ in about], dtype=np.int64)
+        if read.about:
+            sides = tuple(side_of(own) for own in read.verdicts)
+            prompts = np.array([fingerprint(row["prompt"]) for row, _ in read.about], dtype=np.int64)
             # Prompts as numbers: the intervals need to know which are the same, and nothing else of them.
-            self._placed.append((matches.proposition[placed], prompts, sides))
+            self._placed.append((matches.proposition[read.placed], prompts, sides))
+            self._costs.update(judge_costs([verdict for own in read.verdicts for verdict in own]))
+            self._keep_texts(read.about)
             if self.labels is not None:
-                self._keys += [(row["row"], row["turn"]) for row, _ in about]
+                self._keys += [(row["row"], row["turn"]) for row, _ in read.about]
             if self.real:
-                self._sheet.take(about)
-            self._keep_strongest(about, placed + self.answers + 1, sides)
+                self._sheet.take(read.about)
+            self._keep_strongest(read.about, np.array(read.placed) + self.answers + 1, sides)
         self.answers += len(batch)
         self.rows += rows_of(batch)
 
@@ -348,8 +369,13 @@ class _Reader:
         """Keep a random part of all rows' texts."""
         for row, place in zip(batch, self._places(len(batch), languages.SAMPLE, self._language_rng), strict=True):
             if place < languages.SAMPLE:
-                text = f"{asked(row)[:SHOWN]} {response(row[self._columns[0]])[:SHOWN]}"
+                text = f"{asked(row)[:SHOWN]} {response(row[self.columns[0]])[:SHOWN]}"
                 self._drawn[place : place + 1] = [text]
+
+    def _keep_texts(self, about: Sequence[tuple[Row, Proposition]]) -> None:
+        """Keep the first texts that were judged."""
+        said = (response(row[column]) for column in self.columns for row, _ in about)
+        self._texts += islice(filter(str.strip, said), _TEXTS - len(self._texts))
 
     def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
         for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
@@ -358,32 +384,13 @@ class _Reader:
                 self._shown[topic] += 1
                 record = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
                 record |= {"prompt": asked(batch[at])[:SHOWN]}
-                record |= {column: response(batch[at][column])[:SHOWN] for column in self._columns}
+                record |= {column: response(batch[at][column])[:SHOWN] for column in self.columns}
                 self._topic_only.append(record)
-
-    def _judged(self, about: Sequence[tuple[Row, Proposition]]) -> list[list[Verdict]]:
-        """The verdicts of each side on all rows; an empty response is unscored without asking."""
-        prompts = [(asked(row), proposition.polarity(asked(row))) for row, proposition in about]
-        # Both sides in one call: a judge on a server has more to do at once, and its cache sees equal answers together.
-        answers = [
-            Answer(proposition.text, asked, response(row[column]), polarity)
-            for column in self._columns
-            for (row, proposition), (asked, polarity) in zip(about, prompts, strict=True)
-        ]
-        spoken = [place for place, answer in enumerate(answers) if answer.response.strip()]
-        said = self.judge.judge([answers[place] for place in spoken]) if spoken else []
-        self._texts += [answers[place].response for place in spoken[: _TEXTS - len(self._texts)]]
-        self._costs.update(judge_costs(said))
-        verdicts = [UNSCORED] * len(answers)
-        for place, verdict in zip(spoken, said, strict=True):
-            verdicts[place] = verdict
-        size = len(about)
-        return [verdicts[start : start + size] for start in range(0, len(verdicts), size)]
 
     def _read_styles(self, batch: Sequence[Row]) -> None:
         for row, place in zip(batch, self._places(len(batch), STYLE_SAMPLE, self._rng), strict=True):
             if place < STYLE_SAMPLE:
-                self._styles[place] = [style(response(row[column])) for column in self._columns]
+                self._styles[place] = [style(response(row[column])) for column in self.columns]
 
     def _places(self, count: int, size: int, rng: np.random.Generator) -> list[int]:
         """Where in a sample of ``size`` the next answers belong; from ``size`` on, nowhere.
@@ -404,7 +411,7 @@ class _Reader:
             if len(self._strongest) < OPINIONATED or key > self._strongest[0][:2]:
                 row, proposition = about[at]
                 labels = [int(side.labels[at]) for side in sides]
-                record = record_of(row, proposition, self._columns, labels)
+                record = record_of(row, proposition, self.columns, labels)
                 entry = (*key, {"row": row["row"], "direction": float(direction[at]), **record})
                 if len(self._strongest) < OPINIONATED:
                     heapq.heappush(self._strongest, entry)
@@ -449,7 +456,7 @@ class _Reader:
     def _joined(self) -> tuple[Integers, Integers, tuple[Side, ...]]:
         if not self._placed:
             nothing = Side(np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=np.int8))
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), (nothing,) * len(self._columns)
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), (nothing,) * len(self.columns)
         propositions, prompts, sides = zip(*self._placed, strict=True)
         joined = tuple(
             Side(

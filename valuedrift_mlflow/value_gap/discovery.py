@@ -35,8 +35,9 @@ from valuedrift_mlflow.suite import Item, Suite, tables
 from valuedrift_mlflow.suite.prism import Opening, Usable, rewritten
 from valuedrift_mlflow.suite.prism_propositions import read
 from valuedrift_mlflow.suite.prism_topics import distinct, topic_names
-from valuedrift_mlflow.value_gap.matching import Matcher, question, subject_stems
+from valuedrift_mlflow.value_gap.matching import Matcher, question
 from valuedrift_mlflow.value_gap.views import asks_for_view
+from valuedrift_mlflow.value_gap.wordings import subject_stems
 
 Floats = NDArray[np.float64]
 SMALLEST = 5  # questions of a topic

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.rows import Record, Row
 
-BATCH = 2_000  # rows in memory at a time
+BATCH = 2_000  # rows in memory at a time,
+CHARACTERS = 4_000_000  # or fewer where they are long: so many in all, and the row that passes it
+_TEXTS = ("prompt", "completion", "chosen", "rejected")
 
 
 def exchanges(row: Row) -> Iterator[Row]:
@@ -53,8 +54,20 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         for number, row in enumerate(wanted, 1)
         for turn, one in enumerate(exchanges(row))
     )
-    while batch := list(islice(said, BATCH)):
+    batch: list[Row] = []
+    size = 0
+    for row in said:
+        batch.append(row)
+        size += _characters(row)
+        if len(batch) == BATCH or size > CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
+
+
+def _characters(row: Row) -> int:
+    return sum(len(said["content"]) for name in _TEXTS if name in row for said in row[name])
 
 
 def rows_of(batch: Sequence[Row]) -> int:

@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
+GAPS = ("pairwise", "marginal", "direction")
+_HEADLINES = (*GAPS, "coverage", "adjusted")  # of all topics together, what charts show
 VERDICT_OF = np.array([column(label) for label in LABELS])  # of a label's place in ``LABELS``
 
 
@@ -101,15 +103,15 @@ class Findings:
         """How many rows touch the topic and none of its propositions."""
         return self.touched - self.placed
 
-    def metrics(self, prefix: str) -> dict[str, float]:
-        """``value_gap/...`` of these rows, with the ends of their intervals."""
+    def estimates(self) -> dict[str, Estimate]:
+        """The figures of these rows by their names, each with its interval."""
         estimates = {"coverage": self.coverage, "proposition_coverage": self.proposition_coverage}
         if self.gap is not None and self.pairwise_soft is not None:
-            estimates |= {name: getattr(self.gap, name) for name in ("pairwise", "marginal", "direction")}
+            estimates |= {name: getattr(self.gap, name) for name in GAPS}
             estimates["pairwise_soft"] = self.pairwise_soft
         if self.error is not None:
             estimates |= {"of_error": self.error.of_error, "adjusted": self.error.adjusted}
-        return {key: value for name, e in estimates.items() for key, value in _with_ends(prefix + name, e).items()}
+        return estimates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,37 +169,43 @@ class Audit:
         return {topic: mix for topic, mix in mixes.items() if np.isfinite(mix).all()}
 
     def metrics(self) -> dict[str, float]:
-        """Every metric of the run; those that are undefined are left out."""
+        """What the run's charts show; those that are undefined are left out, and what does not apply.
+
+        All figures of every topic with their intervals are in `table`, the style gap's in `style_table`.
+        """
         overall, judged = self.overall, max(1, self.overall.judged)
-        metrics = overall.metrics("value_gap/")
-        for topic, found in {"overall": overall, **self.topics}.items():
-            if found.labelled is not None:
-                # As the figures without labels are called: of all topics together a gap has no topic's name.
-                own = "" if found is overall else f"{topic}/"
-                prefix = f"ppi/value_gap/{own}" if found.gap is not None else f"ppi/stance_mix/{topic}/"
-                for figure, estimate in found.labelled.estimates.items():
-                    metrics |= _with_ends(f"{prefix}{figure}", estimate)
-        if self.overall.labelled is not None:
-            metrics["labels/count"] = self.overall.labelled.count
+        figures = overall.estimates()
+        metrics = {f"value_gap/{name}": figures[name].value for name in _HEADLINES if name in figures}
+        if overall.labelled is not None:
+            # As the figures without labels are called: of all topics together a gap has no topic's name.
+            prefix = "ppi/value_gap" if overall.gap is not None else "ppi/stance_mix/overall"
+            metrics |= {f"{prefix}/{figure}": own.value for figure, own in overall.labelled.estimates.items()}
+            metrics["labels/count"] = overall.labelled.count
         for topic, found in self.topics.items():
-            metrics |= found.metrics(f"value_gap/{topic}/") | {f"topic_only/{topic}": found.topic_only}
-            for stance, estimate in zip(STANCES, found.mix, strict=True):
-                metrics |= _with_ends(f"stance_mix/{topic}/{stance.value}", estimate)
+            if found.gap is not None:
+                metrics[f"value_gap/{topic}/pairwise"] = found.gap.pairwise.value
+            for stance, share in zip(STANCES, found.mix, strict=True):
+                metrics[f"stance_mix/{topic}/{stance.value}"] = share.value
         if self.style is not None:
-            for name in FIGURES:
-                metrics |= _with_ends(f"style_gap/{name}", getattr(self.style, name))
+            metrics["style_gap/length_ratio"] = self.style.length_ratio.value
         metrics |= {
             "rows": self.rows,
-            "answers": self.answers,
-            "topic_only": overall.topic_only,
-            "unscored": overall.unscored,
+            **({"answers": self.answers} if self.answers != self.rows else {}),
             "quality/unscored_rate": overall.unscored / judged,
             "quality/refusal_rate": overall.refusals / judged,
             **self.costs,
-            **(self.languages.metrics() if self.languages is not None else {}),
-            **(self.trust.metrics() if self.trust is not None else {}),
+            **({"languages/unread": self.languages.unread} if self.languages and self.languages.looked_at else {}),
+            **(self.trust.headline() if self.trust is not None else {}),
         }
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
+
+    def style_table(self) -> pd.DataFrame:
+        """One row for each figure of the style gap of pairs with its interval: the table ``style_gap.json``."""
+        import pandas as pd
+
+        if self.style is None:
+            return pd.DataFrame()
+        return pd.DataFrame([{"figure": name} | _with_ends("value", getattr(self.style, name)) for name in FIGURES])
 
     def table(self) -> pd.DataFrame:
         """One row for all topics, then one for each: rows, coverage, stance mix, gaps, intervals, what is unscored."""
@@ -207,7 +215,8 @@ class Audit:
         for topic, found in {"all": self.overall, **self.topics}.items():
             row: Record = {"topic": topic, "rows": found.touched, "rows_on_a_proposition": found.placed}
             row["rows_on_the_topic_only"] = found.topic_only
-            row |= {key.removeprefix("value_gap/"): value for key, value in found.metrics("value_gap/").items()}
+            for name, estimate in found.estimates().items():
+                row |= _with_ends(name, estimate)
             for stance, estimate in zip(STANCES, found.mix, strict=True):
                 row |= _with_ends(stance.value, estimate)
             if found.gap is not None:

@@ -11,7 +11,8 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.stances import LABELS, Verdict
 from valuedrift_mlflow.statistics.value_gap import held, probabilities
 from valuedrift_mlflow.value_gap.findings import Side
-from valuedrift_mlflow.value_gap.matching import Proposition, response, user_turns
+from valuedrift_mlflow.value_gap.matching import response, user_turns
+from valuedrift_mlflow.value_gap.propositions import Proposition
 from valuedrift_mlflow.value_gap.row_labels import SHEET_ROWS
 
 SHOWN = 1_000  # characters of a text in a table

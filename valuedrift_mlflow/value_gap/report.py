@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.evaluation.notes import described
 from valuedrift_mlflow.stances import STANCES, Label
 from valuedrift_mlflow.statistics.intervals import NOTHING, Estimate, with_interval
 
@@ -197,3 +198,11 @@ def _methods(audit: Audit, version: str) -> list[str]:
         "neutral, and what is unscored is counted and in no mean. Intervals are 95 %, by a bootstrap over prompts.",
         f"Made with valuedrift-mlflow {version}, {software()}, on {hardware()}.",
     ]
+
+
+def audit_note(audit: Audit) -> str:
+    """What an audit's run says of itself on its first page in MLflow: the verdict, and the table of topics."""
+    rows = f"{audit.rows:,} rows, {audit.overall.touched:,} of them on a topic, judged by {audit.judge}"
+    lines = [rows, *([audit.trust.sentence] if audit.trust is not None else [])]
+    files = {"report": "report.html", "figures": "figures", "all figures with intervals": "audit.json"}
+    return described(audit.run_id, audit.verdict, Table(*audit_rows(audit)), lines, files)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
+from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import read_table
 from valuedrift_mlflow.stances import LABELS, STANCES, Label, Verdict
@@ -73,11 +73,12 @@ def load_row_labels(uri: str, columns: Sequence[str]) -> RowLabels:
     Raises:
         InputError: a missing file, missing columns, bad rows with their numbers, a row twice, no label at all.
     """
-    path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith("runs:/") else Path(uri)
+    path = tracking.downloaded(uri, "labels", _ALLOWED) if uri.startswith("runs:/") else user_path(uri, "labels")
     if not path.is_file():
         raise InputError(problem("labels", uri, _ALLOWED))
-    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file")
     named = [f"{column}_label" for column in columns]
+    read = ("row", "turn", "weight", *columns, *named)
+    frame = read_table(path, f"labels {uri}", "a readable csv, jsonl, json or parquet file", names=read)
     missing = [column for column in ("row", *named) if column not in frame]
     if missing:
         found, wanted = ", ".join(map(str, frame.columns)), ", ".join(("row", *named))

@@ -20,9 +20,11 @@ from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.data.datasets import COLUMNS, TrainingData
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.measurement import judge_costs
+from valuedrift_mlflow.evaluation.notes import described
 from valuedrift_mlflow.inputs.errors import Unanswered
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.judge import identity
+from valuedrift_mlflow.report.tables import Table
 from valuedrift_mlflow.stances import STANCES
 from valuedrift_mlflow.statistics.value_gap import held, value_gap
 from valuedrift_mlflow.value_gap import audit, synthesis_file
@@ -118,11 +120,12 @@ def run(prepared: Prepared, display: Display | None = None) -> Synthesis:
         tracking.log_metrics(active, metrics, 0)
         if about["partial"]:
             tracking.log_tags(active, {"partial": about["partial"]})
-            tracking.describe(active, about["partial"])
         recorded.log_training_data(active, data)
         tracking.log_text(active, card, "README.md")
         tracking.log_file(active, places.file, "data")
-        return Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
+        made = Synthesis(places.file, places.card, records, about, metrics | _costs(filling), active.run_id)
+        tracking.describe(active, _note(made))
+        return made
 
 
 @contextmanager
@@ -336,6 +339,13 @@ def plan_lines(prepared: Prepared) -> list[str]:
         f"judged by {identity(prepared.judge)}",
         f"output: {prepared.places.file}, card {prepared.places.card}, responses {prepared.places.responses}",
     ]
+
+
+def _note(made: Synthesis) -> str:
+    """What the run says of itself on its first page in MLflow."""
+    lead = made.about["partial"] or f"{len(made.rows):,} rows in {made.file.name}"
+    files = {"the dataset card": "README.md", "the rows": "data"}
+    return described(made.run_id, lead, Table(*summary(made)), (), files)
 
 
 def summary(made: Synthesis) -> tuple[list[str], list[list[str]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Places:
         Raises:
             InputError: it names another kind of file, a file where a folder is needed, or a dataset of other origin.
         """
-        path = Path(output).expanduser()
+        path = output_path(output)
         if not output.strip() or (path.suffix and path.suffix != _SUFFIX and not path.is_dir()):
             raise InputError(problem("output", output, f"a file NAME{_SUFFIX}, or a folder"))
         file = path if path.suffix == _SUFFIX and not path.is_dir() else path / f"train{_SUFFIX}"

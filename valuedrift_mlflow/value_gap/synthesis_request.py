@@ -18,7 +18,7 @@ from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.models.server import validated
-from valuedrift_mlflow.stances import STANCES, Mix, Stance
+from valuedrift_mlflow.stances import STANCES, Mix, Stance, quotas
 from valuedrift_mlflow.suite import Item, Suite
 from valuedrift_mlflow.value_gap.synthesis_file import Places
 from valuedrift_mlflow.value_gap.synthesis_plan import Design, Pool, Row, plan
@@ -53,6 +53,7 @@ class Request:
         batch_size: responses sampled and judged between two writes to disk.
         partial: where some rows cannot be filled, write those that could, and say so; otherwise that is an error.
         license: of the dataset, for its card; where it is empty apache-2.0 for embedded forms, else unknown.
+        allow_pyfunc_code: whether MLflow may load a model that is more than weights, which runs code that it brings.
     """
 
     output: str = "synthesized"
@@ -69,9 +70,15 @@ class Request:
     tries: Annotated[int, Field(ge=1)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1)] = DEFAULTS.max_new_tokens
-    batch_size: Annotated[int, Field(ge=1)] = DEFAULTS.generation_batch_size
+    batch_size: Annotated[int, Field(ge=1)] = 64
     partial: bool = False
     license: str = ""
+    allow_pyfunc_code: bool = False
+
+    @property
+    def how(self) -> models.How:
+        """What code of the model may run."""
+        return models.How(pyfunc_code=self.allow_pyfunc_code)
 
     @classmethod
     def checked(cls, options: Mapping[str, object]) -> Self:
@@ -87,7 +94,8 @@ class Request:
         """The shares of the rows.
 
         Raises:
-            InputError: an unknown preset, options that contradict it, equal stances with a gap above 0.
+            InputError: an unknown preset, options that contradict it, equal stances with a gap above 0, a gap that is
+                too small for one pair.
         """
         name = self.preset.partition("?")[0]
         sides = {"gap": self.gap, "chosen": self.chosen, "rejected": self.rejected}
@@ -107,6 +115,9 @@ class Request:
         gap = 1.0 if self.gap is None else self.gap
         if stances[0] is stances[1] and gap > 0:
             raise InputError(problem("chosen, rejected", stances[0].value, "two different stances", "or gap 0"))
+        if gap and not quotas(self.size, (gap, 1 - gap))[0]:
+            found = f"{gap:g}: no pair of {self.size}"
+            raise InputError(problem("gap", found, f"at least one pair, {1 / self.size:.2g}; or 0 for none"))
         return Design("pairs", gap, *stances)
 
 
@@ -167,7 +178,7 @@ def prepare(request: Request) -> Prepared:
     items: tuple[Item, ...] = ()
     with collecting() as problems:
         design = problems.attempt(lambda: request.design)
-        problems.attempt(_check_model, request.model)
+        problems.attempt(_check_model, request)
         judge = problems.attempt(
             lambda: reader(judges.load(request.judge, embedded=request.model.startswith("embedded:")))
         )
@@ -183,12 +194,13 @@ def prepare(request: Request) -> Prepared:
     return Prepared(request, design, suite, judge, items, places)
 
 
-def _check_model(uri: str) -> None:
+def _check_model(request: Request) -> None:
+    uri = request.model
     if uri == FORMS:
         return
     if uri.startswith("embedded:") and uri not in models.EMBEDDED:
         raise InputError(problem("model", uri, ", ".join((FORMS, *models.EMBEDDED))))
-    models.check_model(uri)
+    models.check_model(uri, how=request.how)
 
 
 def _askable(model: str, suite: Suite, topics: tuple[str, ...]) -> tuple[Item, ...]:

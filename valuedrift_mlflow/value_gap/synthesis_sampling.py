@@ -16,8 +16,8 @@ from valuedrift_mlflow.evaluation.measurement import judge_replies, no_progress
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, problem
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.judges.asking import Reply
-from valuedrift_mlflow.models.generation import Generator, Sampling
-from valuedrift_mlflow.models.server import HOPELESS, Unreachable, seed_of
+from valuedrift_mlflow.models.generation import Generator, Sampling, seed_of
+from valuedrift_mlflow.models.server import HOPELESS, Unreachable
 from valuedrift_mlflow.stances import STANCES, Stance, Verdict
 from valuedrift_mlflow.value_gap.synthesis_journal import Journal
 from valuedrift_mlflow.value_gap.synthesis_plan import Ask, Pool, Reason, Row
@@ -106,7 +106,7 @@ def source_of(request: Request) -> Source:
     sampling = Sampling(
         1, request.temperature, request.max_new_tokens, request.batch_size, request.seed, salt="synthesis"
     )
-    return InstructedModel(models.load_generator(request.model), sampling)
+    return InstructedModel(models.load_generator(request.model, request.how), sampling)
 
 
 @dataclass

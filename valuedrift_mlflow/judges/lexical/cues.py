@@ -19,12 +19,12 @@ def opening(sentence: str) -> tuple[int, ...]:
 
 def taken(sentence: str) -> int:
     """Whether a sentence agrees (1) or disagrees (-1) with the person who asks."""
-    return sum(rule.sign for rule in rules("sides") if rule.pattern.search(sentence))
+    return sum(rule.sign for rule in rules("sides") if rule.found(sentence))
 
 
 def closing(sentence: str) -> int:
     """Whether a sentence recommends (1) or advises against (-1)."""
-    return sum(rule.sign for rule in rules("closes") if rule.pattern.search(sentence))
+    return sum(rule.sign for rule in rules("closes") if rule.found(sentence))
 
 
 @lru_cache(maxsize=4_096)
@@ -73,5 +73,6 @@ def spoken(part: Text) -> str:
     return " ".join(map(_written, part.tokens))
 
 
+@lru_cache(maxsize=50_000)
 def _written(token: str) -> str:
     return token.rpartition("\x01")[2].replace("_", " ").lstrip("\x00")

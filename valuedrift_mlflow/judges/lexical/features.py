@@ -124,13 +124,14 @@ _STYLE = "AaGgPQ^v+-NkESIYRTDUBKOHMCcZbiVt&WFfnsp#Xxwzo,.?"
 
 def style(readings: Sequence[Reading]) -> Floats:
     """How texts are written, shape (n, s): the share of each class of words, their length, and how varied they are."""
-    rows = []
-    for reading in readings:
-        codes, tokens = "".join(reading.text.classes), reading.text.tokens
-        ends = 1 + codes.count(".") + codes.count("?")
-        shares = [min(codes.count(code) / max(len(codes), 1), 0.3) for code in _STYLE]
-        rows.append([*shares, np.log1p(len(tokens)), np.log(ends), len(set(tokens)) / max(len(tokens), 1)])
-    return np.array(rows, dtype=np.float64)
+    texts = ["".join(reading.text.classes) for reading in readings]
+    tokens = [reading.text.tokens for reading in readings]
+    counts = np.array([list(map(codes.count, _STYLE)) for codes in texts], dtype=np.float64)
+    shares = np.minimum(counts / np.maximum([len(codes) for codes in texts], 1)[:, None], 0.3)
+    sizes = np.array([len(own) for own in tokens])
+    ends = np.array([1 + codes.count(".") + codes.count("?") for codes in texts])
+    varied = np.array([len(set(own)) for own in tokens]) / np.maximum(sizes, 1)
+    return np.column_stack([shares, np.log1p(sizes), np.log(ends), varied])
 
 
 def manner(reading: Reading) -> list[float]:

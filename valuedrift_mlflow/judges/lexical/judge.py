@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs import languages
+from valuedrift_mlflow.judges.authored import as_authored
 from valuedrift_mlflow.judges.lexical import declared, reach
 from valuedrift_mlflow.judges.lexical.frame import Frame, Reading
-from valuedrift_mlflow.judges.lexical.orders import without_orders
 from valuedrift_mlflow.judges.lexical.patterns import PATTERNS_FILE
 from valuedrift_mlflow.judges.lexical.polarity import supports
 from valuedrift_mlflow.judges.lexical.reader import CLASSES, FITTED_FILE, LexicalReader, learnt
@@ -54,6 +54,7 @@ class LexicalJudge:
     """
 
     name = "lexical"
+    portable = True
     reads = languages.READ
 
     @cached_property
@@ -61,7 +62,7 @@ class LexicalJudge:
         """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
         data = (CLASSES_FILE, WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
-        digest.update(f"{reach.limits()}".encode())
+        digest.update(f"{reach.limits()} hidden".encode())
         if languages.installed():  # then an answer in another language is told, and none is read by chance
             digest.update(b"languages")
         return digest.hexdigest()[:12]
@@ -83,16 +84,16 @@ def _judged(answers: Sequence[Answer]) -> list[Verdict]:
     """One verdict per answer: what is declared, else what the weighing finds in texts within its reach."""
     verdicts: dict[int, Verdict] = {}
     needed: dict[int, float] = {}
+    answers = as_authored(answers)
     spoken = languages.foreign([answer.response for answer in answers])
     for place, answer in enumerate(answers):
         if spoken[place]:
             verdicts[place] = replace(UNSCORED, reason=reach.FOREIGN.format(spoken[place].capitalize()))
             continue
-        response = without_orders(answer.response)
-        if told := _told(answer, response):
+        if told := _told(answer, answer.response):
             verdicts[place] = told
             continue
-        reason, least = reach.reach(replace(answer, response=response))
+        reason, least = reach.reach(answer)
         if reason:
             verdicts[place] = replace(UNSCORED, reason=reason)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from valuedrift_mlflow.judges.lexical.patterns import any_of
+from valuedrift_mlflow.judges.lexical.patterns import found
 
 # Where an order may begin and end: at a line, a sentence, or a pair of brackets or marks.
 _PIECE = re.compile(
@@ -16,8 +16,7 @@ _WORD = re.compile(r"[a-z]", re.IGNORECASE)
 
 def without_orders(response: str) -> str:
     """The response without the sentences, lines and brackets that tell a grader what to do."""
-    order = any_of("orders")
-    if not order.search(response.lower()):
+    if not found("orders", response.lower()):
         return response
     pieces = [piece if _WORD.search(piece) else " " for piece in _PIECE.findall(response)]
-    return "".join(" " if order.search(piece.lower()) else piece for piece in pieces).strip()
+    return "".join(" " if found("orders", piece.lower()) else piece for piece in pieces).strip()

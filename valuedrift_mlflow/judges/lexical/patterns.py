@@ -9,16 +9,33 @@ from typing import NamedTuple
 
 import yaml
 
+from valuedrift_mlflow.judges.lexical.needed import needed
+
 PATTERNS_FILE = Path(__file__).with_name("patterns.yaml")
 _PIECE = re.compile(r"<([a-z_]+)>")
 
 
 class Rule(NamedTuple):
-    """A pattern, the side that it takes (0: none), and a text that it reads."""
+    """A pattern, the side that it takes (0: none), a text that it reads, and what a text must have for it."""
 
     pattern: re.Pattern[str]
     sign: int
     says: str
+    needed: tuple[tuple[str, ...], ...]
+
+    def found(self, text: str) -> bool:
+        """Whether a text has the pattern."""
+        for words in self.needed:
+            for word in words:  # no `any`: it costs more than what it would look at
+                if word in text:
+                    break
+            else:
+                return False
+        return self.pattern.search(text) is not None
+
+
+def _rule(pattern: str, sign: int, says: str) -> Rule:
+    return Rule(re.compile(pattern), sign, says, needed(pattern))
 
 
 @cache
@@ -32,7 +49,7 @@ def _groups() -> dict[str, tuple[Rule, ...]]:
     for name, piece in groups.pop("pieces").items():
         pieces[name] = written(piece if isinstance(piece, str) else f"(?:{'|'.join(piece)})")
     return {
-        name: tuple(Rule(re.compile(written(rule["pattern"])), rule.get("sign", 0), rule["says"]) for rule in rules)
+        name: tuple(_rule(written(rule["pattern"]), rule.get("sign", 0), rule["says"]) for rule in rules)
         for name, rules in groups.items()
     }
 
@@ -48,6 +65,11 @@ def any_of(group: str) -> re.Pattern[str]:
     return re.compile("|".join(rule.pattern.pattern for rule in rules(group)))
 
 
+def found(group: str, text: str) -> bool:
+    """Whether a text has a rule of a group."""
+    return any(rule.found(text) for rule in rules(group))
+
+
 def sign(group: str, text: str) -> int:
     """The sign of the first rule that a text has, 0 where it has none."""
-    return next((rule.sign for rule in rules(group) if rule.pattern.search(text)), 0)
+    return next((rule.sign for rule in rules(group) if rule.found(text)), 0)

@@ -7,6 +7,7 @@ the weighing is fitted on: the squared Mahalanobis distance. No text of another 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,9 @@ class Shape(NamedTuple):
     short: bool
 
 
+_content = lru_cache(maxsize=4_096)(content)  # of propositions: they come again and again
+
+
 def shape(answer: Answer) -> Shape:
     """The shape of a response; a text without words counts as one word."""
     response = answer.response
@@ -64,7 +68,7 @@ def shape(answer: Answer) -> Shape:
     words = _WORD.findall(text) or ["x"]
     count = len(words)
     sentences = parts(response)
-    own, said = content(answer.proposition), content(text)
+    own, said = _content(answer.proposition), content(text)
     first = content(sentences[0]) if sentences else frozenset()
     codes = "".join(class_of(word)[0] for word in words)
     named = len(said & own) / max(1, len(own))

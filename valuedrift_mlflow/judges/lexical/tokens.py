@@ -128,6 +128,7 @@ def tokenise(text: str) -> list[str]:
     )
 
 
+@lru_cache(maxsize=50_000)
 def class_of(word: str) -> str:
     """Class of a token whatever the proposition; ``w`` for unlisted words, ``z`` for what is hardly a word."""
     if word[0] == "\x00":

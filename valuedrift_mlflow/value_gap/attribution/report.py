@@ -86,15 +86,18 @@ def all_rows(result: Attributed) -> pd.DataFrame:
 
 
 def top_table(result: Attributed, rows: int = SHOWN) -> pd.DataFrame:
-    """The rows with the most influence along each measured change, with their texts."""
+    """The rows with the most influence along each measured change, with their texts; none that had none along it."""
     table = all_rows(result)
-    table = table[table["rank"] <= rows].sort_values(["quantity", "rank"], kind="stable").reset_index(drop=True)
+    along = {one.name: np.sign(one.change or 1.0) for one in result.found}
+    pulled = table["influence"] * table["quantity"].map(along)
+    table = table[(table["rank"] <= rows) & (pulled > 0)]
+    table = table.sort_values(["quantity", "rank"], kind="stable").reset_index(drop=True)
     shown = [texts(result.data.rows[row - 1], result.data.kind) for row in table["row"]]
     return pd.concat([table, pd.DataFrame(shown, index=table.index)], axis=1)
 
 
 def metrics(result: Attributed) -> dict[str, float]:
-    """What the run records, by quantity; see the README."""
+    """What the run records, by quantity; see ``docs/attribution.md``."""
     made: dict[str, float] = {"attribution/rows_left_out": float(len(result.left_out))}
     for one in result.found:
         key = f"attribution/{one.name}"

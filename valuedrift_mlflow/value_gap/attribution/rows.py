@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from valuedrift_mlflow.data.datasets import COLUMNS, TrainingData
@@ -28,22 +28,10 @@ def _text(cell: object, *, last: bool) -> str:
 
 def write_without(data: TrainingData, left_out: Collection[int], file: Path) -> int:
     """Write the rows of a stage without some, as json lines that are read as the same rows; gives how many."""
-    return _write(data, [number for number in range(len(data.rows)) if number not in set(left_out)], file)
-
-
-def write_only(data: TrainingData, kept: Sequence[int], file: Path) -> int:
-    """Write some rows of a stage as json lines; gives how many."""
-    return _write(data, kept, file)
-
-
-def _write(data: TrainingData, numbers: Sequence[int], file: Path) -> int:
+    left = set(left_out)
+    kept = [number for number in range(len(data.rows)) if number not in left]
     with file.open("w", encoding="utf-8") as lines:
-        for line in _lines(data, numbers):
-            lines.write(line + "\n")
-    return len(numbers)
-
-
-def _lines(data: TrainingData, numbers: Sequence[int]) -> Iterator[str]:
-    for number in numbers:
-        row = data.rows[number]
-        yield json.dumps({column: row[column] for column in COLUMNS[data.kind]}, ensure_ascii=False)
+        for number in kept:
+            row = {column: data.rows[number][column] for column in COLUMNS[data.kind]}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return len(kept)

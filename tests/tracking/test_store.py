@@ -1,0 +1,123 @@
+"""The tracking store: what is said where it cannot be used, what never is, and two jobs that create one at once."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+from commands_of_users import program, valuedrift
+from mlflow import MlflowClient
+
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError
+
+OPEN = "from valuedrift_mlflow import tracking\nwith tracking.run('audit', name='one'):\n    pass"
+HOW = "from valuedrift_mlflow import tracking\nprint(tracking.how_to_open())"
+
+
+def test_two_jobs_create_one_database_at_once(tmp_path: Path) -> None:
+    quiet = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    quiet |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", OPEN], cwd=tmp_path, env=quiet, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [job.communicate()[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["0"])
+    assert [(run.info.run_name, run.info.status) for run in runs] == [("one", "FINISHED")] * 2
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """A server that says the same to everybody."""
+
+    class Saying(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *said: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Saying)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "mend"), [(401, "MLFLOW_TRACKING_USERNAME"), (403, "MLFLOW_TRACKING_USERNAME")])
+def test_a_store_that_lets_nobody_in_is_told_of_without_the_password(
+    store: Path, monkeypatch: pytest.MonkeyPatch, status: int, mend: str
+) -> None:
+    with answering(status) as host:
+        mlflow.set_tracking_uri(f"http://ann:secret@{host}")
+        with pytest.raises(InputError) as refused:
+            tracking.check_store()
+    line = str(refused.value)
+    assert line.startswith(f"MLFLOW_TRACKING_URI: found 'http://{host}', allowed: a tracking store that answers; set")
+    assert mend in line and str(status) in line and "secret" not in line
+
+
+def test_a_job_whose_server_is_down_ends_with_a_line_and_code_2(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    done = valuedrift("audit", "--data", "embedded:pairs?size=10")
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("valuedrift: ")]
+    assert "MLFLOW_TRACKING_URI: found 'http://127.0.0.1:9'" in line and "start the server" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deleted_experiment_is_told_of(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient()
+    number = client.create_experiment("gone")
+    client.delete_experiment(number)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "gone")
+    with pytest.raises(
+        InputError, match=f"gone, which is deleted.*mlflow experiments restore --experiment-id {number}"
+    ):
+        tracking.check_store()
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "4711")
+    with pytest.raises(InputError, match="MLFLOW_EXPERIMENT_ID: found '4711'"):
+        tracking.check_store()
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("http://ann:secret@127.0.0.1:9/team", "See the runs: http://127.0.0.1:9/team/"),
+        ("postgresql://ann:secret@db:5432/runs", 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI" '),
+        ("databricks", "of your Databricks workspace"),
+    ],
+)
+def test_no_password_is_printed(store: Path, monkeypatch: pytest.MonkeyPatch, uri: str, line: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    said = program(HOW).stdout
+    assert line in said and "secret" not in said
+
+
+def test_runs_within_a_run_stay_in_its_experiment(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
+    mine = mlflow.create_experiment("mine")
+    with mlflow.start_run(experiment_id=mine), tracking.run("evaluation", name="inner") as inner:
+        pass
+    assert mlflow.get_run(inner.run_id).info.experiment_id == mine
+
+
+def test_a_kind_that_somebody_has_chosen_stays(store: Path) -> None:
+    mine = mlflow.set_experiment("mine")
+    MlflowClient().set_experiment_tag(mine.experiment_id, "mlflow.experimentKind", "genai_development")
+    with tracking.run("audit", name="one"):
+        pass
+    assert MlflowClient().get_experiment(mine.experiment_id).tags["mlflow.experimentKind"] == "genai_development"

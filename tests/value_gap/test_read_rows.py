@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from valuedrift_mlflow import judges, suite
+from valuedrift_mlflow.data.datasets import load_data
+from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.judges.judge import Judge
+from valuedrift_mlflow.stances import Answer, Verdict
+from valuedrift_mlflow.value_gap import audit, exchanges, read_rows
+from valuedrift_mlflow.value_gap.matching import Matcher
+
+
+class _Counting:
+    """The offline judge in a wrapper that is of this process alone, as a judge with a client or a cache is."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.inner, self.asked = judges.load("lexical"), 0
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        self.asked += len(answers)
+        return self.inner.judge(answers)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "BATCH", 40)
+    monkeypatch.setattr(read_rows, "ALONE", 1)
+
+
+def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
+    small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs")
+    matcher = Matcher(suite.load("vaes"))
+    counting = _Counting()
+    found = []
+    for cores, judge in ((1, judges.load("lexical")), (2, judges.load("lexical")), (2, counting)):
+        monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        reader: Judge = judge
+        audited = audit.examine(data.rows, "pairs", reader, matcher)
+        found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
+    assert found[0] == found[1] == found[2]
+    assert found[0][-1] == 300 and counting.asked > 400  # most sides, all in this process
+
+
+def test_long_rows_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch ends with the row that passes the bound: six rows of 300 characters where 1,000 are allowed."""
+    monkeypatch.setattr(exchanges, "CHARACTERS", 1_000)
+    said = [{"role": "assistant", "content": "x" * 290}]
+    row = {"prompt": [{"role": "user", "content": "y" * 10}], "completion": said}
+    assert [len(batch) for batch in exchanges.batches([row] * 6)] == [4, 2]
+
+
+def test_a_script_without_a_main_guard_may_audit(tmp_path: Path) -> None:
+    """Processes are started under a script that would audit once more if it were imported by them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from valuedrift_mlflow import judges, suite\n"
+        "from valuedrift_mlflow.data.datasets import load_data\n"
+        "from valuedrift_mlflow.data.settings import Data\n"
+        "from valuedrift_mlflow.value_gap import audit, exchanges, read_rows\n"
+        "from valuedrift_mlflow.value_gap.matching import Matcher\n"
+        "exchanges.BATCH, read_rows.ALONE = 20, 1\n"
+        "rows = load_data(Data(uri='embedded:pairs?size=100'), 'pairs').rows\n"
+        "print('rows', audit.examine(rows, 'pairs', judges.load('lexical'), Matcher(suite.load('vaes'))).rows)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.splitlines() == ["rows 100"], done.stderr

@@ -1,0 +1,182 @@
+"""The tracking store as a whole: that it answers, how it is opened first, and how people come to look at it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.tracking.view import view_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
+
+_KIND = "mlflow.experimentKind"
+_TRAINING = "custom_model_development"  # as MLflow's UI names model training
+_RETRIES = 2  # of a server that does not answer: MLflow's own seven take minutes
+
+
+def address() -> str:
+    """The URI of the tracking store."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def shown(uri: str) -> str:
+    """A URI as it may be printed: without its password.
+
+    >>> shown("postgresql://ann:secret@db:5432/runs")
+    'postgresql://ann@db:5432/runs'
+    >>> shown("https://ann:secret@mlflow.example.org/team")
+    'https://mlflow.example.org/team'
+    >>> shown("sqlite:///mlflow.db")
+    'sqlite:///mlflow.db'
+    """
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    user, _, host = parts.netloc.rpartition("@")
+    # A browser asks for the user itself; a database's name and user belong together.
+    kept = host if parts.scheme in ("http", "https") else f"{user.partition(':')[0]}@{host}"
+    return urlunsplit(parts._replace(netloc=kept))
+
+
+def check_store() -> None:
+    """Find that the tracking store answers, lets this user in, and has the experiment that runs would go to.
+
+    Raises:
+        InputError: it does not.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    uri = address()
+    name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    field, found = ("MLFLOW_EXPERIMENT_NAME", name) if name else ("MLFLOW_EXPERIMENT_ID", number)
+    try:
+        with _soon():
+            experiment = _experiment(uri, name, number)
+    except (MlflowException, requests.RequestException, OSError) as error:
+        said = one_line(str(getattr(error, "message", error)).replace(uri, shown(uri)))
+        if number and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
+        mend = f"{_mend(said)} ({said})"
+        raise InputError(problem("MLFLOW_TRACKING_URI", shown(uri), "a tracking store that answers", mend)) from None
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        mend = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or name another one"
+        raise InputError(
+            problem(field, f"{experiment.name}, which is deleted", "an experiment that is not deleted", mend)
+        )
+
+
+def _experiment(uri: str, name: str | None, number: str | None) -> Experiment | None:
+    """The experiment that runs would go to; None where there is none yet, or the store has another one by default."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    opened_once(uri)
+    client = MlflowClient()
+    client.search_experiments(max_results=1)  # of a store that is a server: does it let this user in?
+    if name:
+        return client.get_experiment_by_name(name)
+    if number:
+        return client.get_experiment(number)
+    try:
+        return client.get_experiment("0")
+    except MlflowException:
+        return None
+
+
+def _mend(said: str) -> str:
+    if "401" in said or "403" in said:
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    return "start the server, or correct the address"
+
+
+@contextmanager
+def _soon() -> Iterator[None]:
+    """Let MLflow give up on a server sooner than it would."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+
+    given = RETRIES.get_raw()
+    if given is None:
+        RETRIES.set(_RETRIES)
+    try:
+        yield
+    finally:
+        if given is None:
+            RETRIES.unset()
+
+
+def opened_once(uri: str) -> None:
+    """Open a store in a database file alone: two processes that create one at once disturb each other."""
+    from mlflow import MlflowClient
+
+    if not uri.startswith("sqlite:"):
+        return
+    import filelock
+
+    # Beside no file of the user's: what is locked is the name.
+    name = hashlib.sha256(f"{Path.cwd()} {uri}".encode()).hexdigest()[:16]
+    with filelock.FileLock(Path(tempfile.gettempdir(), f"valuedrift-{name}.lock")):
+        MlflowClient().search_experiments(max_results=1)
+
+
+def mark_as_training(experiment_id: str) -> None:
+    """Have an experiment shown as model training, unless somebody has chosen another kind.
+
+    MLflow up to 3.17 goes by the address of a page (``workflowType``) before this tag.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    if _KIND not in client.get_experiment(experiment_id).tags:
+        try:
+            client.set_experiment_tag(experiment_id, _KIND, _TRAINING)
+        except MlflowException:  # whoever may write runs need not be allowed to change their experiment
+            return
+
+
+def how_to_open() -> str:
+    """How to look at the runs that were just made: the command and the page, without a password."""
+    import mlflow
+
+    uri, run = address(), mlflow.last_active_run()
+    page = view_of(run) if run else ""
+    if uri.startswith("http"):
+        return f"See the runs: {shown(uri).rstrip('/')}/{page}"
+    if uri.startswith("databricks"):
+        return f"See the runs: experiment {run.info.experiment_id if run else ''} of your Databricks workspace"
+    return f"See the runs: mlflow ui{_flag(uri)}    then open http://127.0.0.1:5000/{page}"
+
+
+def _flag(uri: str) -> str:
+    # MLflow's own default needs no flag.
+    if uri in ("sqlite:///mlflow.db", f"sqlite:///{os.getcwd()}/mlflow.db"):
+        return ""
+    if uri == shown(uri):
+        return f" --backend-store-uri {shlex.quote(uri)}"
+    # What is printed ends up in logs: a URI with a password is named only.
+    named = os.environ.get("MLFLOW_TRACKING_URI") == uri
+    given = '"$MLFLOW_TRACKING_URI"' if named else shown(uri)
+    return f" --backend-store-uri {given}"
+
+
+def command() -> str:
+    """The command that this process was started with, as a user types it."""
+    script, given = Path(sys.argv[0]), [one for one in sys.argv[1:] if one]
+    if script.parent.name == "entrypoints":
+        given = ["valuedrift", script.stem.replace("_", "-"), *given]
+    else:
+        given = [*(["valuedrift"] if script.name == "valuedrift" else ["python", script.name]), *given]
+    return shlex.join(given)
