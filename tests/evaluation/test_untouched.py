@@ -27,7 +27,8 @@ from valuedrift_mlflow import models, suite
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.judges.likelihood import LikelihoodJudge
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator, encode, evaluation_mode
-from valuedrift_mlflow.models.reference import reference_kl, reference_of
+from valuedrift_mlflow.models.reference import reference_of
+from valuedrift_mlflow.models.start import reference_kl, start_of
 
 SUITE = "vaes?topics=religion&per_topic=2"
 SETTINGS: dict[str, Any] = {"suite": SUITE, "every": 1, "samples": 1, "max_new_tokens": 4}
@@ -188,9 +189,10 @@ def test_an_adapter_answers_chooses_and_has_no_distance_from_itself(random_folde
     for prompt, said in zip(prompts, together, strict=True):
         assert TransformersGenerator(model, loaded.tokenizer).generate([prompt], [prompt], sampling, int) == [said]
     ids = encode(loaded.tokenizer, prompts)
-    exchanges = [(row, said) for row, (said,) in zip(ids, together, strict=True)]
+    said_ids = [loaded.tokenizer(said, add_special_tokens=False)["input_ids"] for (said,) in together]
+    exchanges = list(zip(ids, said_ids, strict=True))
     with evaluation_mode(model):
-        assert reference_kl(model, reference_of(model), loaded.tokenizer, exchanges) == pytest.approx(0, abs=1e-6)
+        assert reference_kl(model, start_of(model, exchanges)) == pytest.approx(0, abs=1e-6)
     judge = LikelihoodJudge()
     verdicts = judge.choose(model, loaded.tokenizer, items, batch_size=999)
     alone = [judge.choose(model, loaded.tokenizer, [item], batch_size=1)[0] for item in items]

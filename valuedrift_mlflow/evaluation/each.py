@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.evaluation import reliability
-from valuedrift_mlflow.evaluation.evaluate import Asked, Config, asked_now, memory_of, opened, run_evaluation
+from valuedrift_mlflow.evaluation.evaluate import Config, asked_now, memory_of, opened, run_evaluation
 from valuedrift_mlflow.evaluation.measurement import no_progress
+from valuedrift_mlflow.evaluation.subjects import Asked
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.suite import Suite
 

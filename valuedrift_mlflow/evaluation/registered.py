@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import mlflow
 from mlflow.entities import Feedback
@@ -36,7 +36,7 @@ def as_function(own: ValueStance) -> Scorer:
     made: Scorer = scorer(value_stance, name=own.name)
     stored = SerializedScorer(
         name=own.name,
-        aggregations=own.aggregations,
+        aggregations=cast(list[str] | None, own.aggregations),
         mlflow_version=mlflow.__version__,
         serialization_version=1,
         call_source=_SOURCE.format(name=own.name, judge=own.judge),

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, one_line, problem
 from valuedrift_mlflow.inputs.reading import TABLE, json_of, read_bytes, text_of
@@ -83,7 +83,7 @@ def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
         return pd.read_csv(io.StringIO(text), sep=parted, dtype=None if numbers else str, keep_default_na=False)
     if kind == ".jsonl":
         return pd.DataFrame([row for _, row in json_lines(text, where)])
-    value = json_of(text)
+    value: Any = json_of(text)
     if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
         raise ValueError("a row that is no JSON object")
     if isinstance(value, dict) and set(value) == {"columns", "data"}:
@@ -103,7 +103,8 @@ def _parquet(data: bytes, where: str) -> pd.DataFrame:
             if size > TABLE.most:
                 raise TABLE.refusal(where)
             batches.append(batch)
-        return pyarrow.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
+        frame: pd.DataFrame = pyarrow.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
+        return frame
 
 
 def _check_header(text: str, parted: str, where: str) -> None:

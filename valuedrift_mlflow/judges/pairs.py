@@ -76,7 +76,7 @@ class PairReader:
         faster, which moves probabilities by up to ``rounding``.
         """
         if not first:
-            return np.empty((0, self._model.config.num_labels)), False
+            return np.empty((0, int(self._model.config.num_labels or 0))), False
         encoded = self._tokenizer(list(first), list(second), truncation="only_first", max_length=self._longest)
         lengths = [len(ids) for ids in encoded["input_ids"]]
         parts, order, any_rounded = [], [], False

@@ -83,7 +83,7 @@ def _check_code(source: str, read: PreTrainedConfig, how: How) -> None:
     kernels = [str(getattr(part, "_attn_implementation", "")) for part in parts]
     if how.attention is None and any("/" in kernel for kernel in kernels):
         raise ValueError(f"its config.json asks for the kernel {next(k for k in kernels if '/' in k)}, which is code")
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     name, revision = named(source)
     file: str | None = find_adapter_config_file(name, local_files_only=True, revision=revision.get("revision"))

@@ -58,7 +58,8 @@ class ContinuousBatches:
             **(drawing if asked.temperature > 0 else {"do_sample": False}),
         )
         rows = [list(prompt) for prompt in asked.prompts for _ in range(asked.samples)]
-        batching = ContinuousBatchingConfig(seed=asked.seeds(0), max_requests_per_batch=asked.slots, **self._pages())
+        pages: dict[str, Any] = self._pages()
+        batching = ContinuousBatchingConfig(seed=asked.seeds(0), max_requests_per_batch=asked.slots, **pages)
         engine: Any = self.model  # its method comes from a mixin without types
         with only_these_settings(self.model, settings):
             try:

@@ -32,7 +32,7 @@ class SlotLayer(CacheLayerMixin):
 
     def __init__(self) -> None:
         """Empty."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows = 0
         self.start = 0
         self.end = 0
@@ -82,7 +82,7 @@ class SlotCache(Cache):
     def __init__(self) -> None:
         """Empty; layers come with the first forward pass."""
         super().__init__(layer_class_to_replicate=SlotLayer)
-        self.layers: list[SlotLayer]
+        self.layers: list[SlotLayer]  # type: ignore[assignment]  # of all kinds of layers it has this one
 
     @property
     def end(self) -> int:
@@ -103,7 +103,7 @@ class SlotCache(Cache):
     def token_bytes(self) -> float:
         """Memory of one token of one row."""
         sizes = (getattr(layer, name) for layer in self.layers for name in _KEPT)
-        return sum(one.numel() / (one.shape[0] * one.shape[2]) * one.element_size() for one in sizes)
+        return float(sum(one.numel() / (one.shape[0] * one.shape[2]) * one.element_size() for one in sizes))
 
     def look_from(self, start: int) -> None:
         """Leave what is before a column out of what is attended to."""

@@ -143,9 +143,11 @@ def _folder(uri: str) -> Path | None:
     if uri.startswith(MLFLOW_PREFIXES):
         checkpoint = tracking.checkpoint_folder(uri)
         weights = None if checkpoint else tracking.packaged_weights(uri)
-        if checkpoint is None and (weights is None or weights.tokenizer != weights.folder):
+        together = weights.folder if weights is not None and weights.tokenizer == weights.folder else None
+        found = checkpoint or together
+        if found is None:
             return None
-        path = checkpoint or weights.folder
+        path = found
     known = path.is_dir() and any((path / name).is_file() for name in (_CONFIG, _ADAPTERS))
     return path if known and ((path / _TOKENIZER).is_file() or (path / _ADAPTERS).is_file()) else None
 

@@ -72,4 +72,5 @@ def _raw(weight: Tensor) -> memoryview:
     import torch
 
     # As bytes: numpy knows no bfloat16.
-    return weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    data: memoryview = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return data

@@ -97,8 +97,18 @@ class Settings:
             if embedder:
                 problems.attempt(check_embedder, embedder)
         file, topics = user_path(path, "suite prism"), topics_of(options)
-        named = {"model": model, "embedder": embedder}
-        return cls(uri, file, topics=topics, output=output, pyfunc_code=code == "true", **named, **numbers)
+        return cls(
+            uri,
+            file,
+            topics=topics,
+            output=output,
+            pyfunc_code=code == "true",
+            model=model,
+            embedder=embedder,
+            clusters=numbers["clusters"],
+            per_topic=numbers["per_topic"],
+            seed=numbers["seed"],
+        )
 
 
 def _check_model(uri: str, pyfunc_code: bool) -> None:

@@ -17,10 +17,10 @@ from valuedrift_mlflow.tracking.store import address, mark_as_training, opened_o
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
-Role = Literal[
-    *("pipeline", "ablation", "stage", "training", "evaluation", "comparison"),
-    *("judge_check", "judge_training", "audit", "synthesis", "attribution"),
-]
+Role = (
+    Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
+    | Literal["judge_check", "judge_training", "audit", "synthesis", "attribution"]
+)
 
 _RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982
 _RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
