@@ -27,6 +27,7 @@ ELSEWHERE = {
     "mlflow run . --experiment-name values": "by tests/test_mlproject.py",
     "python examples/quickstart.py": "by tests/test_examples.py",
     "mlflow models serve": "by tests/evaluation/test_packaged_models.py",
+    "python benchmarks/": "by hand: minutes to hours",
     "mkdocs serve": "by .ci/run, which builds the site",
 }
 # What makes Python code small, word for word.
