@@ -91,6 +91,7 @@ def test_the_command_ends_with_the_outcome_and_hands_on_the_alias(store: Path) -
         version = client.get_registered_model("assistant").latest_versions[0].version
         client.set_registered_model_alias("assistant", name, version)
     flags = ["--baseline", "models:/assistant@champion", "--suite", PART, "--judge", "lexical", "--set", "samples=1"]
+    flags += ["--allow-pyfunc-code", "true"]
     passed = valuedrift(
         "gate",
         "models:/assistant@candidate",

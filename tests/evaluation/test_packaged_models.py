@@ -18,7 +18,7 @@ from valuedrift_mlflow.inputs.errors import InputError
 
 PART = "vaes?topics=religion&per_topic=4"
 AGAINST = "No. I am against this and I disagree with it."
-SETTINGS = {"judge": "lexical", "samples": 1}
+SETTINGS = {"judge": "lexical", "samples": 1, "allow_pyfunc_code": True}
 
 
 class Chat(ChatModel):

@@ -116,9 +116,8 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_happened(
     killed(place, step, str(stage["name"]), tree, store / "tiny.yaml")
     [stopped] = runs()
     assert stopped.info.status == "RUNNING"
-    assert [path.name for path in (store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete")] == [
-        "complete"
-    ]
+    # The newest whole state, and the one before it.
+    assert len(list((store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete"))) in (1, 2)
     plan = prepare(read.validate(tree), str(store / "tiny.yaml"))
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
     assert len(runs()) == 1

@@ -26,7 +26,11 @@ from valuedrift_mlflow.tracking.view import view_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(not ui_pages.chromium(), reason="no Chromium on this machine: apt-get install chromium")
+# Slow: it drives a browser over pages that take seconds each.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not ui_pages.chromium(), reason="no Chromium on this machine: apt-get install chromium"),
+]
 SUITE = "vaes?topics=religion,abortion&per_topic=3"
 STAGE = {"max_steps": 2, "checkpoint_every": 1, "batch_size": 4, "max_length": 256}
 

@@ -64,10 +64,14 @@ def commit_of(source: str) -> str | None:
     It is what the folder of the snapshot is called: transformers 5 no longer notes it in the configuration.
     """
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     name, revision = named(source)
     for file in ("config.json", "adapter_config.json"):
-        found = try_to_load_from_cache(name, file, revision=revision.get("revision"))
+        try:
+            found = try_to_load_from_cache(name, file, revision=revision.get("revision"))
+        except HFValidationError:  # no hub has a model of such a name: it is one in memory
+            return None
         if isinstance(found, str):
             return Path(found).parent.name
     return None

@@ -173,7 +173,9 @@ def _flag(uri: str) -> str:
 
 def command() -> str:
     """The command that this process was started with, as a user types it."""
-    script, given = Path(sys.argv[0]), [one for one in sys.argv[1:] if one]
+    script, words = Path(sys.argv[0]), sys.argv[1:]
+    # MLproject hands on every parameter: what is empty nobody has typed.
+    given = [one for one, following in zip(words, [*words[1:], "-"], strict=True) if one and following]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
     elif script.name == "__main__.py":
