@@ -25,7 +25,8 @@ def settings_of(recipe: Recipe, arguments: argparse.Namespace, own: Command) -> 
         said |= recipe.model_fields_set
     whole = recipe.model_dump(include=measuring)
     named = {key: value for key, value in whole.items() if key in said}
-    return named, {**whole, "trust_remote_code": recipe.base.trust_remote_code}
+    code = {"trust_remote_code": recipe.base.trust_remote_code, "allow_pyfunc_code": recipe.allow_pyfunc_code}
+    return named, {**whole, **code}
 
 
 def compare_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

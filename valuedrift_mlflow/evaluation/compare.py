@@ -122,9 +122,9 @@ def prepare(
     others: list[Target] = []
     with collecting() as problems:
         if baseline:
-            first = problems.attempt(found, baseline, "baseline") or []
+            first = problems.attempt(found, baseline, "baseline", given.how) or []
         for uri in uris:
-            others += problems.attempt(found, uri) or []
+            others += problems.attempt(found, uri, "targets", given.how) or []
         if len(first) > 1:
             names = ", ".join(target.name for target in first)
             problems.add(problem("baseline", f"{baseline}, a pipeline of {names}", "one model, run or table"))

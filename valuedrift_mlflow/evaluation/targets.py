@@ -15,6 +15,7 @@ from valuedrift_mlflow.evaluation.evaluate import Config
 from valuedrift_mlflow.evaluation.responses import is_table, load_responses
 from valuedrift_mlflow.evaluation.subjects import responses_of_run
 from valuedrift_mlflow.inputs.errors import collecting, problem
+from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import MeasuredRun
 
@@ -50,11 +51,11 @@ class Target:
         return self.measured[0] if self.measured else None
 
 
-def found(uri: str, where: str = "targets") -> list[Target]:
+def found(uri: str, where: str = "targets", how: How = STORED) -> list[Target]:
     """What a URI names: a model, a table of responses, a run, or a pipeline, which is its base and all its stages.
 
     Raises:
-        InputError: there is no such thing; ``where`` names the parameter.
+        InputError: there is no such thing, or it runs code that ``how`` does not allow; ``where`` names the parameter.
     """
     run_id = uri if _RUN_ID.fullmatch(uri) and not Path(uri).is_dir() else ""
     if responses_of_run(uri) != uri:
@@ -66,7 +67,7 @@ def found(uri: str, where: str = "targets") -> list[Target]:
         return [_of_run(uri, run) for run in tracking.measured_runs(inner["run"], where)[:1]]
     if is_table(uri):
         return [Target(uri, Path(uri).stem, table=uri)]
-    models.check_model(uri, where)
+    models.check_model(uri, where, how)
     model_id = tracking.logged_model_id(uri)
     if model_id is None:
         return [Target(uri, models.short_name(uri), model=uri)]
