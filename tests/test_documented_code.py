@@ -124,11 +124,9 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
         for number, alias in ((1, "champion"), (2, "candidate")):
             mlflow.register_model(f"models:/{last.model_id}", "assistant")
             client.set_registered_model_alias("assistant", alias, str(number))
-        sheet = Path(f"review-{runs['stage'].info.run_id}.csv")
-        valuedrift_mlflow.review(runs["stage"].info.run_id, n=12)
-        labelled = pd.read_csv(sheet)
+        labelled = pd.read_csv(valuedrift_mlflow.review(runs["stage"].info.run_id, n=12).file)
         labelled["label"] = "neutral"
-        labelled.to_csv(sheet, index=False)
+        labelled.to_csv(f"review-{runs['stage'].info.run_id}.csv", index=False)
         yield {role: runs[role].info.run_id for role in ("pipeline", "stage")}
 
 

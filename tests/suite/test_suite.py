@@ -240,7 +240,7 @@ def test_row_numbers_do_not_depend_on_the_tables_index() -> None:
         ("empty.csv", "", "empty.csv"),
         ("broken.jsonl", '{"item_id": ', "broken.jsonl"),
         ("broken.parquet", "not parquet", "broken.parquet"),
-        ("named.csv.gz", "not packed", "found 'not packed'"),  # it is read as what it is
+        ("named.csv.gz", "not packed", "found 'no rows'"),  # it is read as what it is
         ("list.json", "[1, 2]", "list.json"),
         ("empty.jsonl", "\n", "no rows"),
         ("own.txt", "item_id\n", "csv, tsv, jsonl, json or parquet"),

@@ -7,12 +7,21 @@ from pathlib import Path
 import valuedrift_mlflow
 
 PACKAGE = Path(valuedrift_mlflow.__file__).parent
-# Plugins, whose base classes are MLflow's.
+# Plugins, whose base classes are MLflow's, and what speaks of its types: thresholds, signatures.
 PLUGINS = {
+    "evaluation/gate.py": {"mlflow.models"},
+    "evaluation/registered.py": {
+        "mlflow",
+        "mlflow.entities",
+        "mlflow.exceptions",
+        "mlflow.genai.scorers",
+        "mlflow.genai.scorers.base",
+    },
+    "models/packaged.py": {"mlflow.types", "mlflow.types.schema"},
     "evaluation/plugin.py": {"mlflow.data.evaluation_dataset", "mlflow.models.evaluation.base"},
     "evaluation/scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
 }
-BELOW = {"valuedrift_mlflow.inputs.errors", "valuedrift_mlflow.stances"}
+BELOW = ("valuedrift_mlflow.inputs.", "valuedrift_mlflow.stances", "valuedrift_mlflow.tracking.")
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -38,5 +47,5 @@ def test_only_tracking_calls_mlflow() -> None:
 
 def test_tracking_knows_no_other_part() -> None:
     for file in (PACKAGE / "tracking").glob("*.py"):
-        ours = of("valuedrift_mlflow", imported(file)) - BELOW
-        assert all(module.startswith("valuedrift_mlflow.tracking.") for module in ours), (file.name, ours)
+        ours = of("valuedrift_mlflow", imported(file))
+        assert all(module.startswith(BELOW) for module in ours), (file.name, ours)
