@@ -252,7 +252,7 @@ def test_an_unreadable_file_is_one_line_that_names_it(tmp_path: Path, name: str,
         suite.load(str(tmp_path / name))
     [line] = str(caught.value).splitlines()
     assert found in line
-    assert Path(name).stem in line
+    assert name.partition(".")[0] in line
 
 
 # Hash ----------------------------------------------------------------------------------------------------------------
