@@ -124,7 +124,9 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
         for number, alias in ((1, "champion"), (2, "candidate")):
             mlflow.register_model(f"models:/{last.model_id}", "assistant")
             client.set_registered_model_alias("assistant", alias, str(number))
-        labelled = pd.read_csv(valuedrift_mlflow.review(runs["stage"].info.run_id, n=12).file)
+        drawn = valuedrift_mlflow.review(runs["stage"].info.run_id, n=12).file
+        labelled = pd.read_csv(drawn)
+        drawn.unlink()
         labelled["label"] = "neutral"
         labelled.to_csv(f"review-{runs['stage'].info.run_id}.csv", index=False)
         yield {role: runs[role].info.run_id for role in ("pipeline", "stage")}
