@@ -99,6 +99,10 @@ def apply_settings(tree: dict[str, object], settings: str) -> list[str]:
     return [line for line in problems if line]
 
 
+# By the names that users write.
+_KEYS = [field.alias or name for name, field in Recipe.model_fields.items() if name != "stages"]
+
+
 def _apply(tree: dict[str, object], key: str, value: object, said_in: str) -> str:
     """Write one setting into a recipe; what is wrong with it, or nothing."""
     stages = _stage_trees(tree)
@@ -109,11 +113,11 @@ def _apply(tree: dict[str, object], key: str, value: object, said_in: str) -> st
     if targets and rest:
         for stage in targets:
             _write(stage, rest.split("."), value)
-    elif head in Recipe.model_fields and head != "stages":
+    elif head in _KEYS:
         _write(tree, key.split("."), value)
     else:
         known = sorted({str(stage.get(k)) for stage in stages for k in ("name", "algorithm")})
-        allowed = "a key of the recipe (" + ", ".join(k for k in Recipe.model_fields if k != "stages") + ")"
+        allowed = "a key of the recipe (" + ", ".join(_KEYS) + ")"
         stage_hint = ", ".join(f"{name}.KEY" for name in known)
         return problem(said_in, key, f"{allowed} or {stage_hint}" if known else allowed)
     return ""
