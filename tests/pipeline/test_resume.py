@@ -105,19 +105,19 @@ def assert_same(resumed: StageResult, whole: StageResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "step", "stage"),
-    [("save", 4, SFT), ("step", 7, DPO | LORA | {"trainer": {"disable_dropout": False}})],
+    ("place", "step", "stage", "whole"),
+    [("save", 4, SFT, 1), ("step", 7, DPO | LORA | {"trainer": {"disable_dropout": False}}, 2)],
     ids=["sft, while its second checkpoint is written", "dpo with adapters, in its second epoch"],
 )
 def test_a_killed_stage_goes_on_as_if_nothing_had_happened(
-    store: Path, base: str, place: str, step: int, stage: dict[str, Any]
+    store: Path, base: str, place: str, step: int, stage: dict[str, Any], whole: int
 ) -> None:
+    """``whole``: states that were complete, of which the newest two are kept."""
     tree = settings(base, stage)
     killed(place, step, str(stage["name"]), tree, store / "tiny.yaml")
     [stopped] = runs()
     assert stopped.info.status == "RUNNING"
-    # The newest whole state, and the one before it.
-    assert len(list((store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete"))) in (1, 2)
+    assert len(list((store / ".valuedrift" / stopped.info.run_id).glob("checkpoint-*/complete"))) == whole
     plan = prepare(read.validate(tree), str(store / "tiny.yaml"))
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
     assert len(runs()) == 1

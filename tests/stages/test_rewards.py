@@ -39,7 +39,7 @@ number = 3
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of the user's beside the recipe: in the working folder, not installed."""
     (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
-    (tmp_path / "broken_rewards.py").write_text("import no_such_library")
+    (tmp_path / "broken_rewards.py").write_text("import no_such_library\n\ndef f(prompts, responses): ...\n")
     monkeypatch.chdir(tmp_path)
     return "my_rewards"
 
@@ -70,7 +70,8 @@ def test_a_python_function_gets_texts(functions: str) -> None:
     ("uri", "message"),
     [
         ("no_such_module:f", r"reward: found 'no_such_module:f'.*No module named 'no_such_module'"),
-        ("broken_rewards:f", "allowed: a function that broken_rewards has"),
+        ("broken_rewards:f", "No module named 'no_such_library'"),
+        ("broken_rewards:g", "allowed: a function that broken_rewards has"),
         ("my_rewards:longer", "allowed: a function that my_rewards has"),
         ("my_rewards:number", "allowed: a function that my_rewards has"),
         ("./no_such_folder", "reward: found './no_such_folder'"),

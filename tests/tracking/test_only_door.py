@@ -21,7 +21,12 @@ PLUGINS = {
     "evaluation/plugin.py": {"mlflow.data.evaluation_dataset", "mlflow.models.evaluation.base"},
     "evaluation/scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
 }
-BELOW = ("valuedrift_mlflow.inputs.", "valuedrift_mlflow.stances", "valuedrift_mlflow.tracking.")
+BELOW = {
+    "valuedrift_mlflow.inputs.errors",
+    "valuedrift_mlflow.inputs.redaction",
+    "valuedrift_mlflow.inputs.shown",
+    "valuedrift_mlflow.stances",
+}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -47,5 +52,5 @@ def test_only_tracking_calls_mlflow() -> None:
 
 def test_tracking_knows_no_other_part() -> None:
     for file in (PACKAGE / "tracking").glob("*.py"):
-        ours = of("valuedrift_mlflow", imported(file))
-        assert all(module.startswith(BELOW) for module in ours), (file.name, ours)
+        ours = of("valuedrift_mlflow", imported(file)) - BELOW
+        assert all(module.startswith("valuedrift_mlflow.tracking.") for module in ours), (file.name, ours)
