@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.tracking.store import command
 
 OPEN = "from valuedrift_mlflow import tracking\nwith tracking.run('audit', name='one'):\n    pass"
 HOW = "from valuedrift_mlflow import tracking\nprint(tracking.how_to_open())"
@@ -121,3 +122,20 @@ def test_a_kind_that_somebody_has_chosen_stays(store: Path) -> None:
     with tracking.run("audit", name="one"):
         pass
     assert MlflowClient().get_experiment(mine.experiment_id).tags["mlflow.experimentKind"] == "genai_development"
+
+
+@pytest.mark.parametrize(
+    ("started", "typed"),
+    [
+        (["own.py"], "python own.py"),
+        (
+            ["/x/entrypoints/check_judge.py", "--judge", "lexical", "--data", "", "--set", ""],
+            "valuedrift check-judge --judge lexical",
+        ),
+        (["/x/bin/valuedrift", "main", "--set", "samples=2 seed=7"], "valuedrift main --set 'samples=2 seed=7'"),
+    ],
+)
+def test_a_command_is_shown_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, started: list[str], typed: str) -> None:
+    """MLproject hands on every parameter, those too that nobody has given."""
+    monkeypatch.setattr(sys, "argv", started)
+    assert command() == typed

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -175,7 +176,7 @@ def command() -> str:
     """The command that this process was started with, as a user types it."""
     script, words = Path(sys.argv[0]), sys.argv[1:]
     # MLproject hands on every parameter: what is empty nobody has typed.
-    given = [one for one, following in zip(words, [*words[1:], "-"], strict=True) if one and following]
+    given = [one for one, following in pairwise([*words, "-"]) if one and following]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
     elif script.name == "__main__.py":
