@@ -22,11 +22,10 @@ FENCED = re.compile(r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n)?^```(?P<language>
 # A command that starts something else than a job of this package, and where it is tried instead.
 ELSEWHERE = {
     "pip install": "by .ci/run",
-    "mlflow ui": "by the test of the UI",
+    "mlflow ui": "MLflow's own",
     "mlflow run . --env-manager local": "by tests/test_mlproject.py",
-    "mlflow run . --experiment-name values": "by tests/test_mlproject.py",
-    "python examples/quickstart.py": "by tests/test_examples.py",
-    "mlflow models serve": "by tests/evaluation/test_packaged_models.py",
+    "python examples/quickstart.py": "by tests/test_examples.py, nightly",
+    "mlflow models serve": "by tests/tracking/test_checkpoints.py",
     "python benchmarks/": "by hand: minutes to hours",
     "mkdocs serve": "by .ci/run, which builds the site",
 }

@@ -1,11 +1,12 @@
 """The examples run by the commands in their docstrings, made small; and parts of a package as pip leaves it."""
 
+import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
-from commands_of_users import valuedrift
+from commands_of_users import program, valuedrift
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from parts_of_users import install
@@ -121,3 +122,12 @@ def test_an_installed_package_gives_a_judge_and_an_algorithm_by_name(store: Path
         [one.experiment_id for one in client.search_experiments()], "tags.`valuedrift.stage` = 'gentle'"
     )
     assert [stage.data.params["first.strength"] for stage in stages] == ["1.0"]
+
+
+@pytest.mark.slow  # a minute: it trains and measures as it stands
+def test_the_quick_start_moves_what_it_says(store: Path) -> None:
+    done = program((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
+    assert done.returncode == 0, done.stderr
+    by_step = dict(re.findall(r"^ +(\d+)  (\d\.\d+)$", done.stdout, re.MULTILINE))
+    assert list(by_step) == ["0", "10", "20", "30"]
+    assert float(by_step["0"]) < 0.5 < 0.75 < float(by_step["30"])  # every answer that it learns supports
