@@ -184,7 +184,7 @@ def run_comparison(prepared: Prepared, progress: Progress = no_progress) -> tupl
     with tracking.run("comparison", name=name, parameters=parameters) as active:
         dataset = recorded.log_suite(active, prepared.matched.suite)
         for model_id in dict.fromkeys(filter(None, map(_model_id, prepared.targets))):
-            tracking.log_evaluated(active, model_id)
+            tracking.used_model(active, f"models:/{model_id}")
         compared = compare_measured(prepared, [_measured(target, prepared, progress) for target in prepared.targets])
         tables = tables_of(compared)
         for file, table in tables.items():

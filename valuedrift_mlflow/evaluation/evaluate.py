@@ -323,7 +323,7 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
                 recorded.log_commit(active, field, side.uri)
         model_id = tracking.logged_model_id(subject.uri) if isinstance(subject, Asked) else None
         if model_id is not None:
-            tracking.log_evaluated(active, model_id)
+            tracking.used_model(active, f"models:/{model_id}")
         by_step = evaluation.labelled_steps()
         # What each step comes to with labels is logged at that step, and not at 0 as what the evaluation comes to.
         metrics = {key: value for key, value in evaluation.metrics.items() if not any(key in own for _, own in by_step)}

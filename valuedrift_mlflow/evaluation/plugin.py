@@ -92,7 +92,7 @@ class ValueDriftEvaluator(ModelEvaluator):
         tracking.adopt_evaluation(run, f"evaluate · {name}", {"model": linked or name, **ready.config.parameters()})
         logged = recorded.log_suite(run, suite)
         if linked:
-            tracking.log_evaluated(run, linked)
+            tracking.used_model(run, f"models:/{linked}")
         evaluation = evaluation_of(ready, linked or name)
         # Where MLflow knows the model's id it logs the returned metrics itself, at step 0.
         if model_id is None:

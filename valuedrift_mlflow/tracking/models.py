@@ -204,14 +204,6 @@ def logged_name(model_id: str) -> str:
     return str(mlflow.get_logged_model(model_id).name)
 
 
-def log_evaluated(run: OpenRun, model_id: str) -> None:
-    """Record a LoggedModel as what a run has evaluated."""
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelInput
-
-    MlflowClient().log_inputs(run.run_id, models=[LoggedModelInput(model_id)])
-
-
 def pinned(uri: str) -> str:
     """The same model by a URI that will not name another one, as an alias may: ``models:/m-...`` where it has an id."""
     model_id = logged_model_id(uri)
