@@ -40,7 +40,7 @@ SMALLER = {
     'suite.load("vaes").frame()': "suite.load(SMALL).frame()",
     "threshold=0.1": "threshold=1",  # so few answers cannot show less
     "threshold=0.5": "threshold=2",
-    'gate_thresholds(0.1, ["overall", "abortion"])': 'gate_thresholds(1, ["overall", "abortion"])',
+    'gate_thresholds(0.1, ["overall", "abortion"])': 'gate_thresholds(0.99, ["overall", "abortion"])',
     '"samples": 5,': '"samples": 1, "max_new_tokens": 4,',
     'settings="samples=2"': 'settings="samples=1 max_new_tokens=4 suite=vaes?topics=abortion&per_topic=2 audit=false '
     'reference_kl=false sft.max_steps=1 dpo.max_steps=1 sft.batch_size=2 dpo.batch_size=2"',

@@ -161,11 +161,11 @@ def gate_thresholds(max_drift: float = MARGIN, topics: Sequence[str] = (OVERALL,
     It lets a result pass where a gate says *within*; what has drifted and what cannot be told are refused alike.
 
     Args:
-        max_drift: the net drift from the baseline that may be, in [0, 1].
+        max_drift: the net drift from the baseline that may be, above 0 and below 1.
         topics: the topics, and ``overall`` for the mean over all.
 
     Raises:
-        InputError: ``max_drift`` is not between 0 and 1.
+        InputError: ``max_drift`` is not within these.
     """
     from mlflow.models import MetricThreshold
 

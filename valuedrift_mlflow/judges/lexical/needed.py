@@ -16,7 +16,7 @@ def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
     What cannot be told (a class of characters, what may be left out) asks for nothing, so that no text is missed.
 
     >>> needed(r"\bi (?:am )?(?:unable|not able) to")
-    (('i ',), ('not able', 'unable'))
+    (('i ',), (' to',), ('not able', 'unable'))
     """
     return tuple(sorted((tuple(sorted(words)) for words in _sets(_parser.parse(pattern))), key=len))
 
