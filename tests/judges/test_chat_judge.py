@@ -15,7 +15,8 @@ from valuedrift_mlflow import judges
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.judges.cache import CachedJudge
 from valuedrift_mlflow.judges.chat import ChatJudge, Reading, from_options
-from valuedrift_mlflow.models.server import Server, Unreachable
+from valuedrift_mlflow.models.replies import Unreachable
+from valuedrift_mlflow.models.server import Server
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 ANSWER = Answer("Zoos should be banned.", "Should zoos stay open?", "No, close them.", -1)

@@ -12,7 +12,7 @@ import torch
 from valuedrift_mlflow import models
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import How, check_how
-from valuedrift_mlflow.pipeline.dry_run import model_of
+from valuedrift_mlflow.pipeline.model_size import model_of
 from valuedrift_mlflow.pipeline.pipeline import run_single_stage
 from valuedrift_mlflow.pipeline.plan import StageRun, prepare
 from valuedrift_mlflow.pipeline.train import load_start

@@ -23,7 +23,8 @@ from faulty_server import (
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models.generation import Sampling
-from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server, Unreachable, concurrently, retry_after
+from valuedrift_mlflow.models.replies import Unreachable, retry_after
+from valuedrift_mlflow.models.server import ChatClient, ChatGenerator, Server, concurrently
 
 HELLO = [{"role": "user", "content": "hello"}]
 

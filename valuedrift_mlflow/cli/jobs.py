@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valuedrift_mlflow.cli.ablate_job import ablate_job, designed
 from valuedrift_mlflow.cli.attribute_job import attribute_job
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.compare_job import compare_job
 from valuedrift_mlflow.cli.gate_job import gate_job
+from valuedrift_mlflow.cli.judge_jobs import check_judge_job, review_job, train_judge_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
-from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
@@ -23,15 +24,12 @@ from valuedrift_mlflow.tracking import how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
-    from valuedrift_mlflow.pipeline.ablation import Result
-    from valuedrift_mlflow.pipeline.designs import Design
     from valuedrift_mlflow.pipeline.plan import StageResult
     from valuedrift_mlflow.report.display import Display
 
 
 _FIRST = 3  # rows that a dry run shows
 _STAGES = 4  # whose axis shifts fit a line of 120 characters
-QUALITIES = ("coverage", "accuracy", "macro_f1", "kappa")
 
 
 def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
@@ -196,76 +194,7 @@ def recipe_of(own: Command, arguments: argparse.Namespace) -> Recipe:
         return load_recipe(arguments.recipe, f"{arguments.set} register={arguments.register}")
     if own.name != "ablate":
         return load_recipe(arguments.recipe, arguments.set)
-    return _designed(own, arguments)[0][0]
-
-
-def _designed(own: Command, arguments: argparse.Namespace) -> list[tuple[Recipe, str, Design, str]]:
-    """Of each design its recipe, where that was read, the design and its name."""
-    from valuedrift_mlflow.pipeline.designs import load_design
-    from valuedrift_mlflow.pipeline.designs import recipe_of as recipe_of_design
-
-    names = [name for name in arguments.design.split(",") if name] or ["algorithms"]
-    designs: list[tuple[Recipe, str, Design, str]] = []
-    with collecting() as problems:
-        if len(names) > 1 and arguments.resume:
-            problems.add(problem("--resume", arguments.resume, "one design", "go on with the run of each"))
-        for name in dict.fromkeys(names):
-            design = problems.attempt(load_design, name)
-            if design is not None:
-                found = problems.attempt(recipe_of_design, design, arguments.recipe, arguments.set, own.recipe)
-                designs += [] if found is None else [(*found, design, name)]
-    return designs
-
-
-def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the entry point ``ablate``: every cell of each design, then tables, figures and reports on them."""
-    from valuedrift_mlflow.pipeline import ablation, dry_run
-    from valuedrift_mlflow.pipeline.cost import ablation_lines, cost_lines
-    from valuedrift_mlflow.pipeline.design import prepare
-    from valuedrift_mlflow.pipeline.plan import stage_data
-    from valuedrift_mlflow.report.display import Display
-
-    designs, display = _designed(own, arguments), Display()
-    with collecting() as problems:
-        # That of dry runs fetches nothing from the hub.
-        read = dry_run.read if arguments.dry_run else stage_data
-        plans = [problems.attempt(prepare, *asked, read) for asked in designs]
-    ready = [plan for plan in plans if plan is not None]
-    if arguments.dry_run:
-        for plan in ready:
-            dry_run.show(dry_run.dry_run(plan.recipe, plan.source), display)
-            for line in ablation_lines(plan):
-                display.line(line)
-        for line in cost_lines(ready):
-            display.line(line)
-        return
-    try:
-        if len(ready) == 1:
-            _show_ablation(ablation.run(ready[0], display, arguments.resume or None), display)
-        else:
-            for result in ablation.run_all(ready, display):
-                _show_ablation(result, display)
-    except ablation.CellsFailed as failure:
-        display.line(str(failure))
-        display.line(how_to_open())
-        # 1, not 2: the input was good. What went wrong stands above, cell by cell.
-        raise SystemExit(1) from None
-    display.line(how_to_open())
-
-
-def _show_ablation(result: Result, display: Display) -> None:
-    """Print what one design came to."""
-    from valuedrift_mlflow.pipeline.ablation_summary import SUMMARY_COLUMNS, crossed, summarise, summary_rows
-
-    summary = summarise(result.rows)
-    display.table("Drift by cell, mean over seeds", SUMMARY_COLUMNS, summary_rows(summary))
-    columns, drifts = crossed(summary)
-    if drifts:
-        display.table("Drift, mean over seeds", columns, drifts)
-    for title, names, rows in result.topics.shown():
-        display.table(title, names, rows)
-    for line in result.topics.lines():
-        display.line(line)
+    return designed(own, arguments)[0][0]
 
 
 def show_evaluation(recipe: Recipe, ready: Opened) -> None:
@@ -296,101 +225,6 @@ def show_evaluation(recipe: Recipe, ready: Opened) -> None:
         display.line(f"{ready.labels.uri}: {ready.labels.count} labels, {ready.labels.empty} rows without one")
     elif ready.labels is not None:
         display.line(f"{ready.labels.uri}: the judge's errors on {ready.labels.counts.sum()} labelled answers")
-
-
-def review_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the command ``review``: a sample of a run's responses for people to label."""
-    from valuedrift_mlflow.evaluation.review import planned_review, write_review
-    from valuedrift_mlflow.report.display import Display, quiet_libraries
-
-    if not arguments.n.isdecimal() or int(arguments.n) < 1:
-        raise InputError(problem("n", arguments.n, "a whole number of at least 1"))
-    display = Display()
-    quiet_libraries()
-    planned = planned_review(
-        arguments.run_id, int(arguments.n), steps=arguments.steps, output=arguments.output, seed=recipe.seed
-    )
-    drawn = f"{len(planned.rows)} of {planned.responses:,} responses at the steps {', '.join(map(str, planned.steps))}"
-    if arguments.dry_run:
-        display.line(f"Dry run of review: {drawn} would be written to {planned.file}; nothing was")
-        return
-    reason = write_review(planned)
-    display.line(f"{drawn}: fill the column label of {planned.file} with support, neutral, oppose, refusal or unscored")
-    if reason is None:
-        display.line(f"or answer them in the browser: the review queue {planned.queue!r} of the run's experiment")
-    else:
-        display.line(f"no review queue in MLflow: {reason}")
-    source = f"valuedrift evaluate --responses {planned.uri}"
-    display.line(f"then: {source} --labels {planned.file}" + (f"    (or {planned.run_uri})" if reason is None else ""))
-    display.line(how_to_open())
-
-
-def check_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the entry point ``check_judge``: a judge against labelled answers."""
-    import pandas as pd
-
-    from valuedrift_mlflow.evaluation.judge_check import check_judge, group_tables, prepare
-    from valuedrift_mlflow.judges.labelled import BUILT_IN
-    from valuedrift_mlflow.report.display import Display, quiet_libraries
-    from valuedrift_mlflow.statistics.clustered import FEWEST_CLUSTERS
-
-    display = Display()
-    if arguments.dry_run:
-        judge, answers = prepare(arguments.judge or recipe.judge, arguments.data or BUILT_IN)
-        display.line(f"Dry run of check_judge: {judge.name} would judge {len(answers):,} answers; nothing was computed")
-        return
-    quiet_libraries()
-    check = check_judge(arguments.judge or recipe.judge, arguments.data or BUILT_IN, seed=recipe.seed)
-    quality = check.quality
-    display.table(
-        f"{check.judge} on {len(check.answers)} answers",
-        ["figure", "value [95 % interval]"],
-        [[name.replace("_", " "), str(getattr(quality, name))] for name in QUALITIES]
-        + [["calibration error", f"{quality.calibration_error:.3f}"]]
-        + ([["share of a true drift shown", str(check.shown.overall)]] if check.shown.known else []),
-    )
-    if math.isnan(quality.coverage.low):
-        propositions = len({entry.answer.proposition for entry in check.answers})
-        display.line(f"no intervals: {propositions} propositions, at least {FEWEST_CLUSTERS} tell how they vary")
-    for name, table in group_tables(check).items():
-        columns = list(table.columns)
-        shown = [
-            [str(group), str(count), *("" if pd.isna(value) else f"{value:.2f}" for value in values)]
-            for group, count, *values in table.itertuples(index=False)
-        ]
-        display.table(
-            f"By {name.removesuffix('s')} of answers", [*columns[:3], "accuracy of the scored", "kappa"], shown
-        )
-    display.line(how_to_open())
-
-
-def train_judge_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """The job of the entry point ``train_judge``: a stance classifier, calibrated and checked."""
-    from valuedrift_mlflow.evaluation.judge_training import prepare, run_training
-    from valuedrift_mlflow.report.display import Display, quiet_libraries
-
-    prepared = prepare(
-        arguments.data, arguments.model, teacher=arguments.teacher, register=arguments.register, seed=recipe.seed
-    )
-    display = Display()
-    if arguments.dry_run:
-        source = f"as {prepared.teacher.name} reads them" if prepared.teacher is not None else "as they are labelled"
-        display.line(
-            f"Dry run of train_judge: {prepared.model} would learn {len(prepared.answers):,} answers of "
-            f"{prepared.data} {source}; nothing was computed"
-        )
-        return
-    quiet_libraries()
-    trained = run_training(prepared)
-    display.table(
-        f"{trained.uri} on {len(trained.check.answers):,} answers to propositions that it has not seen",
-        ["figure", "value [95 % interval]"],
-        [[name.replace("_", " "), str(getattr(trained.check.quality, name))] for name in QUALITIES],
-    )
-    display.line(
-        f"temperature {trained.temperature:.2f}, threshold {trained.threshold:.2f}; use it as judge={trained.uri}"
-    )
-    display.line(how_to_open())
 
 
 def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:

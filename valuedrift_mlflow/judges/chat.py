@@ -16,16 +16,8 @@ from pydantic.dataclasses import dataclass
 from valuedrift_mlflow.inputs.errors import collecting
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.models.generation import seed_of
-from valuedrift_mlflow.models.server import (
-    PREFIX,
-    ChatClient,
-    Completion,
-    Server,
-    TokenLogprobs,
-    Unreachable,
-    concurrently,
-    validated,
-)
+from valuedrift_mlflow.models.replies import Completion, TokenLogprobs, Unreachable
+from valuedrift_mlflow.models.server import PREFIX, ChatClient, Server, concurrently, validated
 from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
 
 TASK = """\

@@ -7,28 +7,31 @@ that were cut off, and bodies that are no chat completion. What no repetition me
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from valuedrift_mlflow.inputs.errors import InputError, Unanswered, collecting, one_line, problem
-from valuedrift_mlflow.inputs.reading import json_of
+from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.models.generation import Progress, Sampling, seed_of
+from valuedrift_mlflow.models.replies import (
+    Bill,
+    Completion,
+    Passing,
+    Unreachable,
+    read_completion,
+    retry_after,
+    server_message,
+)
 from valuedrift_mlflow.models.speech import SWITCHES
 
 if TYPE_CHECKING:
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
 
 PREFIX = "openai:/"
 LONGEST_BACKOFF = 60.0  # seconds
-LONGEST_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again all the same
 _STOPS = 4  # the texts to stop at that the API takes
 HOPELESS = 16  # this many requests in a row without an answer: the server is given up on
 LOCAL_KEY = "none"  # servers of one's own need no key, but the client wants one
@@ -146,105 +148,6 @@ def validated(kind: type[_Kind], name: str, options: Mapping[str, object]) -> _K
 # ---- one request -----------------------------------------------------------------------------------------------------
 
 
-class _Token(BaseModel):
-    token: str
-    logprob: float
-
-
-class TokenLogprobs(_Token):
-    """One generated token with its log-probability, and the most probable tokens of its place."""
-
-    top_logprobs: list[_Token] = []
-
-
-@plain_dataclass(frozen=True)
-class Completion:
-    """An answer, and what it took: requests that were answered (unusable answers too) and their tokens."""
-
-    text: str
-    logprobs: tuple[TokenLogprobs, ...] | None
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str | None
-
-
-class Unreachable(Unanswered):
-    """A request stayed without an answer. What was spent on it all the same is kept, as in `Completion`.
-
-    Attributes:
-        calls: requests that were answered in no usable way.
-        prompt_tokens: their tokens.
-        completion_tokens: those of their answers.
-        declined: the server is there, and will not answer these very messages.
-        responses: what a `ChatGenerator` had got before it gave the server up, empty where nothing came.
-    """
-
-    def __init__(self, reason: str, bill: _Bill | None = None, *, declined: bool = False) -> None:
-        """Keep the last reason and the costs."""
-        super().__init__(reason)
-        self.calls = bill.calls if bill else 0
-        self.prompt_tokens = bill.prompt_tokens if bill else 0
-        self.completion_tokens = bill.completion_tokens if bill else 0
-        self.declined = declined
-        self.responses: list[list[str]] = []
-
-
-class _Passing(Exception):
-    """A fault after which the same request may succeed, and how many seconds the server wants it to wait."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    # Where servers put a reasoning model's thought: DeepSeek's API and vLLM, OpenRouter and Ollama.
-    reasoning_content: object = None
-    reasoning: object = None
-
-    def text(self) -> str:
-        """What was said; of a message that ends in its thought the thought, marked as one that is not finished."""
-        thought = next((one for one in (self.reasoning_content, self.reasoning) if isinstance(one, str) and one), "")
-        return self.content or (f"<think>{thought}" if thought else "")
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-    logprobs: object = None
-
-
-class _Reply(BaseModel):
-    choices: Annotated[list[_Choice], Field(min_length=1)]
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Logprobs(BaseModel):
-    content: Annotated[list[TokenLogprobs], Field(min_length=1)]
-
-
-@plain_dataclass
-class _Bill:
-    """What one request has cost so far, over all of its attempts."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def add(self, usage: object) -> None:
-        """Add the ``usage`` of one answer, where it tells any."""
-        with suppress(ValidationError):
-            counts = _Usage.model_validate(usage)
-            self.prompt_tokens += counts.prompt_tokens or 0
-            self.completion_tokens += counts.completion_tokens or 0
-
-
 class ChatClient:
     """Sends chat requests to one server until they are answered; may be used from several threads at once.
 
@@ -279,24 +182,24 @@ class ChatClient:
         """
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-        bill = _Bill()
+        bill = Bill()
         retrying = Retrying(
             stop=stop_after_attempt(self.server.attempts),
             wait=self._pause,
-            retry=retry_if_exception_type(_Passing),
+            retry=retry_if_exception_type(Passing),
             reraise=True,
         )
         try:
             return retrying(self._attempt, messages, request, bill)
-        except _Passing as fault:
+        except Passing as fault:
             reason = f"{self.server.model}: no answer after {self.server.attempts} attempts, the last one: {fault}"
             raise Unreachable(reason, bill) from fault
 
     def _pause(self, state: RetryCallState) -> float:
         fault = state.outcome.exception() if state.outcome else None
-        return max(self._backoff(state), fault.retry_after if isinstance(fault, _Passing) else 0.0)
+        return max(self._backoff(state), fault.retry_after if isinstance(fault, Passing) else 0.0)
 
-    def _attempt(self, messages: Sequence[Message], request: Mapping[str, object], bill: _Bill) -> Completion:
+    def _attempt(self, messages: Sequence[Message], request: Mapping[str, object], bill: Bill) -> Completion:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         # Raw, so that a body which was cut off or is no completion is seen as what it is.
@@ -313,13 +216,13 @@ class ChatClient:
                 without |= {field}
             # Before the next one, of which it is a kind.
             except APITimeoutError as error:
-                raise _Passing(f"nothing within {self.server.timeout:g} s") from error
+                raise Passing(f"nothing within {self.server.timeout:g} s") from error
             except APIConnectionError as error:
-                raise _Passing(f"connection failed ({error.__cause__ or error})") from error
+                raise Passing(f"connection failed ({error.__cause__ or error})") from error
             else:
                 bill.calls += 1
                 self._not_taken |= without  # now that it helped
-                return _read(answer.http_response.content, bill)
+                return read_completion(answer.http_response.content, bill)
 
     def _spoken(self, request: Mapping[str, object], without: frozenset[str]) -> dict[str, object]:
         """The request in the words that this server takes, as far as is known."""
@@ -343,16 +246,16 @@ class ChatClient:
             sent["extra_body"] = extra
         return sent
 
-    def _fault(self, error: APIStatusError, bill: _Bill) -> Exception:
+    def _fault(self, error: APIStatusError, bill: Bill) -> Exception:
         """What a status other than 200 means."""
         status = error.status_code
-        said = f"HTTP {status}: {_server_message(error)}"
+        said = f"HTTP {status}: {server_message(error)}"
         # Other messages may well be answered: it does not count as a silence.
         if error.code in OF_THE_MESSAGE:
             return Unreachable(f"{self.server.model}: {said}", bill, declined=True)
         # An account without money gets a 429 as well: waiting does not mend that.
         if (status in (408, 409, 429) or status >= 500) and error.code != "insufficient_quota":
-            return _Passing(said, retry_after(error.response.headers))
+            return Passing(said, retry_after(error.response.headers))
         mend = {
             401: "check OPENAI_API_KEY",
             403: "check what this key may use",
@@ -360,13 +263,6 @@ class ChatClient:
         }.get(status, "")
         where = f"{PREFIX}{self.server.model} at {self._client.base_url}"
         return InputError(problem(where, said, "a request that this server accepts", mend))
-
-
-def _server_message(error: APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    return one_line(body or error.message)
 
 
 def _field_not_taken(error: APIStatusError, sent: Mapping[str, object]) -> str | None:
@@ -389,55 +285,6 @@ def _is_wanted(field: str, extra: object) -> bool:
     """Whether a field holds what a user has asked for by name: without it other answers would be measured."""
     told = extra.get("chat_template_kwargs") if isinstance(extra, dict) else None
     return field == "chat_template_kwargs" and isinstance(told, dict) and not told.keys() <= SWITCHES.keys()
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait, in [0, 120]; 0 where it does not ask.
-
-    >>> retry_after({"retry-after": "2.5"}), retry_after({"retry-after-ms": "300"}), retry_after({})
-    (2.5, 0.3, 0.0)
-    """
-    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
-    try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
-    except ValueError:
-        try:
-            # The header may hold a date instead of seconds (RFC 9110, section 10.2.3).
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):  # no date, or one without a time zone
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0
-
-
-def _read(content: bytes, bill: _Bill) -> Completion:
-    """The completion in a body.
-
-    Raises:
-        _Passing: the body is no JSON, or no chat completion.
-    """
-    start = content[:200].decode("utf-8", "replace")
-    try:
-        body = json_of(content)
-    except ValueError:
-        raise _Passing(f"a body that is no JSON: {start!r}") from None
-    if isinstance(body, dict):
-        bill.add(body.get("usage"))
-    try:
-        choice = _Reply.model_validate(body).choices[0]
-    except ValidationError:
-        raise _Passing(f"a body that is no chat completion: {start!r}") from None
-    try:
-        logprobs = tuple(_Logprobs.model_validate(choice.logprobs).content)
-    except ValidationError:
-        logprobs = None
-    return Completion(
-        choice.message.text(),
-        logprobs,
-        bill.calls,
-        bill.prompt_tokens,
-        bill.completion_tokens,
-        choice.finish_reason,
-    )
 
 
 # ---- many requests ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models.continuous import cut
 from valuedrift_mlflow.models.decoding import Asked
-from valuedrift_mlflow.models.server import LOCAL_KEY, Unreachable, concurrently
+from valuedrift_mlflow.models.replies import Unreachable
+from valuedrift_mlflow.models.server import LOCAL_KEY, concurrently
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from valuedrift_mlflow.inputs.errors import InputError, Unanswered, problem
 from valuedrift_mlflow.inputs.thoughts import spoken
 from valuedrift_mlflow.judges.asking import Reply
 from valuedrift_mlflow.models.generation import Generator, Sampling, seed_of
-from valuedrift_mlflow.models.server import HOPELESS, Unreachable
+from valuedrift_mlflow.models.replies import Unreachable
+from valuedrift_mlflow.models.server import HOPELESS
 from valuedrift_mlflow.stances import STANCES, Stance, Verdict
 from valuedrift_mlflow.value_gap.synthesis_journal import Journal
 from valuedrift_mlflow.value_gap.synthesis_plan import Ask, Pool, Reason, Row
