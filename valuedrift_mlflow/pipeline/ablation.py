@@ -36,9 +36,9 @@ from valuedrift_mlflow.pipeline.ablation_summary import (
 from valuedrift_mlflow.pipeline.ablation_topics import TopicFindings
 from valuedrift_mlflow.pipeline.design import Ablation, Cell, Training
 from valuedrift_mlflow.pipeline.directions import directions, directions_table
+from valuedrift_mlflow.pipeline.memory import free_memory, settled
 from valuedrift_mlflow.pipeline.outcomes import Outcome
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
-from valuedrift_mlflow.pipeline.train import free_memory
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.report.tables import Table
@@ -171,6 +171,7 @@ def run_all(ablations: Sequence[Ablation], display: Display) -> Iterator[Result]
         raise CellsFailed(failed)
 
 
+@settled()
 def run(ablation: Ablation, display: Display, resumed: str | None = None, execution: Execution | None = None) -> Result:
     """Run every cell as a nested run of one parent, and write the parent's tables, figure, report and metrics.
 

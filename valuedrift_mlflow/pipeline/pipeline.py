@@ -29,11 +29,12 @@ from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.pipeline import card, launch
 from valuedrift_mlflow.pipeline.figures import pipeline_figures
+from valuedrift_mlflow.pipeline.memory import end_stage, settled
 from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.notes import pipeline_note, stage_note
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
 from valuedrift_mlflow.pipeline.report import Logged, html, stage_changes
-from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, free_memory, train_reward, train_stage
+from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, train_reward, train_stage
 from valuedrift_mlflow.recipe.read import load_recipe, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -45,6 +46,7 @@ from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 from valuedrift_mlflow.value_gap import audit
 
 
+@settled()
 def run_pipeline(
     recipe: str | Path | Mapping[str, object] | Recipe | Plan,
     display: Display | None = None,
@@ -287,6 +289,7 @@ def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Me
     )
 
 
+@settled()
 def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -> StageResult | RewardResult:
     """Run a recipe's only stage from the recipe's model, as a run of its own.
 
@@ -322,7 +325,7 @@ def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
         _tell_data(work, active, display)
         train_reward(opened, display)
     forget(opened.state)
-    free_memory()
+    end_stage()
     return _reward_result(work, active.run_id)
 
 

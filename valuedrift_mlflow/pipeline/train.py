@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
 from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.pipeline.memory import end_stage
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
@@ -56,7 +56,7 @@ def train_stage(work: StageRun, display: Display) -> Trained:
     In a training of several processes all call this.
     """
     trained = _train(work, display)
-    free_memory()
+    end_stage()
     return trained
 
 
@@ -241,13 +241,3 @@ def train_reward(work: StageRun, display: Display) -> None:
         model_id = tracking.log_checkpoint(run, folder, stage=stage.name, step=step)
         tracking.log_metrics(run, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
         display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
-
-
-def free_memory() -> None:
-    """Give a finished stage's memory back before the next one loads its model."""
-    import torch
-
-    # Trainer, model and callbacks refer to each other in circles, which no reference count frees.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
