@@ -31,7 +31,7 @@ from valuedrift_mlflow.stances import Answer, Label, Verdict
 from valuedrift_mlflow.suite.questions import propositions
 
 TEXT = {proposition.proposition_id: proposition.text for proposition in propositions()}
-SETTINGS = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 32, "max_length": 96}
+SETTINGS = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 16, "max_length": 96}
 
 
 def answers(size: int) -> list[dict[str, str]]:
@@ -50,7 +50,7 @@ def answers(size: int) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("answers") / "labelled.csv"
-    pd.DataFrame(answers(2400)).to_csv(file, index=False)
+    pd.DataFrame(answers(1000)).to_csv(file, index=False)
     return file
 
 
@@ -126,7 +126,7 @@ def test_a_small_judge_learns_from_a_strong_ones_verdicts(
     store: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table has no labels, so what it has learned it has from the teacher."""
-    rows = pd.DataFrame(answers(1200)).drop_duplicates("response")
+    rows = pd.DataFrame(answers(800)).drop_duplicates("response")
     frame = rows.assign(topic="made_up", polarity=1, item_id=[f"q{index}" for index in range(len(rows))])
     # The same question twice would be one item: each gets a mark of its own.
     frame["prompt"] = [f"{prompt} ({index})" for index, prompt in enumerate(frame["prompt"])]

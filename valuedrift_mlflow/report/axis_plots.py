@@ -21,7 +21,7 @@ _ENDS = ("ci_low", "ci_high")
 
 def axis_trajectories(stage: str, shifts: AxisShifts) -> Illustration:
     """The shift along every axis over a stage's steps, with 95 % interval bands."""
-    figure, panels = grid(len(shifts.axes))
+    figure, panels = grid(len(shifts.axes), plain=True)
     for a, axes in enumerate(panels):
         low, high = shifts.shift_ci[:, a].T
         axes.axhline(0, color="0.6", linewidth=0.8)

@@ -91,12 +91,15 @@ def drawn(figures: Mapping[str, Figure | Illustration]) -> dict[str, Picture]:
 
 def _picture(name: str, own: Figure | Illustration) -> Picture:
     import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     if not isinstance(own, Illustration):
         caption = name.replace("_", " ").capitalize() + "."
         own = Illustration(own, caption, caption, NO_TABLE)
     buffer = io.BytesIO()
-    own.figure.savefig(buffer, format="png", dpi=_DPI)
+    own.figure.set_dpi(_DPI)
+    # `savefig` would draw it twice.
+    FigureCanvasAgg(own.figure).print_png(buffer)
     # pyplot keeps every figure until then; a closed one can still be saved, as SVG or by `evaluate.log_evaluation`.
     plt.close(own.figure)
     return Picture(name, own.figure, own.caption, own.says, own.data, buffer.getvalue())

@@ -27,6 +27,7 @@ COLORS = {Stance.SUPPORT: "#0072B2", Stance.NEUTRAL: "#7F7F7F", Stance.OPPOSE: "
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 COLUMN = 5.2  # inches: a figure of this width can be read on a telephone, where it is shown at two thirds of its size
 LINES = ("-", "--", ":", "-.")
+_MARGINS = (0.75, 0.1, 0.55, 0.65, 0.15, 0.35)  # inches: left, right, bottom, top, between columns, between rows
 STANCE_COLUMNS = ("stage", "step", "topic", "stance", "share", "ci_low", "ci_high")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -66,21 +67,31 @@ def plot() -> ModuleType:
     return pyplot
 
 
-def grid(panels: int, width: float = 2.6, height: float = 2.0, *, one_x: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, at most three in a row, with shared axes."""
+def grid(panels: int, *, one_x: bool = True, plain: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, at most three in a row, with shared axes.
+
+    A ``plain`` one has numbers on both axes and one line of legend: its margins are known, and it is not laid out,
+    which takes twice as long as to draw it.
+    """
     plt = plot()
     columns = min(3, panels)
     rows = math.ceil(panels / columns)
+    width, height = (2.6 if columns > 1 else 3.6), 2.0
+    wide, high = width * columns, height * rows + 0.7
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(width * columns, height * rows + 0.7),
+        figsize=(wide, high),
         sharex=one_x,
         sharey=True,
         # Always an array of axes: one panel alone would not be one.
         squeeze=False,
-        layout="constrained",
+        layout=None if plain else "constrained",
     )
+    if plain:
+        left, right, bottom, top, across, down = _MARGINS
+        figure.subplots_adjust(left / wide, bottom / high, 1 - right / wide, 1 - top / high)
+        figure.subplots_adjust(wspace=across / (width - across), hspace=down / (height - down))
     flat = list(axes.flat)
     for unused in flat[panels:]:
         unused.remove()
@@ -109,7 +120,8 @@ def legend(figure: Figure, lines: Mapping[str, str], columns: int = 6) -> None:
     handles = [Line2D([], [], color=COLORS[stance], linewidth=2.5, label=stance.value) for stance in STANCES]
     if len(lines) > 1:
         handles += [Line2D([], [], color="black", linestyle=line, label=name) for name, line in lines.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+    place = "outside upper center" if figure.get_layout_engine() else "upper center"
+    figure.legend(handles=handles, loc=place, ncols=columns, frameon=False)
 
 
 def stance_rows(stage: str, drift: Drift) -> list[list[Cell]]:
@@ -142,7 +154,7 @@ def went(drift: Drift) -> str:
 
 def stage_figures(stage: str, drift: Drift) -> dict[str, Illustration]:
     """The figures of one stage: stances of every topic over its steps, with 95 % interval bands."""
-    figure, panels = grid(len(drift.topics) + 1)
+    figure, panels = grid(len(drift.topics) + 1, plain=True)
     everything = [("all topics", drift.overall_probability, drift.overall_probability_ci)]
     everything += [
         (readable(topic), drift.probability[:, t], drift.probability_ci[:, t]) for t, topic in enumerate(drift.topics)
