@@ -226,7 +226,8 @@ def test_processes_with_different_weights_are_noticed(said_by_two: list[str]) ->
     assert "".join(said_by_two).count("the processes have different weights") == 2
 
 
-@pytest.mark.parametrize("name", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft", "dpo"])
 def test_a_split_stage_comes_to_what_one_process_comes_to(store: Path, base: str, name: str) -> None:
     """What it logs is whole: it loads in one process, and its weights are those of a stage that is not split."""
     stage = STAGES[name] | {"max_steps": 2, "checkpoint_every": 1}
