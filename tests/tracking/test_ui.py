@@ -80,11 +80,11 @@ def seen(shared_folder: Path, base: str) -> Iterator[Seen]:
 def test_the_printed_page_shows_stances_and_drift_of_every_stage(seen: Seen, shared_folder: Path) -> None:
     with working_in(shared_folder):
         address = f"{seen.server}/{view_of(seen.runs['pipeline'])}"
-    words = read(seen.page, address, "valuedrift: pipeline · tiny", "share of oppose", "net drift")
+    words = read(seen.page, address, "valuedrift: pipeline · tiny", "stance/overall/oppose", "drift/overall")
     photograph(seen.page, seen.pictures, "view")
     assert "Observability" not in words  # of MLflow's pages for agents, not for training
-    order = ["Stances over all topics", *(f"share of {stance}" for stance in ("support", "neutral", "oppose"))]
-    places = [words.index(name) for name in (*order, "Drift since the start of the stage", "net drift", "How sure")]
+    order = ["Stances over all topics", *(f"stance/overall/{stance}" for stance in ("support", "neutral", "oppose"))]
+    places = [words.index(name) for name in (*order, "Drift since the start of the stage", "drift/overall", "How sure")]
     assert places == sorted(places)
     names = [words.index(f"{name} · embedded:base") for name in ("dpo", "sft", "base")]
     assert names == sorted(names)  # what moved most stands first
@@ -173,4 +173,4 @@ def test_an_audit_says_how_far_the_two_sides_of_the_data_differ(seen: Seen) -> N
     photograph(seen.page, seen.pictures, "audit")
     assert "20 rows" in words
     page = f"{seen.all('runs')}&compareRunsMode=CHART&viewStateShareKey=valuedrift-audit"
-    read(seen.page, page, "valuedrift: every audit", "Value gap", "direction of the gap")
+    read(seen.page, page, "valuedrift: every audit", "Value gap", "value_gap/direction")

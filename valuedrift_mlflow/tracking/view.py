@@ -31,35 +31,29 @@ class View:
     Attributes:
         runs: MLflow's filter of the runs.
         lines: whether charts show steps; bars otherwise.
-        charts: the metrics that have a chart and its title, by the titles of their groups, in order.
+        charts: the metrics that have a chart, by the titles of their groups, in order.
         columns: the metrics and parameters of the table.
         first: the metric that the runs are ordered by, the largest first.
     """
 
     runs: str
     lines: bool
-    charts: Mapping[str, Mapping[str, str]]
+    charts: Mapping[str, Sequence[str]]
     columns: Sequence[str]
     first: str = "drift/overall"
 
 
-_OVERALL = {f"stance/overall/{stance}": f"share of {stance}" for stance in STANCES}
-_DRIFT = {
-    "drift/overall": "net drift",
-    "drift_within/overall": "drift of propositions",
-    "axes/shifted": "axes that shifted",
-}
-_SCORED = {"quality/unscored_rate": "unscored answers", "quality/refusal_rate": "refusals"}
-_TRUST = _SCORED | {"drift/minimum_detectable": "least drift found"}
+_OVERALL = [f"stance/overall/{stance}" for stance in STANCES]
+_TRUST = ["quality/unscored_rate", "quality/refusal_rate", "drift/minimum_detectable"]
 _STANCES = [f"metrics.`{key}`" for key in _OVERALL]
 _STAGES = View(
     "tags.`valuedrift.role` = 'stage'",
     True,
     {
         "Stances over all topics": _OVERALL,
-        "Drift since the start of the stage": _DRIFT,
+        "Drift since the start of the stage": ["drift/overall", "drift_within/overall", "axes/shifted"],
         "How sure": _TRUST,
-        "Training": {"train/loss": "loss", "reference_kl": "KL from the start", "train/grad_norm": "gradient norm"},
+        "Training": ["train/loss", "reference_kl", "train/grad_norm"],
     },
     [
         *("metrics.`drift/overall`", *_STANCES, "metrics.`axes/shifted`", "metrics.`quality/unscored_rate`"),
@@ -71,7 +65,7 @@ _EVALUATIONS = View(
     False,
     {
         "Stances over all topics": _OVERALL,
-        "Drift from the baseline": _DRIFT,
+        "Drift from the baseline": ["drift/overall", "drift_within/overall", "axes/shifted"],
         "How sure": _TRUST,
     },
     [
@@ -79,17 +73,11 @@ _EVALUATIONS = View(
         *("metrics.`quality/unscored_rate`", "params.`judge`", "attributes.`Models`"),
     ],
 )
-_GAPS = {
-    "value_gap/pairwise": "pairwise gap",
-    "value_gap/direction": "direction of the gap",
-    "value_gap/marginal": "marginal gap",
-    "value_gap/coverage": "rows that touch a topic",
-}
-_SHARES = frozenset(_OVERALL)  # their axis goes from 0 to 1, so that charts can be compared
+_GAPS = ["value_gap/pairwise", "value_gap/direction", "value_gap/marginal", "value_gap/coverage"]
 _AUDITS = View(
     "tags.`valuedrift.role` = 'audit'",
     False,
-    {"Value gap": _GAPS, "How sure": _SCORED},
+    {"Value gap": _GAPS, "How sure": ["quality/unscored_rate", "quality/refusal_rate"]},
     ["params.`data`", *(f"metrics.`{key}`" for key in _GAPS), "metrics.`rows`", "params.`judge`"],
     "value_gap/pairwise",
 )
@@ -140,16 +128,13 @@ def _saved(name: str, view: View) -> str:
 def _state(view: View) -> dict[str, object]:
     sections: list[dict[str, object]] = []
     charts: list[dict[str, object]] = []
-    for place, (group, titles) in enumerate(view.charts.items()):
+    for place, (title, keys) in enumerate(view.charts.items()):
         section = f"valuedrift-{place}"
         sections.append(
-            {"uuid": section, "name": group, "display": True, "isReordered": True, "deleted": False}
+            {"uuid": section, "name": title, "display": True, "isReordered": True, "deleted": False}
             | {"isGenerated": False, "columns": 3, "cardHeight": 360}
         )
-        charts += [
-            {"uuid": f"{section}-{number}", "metricSectionId": section} | _chart(key, title, view.lines)
-            for number, (key, title) in enumerate(titles.items())
-        ]
+        charts += [_chart(f"{section}-{number}", section, key, view.lines) for number, key in enumerate(keys)]
     return {
         "searchFilter": view.runs,
         # What moved most comes first. In MLflow's own order, by time, stages stay folded up below their parent.
@@ -169,17 +154,15 @@ def _state(view: View) -> dict[str, object]:
     }
 
 
-def _chart(key: str, title: str, lines: bool) -> dict[str, object]:
-    chart: dict[str, object] = {"metricKey": key, "displayName": title}
+def _chart(uuid: str, section: str, key: str, lines: bool) -> dict[str, object]:
+    # MLflow shows the key above a chart of this page, whatever name it is given.
+    chart: dict[str, object] = {"uuid": uuid, "metricSectionId": section, "metricKey": key, "displayName": key}
     chart |= {"type": "LINE" if lines else "BAR", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     if lines:
         chart |= {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0}
-        chart |= {
-            "selectedXAxisMetricKey": "",
-            "range": {"yMin": 0, "yMax": 1} if key in _SHARES else {},
-            "yAxisKey": "metric",
-            "yAxisExpressions": [],
-        }
+        # Shares have one axis, so that charts of them can be compared.
+        chart |= {"selectedXAxisMetricKey": "", "range": {"yMin": 0, "yMax": 1} if key in _OVERALL else {}}
+        chart |= {"yAxisKey": "metric", "yAxisExpressions": []}
         chart |= {"selectedMetricKeys": [key], "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
         chart |= {"ignoreOutliers": False}
     return chart
