@@ -39,16 +39,14 @@ def newest(role: str, also: str = "") -> mlflow.entities.Run | None:
 def fetch(run: mlflow.entities.Run, figure: str, name: str) -> None:
     """Copy a run's figure, made small."""
     shutil.copy(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/figures/{figure}"), HERE / name)
-    shrink(HERE / name, 820)
+    smaller(HERE / name, 820).quantize(128).save(HERE / name, optimize=True)
 
 
-def shrink(path: Path, width: int) -> None:
-    """Fewer pixels and colours: a page's picture need not be large."""
+def smaller(path: Path, width: int) -> Image.Image:
+    """A picture with fewer pixels: a page's need not be large."""
     with Image.open(path) as image:
-        small = image.convert("RGB").resize(
-            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
-        )
-    small.quantize(128).save(path, optimize=True)
+        height = round(image.height * width / image.width)
+        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def tour(page: Page, server: str, pipeline: mlflow.entities.Run) -> Iterator[str]:
@@ -59,6 +57,8 @@ def tour(page: Page, server: str, pipeline: mlflow.entities.Run) -> Iterator[str
     stage, audit = newest("stage", below), newest("audit", below)
     assert stage is not None and audit is not None  # a pipeline has made them
     ui_pages.read(page, f"{server}/{view_of(pipeline)}", "Stances over all topics", "stance/overall/oppose")
+    ui_pages.said(page, str(stage.info.run_name))
+    ui_pages.drawn(page, 9)  # three stages in three charts
     yield "view"
     ui_pages.read(page, runs + TRAINING, str(info.run_name))
     page.locator(".ag-cell button[data-component-id*=runnamecellrenderer]").first.click()
@@ -74,7 +74,7 @@ def tour(page: Page, server: str, pipeline: mlflow.entities.Run) -> Iterator[str
 
 
 def main() -> None:
-    """Make ``docs/ui-*.png``, ``docs/runs.png``, ``docs/overall.png``, and ``docs/ablation.png`` where one has run."""
+    """Make ``docs/ui-*.webp``, ``docs/overall.png``, and ``docs/ablation.png`` where one has run."""
     pipeline, ablation = newest("pipeline"), newest("ablation", " and params.design = 'algorithms'")
     if pipeline is None:
         raise SystemExit("no finished pipeline in this folder's store: see above for the commands that make one")
@@ -84,9 +84,9 @@ def main() -> None:
     with ui_pages.server(Path.cwd()) as server, ui_pages.browser() as page:
         for name in tour(page, server, pipeline):
             ui_pages.photograph(page, HERE, name)
-    (HERE / "ui-view.png").rename(HERE / "runs.png")
-    for picture in (HERE / "runs.png", *HERE.glob("ui-*.png")):
-        shrink(picture, 1200)
+    for picture in HERE.glob("ui-*.png"):
+        smaller(picture, 1200).save(picture.with_suffix(".webp"), quality=85)
+        picture.unlink()
 
 
 if __name__ == "__main__":

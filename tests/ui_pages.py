@@ -104,7 +104,12 @@ def unfold(page: Page) -> None:
     page.get_by_role("button", name="Expand description").click()
 
 
+def drawn(page: Page, lines: int) -> None:
+    """Wait until charts have this many lines together."""
+    page.locator(".scatterlayer .trace").nth(lines - 1).wait_for()
+
+
 def photograph(page: Page, folder: Path, name: str) -> None:
-    """A picture of what is seen, its charts drawn."""
+    """A picture of what is seen."""
     page.wait_for_timeout(1500)
     page.screenshot(path=folder / f"ui-{name}.png")

@@ -80,11 +80,12 @@ def seen(shared_folder: Path, base: str) -> Iterator[Seen]:
 def test_the_printed_page_shows_stances_and_drift_of_every_stage(seen: Seen, shared_folder: Path) -> None:
     with working_in(shared_folder):
         address = f"{seen.server}/{view_of(seen.runs['pipeline'])}"
-    words = read(seen.page, address, "valuedrift: pipeline · tiny", "stance/overall/oppose", "drift/overall")
+    words = read(seen.page, address, "valuedrift: pipeline · tiny", "stance/overall/oppose", "dpo · embedded:base")
+    ui_pages.drawn(seen.page, 9)  # three stages in three charts
     photograph(seen.page, seen.pictures, "view")
     assert "Observability" not in words  # of MLflow's pages for agents, not for training
     order = ["Stances over all topics", *(f"stance/overall/{stance}" for stance in ("support", "neutral", "oppose"))]
-    places = [words.index(name) for name in (*order, "Drift since the start of the stage", "drift/overall", "How sure")]
+    places = [words.index(name) for name in (*order, "Drift since the start of the stage", "How sure")]
     assert places == sorted(places)
     names = [words.index(f"{name} · embedded:base") for name in ("dpo", "sft", "base")]
     assert names == sorted(names)  # what moved most stands first
@@ -102,7 +103,7 @@ def test_the_plain_page_opens_a_pipeline_into_its_stages_and_two_are_compared(se
     for name in ("sft", "dpo"):
         seen.page.get_by_role("row").filter(has_text=f"{name} · embedded:base").get_by_role("checkbox").check()
     seen.page.get_by_role("button", name="Compare").click()
-    said(seen.page, "Run details", "learning_rate", "drift/overall")
+    said(seen.page, "Run details", "learning_rate", "axis/abortion")
     photograph(seen.page, seen.pictures, "comparison")
     shared = seen.page.get_by_role("row").filter(has_text="learning_rate").filter(has_text="0.0005")
     assert "0.001" in shared.first.inner_text().split()

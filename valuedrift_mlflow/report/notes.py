@@ -8,7 +8,7 @@ from valuedrift_mlflow.report.tables import Table
 
 _MOST = 7000  # characters: MLflow keeps 8000 of a description
 _ROWS = 20  # of a table; all of them are in the files
-_GAP = "&emsp;"  # MLflow's pages set the cells of a table without any space between them
+_GAP = "&ensp;"  # MLflow's pages set the cells of a table without any space between them
 
 
 def markdown(table: Table, most: int = _ROWS, gap: str = "") -> str:
