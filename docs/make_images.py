@@ -60,10 +60,6 @@ def tour(page: Page, server: str, pipeline: mlflow.entities.Run) -> Iterator[str
     ui_pages.said(page, str(stage.info.run_name))
     ui_pages.drawn(page, 9)  # three stages in three charts
     yield "view"
-    ui_pages.read(page, runs + TRAINING, str(info.run_name))
-    page.locator(".ag-cell button[data-component-id*=runnamecellrenderer]").first.click()
-    ui_pages.said(page, str(audit.info.run_name))
-    yield "runs"
     for run, name in ((pipeline, "pipeline"), (stage, "stage"), (audit, "audit")):
         ui_pages.read(page, f"{runs}/{run.info.run_id}{TRAINING}", str(run.info.run_name), "About this run")
         ui_pages.unfold(page)
