@@ -26,6 +26,7 @@ from valuedrift_mlflow.tracking.view import view_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+# The page that a job prints and that of a stage are read in every run of the tests, the others nightly.
 pytestmark = pytest.mark.skipif(
     not ui_pages.chromium(), reason="no Chromium on this machine to read the UI in: apt-get install chromium"
 )
@@ -94,6 +95,7 @@ def test_the_printed_page_shows_stances_and_drift_of_every_stage(seen: Seen, sha
     said(seen.page, "Metrics", "drift/overall", "quality/unscored", "dpo-step-000002")
 
 
+@pytest.mark.slow
 def test_the_plain_page_opens_a_pipeline_into_its_stages_and_two_are_compared(seen: Seen) -> None:
     words = read(seen.page, seen.all("runs"), "pipeline · tiny", "evaluate · dpo-step-000002")
     assert "sft · embedded:base" not in words
@@ -109,6 +111,7 @@ def test_the_plain_page_opens_a_pipeline_into_its_stages_and_two_are_compared(se
     assert "0.001" in shared.first.inner_text().split()
 
 
+@pytest.mark.slow
 def test_a_pipelines_page_says_what_its_stages_came_to(seen: Seen) -> None:
     read(seen.page, seen.run("pipeline"), "pipeline · tiny", "cannot tell", "summary/dpo/drift_overall")
     unfold(seen.page)
@@ -138,6 +141,7 @@ def test_a_stages_page_says_what_moved_and_with_which_settings(seen: Seen) -> No
     opened.value.close()
 
 
+@pytest.mark.slow
 def test_figures_tables_and_the_report_open(seen: Seen) -> None:
     read(seen.page, seen.run("pipeline", "/artifacts/report.html"), "report.html")
     seen.page.frame_locator("iframe").get_by_role("heading", name="What moved: tiny").wait_for()
@@ -151,6 +155,7 @@ def test_figures_tables_and_the_report_open(seen: Seen) -> None:
     assert "drift_ci_low" in words and "religion" in words
 
 
+@pytest.mark.slow
 def test_checkpoints_are_models_with_their_steps(seen: Seen) -> None:
     names = [f"{stage}-step-00000{step}" for stage in ("sft", "dpo") for step in (1, 2)]
     words = read(seen.page, seen.all("models"), "Model attributes", *names)
@@ -158,6 +163,7 @@ def test_checkpoints_are_models_with_their_steps(seen: Seen) -> None:
     assert "base-step-000000" in words and "Ready" in words
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_what_moved_from_its_baseline(seen: Seen) -> None:
     read(seen.page, seen.run("evaluate"), "evaluate · dpo-step-000002", "verdict", "baseline")
     unfold(seen.page)
@@ -167,6 +173,7 @@ def test_an_evaluation_says_what_moved_from_its_baseline(seen: Seen) -> None:
     assert "acquiescence" not in words  # three propositions a topic are asked in too few wordings
 
 
+@pytest.mark.slow
 def test_an_audit_says_how_far_the_two_sides_of_the_data_differ(seen: Seen) -> None:
     read(seen.page, seen.run("audit · pairs gap=1"), "audit · pairs gap=1", "pairwise gap", "value_gap/pairwise")
     unfold(seen.page)
