@@ -16,10 +16,18 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
-PATIENCE = 300  # seconds: a shared machine may be slow
+# As with a mouse: without one the charts show their buttons all the time, over their curves.
+_MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+FLAGS.append(f"--blink-settings={_MOUSE}")
+# MLflow's assistant opens itself at a browser's first visit, over a quarter of the page.
+_NO_ASSISTANT = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+PATIENCE = 60  # seconds: a shared machine may be slow
 
 
 @contextmanager
@@ -43,7 +51,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + 3 * PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             with urlopen(address, timeout=30):
@@ -59,7 +67,7 @@ def chromium() -> str:
 
 
 @contextmanager
-def browser(width: int = 1500, height: int = 1000) -> Iterator[Page]:
+def browser(width: int = 1440, height: int = 900) -> Iterator[Page]:
     """A page of a browser."""
     from playwright.sync_api import sync_playwright
 
@@ -67,25 +75,41 @@ def browser(width: int = 1500, height: int = 1000) -> Iterator[Page]:
         opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=1000 * PATIENCE)
         page = opened.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(1000 * PATIENCE)
+        page.add_init_script(_NO_ASSISTANT)
         yield page
         opened.close()
 
 
 def read(page: Page, address: str, *words: str) -> str:
-    """Open a page, wait for words that a person reads there, close the assistant's panel; gives all that it says."""
+    """Open a page, wait until a person reads these words there; gives all that it says."""
+    page.goto("about:blank")  # or what the page before says would be read: MLflow's pages are one document
     page.goto(address)
+    return said(page, *words)
+
+
+def said(page: Page, *words: str) -> str:
+    """Wait for words that a person reads on a page; gives all that it says."""
     for word in words:
-        page.get_by_text(word).first.wait_for()
-    panel = page.locator("button[aria-label='Close'][data-component-id^='mlflow.assistant']")
-    if panel.count():
-        # Not a click with the mouse: where charts are still being drawn the button never holds still.
-        panel.first.dispatch_event("click")
-        panel.first.wait_for(state="detached")
+        visible(page, word).wait_for()
     return page.inner_text("body")
 
 
+def visible(page: Page, word: str) -> Locator:
+    """The first place where a word can be read: MLflow keeps others for tooltips and closed parts of a page."""
+    return page.get_by_text(word).filter(visible=True).first
+
+
+def unfold(page: Page) -> None:
+    """Show all of a run's description, of which MLflow shows the first lines."""
+    page.get_by_role("button", name="Expand description").click()
+
+
+def drawn(page: Page, lines: int) -> None:
+    """Wait until charts have this many lines together."""
+    page.locator(".scatterlayer .trace").nth(lines - 1).wait_for()
+
+
 def photograph(page: Page, folder: Path, name: str) -> None:
-    """A picture of what is seen, once its charts are drawn."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(2000)
+    """A picture of what is seen."""
+    page.wait_for_timeout(1500)
     page.screenshot(path=folder / f"ui-{name}.png")

@@ -345,8 +345,8 @@ class ValueDriftCallback(TrainerCallback):
         self.measurements.append(measurement)
         drift = self.drift(with_course=False)  # of all steps so far: they are one family of tests
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
-        metrics = metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))
-        metrics |= metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
+        metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
+        metrics |= metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))
         if self.reference is not None:
             metrics |= distance_metrics(self._distances(compared), self.suite)
         if kl is not None:

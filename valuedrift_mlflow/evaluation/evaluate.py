@@ -229,8 +229,8 @@ def evaluation_of(ready: Opened, name: str, progress: Progress = no_progress) ->
     drift = metrics.analyse_measurements(measurements, config.seed, interval=config.interval, margin=config.margin)
     compared = len(measurements) > 1
     shifts = axis_shifts(measurements, drift.steps.tolist(), config.seed)
-    numbers = metrics_of_axes(shifts, compared=compared)
-    numbers |= metrics.of(measurements[-1], drift, compared=compared)
+    numbers = metrics.of(measurements[-1], drift, compared=compared)
+    numbers |= metrics_of_axes(shifts, compared=compared)
     if compared:
         numbers["drift/topics_drifted"] = float(metrics.topics_drifted(drift))
     tables = {
@@ -311,7 +311,8 @@ def run_evaluation(ready: Opened, progress: Progress = no_progress) -> tuple[Eva
     if ready.labels:
         parameters["labels"] = ready.labels.uri
     named = subject.named if isinstance(subject, Asked) else subject.uri
-    name = f"evaluate · {models.short_name(named)}"
+    short = tracking.logged_name(named.removeprefix("models:/")) if named.startswith("models:/m-") else ""
+    name = f"evaluate · {short or models.short_name(named)}"
     # The suite is recorded first: metrics name the dataset that they were measured on.
     with tracking.run(
         "evaluation", name=name, parameters={"model": named, **parameters}, color=color_of(named)

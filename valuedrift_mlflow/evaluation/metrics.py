@@ -159,7 +159,9 @@ def of(
     if compared:
         metrics |= drift_metrics(drift)
     metrics |= measurement.qualities() | dataset_distances(drift, mix or {})
-    return metrics | (measurement.costs() if costs else {})
+    metrics |= measurement.costs() if costs else {}
+    # MLflow's page of a run lists them in this order: what is over all topics comes first.
+    return dict(sorted(metrics.items(), key=lambda item: (item[0] != "drift/overall", "/overall" not in item[0])))
 
 
 def topics_drifted(drift: Drift, at: int = -1) -> int:

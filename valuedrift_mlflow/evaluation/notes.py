@@ -61,7 +61,7 @@ def training_note(
     untold = next(filter(None, (nothing_scored(measurements[at]) for at in (-1, 0))), "")
     axes = axis_shifts(measurements, drift.steps.tolist())
     lead = untold or told(lead_of("", drift, axes, measurements[-1].suite))
-    return described(run_id, lead, Topics(drift).sure, sure(measurements, drift, trust), _TABLES, elsewhere)
+    return described(run_id, lead, Topics(drift).brief, sure(measurements, drift, trust), _TABLES, elsewhere)
 
 
 def base_note(run_id: str, measurement: Measurement, drift: Drift, trust: Reliability | None) -> str:

@@ -35,12 +35,14 @@ DISPUTED = 40  # disputed responses in the report
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of an evaluation's table: stances of every topic, drift where there is a baseline."""
     drift, compared, wording = evaluation.drift, evaluation.compared, evaluation.measurement.acquiescence
-    columns = ["topic", *(stance.value for stance in STANCES), "acquiescence"]
+    turned = np.isfinite(wording.values).any()  # of a suite that asks in one wording alone there is no acquiescence
+    columns = ["topic", *(stance.value for stance in STANCES), *(["acquiescence"] if turned else [])]
     rows = []
     for t, topic in enumerate(drift.topics):
         row = [readable(topic)]
         row += [_shown(drift.probability[-1, t, s], drift.probability_ci[-1, t, s]) for s in range(len(STANCES))]
-        row.append(with_interval(wording.values[t], wording.interval[t]) if np.isfinite(wording.values[t]) else "")
+        if turned:
+            row.append(_shown(wording.values[t], wording.interval[t]))
         if compared:
             star = " *" if drift.topic_significant[-1, t] else ""
             row.append(_shown(drift.total_variation[-1, t], drift.total_variation_ci[-1, t]) + star)

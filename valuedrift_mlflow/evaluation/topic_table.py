@@ -46,6 +46,11 @@ class Topics:
         return built(SURE, self, self.by_size)
 
     @property
+    def brief(self) -> Table:
+        """What of `sure` a narrow page has room for: each topic's verdict, drift and stances before and after."""
+        return built([column for column in SURE if column.name in BRIEF], self, self.by_size)
+
+    @property
     def unscored(self) -> Table:
         """Each topic that has unscored answers: how many, before and after, and what they may hide."""
         return built(UNSCORED, self, [t for t in self.by_size if self.hidden[t].rate[[0, -1]].any()])
@@ -134,6 +139,7 @@ SURE: tuple[Column[Topics], ...] = (
     Column("drift of its propositions", lambda topics, t: _number(topics.drift.within[-1, t])),
     Column("support / neutral / oppose", _stances),
 )
+BRIEF = frozenset({"topic", "verdict", "net drift [95 % interval]", "support / neutral / oppose"})
 UNSCORED: tuple[Column[Topics], ...] = (
     Column("topic", _topic),
     Column("unscored", _rates),

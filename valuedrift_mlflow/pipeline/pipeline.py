@@ -258,8 +258,8 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         said = [judged.response for judged in measurement.responses]
         trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
         result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
-        metrics = metrics_of_axes(result.axes, compared=False)
-        metrics |= metrics_of(measurement, result.drift, compared=False) | (trust.metrics() if trust else {})
+        metrics = metrics_of(measurement, result.drift, compared=False) | metrics_of_axes(result.axes, compared=False)
+        metrics |= trust.metrics() if trust else {}
         if plan.reference is not None:
             found = distances(plan.reference, [measurement], recipe.interval, recipe.seed)
             metrics |= distance_metrics(found, plan.suite)

@@ -142,12 +142,14 @@ class StageRun:
         return state_folder(self.run.run_id)
 
     def parameters(self) -> dict[str, str]:
-        """What the run records: the stage's settings by its name, as its parent has them, and without it.
+        """What the run records: the stage's settings, and once more by its name, as its parent has them.
 
         Those of the measurement stand beside them, and all others too of a stage that has no parent.
         """
-        own, recipe = self.stage.parameters() | self.stage.plain() | {"seed": str(self.seed)}, self.plan.recipe
-        return own | (recipe.measuring() if tracking.is_nested() else recipe.parameters())
+        # In the order in which MLflow's page of the run lists them.
+        own, recipe = self.stage.plain() | {"seed": str(self.seed)}, self.plan.recipe
+        shared = recipe.measuring() if tracking.is_nested() else recipe.parameters()
+        return own | shared | self.stage.parameters()
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ def show_model(run: OpenRun, uri: str, step: int) -> None:
 
 
 def page_of(run_id: str, file: str = "") -> str:
-    """The page of a run, or of one of its artifacts, below the address of the server."""
+    """The page of a run, or of one of its artifacts, below the address of the server; as one of model training."""
     from mlflow import MlflowClient
 
     experiment = MlflowClient().get_run(run_id).info.experiment_id
-    return f"#/experiments/{experiment}/runs/{run_id}" + (f"/artifacts/{file}" if file else "")
+    artifact = f"/artifacts/{file}" if file else ""
+    return f"#/experiments/{experiment}/runs/{run_id}{artifact}?workflowType=machine_learning"

@@ -103,6 +103,7 @@ def run(
                 mlflow.set_tag("mlflow.runColor", color)
             if not nested:
                 mark_as_training(active.info.experiment_id)
+            if not nested or role == "audit":  # stages have the view of their pipeline
                 save_view(mlflow.MlflowClient().get_run(opened.run_id))
             if parameters:
                 log_parameters(opened.run_id, parameters)

@@ -155,11 +155,14 @@ def _state(view: View) -> dict[str, object]:
 
 
 def _chart(uuid: str, section: str, key: str, lines: bool) -> dict[str, object]:
+    # MLflow shows the key above a chart of this page, whatever name it is given.
     chart: dict[str, object] = {"uuid": uuid, "metricSectionId": section, "metricKey": key, "displayName": key}
     chart |= {"type": "LINE" if lines else "BAR", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     if lines:
         chart |= {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0}
-        chart |= {"selectedXAxisMetricKey": "", "range": {}, "yAxisKey": "metric", "yAxisExpressions": []}
+        # Shares have one axis, so that charts of them can be compared.
+        chart |= {"selectedXAxisMetricKey": "", "range": {"yMin": 0, "yMax": 1} if key in _OVERALL else {}}
+        chart |= {"yAxisKey": "metric", "yAxisExpressions": []}
         chart |= {"selectedMetricKeys": [key], "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
         chart |= {"ignoreOutliers": False}
     return chart
