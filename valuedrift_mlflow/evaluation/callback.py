@@ -214,8 +214,10 @@ class ValueDriftCallback(TrainerCallback):
         self._first = state.is_world_process_zero
         if self._first:
             self._open_run(args, state, kwargs["model"])
-        if not state.global_step:
-            self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
+        # A training that was told to stop has saved its state before it measured.
+        due = state.global_step % (self.every or max(1, state.max_steps // 10)) == 0
+        if not state.global_step or (due and self.measurements and self.measurements[-1].step < state.global_step):
+            self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=False)
 
     def _open_run(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> None:
         begun: str | None = None
@@ -245,6 +247,8 @@ class ValueDriftCallback(TrainerCallback):
         # As `Stage.every` has it, for scripts that have no stage.
         every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
+        if control.should_training_stop and not last:
+            return  # it is measured at the end of the training, or when the training goes on
         if last or state.global_step % every == 0:
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=last)
 
@@ -473,7 +477,7 @@ class KeepCheckpoint(TrainerCallback):
     ) -> TrainerControl:
         """Ask for a checkpoint."""
         # `save_strategy` is "no": the Trainer saves where a callback tells it to, and nowhere else.
-        control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
+        control.should_save |= state.global_step % self.every == 0 and state.global_step < state.max_steps
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

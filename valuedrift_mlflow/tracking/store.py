@@ -172,11 +172,20 @@ def _flag(uri: str) -> str:
     return f" --backend-store-uri {given}"
 
 
-def command() -> str:
-    """The command that this process was started with, as a user types it."""
+def command_of_ours() -> bool:
+    """Whether this process was started by a command of this package."""
+    script, package = Path(sys.argv[0]), Path(__file__).parents[1]
+    return script.parent.name == "entrypoints" or script.stem == "valuedrift" or package in script.absolute().parents
+
+
+def command(resume: str = "") -> str:
+    """The command that this process was started with, as a user types it; or the one that continues ``resume``."""
     script, words = Path(sys.argv[0]), sys.argv[1:]
     # MLproject hands on every parameter: what is empty nobody has typed.
     given = [one for one, following in pairwise([*words, "-"]) if one and following]
+    if resume:
+        kept = [word for before, word in pairwise(["", *given]) if "--resume" not in (before, word.partition("=")[0])]
+        given = [*kept, "--resume", resume]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
     elif script.name == "__main__.py":
