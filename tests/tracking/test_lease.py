@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -94,16 +95,21 @@ def test_a_silent_owner_elsewhere_is_followed_once_it_is_stale(stopped: str) -> 
 
 
 def test_an_owner_whose_clock_is_behind_is_seen_by_its_next_heartbeat(stopped: str) -> None:
-    beating = "import sys, time\nfrom valuedrift_mlflow.tracking.lease import Owner\nfrom dataclasses import replace\n"
-    beating += "for _ in range(400):\n owner = Owner.of(sys.argv[1])\n"
-    beating += " replace(owner, beat=owner.beat + 0.1).write(sys.argv[1])\n time.sleep(0.05)\n"
-    written = named(stopped, ELSEWHERE, 4000)
-    with subprocess.Popen([sys.executable, "-c", beating, stopped]) as running:
-        while Owner.of(stopped) == written:
-            time.sleep(0.1)
+    over = threading.Event()
+
+    def beat(owner: Owner) -> None:
+        while not over.wait(0.05):
+            owner = replace(owner, beat=owner.beat + 0.1)
+            owner.write(stopped)
+
+    beating = threading.Thread(target=beat, args=(named(stopped, ELSEWHERE, 4000),))
+    beating.start()
+    try:
         with pytest.raises(InputError, match="node7"), tracking.taken_up(stopped):
             pass
-        running.kill()
+    finally:
+        over.set()
+        beating.join()
 
 
 def test_an_owner_that_is_replaced_stops_and_writes_no_more(stopped: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,7 @@ class _Watch:
     """The notice that has come, and what this process is doing."""
 
     def __init__(self, second_ends: bool) -> None:
+        self.pid = os.getpid()
         self.stop: Stopped | None = None
         self.at = 0.0
         self.holding = False
@@ -105,6 +106,10 @@ class _Watch:
             signal.signal(number, handler)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.pid:  # a worker that was forked from this process
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         nudged, self._nudged = self._nudged, False
         if self.stop is None:
             self.request(_BY_SIGNAL[number](f"stopped by {signal.Signals(number).name}"))
@@ -136,7 +141,8 @@ class _Watch:
             signal.pthread_kill(threading.main_thread().ident or 0, taken)
 
     def _keep_time(self) -> None:
-        if not self.over.wait(_CUT_AT * self.grace) and not self.seen:
+        # Another process that does the work keeps the time itself.
+        if not self.over.wait(_CUT_AT * self.grace) and not self.seen and not self.told:
             self._nudge()
         if not self.over.wait((_END_AT - _CUT_AT) * self.grace):
             self._end()

@@ -27,7 +27,7 @@ def keep_together() -> None:
 
     For a process that is all ours: whole models pass through folders that MLflow names.
     """
-    global _together
+    global _shared, _together
     if _together is not None:
         return
     _sweep()
@@ -35,10 +35,15 @@ def keep_together() -> None:
     if len(made) > _SOCKETS:
         os.rmdir(made)
         return
-    _together = made
+    _shared, _together = shared(), made
     tempfile.tempdir = made
     # Registered before the libraries': what they still remove at the end is there then.
     atexit.register(_remove_own, os.getpid())
+
+
+def shared() -> Path:
+    """The folder for temporary files that several processes use."""
+    return _shared or Path(tempfile.gettempdir())
 
 
 def remove() -> None:
@@ -48,6 +53,7 @@ def remove() -> None:
 
 
 _together: str | None = None
+_shared: Path | None = None
 
 
 def _remove_own(pid: int) -> None:
@@ -63,7 +69,7 @@ def _prefix() -> str:
 @cache
 def _sweep() -> None:
     here = this()
-    for path in Path(tempfile.gettempdir()).glob("valuedrift-*"):
+    for path in shared().glob("valuedrift-*"):
         named = _NAME.match(path.name)
         if named is None or named[1] != here.place:
             continue

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.interrupts import Stopped, Terminated
+from valuedrift_mlflow.stages.together import anywhere
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -40,9 +41,11 @@ class StopBetweenSteps(TrainerCallback):
             Stopped: there is nothing to save: it was the last step, or another process works on the run now.
         """
         tracking.check_owner()
-        self._stop = _together(interrupts.release(), args)
-        if self._stop is None:
+        self._stop = interrupts.release()
+        # The notice may have come to some processes of the training alone, or a step later.
+        if not anywhere(self._stop is not None, args.device):
             return control
+        self._stop = self._stop or Terminated("another process of this training was stopped")
         # A state behind the last step could not be taken up: the trainer would make one step more.
         if not self._stop.saves or not self.saves or state.global_step >= state.max_steps:
             raise self._stop
@@ -59,15 +62,3 @@ class StopBetweenSteps(TrainerCallback):
         """
         if self._stop is not None:
             raise self._stop
-
-
-def _together(stop: Stopped | None, args: TrainingArguments) -> Stopped | None:
-    """The same decision in every process of a training: the notice may have come to some of them alone, or later."""
-    import torch
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return stop
-    told = torch.tensor(int(stop is not None), device=args.device)
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return (stop or Terminated("another process of this training was stopped")) if told.item() else None

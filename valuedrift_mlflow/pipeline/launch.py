@@ -20,7 +20,7 @@ import joblib
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
-from valuedrift_mlflow.inputs import interrupts
+from valuedrift_mlflow.inputs import interrupts, scratch
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import Terminated
 from valuedrift_mlflow.inputs.scratch import temporary_folder
@@ -123,6 +123,7 @@ def _failure(folder: Path, code: int) -> BaseException:
 def main(folder: Path) -> None:
     """One of the processes that torchrun has started."""
     rank = int(os.environ["RANK"])
+    scratch.keep_together()
     # Told by its group and by torchrun, a process has one notice twice.
     with interrupts.minded(ends=True, second_ends=False):
         _reported(folder, rank)

@@ -139,6 +139,7 @@ def _described(run: OpenRun, mend: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:  # an interrupt is a reason too
+        interrupts.release()  # a training that has failed within a step has not said that it ended
         if isinstance(error, Stopped):
             interrupts.seen()
             error.mend = error.mend or mend

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from valuedrift_mlflow.inputs import scratch
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.view import view_of
 
@@ -127,7 +127,7 @@ def opened_once(uri: str) -> None:
 
     # Beside no file of the user's: what is locked is the name.
     name = hashlib.sha256(f"{Path.cwd()} {uri}".encode()).hexdigest()[:16]
-    with filelock.FileLock(Path(tempfile.gettempdir(), f"valuedrift-{name}.lock")):
+    with filelock.FileLock(scratch.shared() / f"valuedrift-{name}.lock"):
         MlflowClient().search_experiments(max_results=1)
 
 
