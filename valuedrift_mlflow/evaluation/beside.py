@@ -58,9 +58,9 @@ class Beside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stopped = isinstance(error, Stopped)
+        stop = error if isinstance(error, Stopped) else None
         try:
-            if not stopped or error.saves:
+            if stop is None or stop.saves:
                 self.finish()
         except BaseException as other:
             if error is None:
@@ -70,4 +70,4 @@ class Beside:
         finally:
             if self._thread is not None:
                 # A process that is told to stop has waited as long as it could.
-                self._thread.shutdown(wait=not stopped, cancel_futures=stopped)
+                self._thread.shutdown(wait=stop is None, cancel_futures=stop is not None)

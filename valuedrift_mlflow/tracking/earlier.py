@@ -137,7 +137,7 @@ def check_data(run: EarlierRun, stage: str, uri: str, digest: str) -> None:
 
 def stages_of(parent: str) -> dict[str, EarlierRun]:
     """The stage runs of a pipeline or an ablation by the names of their stages (``base`` too)."""
-    named = {}
+    named: dict[str, EarlierRun] = {}
     for run in _children(parent, "stage"):
         # `valuedrift.stage` is the algorithm's word, which two stages may share. Runs of earlier versions have no
         # name but in their parameters, and the base has none there.
