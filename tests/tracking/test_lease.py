@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from ui_pages import server
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.errors import InputError
@@ -164,3 +165,40 @@ def test_what_earlier_processes_left_running_is_killed(stopped: str) -> None:
     with tracking.taken_up(stopped):
         status = {run_id: mlflow.get_run(run_id).info.status for run_id in (stage, audit, deeper, failed, other)}
     assert list(status.values()) == ["KILLED", "KILLED", "KILLED", "FAILED", "RUNNING"]
+
+
+@pytest.mark.slow
+def test_over_a_server_two_who_take_a_run_at_once_are_one_owner(store: Path) -> None:
+    """Two processes with the store of one server; each takes the run when the other one is there."""
+    taking = """
+import sys, time
+from pathlib import Path
+import mlflow
+from valuedrift_mlflow import tracking
+from valuedrift_mlflow.inputs.errors import InputError
+mlflow.set_tracking_uri(sys.argv[1])
+Path(sys.argv[3]).touch()
+while not Path(sys.argv[4]).exists():
+    time.sleep(0.01)
+try:
+    with tracking.taken_up(sys.argv[2]):
+        print("owner", flush=True)
+        input()
+except InputError as error:
+    print(error)
+"""
+    with server(store) as address:
+        client = MlflowClient(address)
+        run_id = client.create_run("0", tags={"valuedrift.role": "pipeline"}).info.run_id
+        command = [sys.executable, "-c", taking, address, run_id]
+        asked = [
+            subprocess.Popen([*command, mine, other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for mine, other in (("one", "two"), ("two", "one"))
+        ]
+        said = [str(process.stdout.readline()) for process in asked if process.stdout]
+        for process in asked:
+            process.communicate("\n")
+        first, second = sorted(said)
+        assert first.startswith("--resume: found") and f"on {this().host}, last heartbeat" in first
+        assert second == "owner\n"
+        assert OWNER not in client.get_run(run_id).data.tags
