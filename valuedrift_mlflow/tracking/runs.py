@@ -15,8 +15,8 @@ from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import Stopped, TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
-from valuedrift_mlflow.tracking import lease
 from valuedrift_mlflow.tracking.earlier import end_orphans
+from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, stale_after
 from valuedrift_mlflow.tracking.store import address, command, command_of_ours, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
@@ -95,8 +95,8 @@ def run(
     nested = is_nested()
     if not nested:
         opened_once(address())
-    lease.check_owner()
-    lease.stale_after()  # a setting that cannot be is refused before there is a run
+    check_owner()
+    stale_after()  # a setting that cannot be is refused before there is a run
     continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
     tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe, **(named or {})}
@@ -112,7 +112,7 @@ def run(
         opened = continued or OpenRun(active.info.run_id)
         resumable = role in _PARENTS or (role == "stage" and not nested)
         mend = how_to_go_on(opened.run_id) if resumable else ""
-        owning = lease.Lease(opened.run_id) if resumable and not lease.is_owned(opened.run_id) else None
+        owning = Lease(opened.run_id) if resumable and not is_owned(opened.run_id) else None
         if owning:
             opening.callback(owning.give_back)
         with active, interrupts.ending(lambda: _end(opened.run_id, "KILLED"), mend), _described(opened, mend):
@@ -186,7 +186,7 @@ def taken_up(run_id: str | None) -> Iterator[None]:
     if run_id is None or not _can_be_taken_up(run_id):
         yield
         return
-    with lease.own(run_id):
+    with own(run_id):
         end_orphans(run_id)
         yield
 
