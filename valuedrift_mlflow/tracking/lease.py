@@ -142,10 +142,9 @@ class Lease:
         self._known = begun
 
     def _keep(self) -> None:
-        from mlflow.exceptions import MlflowException
-
         while not self._over.wait(self.every):
-            with suppress(MlflowException, OSError):  # a store that is away for a while; the next time asks again
+            # Of any kind: a store that is away for a while. Without heartbeats a run that is worked on would be free.
+            with suppress(Exception):
                 if not self._mine():
                     return
                 self._beat()

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
@@ -20,6 +20,9 @@ from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, 
 from valuedrift_mlflow.tracking.store import address, command, command_of_ours, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
+
+if TYPE_CHECKING:
+    from mlflow import ActiveRun
 
 Role = (
     Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
@@ -82,13 +85,8 @@ def run(
 
     A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
     it; a process that is told to stop leaves them KILLED. With ``run_id`` a run that was stopped is continued: what it
-    has logged stays and is not logged twice. A run that can be continued is owned by this process in the block.
-    ``color`` is that of the run in MLflow's charts; ``named`` are further tags of this package, which the run has from
-    its first moment.
-
-    Raises:
-        InputError: another process works on the run.
-        TakenOver: another process works on a run around this one.
+    has logged stays and is not logged twice. A run that can be continued is owned by this process in the block, see
+    ``lease``. ``color`` is that of the run in MLflow's charts; ``named`` are further tags that it has from the first.
     """
     import mlflow
 
@@ -99,18 +97,11 @@ def run(
     stale_after()  # a setting that cannot be is refused before there is a run
     continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
+    resumable = role in _PARENTS or (role == "stage" and not nested)
     tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe, **(named or {})}
     with ExitStack() as opening:  # left last: a run is given back when it has ended
-        active = mlflow.start_run(
-            run_id=run_id,
-            run_name=None if adopted or run_id or not name else redacted(name),
-            # Of the run around it: MLflow would take the one that variables of the environment name.
-            experiment_id=_parents_experiment() if nested and not run_id else None,
-            nested=nested,
-            tags={f"valuedrift.{key}": redacted(value) for key, value in tags.items() if value},
-        )
+        active = _start(run_id, None if adopted or run_id else name, tags)
         opened = continued or OpenRun(active.info.run_id)
-        resumable = role in _PARENTS or (role == "stage" and not nested)
         mend = how_to_go_on(opened.run_id) if resumable else ""
         owning = Lease(opened.run_id) if resumable and not is_owned(opened.run_id) else None
         if owning:
@@ -119,16 +110,28 @@ def run(
             if owning:
                 owning.take(new=not run_id)
             # start_run takes no name for a run that is there already.
-            if adopted and name:
-                mlflow.set_tag("mlflow.runName", name)
-            if color:
-                mlflow.set_tag("mlflow.runColor", color)
+            given = {"mlflow.runName": name if adopted else None, "mlflow.runColor": color}
+            mlflow.set_tags({key: value for key, value in given.items() if value})
             if not nested:
                 mark_as_training(active.info.experiment_id)
                 save_view(mlflow.MlflowClient().get_run(opened.run_id))
-            if parameters:
-                log_parameters(opened.run_id, parameters)
+            log_parameters(opened.run_id, parameters or {})
             yield opened
+
+
+def _start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) -> ActiveRun:
+    """A run with its name and this package's tags, nested where one is active."""
+    import mlflow
+
+    nested = is_nested()
+    return mlflow.start_run(
+        run_id=run_id,
+        run_name=redacted(name) if name else None,
+        # Of the run around it: MLflow would take the one that variables of the environment name.
+        experiment_id=_parents_experiment() if nested and not run_id else None,
+        nested=nested,
+        tags={f"valuedrift.{key}": redacted(value) for key, value in tags.items() if value},
+    )
 
 
 @contextmanager
