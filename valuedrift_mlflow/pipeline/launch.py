@@ -192,10 +192,12 @@ def _end_with(parent: int) -> None:
     while True:
         try:
             os.kill(parent, 0)  # signal 0 only asks whether it is there
+            alone = os.getppid() != torchrun
         except ProcessLookupError:
+            alone = True
+        if alone:
+            scratch.remove()
             os._exit(1)  # sys.exit would end this thread alone
-        if os.getppid() != torchrun:
-            os._exit(1)
         time.sleep(1)
 
 
