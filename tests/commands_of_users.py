@@ -84,6 +84,7 @@ def _child(
         os.dup2(target, stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # it is read from the environment once
     os.chdir(folder)
     sys.path[:0] = paths
     sys.argv = [module, *arguments]

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -262,23 +263,31 @@ def test_what_cannot_be_split_is_refused(base: str, stage: dict[str, Any], words
 
 
 @pytest.mark.slow
-def test_killed_processes_leave_nothing_running_and_are_taken_up(store: Path, base: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "status"), [(signal.SIGKILL, -9, "RUNNING"), (signal.SIGTERM, 143, "KILLED")]
+)
+def test_stopped_processes_leave_nothing_running_and_are_taken_up(
+    store: Path, base: str, number: int, code: int, status: str
+) -> None:
     stage = STAGES["dpo"] | {"max_steps": 8}
     plan = prepare(settings(base, stage, processes=2, batch=4), "tiny")
     (store / "tiny.yaml").write_text(yaml.safe_dump(plan.recipe.model_dump(mode="json", by_alias=True)))
     command = [sys.executable, "-m", "entrypoints.dpo", "--recipe", str(store / "tiny.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": "tests"}
+    environment["VALUEDRIFT_GRACE"] = "3600"  # no test is timed
     with subprocess.Popen(command, cwd=store, env=environment) as running:
         while not list(store.glob(".valuedrift/*/checkpoint-*/complete")):
             assert running.poll() is None
             time.sleep(0.1)
         children = psutil.Process(running.pid).children(recursive=True)
         assert len(children) >= 3  # torchrun and two processes
-        running.kill()
+        running.send_signal(number)
+    assert running.returncode == code
     gone, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert len(gone) == len(children)
     [stopped] = runs()
+    assert stopped.info.status == status
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
     assert isinstance(resumed, StageResult)
     assert steps(resumed.run_id, "train/loss") == list(range(1, 9))

@@ -22,8 +22,12 @@ PLUGINS = {
     "evaluation/scorer.py": {"mlflow.entities", "mlflow.genai.scorers"},
 }
 BELOW = {
+    "valuedrift_mlflow.inputs",
     "valuedrift_mlflow.inputs.errors",
+    "valuedrift_mlflow.inputs.interrupts",
+    "valuedrift_mlflow.inputs.processes",
     "valuedrift_mlflow.inputs.redaction",
+    "valuedrift_mlflow.inputs.scratch",
     "valuedrift_mlflow.inputs.shown",
     "valuedrift_mlflow.stances",
 }

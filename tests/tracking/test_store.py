@@ -139,3 +139,9 @@ def test_a_command_is_shown_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, star
     """MLproject hands on every parameter, those too that nobody has given."""
     monkeypatch.setattr(sys, "argv", started)
     assert command() == typed
+
+
+@pytest.mark.parametrize("given", [[], ["--resume", "one"], ["--resume=one"], ["--resume", ""]])
+def test_the_command_that_goes_on_names_one_run(monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/entrypoints/main.py", "--recipe", "embedded", *given, "--set", "seed=7"])
+    assert command("two") == "valuedrift main --recipe embedded --set seed=7 --resume two"

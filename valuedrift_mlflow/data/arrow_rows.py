@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from valuedrift_mlflow.inputs.rows import Record
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -23,7 +24,7 @@ BATCH = 1000  # rows that are held at a time
 @cache
 def _folder() -> Path:
     """A folder that goes when the process ends; ``TMPDIR`` says where."""
-    folder = tempfile.TemporaryDirectory(prefix="valuedrift-rows-")
+    folder = temporary_folder()
     # This also keeps the object: without a reference to it the folder would be gone at once.
     atexit.register(folder.cleanup)
     return Path(folder.name)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.inputs.sealed import damage, seal
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]
 def _unkept(target: Path, build: Callable[[Path], None]) -> Path:
     """A model in a temporary folder, built once in a process."""
     if target not in _UNKEPT:
-        scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+        scratch = temporary_folder()
         build(Path(scratch.name))
         _UNKEPT[target] = scratch
     return Path(_UNKEPT[target].name)

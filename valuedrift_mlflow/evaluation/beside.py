@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from valuedrift_mlflow.inputs.interrupts import Stopped
+
 # A thread, not a process: a judge may hold a client or a model, which cannot be handed over, and what takes long (a
 # server's answer, a forward pass, numpy, files) lets the training's thread run meanwhile.
 
@@ -16,7 +18,8 @@ class Beside:
     """Work that is handed over and done later, one piece after another.
 
     What follows a piece that went wrong is not done: a checkpoint is never called complete whose measurement failed.
-    As a context it waits for its work at the end, also where the training has failed.
+    As a context it waits for its work at the end, also where the training has failed; not where another process works
+    on the run.
     """
 
     def __init__(self) -> None:
@@ -55,8 +58,10 @@ class Beside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        stop = error if isinstance(error, Stopped) else None
         try:
-            self.finish()
+            if stop is None or stop.saves:
+                self.finish()
         except BaseException as other:
             if error is None:
                 raise
@@ -64,4 +69,5 @@ class Beside:
                 error.add_note(f"beside it went wrong: {type(other).__name__}: {other}")
         finally:
             if self._thread is not None:
-                self._thread.shutdown()
+                # A process that is told to stop has waited as long as it could.
+                self._thread.shutdown(wait=stop is None, cancel_futures=stop is not None)

@@ -45,6 +45,7 @@ from valuedrift_mlflow.models.speech import Argument, Speech, check_arguments
 from valuedrift_mlflow.models.start import Start, reference_kl, start_of
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.resume import complete
+from valuedrift_mlflow.stages.together import anywhere
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule
 from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance
@@ -214,8 +215,14 @@ class ValueDriftCallback(TrainerCallback):
         self._first = state.is_world_process_zero
         if self._first:
             self._open_run(args, state, kwargs["model"])
-        if not state.global_step:
-            self._measure(kwargs["model"], kwargs["processing_class"], 0, last=False)
+        # A training that was told to stop has saved its state before it measured.
+        due = state.global_step % self._between(state) == 0
+        lacks = bool(self.measurements) and self.measurements[-1].step < state.global_step  # the first process knows
+        if not state.global_step or (due and anywhere(lacks, args.device)):
+            self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=False)
+
+    def _between(self, state: TrainerState) -> int:
+        return self.every or max(1, state.max_steps // 10)  # as `Stage.every` has it, for scripts that have no stage
 
     def _open_run(self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel) -> None:
         begun: str | None = None
@@ -242,10 +249,10 @@ class ValueDriftCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where the step is one to measure at; raise what has gone wrong beside the training."""
         self._beside.check()
-        # As `Stage.every` has it, for scripts that have no stage.
-        every = self.every or max(1, state.max_steps // 10)
         last = state.global_step >= state.max_steps
-        if last or state.global_step % every == 0:
+        if control.should_training_stop and not last:
+            return  # it is measured at the end of the training, or when the training goes on
+        if last or state.global_step % self._between(state) == 0:
             self._measure(kwargs["model"], kwargs["processing_class"], state.global_step, last=last)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -473,7 +480,7 @@ class KeepCheckpoint(TrainerCallback):
     ) -> TrainerControl:
         """Ask for a checkpoint."""
         # `save_strategy` is "no": the Trainer saves where a callback tells it to, and nowhere else.
-        control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
+        control.should_save |= state.global_step % self.every == 0 and state.global_step < state.max_steps
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -9,7 +9,6 @@ answer unscored. Both are fitted on propositions that it was not trained on, and
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from valuedrift_mlflow.evaluation import responses as existing_responses
 from valuedrift_mlflow.evaluation.judge_check import log_check
 from valuedrift_mlflow.evaluation.results import JudgeCheck
 from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.inputs.strict import Strict
 from valuedrift_mlflow.judges import labelled
 from valuedrift_mlflow.judges.asking import reader
@@ -193,7 +193,7 @@ def run_training(prepared: PreparedTraining) -> TrainedJudge:
         answers = _taught(prepared)
         recorded.log_labelled(active, answers, prepared.data)
         parts = split(answers, settings.seed)
-        with tempfile.TemporaryDirectory(prefix="valuedrift-judge-") as scratch:
+        with temporary_folder() as scratch:
             folder = Path(scratch) / "judge"
             fit(parts.train, prepared.model, folder, settings)
             temperature, threshold = calibrate(folder, parts.calibration, settings.accuracy)

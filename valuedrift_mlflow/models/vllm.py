@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models.continuous import cut
 from valuedrift_mlflow.models.decoding import Asked
 from valuedrift_mlflow.models.replies import Unreachable
@@ -136,7 +136,7 @@ class VllmRows:
         with self._reasons():
             served = {str((one.model_extra or {}).get("root") or one.id): one.id for one in self._client.models.list()}
         if isinstance(self.model, PeftModel):
-            with tempfile.TemporaryDirectory(prefix="valuedrift-adapters-") as folder:
+            with temporary_folder() as folder:
                 self.model.save_pretrained(folder)
                 with self._named(Path(folder), served) as name:
                     yield name

@@ -18,6 +18,7 @@ from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_drifted
 from valuedrift_mlflow.evaluation.notes import described
+from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.errors import Unanswered, one_line
 from valuedrift_mlflow.pipeline import pipeline
 from valuedrift_mlflow.pipeline.ablation_axes import axes_table
@@ -179,9 +180,15 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
     the others go on from their last checkpoints or begin. ``execution`` has what was trained for other designs.
 
     Raises:
-        InputError: the run cannot be taken up with this recipe and design.
+        InputError: the run cannot be taken up with this recipe and design, or another process works on it.
         CellsFailed: some cells failed; all others have been run and everything has been written.
+        Stopped: the process was told to stop.
     """
+    with interrupts.minded(), tracking.taken_up(resumed):
+        return _run(ablation, display, resumed, execution)
+
+
+def _run(ablation: Ablation, display: Display, resumed: str | None, execution: Execution | None) -> Result:
     from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html, axes_figure
     from valuedrift_mlflow.report.page import drawn
 
@@ -317,6 +324,7 @@ def _failed_run(cell: Cell, error: Exception, begun: EarlierRun | None) -> str:
             name=cell.training.plan.run_name(stage.name),
             stage=stage.word,
             parameters=stage.parameters(),
+            named={"stage_name": stage.name},
             run_id=begun.run_id if begun else None,
         ) as active:
             run_id = active.run_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.notes import described
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models.server import validated
 from valuedrift_mlflow.pipeline.attributed import Opened, Options, Rebuilt, open_run, rebuild
 from valuedrift_mlflow.pipeline.report import MovingRows, with_rows
@@ -116,7 +116,7 @@ def _attributed(opened: Opened, options: Options, display: Display, run_id: str)
     trained, work = opened.trained, opened.work
     begun = time.perf_counter()
     points = opened.points(options.checkpoints)
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    with temporary_folder() as scratch:
         rebuilt = rebuild(opened, Path(scratch), points)
         influences, changes = _influences(opened, options, rebuilt, points, display)
     scores = influences.scores.sum(2)
@@ -219,7 +219,7 @@ def _log(run: OpenRun, result: Attributed) -> None:
     files = {"report": "report.html", "figures": "figures", "the rows with the most influence": "influence_table.json"}
     lead = " ".join(report.lead(result))
     tracking.describe(run, described(run.run_id, lead, report.first_rows(result), [result.method], files))
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         influences, without = Path(scratch) / "influences.parquet", Path(scratch) / Path(WITHOUT).name
         report.all_rows(result).to_parquet(influences)
         tracking.log_file(run, influences, "")

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -21,7 +20,10 @@ import joblib
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
+from valuedrift_mlflow.inputs import interrupts, scratch
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.interrupts import Terminated
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained, prepare_stage
 from valuedrift_mlflow.pipeline.train import train_stage
 from valuedrift_mlflow.recipe.read import validate
@@ -39,7 +41,7 @@ def train(work: StageRun, display: Display) -> Trained:
         RuntimeError: a process has failed otherwise; the message has its reason.
     """
     plan = work.plan
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    with temporary_folder() as scratch:
         folder = Path(scratch)
         if work.given:
             kept.write_measurements(folder / _START, [work.given], work.run.run_id)
@@ -55,6 +57,9 @@ def train(work: StageRun, display: Display) -> Trained:
         }
         (folder / _ORDERS).write_text(json.dumps(orders), encoding="utf-8")
         code = _torchrun(work.stage.launch.processes, folder, display)
+        stop = interrupts.asked()
+        if stop is not None:
+            raise stop
         if code:
             raise _failure(folder, code)
         measurements, _ = kept.read_measurements(folder / kept.MEASUREMENTS, plan.suite, plan.recipe.refusal)
@@ -79,7 +84,12 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
             stderr=log,
             env=environment,
             text=True,
+            # Out of the reach of Ctrl-C, which goes to a whole group: this process passes on what comes to it, once.
+            start_new_session=True,
         ) as running,
+        # torchrun passes it on to its processes, which stop between two steps; those whose run another process has
+        # taken end with it, see `_end_with`.
+        interrupts.passed_on(lambda stop: running.terminate() if stop.saves else running.kill()),
     ):
         try:
             assert running.stdout is not None
@@ -90,7 +100,7 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
             running.terminate()  # where this process is interrupted; a process that has ended does not mind
 
 
-def _failure(folder: Path, code: int) -> Exception:
+def _failure(folder: Path, code: int) -> BaseException:
     """What went wrong, from the process that failed first: the others only miss it."""
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("error-*.json")]
     printed = "\n".join((folder / _LOG).read_text(encoding="utf-8").splitlines()[:_SHOWN])
@@ -101,6 +111,8 @@ def _failure(folder: Path, code: int) -> Exception:
     # Made again as what they were: commands and ablations tell these apart by their kind.
     if first["kind"] == "InputError":
         return InputError(first["problems"])
+    if first["kind"] == Terminated.__name__:  # a cluster may tell them and not this process
+        return Terminated(first["message"])
     if first["unanswered"]:
         return Unanswered(first["message"])
     if first["kind"] == "FloatingPointError":
@@ -111,6 +123,13 @@ def _failure(folder: Path, code: int) -> Exception:
 def main(folder: Path) -> None:
     """One of the processes that torchrun has started."""
     rank = int(os.environ["RANK"])
+    scratch.keep_together()
+    # Told by its group and by torchrun, a process has one notice twice.
+    with interrupts.minded(ends=True, second_ends=False):
+        _reported(folder, rank)
+
+
+def _reported(folder: Path, rank: int) -> None:
     try:
         _work(folder, rank)
     # Of any kind: without a report the process that started this one knows an exit code and nothing else.
@@ -168,11 +187,16 @@ def _work(folder: Path, rank: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started the stage has ended, however it did."""
+    """End this process when the one that started the stage has ended, however it did, or torchrun has."""
+    torchrun = os.getppid()
     while True:
         try:
             os.kill(parent, 0)  # signal 0 only asks whether it is there
+            alone = os.getppid() != torchrun
         except ProcessLookupError:
+            alone = True
+        if alone:
+            scratch.remove()
             os._exit(1)  # sys.exit would end this thread alone
         time.sleep(1)
 

@@ -23,6 +23,7 @@ from valuedrift_mlflow.evaluation.metrics import (
 from valuedrift_mlflow.evaluation.metrics import of as metrics_of
 from valuedrift_mlflow.evaluation.notes import base_note
 from valuedrift_mlflow.evaluation.reference import REFERENCE_TABLE, distance_metrics, distance_table, distances
+from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.judges.asking import reads_responses
 from valuedrift_mlflow.models import Loaded
@@ -67,10 +68,16 @@ def run_pipeline(
         What the base model and each stage came to, in order; stages that train a reward model are left out.
 
     Raises:
-        InputError: all problems of the recipe at once, or the run cannot be taken up with it.
+        InputError: all problems of the recipe at once, or the run cannot be taken up with it, or another process
+            works on it.
+        Stopped: the process was told to stop, see ``inputs.interrupts``.
     """
     plan = recipe if isinstance(recipe, Plan) else _planned(recipe, settings)
-    display = display or Display()
+    with interrupts.minded(), tracking.taken_up(resumed):
+        return _run_pipeline(plan, display or Display(), resumed)
+
+
+def _run_pipeline(plan: Plan, display: Display, resumed: str | None) -> list[StageResult]:
     begun = _begun_stages(plan, resumed) if resumed else {}
     parameters = plan.recipe.parameters()
     with tracking.run(
@@ -163,6 +170,7 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
     # A judge that asks the model itself cannot read rows.
     judge = plan.judge if reads_responses(plan.judge) else "lexical"
     known: dict[tuple[str, str], Mix] = {**tracking.audits_of(parent.run_id)}
+    cut_off = tracking.begun_audits(parent.run_id)
     mixes: dict[str, Mix] = {}
     for stage in plan.recipe.stages:
         data = plan.data[stage.name]
@@ -173,7 +181,12 @@ def _audit_data(plan: Plan, parent: OpenRun, display: Display) -> dict[str, Mix]
         if key not in known:
             display.start("rows", len(data.rows), f"audit of {stage.name}'s data")
             prepared = audit.prepare(data, judge, plan.suite, plan.recipe.embedder or "")
-            audited = audit.run(prepared, seed=plan.recipe.seed, progress=lambda count: display.advance("rows", count))
+            audited = audit.run(
+                prepared,
+                seed=plan.recipe.seed,
+                progress=lambda count: display.advance("rows", count),
+                begun=cut_off.get(key),
+            )
             display.line(f"audit of {stage.name}'s data: {audited.verdict}")
             known[key] = audited.stance_mix
         mixes[stage.name] = known[key]
@@ -242,6 +255,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         parameters=recipe.measuring(),
         run_id=begun.run_id if begun else None,
         color=plan.color(BASE),
+        named={"stage_name": BASE},
     ) as active:
         dataset = recorded.log_suite(active, plan.suite)
         if recipe.base.model == "embedded:base":
@@ -296,8 +310,14 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
     ``resumed`` is the id of such a run that was stopped: it goes on from its last checkpoint.
 
     Raises:
-        InputError: the run cannot be taken up with this recipe.
+        InputError: the run cannot be taken up with this recipe, or another process works on it.
+        Stopped: the process was told to stop.
     """
+    with interrupts.minded(), tracking.taken_up(resumed):
+        return _run_single_stage(plan, display, resumed)
+
+
+def _run_single_stage(plan: Plan, display: Display, resumed: str | None) -> StageResult | RewardResult:
     quiet_libraries()
     stage, begun = plan.recipe.stages[0], _stopped(plan, resumed, "stage") if resumed else None
     if begun:
@@ -380,4 +400,5 @@ def _opened(work: StageRun) -> AbstractContextManager[OpenRun]:
         parameters=work.parameters(),
         run_id=work.begun.run_id if work.begun else None,
         color=work.plan.color(work.stage.name),
+        named={"stage_name": work.stage.name},
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,12 @@ from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.reading import user_path
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.reloads import Reloads
 from valuedrift_mlflow.pipeline import processes
+from valuedrift_mlflow.pipeline.between_steps import StopBetweenSteps
 from valuedrift_mlflow.pipeline.memory import end_stage
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
@@ -64,7 +65,7 @@ def _train(work: StageRun, display: Display) -> Trained:
     stage = work.stage
     quiet_libraries()
     # Left in this order: what is done beside the training needs the folder.
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch, Beside() as beside:
+    with temporary_folder() as scratch, Beside() as beside:
         loaded = load_start(work)
         if processes.is_first():
             recorded.log_commit(work.run, "model", work.start_uri)
@@ -106,7 +107,8 @@ def _train(work: StageRun, display: Display) -> Trained:
             return log
 
         callback, keep = _measuring(work, save, display, beside), KeepCheckpoint(work.every, beside)
-        callbacks = [TrainingLog(work.run, display, stage.name), callback]
+        stopping = StopBetweenSteps(saves=not stage.launch.sharded)
+        callbacks = [stopping, TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
             # Behind the others: what they add to a checkpoint must be there before it is called complete.
             callbacks.append(keep)
@@ -224,9 +226,9 @@ def train_reward(work: StageRun, display: Display) -> None:
     from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
 
     stage, run = work.stage, work.run
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    with temporary_folder() as scratch:
         loaded = load_start(work)
-        callbacks = [TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
+        callbacks = [StopBetweenSteps(), TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
         job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks)
         trainer: Any = build_trainer(job)
         checkpoint = newest_checkpoint(work.state)

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import importlib.util
 import re
-import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
 from valuedrift_mlflow.inputs.parts import import_object
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -186,7 +186,7 @@ def _check_together(where: str, config: Any, stage: Stage) -> None:
     if stage.launch.processes > 1 or "deepspeed" in stage.trainer:  # it would begin what the processes do themselves
         return
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         try:
             config(**{"output_dir": folder, "use_cpu": not accelerated, "report_to": "none", **precision(stage)})
         except Exception as error:  # every configuration refuses in its own way

@@ -10,12 +10,14 @@ from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
     audits_of,
+    begun_audits,
     check_data,
     last_child,
     last_value,
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.lease import check_owner, stale_after
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
@@ -52,6 +54,7 @@ from valuedrift_mlflow.tracking.runs import (
     parent_of,
     run,
     share,
+    taken_up,
     work_offline,
 )
 from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
@@ -89,9 +92,11 @@ __all__ = [
     "adopt",
     "adopt_evaluation",
     "audits_of",
+    "begun_audits",
     "check_alias",
     "check_data",
     "check_model",
+    "check_owner",
     "check_packaged",
     "check_run",
     "check_store",
@@ -151,9 +156,11 @@ __all__ = [
     "share",
     "show_model",
     "stages_of",
+    "stale_after",
     "step_values",
     "stopped_run",
     "table_of",
+    "taken_up",
     "text_of",
     "trained_runs",
     "used_model",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.tracking.models import CHECKPOINT, checkpoint_path, logged_before, model_name
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
@@ -43,7 +43,7 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
     model_id = str(model.model_id)
     log_folder(run, folder, path)
     if answering is not None:
-        with tempfile.TemporaryDirectory() as scratch:
+        with temporary_folder() as scratch:
             made = _packaged(Path(scratch), run, folder, path, answering, model_id)
             log_folder(run, made, path)
             tell(made, answering, weights)
@@ -58,7 +58,7 @@ def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: An
     """Log a saved checkpoint as artifacts alone, which are a model that loads."""
     path = checkpoint_path(step)
     log_folder(run, folder, path)
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         log_folder(run, _packaged(Path(scratch), run, folder, path, answering, None), path)
 
 

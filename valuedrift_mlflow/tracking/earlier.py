@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
-from valuedrift_mlflow.tracking.write import recorded_value
+from valuedrift_mlflow.tracking.write import NOTE, recorded_value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+# Tags that a run has from its first moment: parameters come later, and a process may be killed between the two.
+STAGE_NAME, AUDITED = "valuedrift.stage_name", "valuedrift.audited"
 _KINDS = {
     "pipeline": "a pipeline, by the entry point main",
     "ablation": "an ablation",
@@ -135,13 +137,37 @@ def check_data(run: EarlierRun, stage: str, uri: str, digest: str) -> None:
 
 def stages_of(parent: str) -> dict[str, EarlierRun]:
     """The stage runs of a pipeline or an ablation by the names of their stages (``base`` too)."""
-    named = {}
+    named: dict[str, EarlierRun] = {}
     for run in _children(parent, "stage"):
-        # Not the tag: a stage's tag is its algorithm's word, and two
-        # stages may have the same. The base has a tag alone.
+        # `valuedrift.stage` is the algorithm's word, which two stages may share. Runs of earlier versions have no
+        # name but in their parameters, and the base has none there.
         names = [key.removesuffix(".algorithm") for key in run.data.params if key.endswith(".algorithm")]
-        named[names[0] if names else run.data.tags.get("valuedrift.stage", "")] = earlier(run)
+        tags = run.data.tags
+        name = tags.get(STAGE_NAME) or (names[0] if names else tags.get("valuedrift.stage", ""))
+        # Where an earlier version has made two: the one that is finished, else the newest, which stands first.
+        if name not in named or (run.info.status == "FINISHED" and not named[name].finished):
+            named[name] = earlier(run)
     return named
+
+
+def end_orphans(parent: str) -> None:
+    """Mark as KILLED what earlier processes have left RUNNING below a run that this process owns, at any depth."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    for run in _children(parent, None, "attributes.status = 'RUNNING'"):
+        end_orphans(run.info.run_id)
+        client.set_tag(run.info.run_id, NOTE, "**KILLED** its process ended without a word")
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def begun_audits(parent: str) -> dict[tuple[str, str], str]:
+    """The ids of a pipeline's audits that did not come to their end, by URI and digest of the data."""
+    found = _children(parent, "audit", "attributes.status != 'FINISHED'")
+    tagged = {run.info.run_id: run.data.tags for run in found}
+    return {
+        (tags[AUDITED], tags.get(f"{AUDITED}.digest", "")): run_id for run_id, tags in tagged.items() if AUDITED in tags
+    }
 
 
 def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
@@ -157,12 +183,13 @@ def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]
     return shares
 
 
-def _children(parent: str, role: str, *conditions: str) -> list[Run]:
+def _children(parent: str, role: str | None, *conditions: str) -> list[Run]:
     from mlflow import MlflowClient
 
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
-    nested = (f"tags.`mlflow.parentRunId` = '{parent}'", f"tags.`valuedrift.role` = '{role}'", *conditions)
+    nested = [f"tags.`mlflow.parentRunId` = '{parent}'", *conditions]
+    nested += [f"tags.`valuedrift.role` = '{role}'"] if role else []
     runs: list[Run] = []
     token: str | None = ""
     while token is not None:  # the store gives a thousand at a time; a large ablation has more

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 from urllib.parse import urlparse
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
@@ -63,7 +64,7 @@ def log_final_model(
     The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
     merged, ``run`` the active run.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -217,7 +218,7 @@ def checkpoint_files(uri: str) -> Iterator[Path | None]:
     if not weights.startswith("runs:/") or lies_here(weights):
         yield checkpoint_folder(uri)
         return
-    with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
+    with temporary_folder() as scratch:
         yield _checkpoint_in(download(weights, Path(scratch)))
 
 
@@ -287,7 +288,7 @@ def _fetched(uri: str, _store: str) -> tuple[tempfile.TemporaryDirectory[str], P
     from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as BARS
     from mlflow.exceptions import MlflowException
 
-    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+    scratch = temporary_folder()
     shown = BARS.get_raw()
     BARS.set(False)  # one for each small file
     try:
@@ -389,4 +390,4 @@ def download(uri: str, folder: Path | None = None) -> Path:
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="valuedrift-")
+    return temporary_folder()

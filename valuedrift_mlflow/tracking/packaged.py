@@ -9,7 +9,6 @@ loader nor the modules that come with such a model are looked at.
 from __future__ import annotations
 
 import logging
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
     download,
@@ -100,7 +100,7 @@ def load_pyfunc(uri: str, own_code: bool = False) -> PyFuncModel:
     if lies_here(uri):
         packaged: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=config)
         return packaged
-    scratch = tempfile.TemporaryDirectory(prefix="valuedrift-")
+    scratch = temporary_folder()
     packaged = mlflow.pyfunc.load_model(uri, model_config=config, dst_path=scratch.name)
     weakref.finalize(packaged, scratch.cleanup)  # some flavors read their files as they are asked
     return packaged

@@ -6,16 +6,23 @@ import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.interrupts import Stopped, TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
-from valuedrift_mlflow.tracking.store import address, mark_as_training, opened_once
+from valuedrift_mlflow.tracking.earlier import end_orphans
+from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, stale_after
+from valuedrift_mlflow.tracking.store import address, command, command_of_ours, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
+
+if TYPE_CHECKING:
+    from mlflow import ActiveRun
 
 Role = (
     Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
@@ -23,7 +30,8 @@ Role = (
 )
 
 _RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982
-_RESUMABLE: tuple[Role, ...] = ("pipeline", "ablation", "stage")
+_PARENTS: tuple[Role, ...] = ("pipeline", "ablation")
+_RESUMABLE: tuple[Role, ...] = (*_PARENTS, "stage")
 
 
 def work_offline() -> None:
@@ -71,49 +79,137 @@ def run(
     parameters: Mapping[str, str] | None = None,
     run_id: str | None = None,
     color: str | None = None,
+    named: Mapping[str, str] | None = None,
 ) -> Iterator[OpenRun]:
     """Open a run, nested where one is active, or adopt the run of ``mlflow run``; an error leaves it FAILED.
 
     A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
-    it. With ``run_id`` a run that was stopped is continued: what it has logged stays and is not logged twice.
-    ``color`` is that of the run in MLflow's charts.
+    it; a process that is told to stop leaves them KILLED. With ``run_id`` a run that was stopped is continued: what it
+    has logged stays and is not logged twice. A run that can be continued is owned by this process in the block, see
+    ``lease``. ``color`` is that of the run in MLflow's charts; ``named`` are further tags that it has from the first.
     """
     import mlflow
 
     nested = is_nested()
     if not nested:
         opened_once(address())
+    check_owner()
+    stale_after()  # a setting that cannot be is refused before there is a run
     continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
-    with mlflow.start_run(
-        run_id=run_id,
-        run_name=None if adopted or run_id or not name else redacted(name),
-        # Of the run around it: MLflow would take the one that variables of the environment name.
-        experiment_id=_parents_experiment() if nested and not run_id else None,
-        nested=nested,
-    ) as active:
+    resumable = role in _PARENTS or (role == "stage" and not nested)
+    tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe, **(named or {})}
+    with ExitStack() as opening:  # left last: a run is given back when it has ended
+        active = _start(run_id, None if adopted or run_id else name, tags)
         opened = continued or OpenRun(active.info.run_id)
-        try:
+        mend = how_to_go_on(opened.run_id) if resumable else ""
+        owning = Lease(opened.run_id) if resumable and not is_owned(opened.run_id) else None
+        if owning:
+            opening.callback(owning.give_back)
+        with active, interrupts.ending(lambda: _end(opened.run_id, "KILLED"), mend), _described(opened, mend):
+            if owning:
+                owning.take(new=not run_id)
             # start_run takes no name for a run that is there already.
-            if adopted and name:
-                mlflow.set_tag("mlflow.runName", name)
-            tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
-            log_tags(opened, {key: value for key, value in tags.items() if value})
-            if color:
-                mlflow.set_tag("mlflow.runColor", color)
+            given = {"mlflow.runName": name if adopted else None, "mlflow.runColor": color}
+            mlflow.set_tags({key: value for key, value in given.items() if value})
             if not nested:
                 mark_as_training(active.info.experiment_id)
             if not nested or role == "audit":  # stages have the view of their pipeline
                 save_view(mlflow.MlflowClient().get_run(opened.run_id))
-            if parameters:
-                log_parameters(opened.run_id, parameters)
+            log_parameters(opened.run_id, parameters or {})
             yield opened
-        except BaseException as error:  # an interrupt is a reason too
-            if isinstance(error, Unanswered) and role in _RESUMABLE and not nested:
-                # On the outermost run only: it is the one that can be resumed, with all below it.
-                error.add_note(f"go on with --resume {opened.run_id}")
-            mlflow.set_tag(NOTE, failure(error))
+
+
+def _start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) -> ActiveRun:
+    """A run with its name and this package's tags, nested where one is active."""
+    import mlflow
+
+    nested = is_nested()
+    return mlflow.start_run(
+        run_id=run_id,
+        run_name=redacted(name) if name else None,
+        # Of the run around it: MLflow would take the one that variables of the environment name.
+        experiment_id=_parents_experiment() if nested and not run_id else None,
+        nested=nested,
+        tags={f"valuedrift.{key}": redacted(value) for key, value in tags.items() if value},
+    )
+
+
+@contextmanager
+def _described(run: OpenRun, mend: str) -> Iterator[None]:
+    """Leave the reason of an error in the run's description, and ``mend`` with the error; KILLED where it is a stop."""
+    import mlflow
+
+    try:
+        yield
+    except BaseException as error:  # an interrupt is a reason too
+        interrupts.release()  # a training that has failed within a step has not said that it ended
+        if isinstance(error, Stopped):
+            interrupts.seen()
+            error.mend = error.mend or mend
+        if isinstance(error, TakenOver):
+            _let_go(run.run_id)
             raise
+        if isinstance(error, Unanswered) and mend:
+            error.add_note(f"go on with --resume {run.run_id}")
+        mlflow.MlflowClient().set_tag(run.run_id, NOTE, failure(error))
+        if isinstance(error, Stopped | KeyboardInterrupt):
+            _end(run.run_id, "KILLED")
+        raise
+
+
+def _end(run_id: str, status: str) -> None:
+    """End a run, as the active one where it is that."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        mlflow.end_run(status)
+    else:  # in another thread, which has no active run
+        mlflow.MlflowClient().set_terminated(run_id, status)
+
+
+def _let_go(run_id: str) -> None:
+    """Make a run of another process's the active one no longer, and write nothing to it."""
+    from mlflow.tracking import fluent
+
+    # MLflow has no public way: each of them sets the run's status, also at the end of the process.
+    stack = fluent._active_run_stack.get()
+    stack[:] = [active for active in stack if active.info.run_id != run_id]
+
+
+@contextmanager
+def taken_up(run_id: str | None) -> Iterator[None]:
+    """In the block this process owns a run that was stopped, below which nothing that earlier ones left is RUNNING.
+
+    Nothing is done without a run, and with one that cannot be taken up: `stopped_run` says so.
+
+    Raises:
+        InputError: another process works on the run.
+    """
+    if run_id is None or not _can_be_taken_up(run_id):
+        yield
+        return
+    with own(run_id):
+        end_orphans(run_id)
+        yield
+
+
+def _can_be_taken_up(run_id: str) -> bool:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException:
+        return False
+    there = run.info.lifecycle_stage == "active" and run.info.status != "FINISHED"
+    return there and run.data.tags.get("valuedrift.role") in _RESUMABLE
+
+
+def how_to_go_on(run_id: str) -> str:
+    """What continues a run: the command that this process was started with, or the argument of a function."""
+    return f"go on with: {command(run_id)}" if command_of_ours() else f"go on with resumed={run_id!r}"
 
 
 def _parents_experiment() -> str:
@@ -196,8 +292,12 @@ def share(run_id: str) -> Iterator[OpenRun]:
     import mlflow
 
     with mlflow.start_run(run_id=run_id):
-        # As continued: where a stage is resumed, this process too must not log again what is there.
-        yield OpenRun.continued(run_id)
+        try:
+            # As continued: where a stage is resumed, this process too must not log again what is there.
+            yield OpenRun.continued(run_id)
+        except Stopped:
+            _end(run_id, "KILLED")
+            raise
 
 
 def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
@@ -220,6 +320,8 @@ def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> 
 def failure(error: BaseException) -> str:
     """The description of a failed run: the reason first, then where it happened."""
     reason = str(error) or type(error).__name__
+    if isinstance(error, Stopped):
+        return redacted(f"**KILLED** {reason}")
     if isinstance(error, InputError | Unanswered):
         return redacted(f"**FAILED** {reason}")
     # The end says where it happened; a tag of MLflow holds 8000 characters.

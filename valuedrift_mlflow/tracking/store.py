@@ -6,7 +6,6 @@ import hashlib
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from valuedrift_mlflow.inputs import scratch
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.view import view_of
 
@@ -127,7 +127,7 @@ def opened_once(uri: str) -> None:
 
     # Beside no file of the user's: what is locked is the name.
     name = hashlib.sha256(f"{Path.cwd()} {uri}".encode()).hexdigest()[:16]
-    with filelock.FileLock(Path(tempfile.gettempdir(), f"valuedrift-{name}.lock")):
+    with filelock.FileLock(scratch.shared() / f"valuedrift-{name}.lock"):
         MlflowClient().search_experiments(max_results=1)
 
 
@@ -172,11 +172,20 @@ def _flag(uri: str) -> str:
     return f" --backend-store-uri {given}"
 
 
-def command() -> str:
-    """The command that this process was started with, as a user types it."""
+def command_of_ours() -> bool:
+    """Whether this process was started by a command of this package."""
+    script, package = Path(sys.argv[0]), Path(__file__).parents[1]
+    return script.parent.name == "entrypoints" or script.stem == "valuedrift" or package in script.absolute().parents
+
+
+def command(resume: str = "") -> str:
+    """The command that this process was started with, as a user types it; or the one that continues ``resume``."""
     script, words = Path(sys.argv[0]), sys.argv[1:]
     # MLproject hands on every parameter: what is empty nobody has typed.
     given = [one for one, following in pairwise([*words, "-"]) if one and following]
+    if resume:
+        kept = [word for before, word in pairwise(["", *given]) if "--resume" not in (before, word.partition("=")[0])]
+        given = [*kept, "--resume", resume]
     if script.parent.name == "entrypoints":
         given = ["valuedrift", script.stem.replace("_", "-"), *given]
     elif script.name == "__main__.py":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,7 +197,7 @@ def log_figures(run: OpenRun, pictures: Mapping[str, Drawn]) -> None:
     """Log pictures by their names under ``figures/``, with their data beside them."""
     if not pictures:
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         for name, picture in pictures.items():
             Path(scratch, f"{name}.png").write_bytes(picture.png)
             if picture.csv:

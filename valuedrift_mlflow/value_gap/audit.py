@@ -175,8 +175,14 @@ def _source(data: Data | str | TrainingData, turns: Turns) -> Stream | TrainingD
     return source
 
 
-def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = lambda rows: None) -> Audit:
-    """Run a prepared audit and log it.
+def run(
+    prepared: Prepared,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda rows: None,
+    begun: str | None = None,
+) -> Audit:
+    """Run a prepared audit and log it, to the run ``begun`` of the same audit where an earlier process left one.
 
     Raises:
         InputError: rows that cannot be read.
@@ -191,7 +197,10 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
     name = f"audit · {shown.called(data.uri)}"[:250]  # all that MLflow keeps of one
     parameters |= prepared.matcher.describe()
-    with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
+    named = {"audited": data.uri, "audited.digest": parameters.get("data.digest", "")}
+    with tracking.run(
+        "audit", name=name, parameters=parameters, color=color_of(data.uri), run_id=begun, named=named
+    ) as active:
         recorded.log_suite(active, prepared.suite)
         first, digest = list[Row](), Digest()
         rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)

@@ -1,0 +1,82 @@
+"""Which process something belongs to, and whether that one is known to have ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that no other one can be taken for.
+
+    Attributes:
+        host: its machine's name, for people to read.
+        place: where its id counts: the machine, and on Linux the container.
+        boot: the start of that machine.
+        pid: its id, which the system gives again to others later.
+        started: when it was started, as the system counts.
+    """
+
+    host: str
+    place: str
+    boot: str
+    pid: int
+    started: str
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended, as far as that can be known: a process of another place may always be alive."""
+        here = this()
+        if (self.place, self.boot) != (here.place, here.boot):
+            return False
+        return self.started != _started(self.pid)
+
+
+def this() -> Process:
+    """This process."""
+    host, place, boot = _surroundings()
+    pid = os.getpid()  # not kept: a process that was forked is another one
+    return Process(host, place, boot, pid, _started(pid))
+
+
+@cache
+def _surroundings() -> tuple[str, str, str]:
+    import psutil
+
+    host = socket.gethostname()
+    boot = _line("/proc/sys/kernel/random/boot_id") or str(int(psutil.boot_time()))
+    try:
+        counted = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        counted = ""
+    return host, _short(host, _line("/etc/machine-id"), counted), _short(boot)
+
+
+def _short(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+
+
+def _line(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process was started; empty where there is none, or one that waits for nothing but to be forgotten."""
+    import psutil
+
+    try:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return ""
+        # Clock ticks since the machine's start, where they can be had: psutil's time moves with the clock.
+        behind_name = _line(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return behind_name[19] if behind_name else str(int(psutil.Process(pid).create_time()))
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,0 +1,219 @@
+"""One owner for a run: the process that works on it says so in a tag of the run, and says it again every few seconds.
+
+A store has no "write if nobody else has": a process writes a token of its own, waits, and reads it back. The one that
+reads its own owns the run. Should two do so all the same, the one whose token is gone finds that at its next heartbeat
+and stops (fencing).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+
+from valuedrift_mlflow.inputs import interrupts
+from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.interrupts import TakenOver
+from valuedrift_mlflow.inputs.processes import Process, this
+
+OWNER = "valuedrift.owner"
+SETTING = "VALUEDRIFT_LEASE"
+_STALE = 120.0  # seconds without a heartbeat after which an owner is given up
+_BEATS = 8  # heartbeats in that time
+_SETTLES = 1.0  # seconds in which another process's token would have come to be read
+
+# What this process owns. Of the process and not of a call: a training's steps ask for it from far below.
+_held: dict[str, Lease] = {}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a run's tag says of the process that works on it.
+
+    Attributes:
+        token: what only this owner has written.
+        process: which it is.
+        every: seconds between its heartbeats.
+        beat: the last one, in seconds since 1970 by its own clock.
+    """
+
+    token: str
+    process: Process
+    every: float
+    beat: float
+
+    @classmethod
+    def of(cls, run_id: str) -> Owner | None:
+        """The owner that a run names; None where it names none that can be read."""
+        from mlflow import MlflowClient
+
+        text = MlflowClient().get_run(run_id).data.tags.get(OWNER, "")
+        try:
+            read = json.loads(text)
+            return cls(read["token"], Process(**read["process"]), float(read["every"]), float(read["beat"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, run_id: str) -> None:
+        """Name this owner in the run's tag."""
+        from mlflow import MlflowClient
+
+        MlflowClient().set_tag(run_id, OWNER, json.dumps(asdict(self)))
+
+    @property
+    def age(self) -> float:
+        """Seconds since its last heartbeat, as far as the clocks of two machines agree."""
+        return max(0.0, time.time() - self.beat)
+
+    def works(self, run_id: str, stale: float) -> bool:
+        """Whether it must be taken to work on the run still."""
+        here = this()
+        if self.process == here:
+            return self.token in {lease.token for lease in _held.values()}
+        if self.process.dead:
+            return False
+        if self.age < stale:
+            return True
+        if (self.process.place, self.process.boot) == (here.place, here.boot):
+            return False  # by the same clock
+        time.sleep(1.3 * self.every)  # its clock may be behind: does it go on?
+        return Owner.of(run_id) != self
+
+    def said(self) -> str:
+        """Who it is, in a few words."""
+        return f"process {self.process.pid} on {self.process.host}, last heartbeat {self.age:.0f} s ago"
+
+
+def stale_after() -> float:
+    """Seconds without a heartbeat after which another process may take a run over.
+
+    Raises:
+        InputError: the setting is no such number.
+    """
+    return interrupts.seconds(SETTING, _STALE)
+
+
+class Lease:
+    """That this process owns a run, until it is given back or found lost."""
+
+    def __init__(self, run_id: str) -> None:
+        """Nothing is taken yet."""
+        self.run_id = run_id
+        self.stale = stale_after()
+        self.every = self.stale / _BEATS
+        self.token = secrets.token_hex(8)
+        self.lost: TakenOver | None = None
+        self._known = -math.inf  # when it was last known that the run is owned
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def take(self, *, new: bool = False) -> None:
+        """Become the owner; of a ``new`` run nobody else knows.
+
+        Raises:
+            InputError: another process works on the run.
+        """
+        if not new:
+            before = Owner.of(self.run_id)
+            if before is not None and before.works(self.run_id, self.stale):
+                raise self._refused(before)
+        self._beat()
+        if not new:
+            time.sleep(min(_SETTLES, self.every))
+            after = Owner.of(self.run_id)
+            if after is not None and after.token != self.token:
+                raise self._refused(after)
+        _held[self.run_id] = self
+        self._beating.start()
+
+    def _refused(self, owner: Owner) -> InputError:
+        found = f"{self.run_id}, owned by {owner.said()}"
+        mend = f"end it there (kill {owner.process.pid}), or wait until {self.stale:.0f} s have gone without one"
+        return InputError(problem("--resume", found, "a run that no process works on", mend))
+
+    def _beat(self) -> None:
+        begun = time.monotonic()
+        Owner(self.token, this(), self.every, time.time()).write(self.run_id)
+        self._known = begun
+
+    def _keep(self) -> None:
+        while not self._over.wait(self.every):
+            # Of any kind: a store that is away for a while. Without heartbeats a run that is worked on would be free.
+            with suppress(Exception):
+                if not self._mine():
+                    return
+                self._beat()
+
+    def _mine(self) -> bool:
+        """Whether the run still names this owner; where it does not, the process is asked to stop."""
+        begun = time.monotonic()
+        owner = Owner.of(self.run_id)
+        if self._over.is_set() or (owner is not None and owner.token == self.token):
+            self._known = begun
+            return True
+        if self.lost is None:
+            taker = f"by {owner.said()}" if owner is not None else "by nobody known: its owner's tag was removed"
+            self.lost = TakenOver(f"run {self.run_id} was taken over {taker}; nothing more is written to it here")
+            interrupts.request(self.lost)
+        return False
+
+    def check(self) -> None:
+        """Make sure that this process may write.
+
+        Raises:
+            TakenOver: another one owns the run now.
+        """
+        # Asked anew after a pause: a process that was asleep must not write before its next heartbeat.
+        if self.lost is None and time.monotonic() - self._known > self.stale / 2:
+            self._mine()
+        if self.lost is not None:
+            raise self.lost
+
+    def give_back(self) -> None:
+        """Own the run no longer; one that is lost is left alone."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._over.set()
+        if self._beating.is_alive():
+            self._beating.join(_SETTLES)  # or its last heartbeat would come behind the end
+        _held.pop(self.run_id, None)
+        with suppress(MlflowException, OSError):  # what is left in the tag grows stale
+            owner = Owner.of(self.run_id)
+            if self.lost is None and owner is not None and owner.token == self.token:
+                MlflowClient().delete_tag(self.run_id, OWNER)
+
+
+@contextmanager
+def own(run_id: str, *, new: bool = False) -> Iterator[None]:
+    """Own a run in the block; see ``Lease.take``.
+
+    Raises:
+        InputError: another process owns it, or this one does already.
+    """
+    lease = Lease(run_id)
+    lease.take(new=new)
+    try:
+        yield
+    finally:
+        lease.give_back()
+
+
+def is_owned(run_id: str) -> bool:
+    """Whether this process owns a run."""
+    return run_id in _held
+
+
+def check_owner() -> None:
+    """Make sure that this process still owns the runs that it works on.
+
+    Raises:
+        TakenOver: one of them is owned by another process.
+    """
+    for lease in list(_held.values()):
+        lease.check()
