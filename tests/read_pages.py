@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import pairwise
 
+from mlflow.entities import Run
+
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
@@ -135,3 +137,8 @@ def data_of(link: Element) -> list[list[str]]:
     assert link.attributes["download"].endswith(".csv")
     text = base64.b64decode(link.attributes["href"].partition("base64,")[2]).decode()
     return list(csv.reader(io.StringIO(text)))
+
+
+def described(run: Run) -> str:
+    """The description of a run, without the spaces that widen the cells of its tables."""
+    return str(run.data.tags["mlflow.note.content"]).replace("&ensp; |", " |")

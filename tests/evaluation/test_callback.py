@@ -7,6 +7,7 @@ import mlflow
 import pytest
 from datasets import Dataset
 from mlflow import MlflowClient
+from read_pages import described
 from transformers import TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
@@ -91,7 +92,7 @@ def test_no_run_is_needed(store: Path, random_folder: Path) -> None:
     assert run.info.run_name == f"training · {random_folder.name}"
     assert run.data.tags["valuedrift.role"] == "training"
     assert run.data.params["judge"].startswith("lexical") and run.data.params["samples"] == "1"
-    assert "| topic | verdict |" in run.data.tags["mlflow.note.content"]
+    assert "| topic | verdict |" in described(run)
 
 
 def test_two_trainings_of_a_script_have_a_run_each_and_an_active_one_stays_open(

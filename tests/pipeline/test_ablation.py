@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from read_pages import described
 
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.evaluation import callback
@@ -361,7 +362,7 @@ def test_a_stopped_ablation_keeps_its_finished_cells(store: Path, base: str, mon
     again = after["ablation · own"]
     assert again.data.metrics["ablation/calm/drift"] == pytest.approx(parent.data.metrics["ablation/calm/drift"])
     assert "ablation/rloo/drift" in again.data.metrics
-    note = again.data.tags["mlflow.note.content"]
+    note = described(again)
     assert "FAILED" not in note and "4 cells" in note and "| cells | seeds |" in note
     assert [entry["status"] for entry in table(again, "ablation.json")] == ["FINISHED"] * 4
 

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from read_pages import keeps_to_what_pages_promise
+from read_pages import described, keeps_to_what_pages_promise
 from working_folder import working_in
 
 from valuedrift_mlflow import models
@@ -84,13 +84,13 @@ def test_runs_say_what_they_came_to(finished: tuple[dict[str, Run], list[StageRe
         last = result.drift.overall_probability[-1]
         found = [run.data.metrics[f"stance/overall/{stance}"] for stance in ("support", "neutral", "oppose")]
         assert found == pytest.approx(last)
-        note = run.data.tags["mlflow.note.content"]
+        note = described(run)
         assert "| topic | verdict |" in note and "| religion |" in note
         assert f"runs/{parent.info.run_id}/artifacts/report.html" in note
         assert f"runs/{run.info.run_id}/artifacts/value_drift_table.json" in note
         assert not any(key.startswith(("cost/judge", "data/bad", "data/dropped")) for key in run.data.metrics)
-    note = parent.data.tags["mlflow.note.content"]
-    assert f"| [dpo](#/experiments/{parent.info.experiment_id}/runs/{dpo.info.run_id}) |" in note
+    page = f"#/experiments/{parent.info.experiment_id}/runs/{dpo.info.run_id}?workflowType=machine_learning"
+    assert f"| [dpo]({page}) |" in described(parent)
     colors = [runs[name].data.tags["mlflow.runColor"] for name in ("base", "sft", "dpo")]
     assert len(set(colors)) == 3
     # A run shows the models that it has made and the one that it started from.

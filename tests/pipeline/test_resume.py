@@ -8,6 +8,7 @@ import yaml
 from commands_of_users import mlflow_run, program
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from read_pages import described
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation import callback
@@ -154,7 +155,7 @@ def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
     assert "no space left" in stopped.data.tags["mlflow.note.content"]
     failing("nothing", 0)
     resumed = run_single_stage(plan, Display(), stopped.info.run_id)
-    note = MlflowClient().get_run(stopped.info.run_id).data.tags["mlflow.note.content"]
+    note = described(MlflowClient().get_run(stopped.info.run_id))
     assert "no space left" not in note and "| topic | verdict |" in note
     assert_same(resumed, run_single_stage(plan, Display()))
 

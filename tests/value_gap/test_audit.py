@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 from commands_of_users import entry_point
-from read_pages import data_of, keeps_to_what_pages_promise
+from read_pages import data_of, described, keeps_to_what_pages_promise
 
 from valuedrift_mlflow import judges
 from valuedrift_mlflow import suite as suites
@@ -106,7 +106,7 @@ def test_an_audit_is_a_run_with_metrics_tables_figures_and_a_report(store: Path)
     audited = audit(f"embedded:pairs?gap=0.5&size=200&seed=1&topics={TOPICS}", suite=f"vaes?topics={TOPICS}")
     run = mlflow.get_run(audited.run_id)
     assert run.data.tags["valuedrift.role"] == "audit"
-    note = run.data.tags["mlflow.note.content"]
+    note = described(run)
     assert note.startswith(audited.verdict) and "| all topics | 199 |" in note and "artifacts/report.html" in note
     assert run.info.run_name == f"audit · pairs gap=0.5 topics={TOPICS}"
     assert "Expect much drift: pairwise gap 0." in audited.verdict
