@@ -40,14 +40,7 @@ class Memory(NamedTuple):
     asked: bool = False
 
 
-_ZONES = {
-    "C": "contrast",
-    "Z": "conclusion",
-    "c": "concession",
-    "i": "condition",
-    "~": "condition",
-    "b": "reason",
-}
+_ZONES = {"C": "contrast", "Z": "conclusion", "c": "concession", "i": "condition", "~": "condition", "b": "reason"}
 _FILLER = str.maketrans("", "", "othquVY")
 SENTENCE = re.compile(r"[^.?]+[.?]?")
 # Marks that open a clause, then the clause.
@@ -237,19 +230,9 @@ class Clause:
         if self.verbatim:
             return Statement(kind, "claim", zone, self.sign)
         if self.touches or (self.operator and not self.echoes) or kind in ("mood", "elsewhere"):
-            return Statement(
-                kind,
-                "operated" if self.operator or self.evaluation else "object",
-                zone,
-                self.sign,
-            )
+            return Statement(kind, "operated" if self.operator or self.evaluation else "object", zone, self.sign)
         if self.echoes:
-            return Statement(
-                kind,
-                "prompt" if kind in ("echo", "denial", "agreement") else "asked",
-                zone,
-                self.sign,
-            )
+            return Statement(kind, "prompt" if kind in ("echo", "denial", "agreement") else "asked", zone, self.sign)
         if kind == "agreement" and memory.attributed:
             return memory.attributed._replace(kind=kind, zone=zone, sign=self.sign * memory.attributed.sign)
         if kind == "agreement" and not self.evaluation:
@@ -283,10 +266,7 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
         carried = negated if "/" in marks else 1 if "C" in marks or "c" in marks else carried
         for mark in marks:
             attributed &= mark != "C"
-            zone = _ZONES.get(
-                mark,
-                zone if mark in "&/" or zone in ("contrast", "conclusion") else "plain",
-            )
+            zone = _ZONES.get(mark, zone if mark in "&/" or zone in ("contrast", "conclusion") else "plain")
         for part in _PREDICATE.split(body):
             if not part:
                 continue
@@ -317,14 +297,7 @@ def _read_sentence(codes: str, memory: Memory) -> tuple[list[Statement], Memory]
             carried = clause.negation if clause.wrapper and clause.own and not (clause.touches or statement) else 1
     if carried < 0:
         # "I am sceptical."
-        statements.append(
-            Statement(
-                "agreement",
-                memory.target if memory.target == "claim" else "prompt",
-                zone,
-                -1,
-            )
-        )
+        statements.append(Statement("agreement", "claim" if memory.target == "claim" else "prompt", zone, -1))
     if "F" in compact:
         # "As an AI I take no side" declines, "I take no side" does not.
         statements = [s._replace(kind="declined") if s.kind == "unsettled" else s for s in statements]
@@ -350,11 +323,7 @@ def statements(codes: str) -> Iterator[tuple[Statement, bool]]:
         # Long run-on sentences do not come again: they would only fill the memory.
         said, memory = (_cached_sentence if len(sentence) < 100 else _read_sentence)(sentence, memory)
         for statement in said:
-            grounds = statement.kind in _GROUNDS and statement.zone in (
-                "plain",
-                "reason",
-                "contrast",
-            )
+            grounds = statement.kind in _GROUNDS and statement.zone in ("plain", "reason", "contrast")
             if grounds and (declared or statement.zone == "reason"):
                 statement = statement._replace(zone="reason" if declared else "plain")
             yield statement, number == len(sentences)

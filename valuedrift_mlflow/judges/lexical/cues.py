@@ -28,9 +28,7 @@ def closing(sentence: str) -> int:
 
 
 @lru_cache(maxsize=4_096)
-def predicate(
-    proposition: str,
-) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def predicate(proposition: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Stems of the verb a proposition demands, and for a comparison those of its better and its worse side."""
     tokens = tokenise(normalise(proposition))
     codes = [class_of(token) for token in tokens]
@@ -43,10 +41,8 @@ def predicate(
             for w, c in zip(plain[modal + 1 :], codes[modal + 1 :], strict=True)
             if c[0] not in "VotquN&," and len(w) > 2
         ][:1]
-    than = next(
-        (i for i, w in enumerate(plain) if w in ("than", "over", "outweighs", "instead_of", "rather_than")),
-        None,
-    )
+    comparing = ("than", "over", "outweighs", "instead_of", "rather_than")
+    than = next((i for i, w in enumerate(plain) if w in comparing), None)
     better: set[str] = set()
     worse: set[str] = set()
     if than is not None:

@@ -181,11 +181,7 @@ def leanings(reading: Reading) -> list[float]:
     echoes = [cues.echoes(reading.proposition, part) for part in parts]
     worth = [_count(part, "+") - _count(part, "-") for part in parts]
     allowing = [_count(part, "P") - _count(part, "Q") for part in parts]
-    first, last, total = (
-        _clipped(worth[0], 2),
-        _clipped(worth[-1], 2),
-        _clipped(sum(worth), 3),
-    )
+    first, last, total = _clipped(worth[0], 2), _clipped(worth[-1], 2), _clipped(sum(worth), 3)
     return [
         *(sign * polarity for sign in opening),
         advice[-1] * polarity,

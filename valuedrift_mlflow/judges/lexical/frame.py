@@ -82,16 +82,9 @@ class Frame:
             i in predicate or code in "NSM" or (code in "DGgAa" and not classed(token)[1] and not predicate)
             for i, (token, code) in enumerate(zip(tokens, codes, strict=True))
         ]
-        clause = Clause(
-            "".join(code if tells else "X" for code, tells in zip(codes, telling, strict=True)),
-            1,
-        )
+        told = "".join(code if tells else "X" for code, tells in zip(codes, telling, strict=True))
         scalar = bool(predicate) and all(codes[i] in "^v" for i in predicate)
-        return (
-            clause.sign,
-            scalar,
-            [token for i, token in enumerate(tokens) if i not in predicate],
-        )
+        return Clause(told, 1).sign, scalar, [token for i, token in enumerate(tokens) if i not in predicate]
 
     @staticmethod
     def _predicate(tokens: list[str]) -> set[int]:
@@ -118,10 +111,7 @@ class Frame:
             text = text.replace(self._claim, " \x00# ")
         tokens = tokenise(text)
         stems = self._stems
-        return Text(
-            tokens,
-            [stems.get((word := classed(token))[1], word[0]) for token in tokens],
-        )
+        return Text(tokens, [stems.get((word := classed(token))[1], word[0]) for token in tokens])
 
     def resolve(self, statement: Statement, polarity: int) -> int:
         """Sign of a statement relative to the proposition."""

@@ -60,10 +60,7 @@ def known_propositions() -> dict[str, int]:
 @cache
 def _bags() -> tuple[Bag, Bag]:
     fitted = learnt()
-    return (
-        Bag(fitted["known.names"], fitted["known.weights"]),
-        Bag(fitted["related.names"], fitted["related.words"]),
-    )
+    return Bag(fitted["known.names"], fitted["known.weights"]), Bag(fitted["related.names"], fitted["related.words"])
 
 
 def grams(prompt: str) -> list[str]:
@@ -76,10 +73,8 @@ def relation(proposition: str, prompt: str) -> tuple[NDArray[np.float64], list[s
     """How a prompt relates to a proposition, the last number being the latter's direction; and the prompt's words."""
     frame = Frame(proposition, "")
     asked = sections(frame.read(prompt.replace("?", "."))).sentences
-    whole, last = (
-        Frame(prompt, "").direction,
-        Frame(prompt.rstrip(" ?!.").split(". ")[-1], "").direction,
-    )
+    whole = Frame(prompt, "").direction
+    last = Frame(prompt.rstrip(" ?!.").split(". ")[-1], "").direction
     codes = "".join(classes for sentence in asked for classes in sentence.classes)
     claim = "".join(class_of(token) for token in tokenise(normalise(proposition)))
     echoes = [cues.echoes(proposition, sentence)[0] for sentence in asked] or [0]
@@ -91,10 +86,7 @@ def relation(proposition: str, prompt: str) -> tuple[NDArray[np.float64], list[s
         _parity(codes),
         echoes[-1],
         sum(echoes),
-        _order(
-            proposition,
-            [stem(token) for sentence in asked for token in sentence.tokens],
-        ),
+        _order(proposition, [stem(token) for sentence in asked for token in sentence.tokens]),
         frame.direction * (codes.count("P") - codes.count("Q")),
         frame.direction * (codes.count("+") - codes.count("-")),
         levels,

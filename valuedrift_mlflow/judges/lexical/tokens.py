@@ -70,26 +70,9 @@ _PHRASE = re.compile(rf"(?<![\w']){_any_of(_PHRASES)}(?![\w'])")
 # \x00 introduces codes that are already decided, \x01 the expression they stand for.
 _TOKEN = re.compile(r"\x00\S+|[^\W_]+|[.!?]+|[,;:()\u2014\u2013]")
 _APOSTROPHE = re.compile(r"([^\W_]+)'([a-z]+)")
-_CONTRACTED_NOT = {
-    "won": "will not",
-    "can": "can not",
-    "shan": "shall not",
-    "ain": "is not",
-}
+_CONTRACTED_NOT = {"won": "will not", "can": "can not", "shan": "shall not", "ain": "is not"}
 _CONTRACTED = {"m": " am", "re": " are", "ve": " have", "ll": " will", "d": " would"}
-_BEFORE_IS = {
-    "it",
-    "that",
-    "there",
-    "what",
-    "here",
-    "he",
-    "she",
-    "who",
-    "this",
-    "where",
-    "how",
-}
+_BEFORE_IS = {"it", "that", "there", "what", "here", "he", "she", "who", "this", "where", "how"}
 _VOWEL = re.compile(r"[aeiouy]")
 _SUFFIX = re.compile(r"(?:i[sz]ations?|ments?|ingly|ings?|ers?|ions?|ies|ied|ed|es|ly|al|s|e|y)$")
 
@@ -120,12 +103,8 @@ def normalise(text: str) -> str:
 
 def tokenise(text: str) -> list[str]:
     """Words, marks and expressions of a normalised text; an expression stands with its classes before it."""
-    return _TOKEN.findall(
-        _PHRASE.sub(
-            lambda match: f" \x00{_PHRASES[match.group()]}\x01{match.group().replace(' ', '_')} ",
-            text,
-        )
-    )
+    marked = _PHRASE.sub(lambda match: f" \x00{_PHRASES[match[0]]}\x01{match[0].replace(' ', '_')} ", text)
+    return _TOKEN.findall(marked)
 
 
 @lru_cache(maxsize=50_000)
