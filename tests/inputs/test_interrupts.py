@@ -150,3 +150,25 @@ def test_folders_of_processes_that_were_killed_go_and_those_of_others_stay(tempo
         assert set(temporary.iterdir()) == {live, theirs}
         alive.communicate("\n")
     assert set(temporary.iterdir()) == {theirs}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_what_mlflow_run_has_started_ends_with_it(temporary: Path) -> None:
+    """A script of that name stands for it: both start a process, wait for it, and hand no signal on."""
+    child = temporary / "child.py"
+    child.write_text(
+        BEGUN
+        + "from valuedrift_mlflow.inputs import processes\n"
+        + "with interrupts.minded(ends=True):\n    processes.end_with_mlflow_run()\n"
+        + "    print('begun', flush=True)\n    time.sleep(3600)\n"
+    )
+    parent = temporary / "mlflow"
+    parent.write_text("import subprocess, sys\nsubprocess.run([sys.executable, sys.argv[2]])\n")
+    with subprocess.Popen(
+        [sys.executable, parent, "run", child], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None and started.stderr is not None
+        assert started.stdout.readline() == "begun\n"
+        started.terminate()
+        # Read to its end: the child has it open until it has ended itself.
+        assert "valuedrift: stopped by SIGTERM" in started.stderr.read()

@@ -80,7 +80,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     # Here and not above: --help needs none of it.
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
-    from valuedrift_mlflow.inputs import interrupts, scratch
+    from valuedrift_mlflow.inputs import interrupts, processes, scratch
     from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
     from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
 
@@ -90,6 +90,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     scratch.keep_together()
     # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.
     with exit_on_bad_input(), interrupts.minded(ends=True):
+        processes.end_with_mlflow_run()
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             # A dry run imports nothing of the user's, and leaves nothing in a store.
