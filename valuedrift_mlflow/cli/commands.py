@@ -235,6 +235,24 @@ COMMANDS: tuple[Command, ...] = (
         job="train_judge_job",
     ),
     Command(
+        name="log_judge",
+        purpose="Log a judge as a model of MLflow.",
+        about="a judge as a model that scores any table: in batch jobs, on Spark, served",
+        recipe="evaluate",
+        flags={
+            "judge": "judge URI",
+            "name": "name of the model in its run",
+            "register": "name of the registered model that it becomes a version of",
+        },
+        defaults={"judge": "lexical", "name": "judge"},
+        examples=(
+            "valuedrift log-judge --judge lexical --register stance-judge",
+            "valuedrift log-judge --judge hf:FOLDER --name encoder",
+        ),
+        job="log_judge_job",
+        entry_point=False,
+    ),
+    Command(
         name="audit",
         purpose="Audit a dataset.",
         about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",

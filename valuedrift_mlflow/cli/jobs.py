@@ -13,6 +13,7 @@ from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.compare_job import compare_job
 from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.judge_jobs import check_judge_job, review_job, train_judge_job
+from valuedrift_mlflow.cli.log_judge_job import log_judge_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -357,6 +358,7 @@ JOBS: dict[str, Job] = {
         review_job,
         check_judge_job,
         train_judge_job,
+        log_judge_job,
         audit_job,
         attribute_job,
         synthesize_job,

@@ -16,6 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.judge_models import check_model_name, log_judge_model
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
@@ -92,6 +93,7 @@ __all__ = [
     "check_alias",
     "check_data",
     "check_model",
+    "check_model_name",
     "check_packaged",
     "check_run",
     "check_store",
@@ -122,6 +124,7 @@ __all__ = [
     "log_final_folder",
     "log_final_model",
     "log_folder",
+    "log_judge_model",
     "log_metrics",
     "log_parameters",
     "log_review",
