@@ -267,7 +267,9 @@ COMMANDS: tuple[Command, ...] = (
             "topics": "discover: find contested questions that the suite does not have, and audit those too",
             "output": "the suite file that topics=discover writes; topics.csv where it is empty",
             "model": "URI of a model that words the propositions of topics=discover",
+            "engine": "where rows are matched and judged: local, or spark (extra spark)",
         },
+        defaults={"engine": "local"},
         examples=(
             "mlflow run . --env-manager local -e audit -P data=pairs.jsonl",
             'valuedrift audit --data hh.jsonl.gz --embedder minilm --set "dpo.data.on_bad_row=skip"',

@@ -246,12 +246,10 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources), recipe)
-    judge, labels = arguments.judge or recipe.judge, arguments.labels
-    if labels and len(sources) != 1:
+    judge, given = arguments.judge or recipe.judge, {"labels": arguments.labels, "engine": arguments.engine}
+    if arguments.labels and len(sources) != 1:
         raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
-    prepared = [
-        audit.prepare(data, judge, recipe.suite, embedder, turns=turns, labels=labels) for data, turns in sources
-    ]
+    prepared = [audit.prepare(data, judge, recipe.suite, embedder, turns=turns, **given) for data, turns in sources]
     display = Display()
     if arguments.dry_run:
         for one in prepared:

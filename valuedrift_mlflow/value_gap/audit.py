@@ -54,6 +54,7 @@ from valuedrift_mlflow.value_gap.row_labels import (
     labelled_figures,
     load_row_labels,
 )
+from valuedrift_mlflow.value_gap.spark import Engine, engine_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,7 @@ class Prepared:
     suite: Suite
     matcher: Matcher
     labels: RowLabels | None = None
+    engine: Engine = "local"
 
 
 def audit(
@@ -89,6 +91,7 @@ def audit(
     *,
     embedder: str = "",
     labels: str = "",
+    engine: str = "local",
     seed: int = 0,
 ) -> Audit:
     """Audit a dataset; metrics, tables, figures and report go to a run of their own (nested where one is active).
@@ -103,12 +106,15 @@ def audit(
         suite: the topics and propositions, by URI or loaded.
         embedder: a transformers encoder that finds the rows that touch a topic; by their words where it is empty.
         labels: people's labels of some of the rows: a file, such as the sheet that an audit leaves (``to_label.csv``).
+        engine: where rows are matched and judged: ``local``, or ``spark`` (extra ``spark``), in the session that is
+            there or one in local mode.
         seed: fixes the intervals and the sample of pairs whose style is read.
 
     Raises:
-        InputError: bad data, an unknown judge, suite or encoder, or the judge ``likelihood``, which reads no responses.
+        InputError: bad data, an unknown judge, suite, encoder or engine, or the judge ``likelihood``, which reads no
+            responses.
     """
-    audited = run(prepare(data, judge, suite, embedder, labels=labels), seed=seed)
+    audited = run(prepare(data, judge, suite, embedder, labels=labels, engine=engine), seed=seed)
     reliability.warn(audited.trust)
     return audited
 
@@ -121,6 +127,7 @@ def prepare(
     *,
     turns: Turns = "all",
     labels: str = "",
+    engine: str = "local",
 ) -> Prepared:
     """Check everything that an audit needs before it computes. ``turns`` are those that a training would learn from.
 
@@ -130,6 +137,7 @@ def prepare(
         InputError: as ``audit``; every problem at once.
     """
     with collecting() as problems:
+        where = problems.attempt(engine_of, engine)
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
         # A judge that asks a model itself cannot read rows.
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
@@ -137,10 +145,10 @@ def prepare(
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
         given = problems.attempt(load_row_labels, labels, _columns(source.kind)) if labels and source else None
     # None of them is None here: what could not be had has been raised.
-    assert asked is not None and reader is not None and source is not None and matcher is not None
+    assert asked and where and reader is not None and source is not None and matcher is not None
     if given is not None:
         check_row_labels(given, source.rows if isinstance(source, TrainingData) else source, matcher)
-    return Prepared(source, reader, asked, matcher, given)
+    return Prepared(source, reader, asked, matcher, given, where)
 
 
 def _columns(kind: Kind) -> tuple[str, ...]:
@@ -190,7 +198,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
     name = f"audit · {shown.called(data.uri)}"[:250]  # all that MLflow keeps of one
-    parameters |= prepared.matcher.describe()
+    parameters |= prepared.matcher.describe() | ({"engine": prepared.engine} if prepared.engine != "local" else {})
     with tracking.run("audit", name=name, parameters=parameters, color=color_of(data.uri)) as active:
         recorded.log_suite(active, prepared.suite)
         first, digest = list[Row](), Digest()
@@ -205,6 +213,7 @@ def run(prepared: Prepared, *, seed: int = 0, progress: Callable[[int], None] = 
             progress=progress,
             real=real,
             labels=prepared.labels,
+            engine=prepared.engine,
         )
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
@@ -281,6 +290,7 @@ def examine(
     progress: Callable[[int], None] = lambda rows: None,
     real: bool = False,
     labels: RowLabels | None = None,
+    engine: Engine = "local",
 ) -> Audit:
     """Audit normalised rows without logging anything; see `audit`.
 
@@ -288,7 +298,7 @@ def examine(
     ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
     """
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
-    for read in read_rows(batches(rows), reader.columns, judge, matcher):
+    for read in read_rows(batches(rows), reader.columns, judge, matcher, engine):
         reader.take(read)
         progress(rows_of(read.rows))
     return reader.audit()
