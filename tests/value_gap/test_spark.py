@@ -83,7 +83,7 @@ def test_an_engine_that_cannot_be_had_is_told_at_once(monkeypatch: pytest.Monkey
         audit.prepare(PAIRS, "lexical", engine="spark")
     monkeypatch.setattr("valuedrift_mlflow.value_gap.spark.find_spec", lambda name: object())
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    with pytest.raises(InputError, match="spark without Java.*openjdk-17-jre-headless"):
+    with pytest.raises(InputError, match=r"spark without Java.*openjdk-17-jre-headless"):
         audit.prepare(PAIRS, "lexical", engine="spark")
 
 
