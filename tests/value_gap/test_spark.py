@@ -36,7 +36,9 @@ def session() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-        started = builder.config("spark.driver.host", "127.0.0.1").getOrCreate()
+        for key in ("spark.driver.host", "spark.driver.bindAddress"):
+            builder = builder.config(key, "127.0.0.1")
+        started = builder.getOrCreate()
         yield started
         started.stop()
 
