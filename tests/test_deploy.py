@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from working_folder import working_in
 
 from valuedrift_mlflow.cli.commands import ENTRY_POINTS
 
@@ -33,7 +33,7 @@ def kubernetes_job(command: list[str]) -> dict[str, Any]:
     from mlflow.projects import _parse_kubernetes_config
     from mlflow.projects.kubernetes import _get_kubernetes_job_definition, _get_run_command
 
-    with working_in(ROOT):
+    with chdir(ROOT):
         config = _parse_kubernetes_config(json.loads((DEPLOY / "kubernetes_config.json").read_text()))
     job: dict[str, Any] = _get_kubernetes_job_definition(
         *("valuedrift", config["repository-uri"], "sha256:0", _get_run_command(command)),
