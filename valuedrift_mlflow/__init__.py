@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.judge_training import train_judge
     from valuedrift_mlflow.evaluation.review import review
     from valuedrift_mlflow.evaluation.scorer import ValueStance
+    from valuedrift_mlflow.judges.packaged import log_judge
     from valuedrift_mlflow.pipeline.attribute import attribute
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline
     from valuedrift_mlflow.tracking.registry import best_checkpoint
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "gate_thresholds",
+    "log_judge",
     "review",
     "run_pipeline",
     "synthesize",
@@ -48,6 +50,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "evaluate_each": "evaluation.each",
     "gate_thresholds": "evaluation.gate",
+    "log_judge": "judges.packaged",
     "review": "evaluation.review",
     "run_pipeline": "pipeline.pipeline",
     "synthesize": "value_gap.synthesis",

@@ -30,7 +30,8 @@ def test_an_algorithm_is_added_by_its_file_and_its_recipe(tmp_path: Path) -> Non
     for name in ("valuedrift_mlflow", "entrypoints"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "MLproject", tmp_path)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for name in ("docs", "deploy"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     stages, recipes = tmp_path / "valuedrift_mlflow" / "stages", tmp_path / "entrypoints" / "recipes"
     new = (stages / "orpo.py").read_text().replace('Literal["orpo"]', 'Literal["newpo"]')
     (stages / "newpo.py").write_text(new.replace("class ORPO", "class NewPO"))

@@ -14,7 +14,8 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import How
 from valuedrift_mlflow.models.encoder import MINILM
-from valuedrift_mlflow.value_gap.audit import discover, prepare
+from valuedrift_mlflow.value_gap.audit import prepare
+from valuedrift_mlflow.value_gap.discovered import discover
 from valuedrift_mlflow.value_gap.discovery import SMALLEST, Questions
 from valuedrift_mlflow.value_gap.matching import Matcher
 

@@ -235,6 +235,24 @@ COMMANDS: tuple[Command, ...] = (
         job="train_judge_job",
     ),
     Command(
+        name="log_judge",
+        purpose="Log a judge as a model of MLflow.",
+        about="a judge as a model that scores any table: in batch jobs, on Spark, served",
+        recipe="evaluate",
+        flags={
+            "judge": "judge URI",
+            "name": "name of the model in its run",
+            "register": "name of the registered model that it becomes a version of",
+        },
+        defaults={"judge": "lexical", "name": "judge"},
+        examples=(
+            "valuedrift log-judge --judge lexical --register stance-judge",
+            "valuedrift log-judge --judge hf:FOLDER --name encoder",
+        ),
+        job="log_judge_job",
+        entry_point=False,
+    ),
+    Command(
         name="audit",
         purpose="Audit a dataset.",
         about="what a dataset will do to values: the stances of its responses, and the value gap of preference pairs",
@@ -249,7 +267,9 @@ COMMANDS: tuple[Command, ...] = (
             "topics": "discover: find contested questions that the suite does not have, and audit those too",
             "output": "the suite file that topics=discover writes; topics.csv where it is empty",
             "model": "URI of a model that words the propositions of topics=discover",
+            "engine": "where rows are matched and judged: local, or spark (extra spark)",
         },
+        defaults={"engine": "local"},
         examples=(
             "mlflow run . --env-manager local -e audit -P data=pairs.jsonl",
             'valuedrift audit --data hh.jsonl.gz --embedder minilm --set "dpo.data.on_bad_row=skip"',

@@ -31,7 +31,7 @@ def files(root: Path) -> dict[Path, str]:
     Raises:
         ValueError: a document lacks the marks of its table.
     """
-    made = {root / "MLproject": mlproject()}
+    made = {root / "MLproject": mlproject(), root / "deploy" / "MLproject": mlproject(IMAGE)}
     made |= {root / "entrypoints" / f"{own.name}.py": script(own) for own in ENTRY_POINTS}
     for document, name, table in (
         ("commands", "entry points", commands_table()),
@@ -78,9 +78,13 @@ def _told(name: str, place: str) -> dict[str, object]:
     return {"class": place, **told, "flags": kind.flags}
 
 
-def mlproject() -> str:
-    """The file MLproject. Parameters are texts: MLflow checks no other type, and an empty one leaves the recipe's."""
-    lines = ["name: valuedrift", "", "python_env: python_env.yaml", "", "entry_points:"]
+def mlproject(image: str = "") -> str:
+    """The file MLproject; with an ``image`` the one for containers, which hold the package and no checkout.
+
+    Parameters are texts: MLflow checks no other type, and an empty one leaves the recipe's.
+    """
+    environment = f"docker_env:\n  image: {image}" if image else "python_env: python_env.yaml"
+    lines = ["name: valuedrift", "", environment, "", "entry_points:"]
     for own in ENTRY_POINTS:
         parameters = {"recipe": own.recipe, "set": "", **{flag: own.defaults.get(flag, "") for flag in own.flags}}
         parameters["dry_run"] = ""
@@ -88,10 +92,12 @@ def mlproject() -> str:
         lines += [f"  {own.name}:", "    parameters:"]
         lines += [f"      {name}: {{type: string, default: {text or QUOTED}}}" for name, text in parameters.items()]
         # As a module: a second checkout would else run the first one's code (MLflow reuses environments by content).
-        lines.append(f'    command: "python -m entrypoints.{own.name} {flags}"')
+        module = f"valuedrift_mlflow.cli.container {own.name}" if image else f"entrypoints.{own.name}"
+        lines.append(f'    command: "python -m {module} {flags}"')
     return "\n".join(lines) + "\n"
 
 
+IMAGE = "registry.example/valuedrift"
 QUOTED = '""'
 
 

@@ -13,6 +13,7 @@ from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.cli.compare_job import compare_job
 from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.judge_jobs import check_judge_job, review_job, train_judge_job
+from valuedrift_mlflow.cli.log_judge_job import log_judge_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -232,6 +233,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     from valuedrift_mlflow.data import shown
     from valuedrift_mlflow.report.display import Display, quiet_libraries
     from valuedrift_mlflow.value_gap import audit
+    from valuedrift_mlflow.value_gap.discovered import discover
 
     stages = [(stage.data, stage.trained_turns if stage.kind == "sft" else "all") for stage in recipe.stages]
     # Stages that learn the same from the same data are audited once.
@@ -245,12 +247,10 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         raise InputError(problem("recipe.stages", "none", "at least one stage with data"))
     embedder = arguments.embedder or recipe.embedder or ""
     wanted = _discovery_output(arguments, len(sources), recipe)
-    judge, labels = arguments.judge or recipe.judge, arguments.labels
-    if labels and len(sources) != 1:
+    judge, given = arguments.judge or recipe.judge, {"labels": arguments.labels, "engine": arguments.engine}
+    if arguments.labels and len(sources) != 1:
         raise InputError(problem("labels", f"{len(sources)} datasets in the recipe", "one dataset", "name one as data"))
-    prepared = [
-        audit.prepare(data, judge, recipe.suite, embedder, turns=turns, labels=labels) for data, turns in sources
-    ]
+    prepared = [audit.prepare(data, judge, recipe.suite, embedder, turns=turns, **given) for data, turns in sources]
     display = Display()
     if arguments.dry_run:
         for one in prepared:
@@ -273,7 +273,7 @@ def audit_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         if wanted is not None:
             with display.live():
                 display.start("topics", None, "topics of the data")
-                discovered = audit.discover(
+                discovered = discover(
                     one,
                     wanted,
                     model=arguments.model,
@@ -357,6 +357,7 @@ JOBS: dict[str, Job] = {
         review_job,
         check_judge_job,
         train_judge_job,
+        log_judge_job,
         audit_job,
         attribute_job,
         synthesize_job,

@@ -275,6 +275,12 @@ class HFJudge:
         self.rule = Rule.of(self.name, config)
         self.commit = None if Path(self.source).is_dir() else auto.commit_of(self.source)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folder with the weights, and that of the tokenizer where it is another; none of a hub id."""
+        folders = tuple(dict.fromkeys(map(Path, (self.source, self._tokenizer_source))))
+        return folders if all(folder.is_dir() for folder in folders) else ()
+
     @cached_property
     def version(self) -> str:
         """SHA-256 over the templates and the files of the folder, first 12 hex digits.
@@ -283,10 +289,9 @@ class HFJudge:
         """
         rules = (PREMISE, HYPOTHESES, MINIMUM_ENTAILMENT, LABEL_NAMES, WINDOWS)
         digest = hashlib.sha256(repr(rules).encode())
-        folders = dict.fromkeys(map(Path, (self.source, self._tokenizer_source)))
-        if all(folder.is_dir() for folder in folders):
+        if self.folders:
             # Sorted: a folder lists its files in another order on another machine.
-            files = (file for folder in folders for file in sorted(folder.iterdir()))
+            files = (file for folder in self.folders for file in sorted(folder.iterdir()))
             for file in (file for file in files if file.suffix in _VERSIONED and file.is_file()):
                 with file.open("rb") as handle:
                     digest.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())

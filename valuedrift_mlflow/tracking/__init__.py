@@ -17,6 +17,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.judge_models import check_model_name, log_judge_model
 from valuedrift_mlflow.tracking.lease import check_owner, stale_after
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
@@ -96,6 +97,7 @@ __all__ = [
     "check_alias",
     "check_data",
     "check_model",
+    "check_model_name",
     "check_owner",
     "check_packaged",
     "check_run",
@@ -127,6 +129,7 @@ __all__ = [
     "log_final_folder",
     "log_final_model",
     "log_folder",
+    "log_judge_model",
     "log_metrics",
     "log_parameters",
     "log_review",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Role = (
     Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
-    | Literal["judge_check", "judge_training", "audit", "synthesis", "attribution"]
+    | Literal["judge_check", "judge_training", "judge_model", "audit", "synthesis", "attribution"]
 )
 
 _RANDOM = re.compile(r"[a-z]+-[a-z]+-\d+")  # the form of the names that MLflow gives, such as fortunate-colt-982

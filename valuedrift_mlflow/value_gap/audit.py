@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,17 +30,16 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
-from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.adjusted_gap import adjusted_gap
 from valuedrift_mlflow.statistics.intervals import share
 from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
 from valuedrift_mlflow.statistics.value_gap import SIGMA, mean_distribution, value_gap
 from valuedrift_mlflow.suite import Suite
-from valuedrift_mlflow.value_gap import discovery, languages
+from valuedrift_mlflow.value_gap import languages
 from valuedrift_mlflow.value_gap.exchanges import batches, remembered, rows_of
 from valuedrift_mlflow.value_gap.expectation import expectation
-from valuedrift_mlflow.value_gap.findings import Audit, Discovery, Findings, Side
+from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
 from valuedrift_mlflow.value_gap.judged_rows import SHOWN, Sheet, asked, fingerprint, record_of, side_of
 from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
 from valuedrift_mlflow.value_gap.propositions import Proposition
@@ -54,6 +52,7 @@ from valuedrift_mlflow.value_gap.row_labels import (
     labelled_figures,
     load_row_labels,
 )
+from valuedrift_mlflow.value_gap.spark import Engine, engine_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +79,7 @@ class Prepared:
     suite: Suite
     matcher: Matcher
     labels: RowLabels | None = None
+    engine: Engine = "local"
 
 
 def audit(
@@ -89,6 +89,7 @@ def audit(
     *,
     embedder: str = "",
     labels: str = "",
+    engine: str = "local",
     seed: int = 0,
 ) -> Audit:
     """Audit a dataset; metrics, tables, figures and report go to a run of their own (nested where one is active).
@@ -103,12 +104,15 @@ def audit(
         suite: the topics and propositions, by URI or loaded.
         embedder: a transformers encoder that finds the rows that touch a topic; by their words where it is empty.
         labels: people's labels of some of the rows: a file, such as the sheet that an audit leaves (``to_label.csv``).
+        engine: where rows are matched and judged: ``local``, or ``spark`` (extra ``spark``), in the session that is
+            there or one in local mode.
         seed: fixes the intervals and the sample of pairs whose style is read.
 
     Raises:
-        InputError: bad data, an unknown judge, suite or encoder, or the judge ``likelihood``, which reads no responses.
+        InputError: bad data, an unknown judge, suite, encoder or engine, or the judge ``likelihood``, which reads no
+            responses.
     """
-    audited = run(prepare(data, judge, suite, embedder, labels=labels), seed=seed)
+    audited = run(prepare(data, judge, suite, embedder, labels=labels, engine=engine), seed=seed)
     reliability.warn(audited.trust)
     return audited
 
@@ -121,6 +125,7 @@ def prepare(
     *,
     turns: Turns = "all",
     labels: str = "",
+    engine: str = "local",
 ) -> Prepared:
     """Check everything that an audit needs before it computes. ``turns`` are those that a training would learn from.
 
@@ -130,6 +135,7 @@ def prepare(
         InputError: as ``audit``; every problem at once.
     """
     with collecting() as problems:
+        where = problems.attempt(engine_of, engine)
         asked = problems.attempt(suites.load, suite) if isinstance(suite, str) else suite
         # A judge that asks a model itself cannot read rows.
         reader = problems.attempt(lambda: asking.reader(_judge(judge, data)))
@@ -137,10 +143,10 @@ def prepare(
         matcher = problems.attempt(Matcher, asked, embedder) if asked is not None else None
         given = problems.attempt(load_row_labels, labels, _columns(source.kind)) if labels and source else None
     # None of them is None here: what could not be had has been raised.
-    assert asked is not None and reader is not None and source is not None and matcher is not None
+    assert asked and where and reader is not None and source is not None and matcher is not None
     if given is not None:
         check_row_labels(given, source.rows if isinstance(source, TrainingData) else source, matcher)
-    return Prepared(source, reader, asked, matcher, given)
+    return Prepared(source, reader, asked, matcher, given, where)
 
 
 def _columns(kind: Kind) -> tuple[str, ...]:
@@ -196,7 +202,7 @@ def run(
     if isinstance(data, TrainingData):
         parameters["data.digest"] = data.digest()  # of what was read: other settings of the same data give other rows
     name = f"audit · {shown.called(data.uri)}"[:250]  # all that MLflow keeps of one
-    parameters |= prepared.matcher.describe()
+    parameters |= prepared.matcher.describe() | ({"engine": prepared.engine} if prepared.engine != "local" else {})
     named = {"audited": data.uri, "audited.digest": parameters.get("data.digest", "")}
     with tracking.run(
         "audit", name=name, parameters=parameters, color=color_of(data.uri), run_id=begun, named=named
@@ -214,6 +220,7 @@ def run(
             progress=progress,
             real=real,
             labels=prepared.labels,
+            engine=prepared.engine,
         )
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
@@ -238,42 +245,6 @@ def run(
     return audited
 
 
-def discover(
-    prepared: Prepared,
-    output: Path,
-    *,
-    model: str = "",
-    how: How = STORED,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> Discovery:
-    """Find contested questions that a prepared audit's suite does not have, write them as a suite, audit on it.
-
-    The suite file goes to ``output`` and to the run of the audit on it; ``suite=FILE`` measures these topics. The data
-    are read once more. With ``model`` that one writes propositions that rules cannot find.
-
-    Raises:
-        InputError: an output that is no csv file, a model that cannot be loaded, rows that cannot be read.
-    """
-    discovery.check_output(output)
-    data = prepared.data
-    questions = discovery.Questions(prepared.matcher)
-    # A stream can be read again: every pass opens its source anew.
-    rows = data.rows if isinstance(data, TrainingData) else data
-    for batch in batches(rows):
-        questions.take(batch)
-        progress(rows_of(batch))
-    found = questions.found(embedder=prepared.matcher.embedder, model=model, how=how)
-    if found.suite is None:
-        return Discovery(None, found, None)
-    # Written and loaded again: what is audited is what a later command will load from the file.
-    found.suite.frame().to_csv(output, index=False)
-    written = suites.load(str(output))
-    matcher = Matcher(written, prepared.matcher.embedder)
-    audited = run(replace(prepared, suite=written, matcher=matcher), seed=seed)
-    return Discovery(output, found, audited)
-
-
 def _frame(records: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
@@ -290,6 +261,7 @@ def examine(
     progress: Callable[[int], None] = lambda rows: None,
     real: bool = False,
     labels: RowLabels | None = None,
+    engine: Engine = "local",
 ) -> Audit:
     """Audit normalised rows without logging anything; see `audit`.
 
@@ -297,7 +269,7 @@ def examine(
     ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
     """
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
-    for read in read_rows(batches(rows), reader.columns, judge, matcher):
+    for read in read_rows(batches(rows), reader.columns, judge, matcher, engine):
         reader.take(read)
         progress(rows_of(read.rows))
     return reader.audit()

@@ -1,12 +1,16 @@
-"""Batches of rows to what they touch and how their sides are judged: in this process, or of many rows on every core."""
+"""Batches of rows to what they touch and how their sides are judged.
+
+In this process; of many rows on every core, or by the executors of a cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,13 +21,16 @@ from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap.judged_rows import asked
 from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
 from valuedrift_mlflow.value_gap.propositions import Proposition
+from valuedrift_mlflow.value_gap.spark import Engine, cluster
 
 if TYPE_CHECKING:
     from joblib import Parallel
 
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
 # Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
 ALONE = 4
-_AHEAD = 2  # batches in hand for each process, so that none waits while the next rows are read
+_AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +48,32 @@ class ReadRows:
     verdicts: list[list[Verdict]]
 
 
+class Pool(Protocol):
+    """Several that work at the same time: processes, or the executors of a cluster."""
+
+    workers: int
+
+    def run(self, work: Callable[[_Given], _Found], given: Sequence[_Given]) -> Iterable[_Found]:
+        """What comes of each, in order; all are begun before this returns."""
+        ...
+
+
 def read_rows(
-    batches: Iterable[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher
+    batches: Iterable[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher, engine: Engine = "local"
 ) -> Iterator[ReadRows]:
     """Read batches in order, the rows matched and their ``columns`` judged.
 
-    From the fifth batch on other processes match, and judge where the judge is the same in any of them (``portable``):
-    other judges have clients, caches or models of their own. An encoder has the cores to itself. What is read does not
-    depend on any of this.
+    From the fifth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
+    same in any process (``portable``): other judges have clients, caches or models of their own. An encoder has the
+    cores to itself; on a cluster every executor has one. What is read does not depend on any of this.
     """
     waiting = iter(batches)
-    for batch in islice(waiting, ALONE):
+    for batch in islice(waiting, ALONE) if engine == "local" else ():
         yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
     following = next(waiting, None)
     if following is None:
         return
-    with _processes(matcher) as pool:
+    with cluster() if engine == "spark" else _processes(matcher) as pool:
         if pool is None:
             for batch in (following, *waiting):
                 yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
@@ -64,31 +81,48 @@ def read_rows(
         yield from _shared(pool, following, waiting, columns, judge, matcher)
 
 
-def _processes(matcher: Matcher) -> Parallel | nullcontext[None]:
+class _Processes:
+    """Processes on the cores of this machine."""
+
+    def __init__(self, pool: Parallel) -> None:
+        self.workers: int = pool.n_jobs
+        self._pool = pool
+
+    def run(self, work: Callable[[_Given], _Found], given: Sequence[_Given]) -> Iterable[_Found]:
+        from joblib import delayed
+
+        found: Iterable[_Found] = self._pool([delayed(work)(one) for one in given])
+        return found
+
+
+@contextmanager
+def _processes(matcher: Matcher) -> Iterator[Pool | None]:
     """As many processes as there are cores; None where one would be alone."""
     import joblib
 
-    if matcher.embedder or joblib.cpu_count() < 2:
-        return nullcontext()
-    return joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator", pre_dispatch="all", batch_size=1)
+    cores = joblib.cpu_count()
+    if matcher.embedder or cores < 2:
+        yield None
+        return
+    with joblib.Parallel(n_jobs=cores, return_as="generator", pre_dispatch="all", batch_size=1) as pool:
+        yield _Processes(pool)
 
 
 def _shared(
-    pool: Parallel,
+    pool: Pool,
     first: Sequence[Row],
     waiting: Iterator[Sequence[Row]],
     columns: Sequence[str],
     judge: Judge,
     matcher: Matcher,
 ) -> Iterator[ReadRows]:
-    from joblib import delayed
-
     local = judge if getattr(judge, "portable", False) else None
-    many = _AHEAD * pool.n_jobs
+    read = partial(_read, columns=columns, judge=local, suite=matcher.suite, embedder=matcher.embedder)
+    many = _AHEAD * pool.workers
     hand = [first, *islice(waiting, many - 1)]
     while hand:
-        found = pool([delayed(_read)(batch, columns, local, matcher.suite) for batch in hand])
-        # Rows are read from their source while the other processes are at work.
+        found = pool.run(read, hand)
+        # Rows are read from their source while the others are at work.
         following = list(islice(waiting, many))
         for batch, (matches, verdicts) in zip(hand, found, strict=True):
             yield _judged(batch, matches, verdicts, columns, judge, matcher)
@@ -96,24 +130,25 @@ def _shared(
 
 
 def _read(
-    batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite
+    batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite, embedder: str
 ) -> tuple[Matches, list[list[Verdict]] | None]:
     """What another process does with a batch."""
-    matcher = _matcher(suite)
+    matcher = _matcher(suite, embedder)
     matches = matcher.match(batch)
     if judge is None:
         return matches, None
     return matches, _verdicts(_about(batch, matches, matcher), columns, judge)
 
 
-_MATCHERS: dict[str, Matcher] = {}  # of this process: one is made in a second, and serves all batches
+_MATCHERS: dict[tuple[str, str], Matcher] = {}  # of this process: one is made in a second, and serves all batches
 
 
-def _matcher(suite: Suite) -> Matcher:
-    if suite.hash not in _MATCHERS:
+def _matcher(suite: Suite, embedder: str) -> Matcher:
+    key = suite.hash, embedder
+    if key not in _MATCHERS:
         _MATCHERS.clear()
-        _MATCHERS[suite.hash] = Matcher(suite)
-    return _MATCHERS[suite.hash]
+        _MATCHERS[key] = Matcher(suite, embedder)
+    return _MATCHERS[key]
 
 
 def _judged(
