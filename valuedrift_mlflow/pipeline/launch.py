@@ -39,6 +39,7 @@ def train(work: StageRun, display: Display) -> Trained:
         RuntimeError: a process has failed otherwise; the message has its reason.
     """
     plan = work.plan
+    tracking.settle(work.run)  # the first process asks what the run has, and writes to it
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
         folder = Path(scratch)
         if work.given:

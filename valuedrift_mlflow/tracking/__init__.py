@@ -16,7 +16,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
-from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
+from valuedrift_mlflow.tracking.links import commit_of, page_of, parent_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
@@ -35,21 +35,22 @@ from valuedrift_mlflow.tracking.models import (
     model_folder,
     model_name,
     pinned,
+    scratch_of,
+    uri_of,
 )
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
 from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
+from valuedrift_mlflow.tracking.replay import Replayed, replay, states
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     adopt,
     adopt_evaluation,
     close,
-    commit_of,
     describe_refusal,
     is_nested,
     is_open,
     package_version,
-    parent_of,
     run,
     share,
     work_offline,
@@ -70,6 +71,7 @@ from valuedrift_mlflow.tracking.write import (
     log_tags,
     log_text,
     metric_name,
+    settle,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ __all__ = [
     "LoggedDataset",
     "MeasuredRun",
     "OpenRun",
+    "Replayed",
     "TrainedRun",
     "Weights",
     "address",
@@ -144,18 +147,23 @@ __all__ = [
     "pinned",
     "register",
     "registered_version",
+    "replay",
     "reviewed",
     "role_of",
     "run",
+    "scratch_of",
     "set_alias",
+    "settle",
     "share",
     "show_model",
     "stages_of",
+    "states",
     "step_values",
     "stopped_run",
     "table_of",
     "text_of",
     "trained_runs",
+    "uri_of",
     "used_model",
     "work_offline",
 ]

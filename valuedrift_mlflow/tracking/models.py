@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -23,7 +23,8 @@ from valuedrift_mlflow.tracking.packaging import (
     requirements,
     tell,
 )
-from valuedrift_mlflow.tracking.write import OpenRun
+from valuedrift_mlflow.tracking.spool import Attempt, deliver, delivers
+from valuedrift_mlflow.tracking.write import OpenRun, send
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
@@ -49,6 +50,34 @@ def model_name(stage: str, step: int) -> str:
     return f"{stage}-step-{step:06d}"
 
 
+def send_model(
+    run: OpenRun, kind: str, folder: Path, *, stage: str, step: int, answering: Answering | None, **more: object
+) -> str:
+    """Write a model to a run; returns its id, or what it is called until the run's spool has delivered it."""
+    name = model_name(stage, step)
+    again = run.last_steps is not None
+    called = f"{run.run_id}/{name}"
+    told = {"model": called, "again": again, "stage": stage, "step": step, "answering": answering, **more}
+    return send(run, kind, folder, copied=False, **told) or called
+
+
+def made_before(attempt: Attempt, run_id: str, name: str, *, again: bool) -> str | None:
+    """The LoggedModel of this name where the run may have it: it is continued, or a request was lost."""
+    return logged_model(run_id, name) if again or attempt.repeated else None
+
+
+def uri_of(run: OpenRun, model: str, step: int) -> str:
+    """The URI of a model that was logged at a step; waits until it is delivered.
+
+    Of a store that stays away that of the run's checkpoint, which will be the same model.
+    """
+    if run.spool is None:
+        return f"models:/{model}"
+    if not run.spool.wait() and model not in run.spool.models:
+        return f"runs:/{run.run_id}/{checkpoint_path(step)}"
+    return f"models:/{run.spool.models.get(model, model)}"
+
+
 def log_final_model(
     run: OpenRun,
     model: PreTrainedModel,
@@ -58,12 +87,12 @@ def log_final_model(
     step: int,
     **answering: Unpack[Answering],
 ) -> str:
-    """Log a whole model so that ``mlflow.pyfunc.load_model`` loads it and it can be registered; returns its id.
+    """Log a whole model so that ``mlflow.pyfunc.load_model`` loads it and it can be registered.
 
-    The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
-    merged, ``run`` the active run.
+    Returns what metrics name it by, see ``uri_of``. The model carries the one file that loads it, so that it needs
+    neither this package nor pickle. ``model`` must be merged.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=scratch_of(run)) as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -72,28 +101,70 @@ def log_final_model(
 
 def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **answering: Unpack[Answering]) -> str:
     """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
-    import mlflow
+    from mlflow.tracking.context.registry import resolve_tags
 
-    known = logged_before(run, model_name(stage, step))
+    tell(folder, answering)
+    tags = {key: str(value) for key, value in resolve_tags({"valuedrift.stage_name": stage}).items()}
+    return send_model(run, "final_model", folder, stage=stage, step=step, answering=answering, tags=tags)
+
+
+@delivers("final_model")
+def _final_model(
+    attempt: Attempt,
+    *,
+    run_id: str,
+    model: str,
+    again: bool,
+    stage: str,
+    step: int,
+    answering: Answering,
+    tags: Mapping[str, str],
+) -> str:
+    """Log a model step by step: MLflow's ``log_model`` needs the active run, and asks for every metric's history."""
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    known = made_before(attempt, run_id, model_name(stage, step), again=again)
     if known:
         return known
-    tell(folder, answering)
-    with warnings.catch_warnings():
-        # An example would be answered while it is logged; the signature says what there is to say.
-        warnings.filterwarnings("ignore", ".*input example was not provided")
-        info = mlflow.pyfunc.log_model(
-            name=model_name(stage, step),
+    assert attempt.files is not None
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    made = client.create_logged_model(
+        run.info.experiment_id,
+        name=model_name(stage, step),
+        source_run_id=run_id,
+        params={"stage": stage, "step": str(step), **run.data.params},
+        tags=dict(tags),
+    )
+    model_id, config = str(made.model_id), own_code_config(attempt.files)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "model")
+        mlflow.pyfunc.save_model(
+            folder,
+            mlflow_model=Model(made.artifact_location, run_id, model_uuid=model_id, model_id=model_id),
             loader_module=LOADER.stem,
             code_paths=[str(LOADER)],
-            data_path=str(folder),
-            model_config=own_code_config(folder),
+            data_path=str(attempt.files),
+            model_config=config,
             signature=answering_signature(answering),
             pip_requirements=requirements(),
-            step=step,
-            params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage_name": stage},
         )
-    return str(info.model_id)
+        client.log_model_artifacts(model_id, str(folder))
+    if config:
+        deliver(
+            "parameters", attempt, {"run_id": run_id, "parameters": {key: str(value) for key, value in config.items()}}
+        )
+    client.finalize_logged_model(model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    return model_id
+
+
+def scratch_of(run: OpenRun) -> Path | None:
+    """Where a run's files are prepared: on the disk where they will wait, so that none is copied there."""
+    return None if run.spool is None else run.spool.scratch()
 
 
 def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
@@ -115,11 +186,6 @@ def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
             pip_requirements=requirements(),
         )
     return f"models:/{register}/{info.registered_model_version}" if register else f"models:/{info.model_id}"
-
-
-def logged_before(run: OpenRun, name: str) -> str | None:
-    """The LoggedModel of this name that a continued run has; a new run has none."""
-    return None if run.last_steps is None else logged_model(run.run_id, name)
 
 
 def logged_model(run_id: str, name: str) -> str | None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from valuedrift_mlflow.inputs.errors import InputError, Unanswered
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
+from valuedrift_mlflow.tracking.away import is_away, without_retries
+from valuedrift_mlflow.tracking.links import origin
+from valuedrift_mlflow.tracking.replay import current, spooled
+from valuedrift_mlflow.tracking.spool import Attempt, Spool, delivers
 from valuedrift_mlflow.tracking.store import address, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
-from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
+from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags, set_tags
+
+if TYPE_CHECKING:
+    from mlflow import ActiveRun
 
 Role = (
     Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
@@ -38,20 +47,6 @@ def work_offline() -> None:
 def package_version() -> str:
     """The installed version of this package."""
     return version("valuedrift-mlflow")
-
-
-def commit_of(run_id: str) -> str:
-    """The commit of the code that made a run, as MLflow has noted it; empty where it has not."""
-    from mlflow import MlflowClient
-
-    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.source.git.commit", ""))
-
-
-def parent_of(run_id: str) -> str:
-    """The id of the run that a run is nested in; empty where it is in none."""
-    from mlflow import MlflowClient
-
-    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId", ""))
 
 
 def is_nested() -> bool:
@@ -78,41 +73,153 @@ def run(
     it. With ``run_id`` a run that was stopped is continued: what it has logged stays and is not logged twice.
     ``color`` is that of the run in MLflow's charts.
     """
-    import mlflow
-
     nested = is_nested()
     if not nested:
         opened_once(address())
-    continued = _continue(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
-    with mlflow.start_run(
-        run_id=run_id,
-        run_name=None if adopted or run_id or not name else redacted(name),
-        # Of the run around it: MLflow would take the one that variables of the environment name.
-        experiment_id=_parents_experiment() if nested and not run_id else None,
-        nested=nested,
-    ) as active:
-        opened = continued or OpenRun(active.info.run_id)
+    continued = _continue(run_id) if run_id else None
+    active = _started(None if adopted or run_id or not name else redacted(name), run_id, nested=nested)
+    with _spool_of(role, active.info.run_id) as spool, _ended(active, spool):
+        origin(active.info.run_id)  # what is asked of it later, maybe while the store is away
+        opened = replace(continued or OpenRun(active.info.run_id), spool=spool)
         try:
-            # start_run takes no name for a run that is there already.
-            if adopted and name:
-                mlflow.set_tag("mlflow.runName", name)
+            if adopted and name:  # start_run takes no name for a run that is there already
+                set_tags(opened, {"mlflow.runName": name})
             tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe}
             log_tags(opened, {key: value for key, value in tags.items() if value})
             if color:
-                mlflow.set_tag("mlflow.runColor", color)
+                set_tags(opened, {"mlflow.runColor": color})
             if not nested:
-                mark_as_training(active.info.experiment_id)
-                save_view(mlflow.MlflowClient().get_run(opened.run_id))
+                _show(active, spool)
             if parameters:
-                log_parameters(opened.run_id, parameters)
+                log_parameters(opened, parameters)
             yield opened
+            if spool is not None:
+                spool.wait()  # in here, so that a run with a write that is refused is FAILED
         except BaseException as error:  # an interrupt is a reason too
             if isinstance(error, Unanswered) and role in _RESUMABLE and not nested:
                 # On the outermost run only: it is the one that can be resumed, with all below it.
                 error.add_note(f"go on with --resume {opened.run_id}")
-            mlflow.set_tag(NOTE, failure(error))
+            _explain(opened, error)
             raise
+
+
+def _started(name: str | None, run_id: str | None, *, nested: bool) -> ActiveRun:
+    """Open a run, or one that is there again, and make it the active one."""
+    import mlflow
+
+    spool = current()
+    if spool is not None and nested and not run_id:
+        return _started_within(name, spool)
+    return mlflow.start_run(
+        run_id=run_id,
+        run_name=name,
+        # Of the run around it: MLflow would take the one that variables of the environment name.
+        experiment_id=_parents_experiment() if nested and not run_id else None,
+        nested=nested,
+    )
+
+
+def _started_within(name: str | None, spool: Spool) -> ActiveRun:
+    """Open a run in the middle of a job: a store that is away is waited for, a run whose reply was lost is taken up.
+
+    Raises:
+        Undelivered: the store has stayed away.
+    """
+    import mlflow
+
+    around, experiment = mlflow.active_run(), _parents_experiment()
+    assert around is not None
+    began, since, lost = int(time.time() * 1000), time.monotonic(), ""
+    spool.wait()
+    while True:
+        try:
+            with without_retries():
+                lost = lost and _lost_run(experiment, around.info.run_id, began)
+                if lost:
+                    return mlflow.start_run(run_id=lost, nested=True)
+                return mlflow.start_run(run_name=name, experiment_id=experiment, nested=True)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            lost = "perhaps"
+            if not spool.bears(error, since):
+                raise spool.undelivered("no run can be opened") from error
+
+
+def _lost_run(experiment: str, parent: str, since: int) -> str:
+    """The id of a run below another one that was opened since a time (in ms), where there is one."""
+    from mlflow import MlflowClient
+
+    condition = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.start_time >= {since}"
+    return next((str(one.info.run_id) for one in MlflowClient().search_runs([experiment], condition)), "")
+
+
+@contextmanager
+def _spool_of(role: Role, run_id: str) -> Iterator[Spool | None]:
+    """Where a run writes to: the spool of the job, a new one for a job that trains, the store for all others."""
+    if current() is None and role in _RESUMABLE:
+        with spooled(run_id) as spool:
+            yield spool
+    else:
+        yield current()
+
+
+@contextmanager
+def _ended(active: ActiveRun, spool: Spool | None) -> Iterator[None]:
+    """End a run as MLflow's own block does; a store that is away learns of it later."""
+    try:
+        yield
+    except BaseException as error:
+        _end(active, "FAILED", spool, wait_s=0 if isinstance(error, KeyboardInterrupt) else None)
+        raise
+    _end(active, "FINISHED", spool, wait_s=None)
+
+
+def _end(active: ActiveRun, status: str, spool: Spool | None, wait_s: float | None) -> None:
+    import mlflow
+
+    still = mlflow.active_run()
+    if still is None or still.info.run_id != active.info.run_id:  # somebody has ended it
+        return
+    if spool is None:
+        mlflow.end_run(status)
+        return
+    spool.drained(wait_s)
+    try:
+        with without_retries():
+            mlflow.end_run(status)  # whatever the store says, the run is no longer the active one
+    except Exception as error:
+        if not is_away(error):
+            raise
+        told = {"run_id": active.info.run_id, "status": status, "time": int(time.time() * 1000)}
+        spool.add("end", told, checked=False)
+        spool.drained(wait_s)
+
+
+@delivers("end")
+def _end_later(attempt: Attempt, *, run_id: str, status: str, time: int) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient().set_terminated(run_id, status, time)
+
+
+def _show(active: ActiveRun, spool: Spool | None) -> None:
+    """Have the experiment of a job's run shown as what it is."""
+    from mlflow import MlflowClient
+
+    if spool is not None:
+        spool.wait()  # the view goes by the run's tags
+    mark_as_training(active.info.experiment_id)
+    save_view(MlflowClient().get_run(active.info.run_id))
+
+
+def _explain(run: OpenRun, error: BaseException) -> None:
+    """Note on a run why it has failed."""
+    try:
+        set_tags(run, {NOTE: failure(error)})
+    except Exception as other:  # the reason is that the store takes nothing: it must not hide the first one
+        error.add_note(f"the reason is not noted on run {run.run_id}: {one_line(other)}")
 
 
 def _parents_experiment() -> str:
@@ -185,7 +292,7 @@ def adopt(begun: str | None = None, *, name: str, parameters: Mapping[str, str])
     # Of a run of somebody's own the role may be another one already.
     if "valuedrift.role" not in MlflowClient().get_run(run_id).data.tags:
         log_tags(run, {"role": "training", "version": package_version()})
-    log_parameters(run_id, parameters)
+    log_parameters(run, parameters)
     return run
 
 
@@ -194,9 +301,12 @@ def share(run_id: str) -> Iterator[OpenRun]:
     """Write to the run that another process has opened, as the active run of this one."""
     import mlflow
 
-    with mlflow.start_run(run_id=run_id):
+    active = mlflow.start_run(run_id=run_id)
+    above = origin(run_id).parent
+    with spooled(run_id, *([above] if above else [])) as spool, _ended(active, spool):
         # As continued: where a stage is resumed, this process too must not log again what is there.
-        yield OpenRun.continued(run_id)
+        yield replace(OpenRun.continued(run_id), spool=spool)
+        spool.wait()
 
 
 def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
@@ -211,7 +321,7 @@ def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> 
     if "valuedrift.role" in known.data.tags:
         return
     log_tags(run, {"role": "evaluation", "version": package_version()})
-    log_parameters(run.run_id, parameters)
+    log_parameters(run, parameters)
     if _RANDOM.fullmatch(known.info.run_name or ""):
         client.update_run(run.run_id, name=name)
 

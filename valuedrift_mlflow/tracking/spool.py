@@ -1,0 +1,439 @@
+"""Writes on their way to the tracking store: on disk first, then delivered in order by one thread beside the training.
+
+A folder has ``writes.jsonl`` (a line for each write), ``delivered.jsonl`` (a line for each that the store has, or has
+refused) and the files of artifacts. Both only grow, so that a process may end at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.tracking.away import is_away, is_there, without_retries
+
+logger = logging.getLogger(__name__)
+META, _WRITES, _DELIVERED, _FILES, _LOCK = "spool.json", "writes.jsonl", "delivered.jsonl", "files", "lock"
+_SCRATCH = "scratch"
+_LONGEST_PAUSE = 15.0  # seconds between two attempts
+METRICS = "metrics"  # the kind of writes that go together in one request
+_AT_ONCE = 1000  # the most metrics that MLflow takes in one request
+WAIT, BYTES = "VALUEDRIFT_SPOOL_WAIT", "VALUEDRIFT_SPOOL_BYTES"
+_DEFAULTS = {WAIT: 600, BYTES: 50_000_000_000}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a write is delivered with.
+
+    Attributes:
+        files: where its files lie; the folder above them. None of a write that has none.
+        repeated: whether the store may have it already, because a reply was lost.
+        models: ids of LoggedModels by what they were called until they had one.
+    """
+
+    files: Path | None = None
+    repeated: bool = False
+    models: Mapping[str, str] | None = None
+
+    def model(self, name: str) -> str:
+        """The id of a LoggedModel."""
+        return (self.models or {}).get(name, name)
+
+
+_Delivers = TypeVar("_Delivers", bound=Callable[..., str | None])
+# By the names that stand in the files: how each kind of write is delivered. It gives the id of a LoggedModel it makes.
+_KINDS: dict[str, Callable[..., str | None]] = {}
+
+
+def delivers(kind: str) -> Callable[[_Delivers], _Delivers]:
+    """Say that a function delivers writes of a kind: it takes an ``Attempt`` and what was written as keywords."""
+
+    def known(function: _Delivers) -> _Delivers:
+        _KINDS[kind] = function
+        return function
+
+    return known
+
+
+def deliver(kind: str, attempt: Attempt, content: Mapping[str, object]) -> str | None:
+    """Bring one write to the store."""
+    return _KINDS[kind](attempt, **content)
+
+
+@dataclass(frozen=True)
+class _Write:
+    number: int
+    kind: str
+    content: Mapping[str, object]
+    size: int  # bytes of its files
+    old: bool = False  # left by another process, which may have delivered it
+
+
+class Undelivered(Unanswered):
+    """The store has stayed away: what was written lies on disk."""
+
+
+class Spool:
+    """The writes of one process that its store has not got yet.
+
+    Attributes:
+        folder: where they lie.
+        wait_s: seconds for which whoever waits bears a store that fails.
+    """
+
+    def __init__(self, folder: Path, store: str, runs: Sequence[str]) -> None:
+        """Open a folder, with what an earlier process has left in it; ``store`` and ``runs`` say what it is of.
+
+        Raises:
+            InputError: another process has it open, or a setting is no number.
+        """
+        self.wait_s, self._most = float(_setting(WAIT)), _setting(BYTES)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = filelock.FileLock(folder / _LOCK, thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            mend = "the job that writes it is still running: wait for its end"
+            raise InputError(problem(str(folder), "in use", "a folder that no process writes to", mend)) from None
+        if not (folder / META).is_file():
+            (folder / META).write_text(json.dumps({"store": store, "runs": list(runs)}), encoding="utf-8")
+        self.models: dict[str, str] = {}
+        self.refused: list[str] = []
+        self.delivered = 0  # by this process
+        self._count, self._pending = self._left()
+        self._bytes = sum(write.size for write in self._pending)
+        self._adding = threading.Lock()  # one write is put down at a time: their order is that of their numbers
+        self._changed = threading.Condition()
+        self._errors: list[Exception] = []
+        self._failing: float | None = None  # since when every attempt has failed
+        self._reason = ""
+        self._gave_up = self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def _left(self) -> tuple[int, deque[_Write]]:
+        done: set[int] = set()
+        for line in _lines(self.folder / _DELIVERED):
+            done |= set(line["of"])
+            self.models |= line.get("models", {})
+            self.refused += [line["refused"]] if "refused" in line else []
+        pending: deque[_Write] = deque()
+        count = 0
+        for count, line in enumerate(_lines(self.folder / _WRITES), 1):
+            if count not in done:
+                pending.append(_Write(count, line["kind"], line["content"], line["size"], old=True))
+        return count, pending
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        kind: str,
+        content: Mapping[str, object],
+        files: Path | None = None,
+        *,
+        copied: bool = True,
+        checked: bool = True,
+    ) -> None:
+        """Put a write down; it is delivered after those before it.
+
+        Args:
+            kind: what it is, as ``delivers`` has named it.
+            content: what is written, as JSON has it.
+            files: a file or folder that goes with it.
+            copied: whether it may be changed later; else it is linked where the disk can do that.
+            checked: whether an error of an earlier write is raised here.
+
+        Raises:
+            Exception: the store has refused an earlier write: its error.
+            Undelivered: no more bytes may be kept, and the store stays away.
+        """
+        if checked:
+            self.check()
+        size = 0 if files is None else sum(path.stat().st_size for path in _files(files))
+        with self._adding:
+            self._room(size)
+            number = self._count + 1
+            if files is not None:
+                _keep(files, self.folder / _FILES / str(number), copied=copied)
+            _append(self.folder / _WRITES, {"kind": kind, "content": content, "size": size})
+            self._count = number
+            with self._changed:
+                self._pending.append(_Write(number, kind, content, size))
+                self._bytes += size
+                self._start()
+                self._changed.notify_all()
+
+    def scratch(self) -> Path:
+        """A place on the same disk for files that will be put down: then they need not be copied."""
+        (self.folder / _SCRATCH).mkdir(exist_ok=True)
+        return self.folder / _SCRATCH
+
+    def _room(self, size: int) -> None:
+        """Wait until so many more bytes may be kept. What alone is more may be kept alone."""
+        began = time.monotonic()
+        with self._changed:
+            while self._bytes and self._bytes + size > self._most:
+                if self._failed(began, self.wait_s):
+                    raise self.undelivered(f"{self._bytes + size:,} bytes would be kept ({BYTES}={self._most:,})")
+                self._changed.wait(1)
+
+    def check(self) -> None:
+        """Raise the error of a write that the store has refused, with those of others as notes; once."""
+        with self._changed:
+            errors, self._errors = self._errors, []
+        for other in errors[1:]:
+            errors[0].add_note(f"refused as well: {one_line(other)}")
+        if errors:
+            raise errors[0]
+
+    # Delivery --------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._thread is None:
+            # A daemon: a request that hangs must not keep a process alive that has said what is left.
+            self._thread = threading.Thread(target=self._deliver_all, name="spool", daemon=True)
+            self._thread.start()
+
+    def start(self) -> None:
+        """Begin to deliver what an earlier process has left."""
+        with self._changed:
+            self._start()
+
+    def _deliver_all(self) -> None:
+        try:
+            while batch := self._next():
+                self._deliver(batch)
+        finally:
+            self._lock.release()
+
+    def _next(self) -> list[_Write]:
+        """The next write with those after it that go in the same request; empty where there will be none."""
+        with self._changed:
+            while not self._pending and not self._closing:
+                self._changed.wait()
+            if self._closing and self._failing:
+                return []
+            batch: list[_Write] = []
+            for write in self._pending:
+                if batch and not _one_request([*batch, write]):
+                    break
+                batch.append(write)
+            return batch
+
+    def _deliver(self, batch: list[_Write]) -> None:
+        attempts, doubles = 0, 0
+        while not (self._closing and self._failing):
+            try:
+                made = self._attempt(batch, repeated=bool(attempts))
+            except Exception as error:
+                attempts += 1
+                doubles += is_there(error)
+                if is_away(error):
+                    self._pause(error, min(2.0 ** (attempts - 2), _LONGEST_PAUSE))
+                elif not is_there(error) or doubles > 2:
+                    self._refuse(batch, error)
+                    return
+            else:
+                self._done(batch, {} if made is None else {"models": made})
+                return
+
+    def _attempt(self, batch: list[_Write], *, repeated: bool) -> dict[str, str] | None:
+        first = batch[0]
+        files = self.folder / _FILES / str(first.number)
+        attempt = Attempt(files if files.is_dir() else None, repeated or first.old, self.models)
+        content = first.content
+        if len(batch) > 1:
+            content = {**content, "metrics": [one for write in batch for one in _metrics(write)]}
+        with without_retries():
+            made = deliver(first.kind, attempt, content)
+        return None if made is None else {str(content["model"]): made}
+
+    def _done(self, batch: list[_Write], told: Mapping[str, Mapping[str, str]]) -> None:
+        _append(self.folder / _DELIVERED, {"of": [write.number for write in batch], **told})
+        for write in batch:
+            shutil.rmtree(self.folder / _FILES / str(write.number), ignore_errors=True)
+        with self._changed:
+            if self._failing is not None:
+                logger.warning("the tracking store answers again")
+            self._failing, self._gave_up = None, False
+            self.models |= told.get("models", {})
+            self._leave(batch)
+            self.delivered += len(batch)
+
+    def _refuse(self, batch: list[_Write], error: Exception) -> None:
+        """Note what the store will never take, and go on with what follows."""
+        if len(batch) > 1:  # one of them is it
+            for write in batch:
+                self._deliver([write])
+            return
+        said = f"{batch[0].kind}: {one_line(redacted(str(error)))}"
+        _append(self.folder / _DELIVERED, {"of": [batch[0].number], "refused": said})
+        with self._changed:
+            self.refused.append(said)
+            self._errors.append(error)
+            self._leave(batch)
+
+    def _leave(self, batch: Sequence[_Write]) -> None:
+        for write in batch:
+            self._pending.popleft()  # it is the first: nothing else takes any
+            self._bytes -= write.size
+        self._changed.notify_all()
+
+    def _pause(self, error: Exception, seconds: float) -> None:
+        with self._changed:
+            self._reason = one_line(redacted(str(error)))
+            if self._failing is None:
+                self._failing = time.monotonic()
+                said = "the tracking store does not answer (%s): what is written is kept in %s until it does"
+                logger.warning(said, self._reason, self.folder)
+            self._changed.notify_all()
+            if not self._closing:
+                self._changed.wait(max(seconds, 0.5))
+
+    # Waiting ---------------------------------------------------------------------------------------------------------
+
+    def wait(self, wait_s: float | None = None) -> bool:
+        """As ``drained``.
+
+        Raises:
+            Exception: the store has refused a write: its error.
+        """
+        whole = self.drained(wait_s)
+        self.check()
+        return whole
+
+    def drained(self, wait_s: float | None = None) -> bool:
+        """Wait until the store has everything; False where it has failed for ``wait_s``, and at once from then on."""
+        began = time.monotonic()
+        with self._changed:
+            while self._pending:
+                self._start()
+                if self._gave_up or self._failed(began, self.wait_s if wait_s is None else wait_s):
+                    self._gave_up = True
+                    break
+                self._changed.wait(0.5)
+            return not self._pending
+
+    def bears(self, error: Exception, since: float) -> bool:
+        """Whether who could not reach the store itself since then is to try again; waits a moment before it says so."""
+        with self._changed:
+            self._reason = one_line(redacted(str(error)))
+            if self._gave_up or time.monotonic() - since >= self.wait_s:
+                return False
+        time.sleep(1)
+        return True
+
+    def _failed(self, began: float, seconds: float) -> bool:
+        return self._failing is not None and time.monotonic() - max(self._failing, began) >= seconds
+
+    def undelivered(self, why: str = "") -> Undelivered:
+        """The error that says what lies where, and how it is delivered."""
+        said = f"the tracking store does not answer ({self._reason})"
+        return Undelivered("; ".join(filter(None, (said, why, self.left()))))
+
+    def left(self) -> str:
+        """What the store has not got, and how it gets it; empty where it has everything."""
+        count = len(self._pending)
+        return f"{count} writes are kept: deliver them with valuedrift replay {self.folder}" if count else ""
+
+    def close(self, *, keep: bool = False) -> bool:
+        """End the delivery; whether the store has everything. Then the folder goes, unless it is to be kept."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            empty, thread = not self._pending, self._thread
+        if thread is None:
+            self._lock.release()
+        elif empty:
+            thread.join()
+        if empty and not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+        return empty
+
+
+def _one_request(batch: Sequence[_Write]) -> bool:
+    """Whether writes can go in one request: metrics of one run, up to a number."""
+    runs = {(write.kind, str(write.content.get("run_id")), write.old) for write in batch}
+    return len(runs) == 1 and batch[0].kind == METRICS and sum(len(_metrics(write)) for write in batch) <= _AT_ONCE
+
+
+def _metrics(write: _Write) -> list[object]:
+    metrics = write.content["metrics"]
+    assert isinstance(metrics, list)
+    return metrics
+
+
+def kept_of(folder: Path) -> tuple[str, list[str]]:
+    """The store and the runs that a folder of writes is of.
+
+    Raises:
+        InputError: it is no such folder.
+    """
+    try:
+        told = json.loads((folder / META).read_text(encoding="utf-8"))
+        return str(told["store"]), [str(run) for run in told["runs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            problem("folder", folder, "a folder with the writes of a run, as a job has named it")
+        ) from None
+
+
+def _files(path: Path) -> list[Path]:
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+
+
+def _keep(files: Path, folder: Path, *, copied: bool) -> None:
+    """Lay a file, or what is in a folder, into a folder of its own."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a write that was never put down to its end
+    take = shutil.copy2 if copied else _linked
+    if files.is_dir():
+        shutil.copytree(files, folder, copy_function=take)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        take(str(files), str(folder / files.name))
+
+
+def _linked(file: str, target: str) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # on another disk, or one that has no links
+        shutil.copy2(file, target)
+
+
+def _append(file: Path, line: Mapping[str, object]) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def _setting(name: str) -> int:
+    given = os.environ.get(name, "")
+    if given and not given.isdecimal():
+        raise InputError(problem(name, given, "a whole number"))
+    return int(given) if given else _DEFAULTS[name]
+
+
+def _lines(file: Path) -> Iterator[dict[str, object]]:
+    """The lines of a file that only grows, without a last one that was cut off."""
+    if not file.is_file():
+        return
+    content = file.read_bytes()
+    if not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)  # or the next line would be written behind it
+    for line in content.split(b"\n")[:-1]:
+        yield json.loads(line)
