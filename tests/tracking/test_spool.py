@@ -1,11 +1,12 @@
 """A tracking server that loses replies, is away or refuses a write: nothing is lost, and nothing stands twice."""
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -17,7 +18,7 @@ from werkzeug.serving import make_server
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.tracking.spool import BYTES, WAIT, Undelivered
 
-Environ = dict[str, object]
+Environ = dict[str, Any]
 Respond = Callable[..., object]
 
 
@@ -40,8 +41,9 @@ class Faults:
         path, reads = str(environ["PATH_INFO"]), environ["REQUEST_METHOD"] == "GET" or "search" in str(environ)
         if self.away:
             return self._broken(environ)
-        body = environ["wsgi.input"].read() if environ.get("CONTENT_LENGTH") else b""  # type: ignore[attr-defined]
-        environ["wsgi.input"] = _Body(body)
+        # As many as there are: the connection stays open.
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = BytesIO(body)
         if reads:
             return self.app(environ, respond)
         self.writes.append(path.rpartition("2.0/")[2])
@@ -58,3 +60,153 @@ class Faults:
         with suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
         return []
+
+
+@pytest.fixture
+def server(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """A tracking server with the store of the test, which this process writes to."""
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{store}/mlflow.db")
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(store / "artifacts"))
+    monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+    from mlflow.server import app, handlers
+
+    for kept in ("_tracking_store", "_artifact_repo"):  # those of the test before
+        monkeypatch.setattr(handlers, kept, None)
+    handlers._get_tracking_store()  # the first time it makes its own store that of the process
+    faults = Faults(app.wsgi_app)
+    serving = make_server("127.0.0.1", 0, faults, threaded=True)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    monkeypatch.setenv(WAIT, "1")
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{serving.server_port}")
+    mlflow.set_experiment("spool")  # made by the server, so that artifacts go there too
+    try:
+        yield faults
+    finally:
+        serving.shutdown()
+
+
+def log_all(run: tracking.OpenRun, folder: Path) -> None:
+    """One write of every kind that a training has."""
+    rows = pd.DataFrame({"prompt": ["one?", "two?"]})
+    suite = tracking.log_dataset(run, rows, name="suite", source={"uri": "here"}, context="evaluation")
+    tracking.log_parameters(run, {"sft.max_steps": "2"})
+    (folder / "weights").mkdir(exist_ok=True)
+    (folder / "weights" / "config.json").write_text("{}")
+    for step in (1, 2):
+        tracking.log_metrics(run, {"train/loss": 1 / step}, step)
+        model = tracking.log_checkpoint(run, folder / "weights", stage="sft", step=step)
+        measured = {"stance/gods/support": 0.5, "drift/overall": step / 10}
+        tracking.log_metrics(run, measured, step, model_id=model, dataset=suite)
+    tracking.log_table(run, rows, "responses.json")
+    tracking.log_text(run, "as it was asked", "methods.txt")
+    tracking.describe(run, "a note")
+    tracking.log_course(run)
+
+
+def assert_all(run_id: str) -> None:
+    """The run has every write once."""
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"sft.max_steps": "2"}
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["valuedrift.role"]) == ("a note", "stage")
+    assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["suite"]
+    history = {
+        key: [(one.step, one.value) for one in client.get_metric_history(run_id, key)] for key in run.data.metrics
+    }
+    assert history["train/loss"] == history["checkpoint/loss"] == [(1, 1.0), (2, 0.5)]
+    assert history["drift/overall"] == [(1, 0.1), (2, 0.2)]
+    assert sorted(entry.path for entry in client.list_artifacts(run_id)) == [
+        "checkpoints",
+        "methods.txt",
+        "responses.json",
+    ]
+    models = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_format="list")
+    assert sorted(model.name for model in models) == ["sft-step-000001", "sft-step-000002"]
+    assert {model.model_id for model in models} == {output.model_id for output in run.outputs.model_outputs}
+    for model in models:
+        logged = [(one.key, one.dataset_name) for one in model.metrics]
+        assert sorted(logged, key=str) == [
+            ("checkpoint/loss", None),
+            ("drift/overall", "suite"),
+            ("stance/gods/support", "suite"),
+        ]
+
+
+def test_replies_that_are_lost_after_the_write_do_no_harm(
+    server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WAIT, "600")
+    with tracking.run("pipeline") as parent:
+        server.loses = True
+        with tracking.run("stage", name="sft") as stage:
+            log_all(stage, store)
+        server.loses = False
+    assert len(server.lost) > 20  # each kind of write has lost its reply once
+    assert_all(stage.run_id)
+    children = mlflow.search_runs(filter_string=f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    assert list(children["run_id"]) == [stage.run_id]  # none that nobody knows of
+    assert not (store / ".valuedrift").exists()
+
+
+def test_a_training_goes_on_without_its_server_and_is_delivered_later(server: Faults, store: Path) -> None:
+    kept = "writes are kept: deliver them with valuedrift replay"
+    with pytest.raises(Undelivered, match=kept) as told, tracking.run("stage") as run:
+        server.away = True
+        log_all(run, store)
+    server.away = False
+    assert "does not answer" in str(told.value)
+    assert mlflow.active_run() is None
+    assert MlflowClient().get_run(run.run_id).info.status == "RUNNING"
+    [folder] = (store / ".valuedrift").iterdir()
+    assert str(folder) in str(told.value)
+    assert tracking.replay(folder).delivered > 10
+    assert_all(run.run_id)
+    before = len(server.writes)
+    assert tracking.replay(folder) == tracking.Replayed(0, ())
+    assert len(server.writes) == before
+
+
+def test_a_run_that_is_taken_up_first_delivers_what_its_process_has_left(server: Faults, store: Path) -> None:
+    with pytest.raises(Undelivered), tracking.run("stage", parameters={"seed": "1"}) as run:
+        server.away = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+    server.away = False
+    from valuedrift_mlflow.inputs.errors import InputError
+
+    with pytest.raises(InputError, match="finished"):  # as only the delivered end says
+        tracking.stopped_run(run.run_id, "stage", {"seed": "1"}, keys=["seed"], suite="")
+    assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
+    assert not (store / ".valuedrift").exists()
+
+
+def test_what_the_store_refuses_fails_the_run_and_keeps_nothing_else_back(server: Faults, store: Path) -> None:
+    with pytest.raises(MlflowException, match=r"no \? such"), tracking.run("stage") as run:
+        tracking.log_metrics(run, {"no ? such": 1}, 1)
+        tracking.log_metrics(run, {"loss": 2}, 1)
+    done = MlflowClient().get_run(run.run_id)
+    assert (done.info.status, done.data.metrics) == ("FAILED", {"loss": 2})
+    assert "no ? such" in done.data.tags["mlflow.note.content"]
+
+
+def test_no_more_is_kept_than_may_be(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BYTES, "100")
+    with pytest.raises(Undelivered, match=f"{BYTES}=100"), tracking.run("stage") as run:
+        server.away = True
+        for number in range(3):
+            tracking.log_text(run, "x" * 60, f"{number}.txt")
+    [folder] = (store / ".valuedrift").iterdir()
+    assert [path.name for path in (folder / "files").rglob("*.txt")] == ["0.txt"]
+
+
+def test_a_line_that_was_cut_off_is_no_write(server: Faults, store: Path) -> None:
+    with pytest.raises(Undelivered), tracking.run("stage") as run:
+        server.away = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+    server.away = False
+    [folder] = (store / ".valuedrift").iterdir()
+    with (folder / "writes.jsonl").open("a") as writes:
+        writes.write('{"kind": "metr')
+    assert tracking.replay(folder).refused == ()
+    assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}

@@ -41,7 +41,7 @@ from valuedrift_mlflow.tracking.models import (
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
 from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
-from valuedrift_mlflow.tracking.replay import Replayed, replay, states
+from valuedrift_mlflow.tracking.replay import Replayed, replay, states, waiting
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     adopt,
@@ -165,5 +165,6 @@ __all__ = [
     "trained_runs",
     "uri_of",
     "used_model",
+    "waiting",
     "work_offline",
 ]

@@ -15,6 +15,7 @@ from valuedrift_mlflow.tracking.spool import META, Spool, kept_of
 from valuedrift_mlflow.tracking.store import address, shown
 
 _PREFIX = "spool-"
+_PATIENCE_S = 10  # with a store that fails while somebody looks on
 # That of the outermost run: all runs below it write to the same one, so that there is one order.
 _current: ContextVar[Spool | None] = ContextVar("spool", default=None)
 
@@ -97,12 +98,23 @@ def _replayed(folder: Path, *, keep: bool) -> Replayed:
     spool = Spool(folder, store, runs)
     before = len(spool.refused)
     spool.start()
-    whole = spool.drained(0)
+    whole = spool.drained(min(spool.wait_s, _PATIENCE_S))
     refused = tuple(spool.refused[before:])
     spool.close(keep=keep or bool(refused))
     if not whole:
         raise spool.undelivered()
     return Replayed(spool.delivered, refused)
+
+
+def waiting(folder: Path) -> int:
+    """How many writes in a folder the store has not got.
+
+    Raises:
+        InputError: as ``replay``.
+    """
+    spool = Spool(folder, *kept_of(folder))
+    spool.close(keep=True)
+    return spool.waiting
 
 
 def deliver_left(run_id: str) -> None:

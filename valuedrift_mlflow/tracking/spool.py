@@ -27,6 +27,7 @@ from valuedrift_mlflow.tracking.away import is_away, is_there, without_retries
 logger = logging.getLogger(__name__)
 META, _WRITES, _DELIVERED, _FILES, _LOCK = "spool.json", "writes.jsonl", "delivered.jsonl", "files", "lock"
 _SCRATCH = "scratch"
+_SHOWN = 160  # characters of what a failed request says
 _LONGEST_PAUSE = 15.0  # seconds between two attempts
 METRICS = "metrics"  # the kind of writes that go together in one request
 _AT_ONCE = 1000  # the most metrics that MLflow takes in one request
@@ -217,6 +218,10 @@ class Spool:
         try:
             while batch := self._next():
                 self._deliver(batch)
+        except Exception as error:  # what has been delivered cannot be noted: the disk is full, or gone
+            with self._changed:
+                self._reason = one_line(error)
+                self._errors.append(error)
         finally:
             self._lock.release()
 
@@ -295,14 +300,16 @@ class Spool:
 
     def _pause(self, error: Exception, seconds: float) -> None:
         with self._changed:
-            self._reason = one_line(redacted(str(error)))
+            self._reason = one_line(redacted(str(error)), _SHOWN)
             if self._failing is None:
                 self._failing = time.monotonic()
                 said = "the tracking store does not answer (%s): what is written is kept in %s until it does"
                 logger.warning(said, self._reason, self.folder)
             self._changed.notify_all()
-            if not self._closing:
-                self._changed.wait(max(seconds, 0.5))
+            # Every write that is put down meanwhile wakes this thread too.
+            until = time.monotonic() + max(seconds, 0.5)
+            while not self._closing and (rest := until - time.monotonic()) > 0:
+                self._changed.wait(rest)
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
@@ -321,9 +328,10 @@ class Spool:
         began = time.monotonic()
         with self._changed:
             while self._pending:
-                self._start()
                 if self._gave_up or self._failed(began, self.wait_s if wait_s is None else wait_s):
                     self._gave_up = True
+                    break
+                if self._thread is not None and not self._thread.is_alive():
                     break
                 self._changed.wait(0.5)
             return not self._pending
@@ -331,7 +339,7 @@ class Spool:
     def bears(self, error: Exception, since: float) -> bool:
         """Whether who could not reach the store itself since then is to try again; waits a moment before it says so."""
         with self._changed:
-            self._reason = one_line(redacted(str(error)))
+            self._reason = one_line(redacted(str(error)), _SHOWN)
             if self._gave_up or time.monotonic() - since >= self.wait_s:
                 return False
         time.sleep(1)
@@ -345,9 +353,14 @@ class Spool:
         said = f"the tracking store does not answer ({self._reason})"
         return Undelivered("; ".join(filter(None, (said, why, self.left()))))
 
+    @property
+    def waiting(self) -> int:
+        """How many writes the store has not got."""
+        return len(self._pending)
+
     def left(self) -> str:
         """What the store has not got, and how it gets it; empty where it has everything."""
-        count = len(self._pending)
+        count = self.waiting
         return f"{count} writes are kept: deliver them with valuedrift replay {self.folder}" if count else ""
 
     def close(self, *, keep: bool = False) -> bool:
@@ -358,8 +371,8 @@ class Spool:
             empty, thread = not self._pending, self._thread
         if thread is None:
             self._lock.release()
-        elif empty:
-            thread.join()
+        else:  # a request that hangs is not waited for
+            thread.join(None if empty else 5)
         if empty and not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
             if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
