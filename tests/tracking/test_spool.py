@@ -16,6 +16,8 @@ from mlflow.exceptions import MlflowException
 from werkzeug.serving import make_server
 
 from valuedrift_mlflow import tracking
+from valuedrift_mlflow.cli.main import main
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.tracking.spool import BYTES, WAIT, Undelivered
 
 Environ = dict[str, Any]
@@ -28,12 +30,15 @@ class Faults:
     Attributes:
         loses: whether the first reply to every write is lost, after the write.
         away: whether nothing is taken.
+        answers: whether a request is answered now, or later.
         writes: what was asked for, in order.
     """
 
     def __init__(self, app: Callable[[Environ, Respond], Iterable[bytes]]) -> None:
         self.app = app
         self.loses = self.away = False
+        self.answers = threading.Event()
+        self.answers.set()
         self.writes: list[str] = []
         self.lost: set[bytes] = set()
 
@@ -41,6 +46,7 @@ class Faults:
         path, reads = str(environ["PATH_INFO"]), environ["REQUEST_METHOD"] == "GET" or "search" in str(environ)
         if self.away:
             return self._broken(environ)
+        self.answers.wait()
         # As many as there are: the connection stays open.
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
@@ -150,7 +156,9 @@ def test_replies_that_are_lost_after_the_write_do_no_harm(
     assert not (store / ".valuedrift").exists()
 
 
-def test_a_training_goes_on_without_its_server_and_is_delivered_later(server: Faults, store: Path) -> None:
+def test_a_training_goes_on_without_its_server_and_is_delivered_later(
+    server: Faults, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = "writes are kept: deliver them with valuedrift replay"
     with pytest.raises(Undelivered, match=kept) as told, tracking.run("stage") as run:
         server.away = True
@@ -164,8 +172,20 @@ def test_a_training_goes_on_without_its_server_and_is_delivered_later(server: Fa
     assert tracking.replay(folder).delivered > 10
     assert_all(run.run_id)
     before = len(server.writes)
-    assert tracking.replay(folder) == tracking.Replayed(0, ())
+    main(["replay", str(folder)])
+    assert capsys.readouterr().out == f"{folder}: nothing to deliver\n"
     assert len(server.writes) == before
+
+
+def test_a_training_does_not_wait_for_a_slow_server(server: Faults, store: Path) -> None:
+    with tracking.run("stage") as run:
+        tracking.settle(run)
+        server.answers.clear()
+        taken = len(server.writes)
+        log_all(run, store)  # to its end, while no request comes to one
+        assert len(server.writes) == taken
+        server.answers.set()
+    assert_all(run.run_id)
 
 
 def test_a_run_that_is_taken_up_first_delivers_what_its_process_has_left(server: Faults, store: Path) -> None:
@@ -173,8 +193,6 @@ def test_a_run_that_is_taken_up_first_delivers_what_its_process_has_left(server:
         server.away = True
         tracking.log_metrics(run, {"loss": 1}, 1)
     server.away = False
-    from valuedrift_mlflow.inputs.errors import InputError
-
     with pytest.raises(InputError, match="finished"):  # as only the delivered end says
         tracking.stopped_run(run.run_id, "stage", {"seed": "1"}, keys=["seed"], suite="")
     assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from valuedrift_mlflow.tracking.models import CHECKPOINT, checkpoint_path, made_before, model_name, send_model
+from valuedrift_mlflow.tracking.models import CHECKPOINT, begun, checkpoint_path, complete, model_name, send_model
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
@@ -34,23 +34,23 @@ def _checkpoint(
     attempt: Attempt, *, run_id: str, model: str, again: bool, stage: str, step: int, answering: Answering | None
 ) -> str:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
 
-    known = made_before(attempt, run_id, model_name(stage, step), again=again)
-    if known:
-        return known
+    known = begun(attempt, run_id, model_name(stage, step), again=again)
+    if known.model_id and known.complete:
+        return known.model_id
     client, run, path = MlflowClient(), OpenRun(run_id), checkpoint_path(step)
     assert attempt.files is not None
     weights = f"runs:/{run_id}/{path}"
-    made = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id,
-        name=model_name(stage, step),
-        source_run_id=run_id,
-        model_type="checkpoint",
-        params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
+    model_id = known.model_id or str(
+        client.create_logged_model(
+            client.get_run(run_id).info.experiment_id,
+            name=model_name(stage, step),
+            source_run_id=run_id,
+            model_type="checkpoint",
+            params={"stage": stage, "step": str(step)},
+            tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
+        ).model_id
     )
-    model_id = str(made.model_id)
     log_folder(run, attempt.files, path)
     if answering is not None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -58,9 +58,7 @@ def _checkpoint(
             log_folder(run, packaged, path)
             tell(packaged, answering, weights)
             client.log_model_artifacts(model_id, str(packaged))
-    client.finalize_logged_model(model_id, "READY")
-    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    complete(run_id, model_id, step)
     return model_id
 
 

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -61,9 +62,28 @@ def send_model(
     return send(run, kind, folder, copied=False, **told) or called
 
 
-def made_before(attempt: Attempt, run_id: str, name: str, *, again: bool) -> str | None:
-    """The LoggedModel of this name where the run may have it: it is continued, or a request was lost."""
-    return logged_model(run_id, name) if again or attempt.repeated else None
+@dataclass(frozen=True)
+class Begun:
+    """What a run has of a LoggedModel.
+
+    Attributes:
+        model_id: its id; None where there is none yet.
+        complete: whether nothing is left to do.
+    """
+
+    model_id: str | None = None
+    complete: bool = False
+
+
+def begun(attempt: Attempt, run_id: str, name: str, *, again: bool) -> Begun:
+    """What there is of a LoggedModel where the run may have it: it is continued, or a request was lost."""
+    if not attempt.repeated:
+        known = logged_model(run_id, name) if again else None
+        return Begun(known, complete=known is not None)
+    complete, half_made = _models_of(run_id, name)
+    # One is gone on with: where replies are lost often, none would ever come to its end.
+    _delete(half_made[0 if complete else 1 :])
+    return Begun(complete or next(iter(half_made), None), complete=complete is not None)
 
 
 def uri_of(run: OpenRun, model: str, step: int) -> str:
@@ -123,21 +143,24 @@ def _final_model(
     """Log a model step by step: MLflow's ``log_model`` needs the active run, and asks for every metric's history."""
     import mlflow
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    known = made_before(attempt, run_id, model_name(stage, step), again=again)
-    if known:
-        return known
+    known = begun(attempt, run_id, model_name(stage, step), again=again)
+    if known.model_id and known.complete:
+        return known.model_id
     assert attempt.files is not None
     client = MlflowClient()
     run = client.get_run(run_id)
-    made = client.create_logged_model(
-        run.info.experiment_id,
-        name=model_name(stage, step),
-        source_run_id=run_id,
-        params={"stage": stage, "step": str(step), **run.data.params},
-        tags=dict(tags),
+    made = (
+        client.get_logged_model(known.model_id)
+        if known.model_id
+        else client.create_logged_model(
+            run.info.experiment_id,
+            name=model_name(stage, step),
+            source_run_id=run_id,
+            params={"stage": stage, "step": str(step), **run.data.params},
+            tags=dict(tags),
+        )
     )
     model_id, config = str(made.model_id), own_code_config(attempt.files)
     with tempfile.TemporaryDirectory() as scratch:
@@ -157,9 +180,19 @@ def _final_model(
         deliver(
             "parameters", attempt, {"run_id": run_id, "parameters": {key: str(value) for key, value in config.items()}}
         )
-    client.finalize_logged_model(model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    complete(run_id, model_id, step)
     return model_id
+
+
+def complete(run_id: str, model_id: str, step: int) -> None:
+    """Say that a LoggedModel has all its files."""
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput
+
+    client = MlflowClient()
+    client.finalize_logged_model(model_id, "READY")
+    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
 
 
 def scratch_of(run: OpenRun) -> Path | None:
@@ -190,26 +223,35 @@ def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
 
 def logged_model(run_id: str, name: str) -> str | None:
     """The id of a run's LoggedModel of this name, None where there is none; one that was left half-way is deleted."""
+    complete, half_made = _models_of(run_id, name)
+    _delete(half_made)  # so that a name has one model; the run that goes on logs it again
+    return complete
+
+
+def _models_of(run_id: str, name: str) -> tuple[str | None, list[str]]:
+    """The id of the LoggedModel of this name that a run has, and of those that were left half-way."""
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelStatus
 
+    run = MlflowClient().get_run(run_id)
     candidates = mlflow.search_logged_models(
-        experiment_ids=[MlflowClient().get_run(run_id).info.experiment_id],
+        experiment_ids=[run.info.experiment_id],
         filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
         output_format="list",
     )
-    outputs = MlflowClient().get_run(run_id).outputs
-    linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
-    complete = None
-    for model in candidates:
-        # READY alone is not enough: a process may have been killed before the run named it as its output.
-        if model.status == LoggedModelStatus.READY and model.model_id in linked:
-            complete = str(model.model_id)
-        else:
-            # Deleted, so that a name has one model; the run that goes on logs it again.
-            MlflowClient().delete_logged_model(model.model_id)
-    return complete
+    linked = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+    # READY alone is not enough: a process may have been killed before the run named it as its output.
+    complete = [one.model_id for one in candidates if one.status == LoggedModelStatus.READY and one.model_id in linked]
+    half_made = [str(one.model_id) for one in candidates if one.model_id not in complete]
+    return (str(complete[-1]) if complete else None), half_made
+
+
+def _delete(models: Sequence[str]) -> None:
+    from mlflow import MlflowClient
+
+    for model_id in models:
+        MlflowClient().delete_logged_model(model_id)
 
 
 # URIs ----------------------------------------------------------------------------------------------------------------
