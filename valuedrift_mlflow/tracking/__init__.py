@@ -17,26 +17,28 @@ from valuedrift_mlflow.tracking.earlier import (
     stopped_run,
 )
 from valuedrift_mlflow.tracking.links import commit_of, page_of, parent_of, show_model, used_model
+from valuedrift_mlflow.tracking.logged import (
+    checkpoint_path,
+    log_classifier,
+    log_final_folder,
+    log_final_model,
+    logged_model,
+    model_name,
+    scratch_of,
+    uri_of,
+)
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
     check_model,
     checkpoint_files,
     checkpoint_folder,
-    checkpoint_path,
     downloaded,
     files_folder,
-    log_classifier,
-    log_final_folder,
-    log_final_model,
-    logged_model,
     logged_model_id,
     logged_name,
     model_folder,
-    model_name,
     pinned,
-    scratch_of,
-    uri_of,
 )
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering

@@ -6,7 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from valuedrift_mlflow.tracking.models import CHECKPOINT, begun, checkpoint_path, complete, model_name, send_model
+from valuedrift_mlflow.tracking.logged import begun, checkpoint_path, complete, model_name, send_model
+from valuedrift_mlflow.tracking.models import CHECKPOINT
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
