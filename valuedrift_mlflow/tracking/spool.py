@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 
 import filelock
 
@@ -83,6 +83,22 @@ class _Write:
     old: bool = False  # left by another process, which may have delivered it
 
 
+class _Put(TypedDict):
+    """A line of what was written."""
+
+    kind: str
+    content: dict[str, object]
+    size: int
+
+
+class _Told(TypedDict):
+    """A line of what was delivered: the numbers of its writes, LoggedModels that it made, why it was refused."""
+
+    of: list[int]
+    models: NotRequired[dict[str, str]]
+    refused: NotRequired[str]
+
+
 class Undelivered(Unanswered):
     """The store has stayed away: what was written lies on disk."""
 
@@ -128,14 +144,16 @@ class Spool:
     def _left(self) -> tuple[int, deque[_Write]]:
         done: set[int] = set()
         for line in _lines(self.folder / _DELIVERED):
-            done |= set(line["of"])
-            self.models |= line.get("models", {})
-            self.refused += [line["refused"]] if "refused" in line else []
+            told: _Told = json.loads(line)
+            done |= set(told["of"])
+            self.models |= told.get("models", {})
+            self.refused += [told["refused"]] if "refused" in told else []
         pending: deque[_Write] = deque()
         count = 0
         for count, line in enumerate(_lines(self.folder / _WRITES), 1):
+            put: _Put = json.loads(line)
             if count not in done:
-                pending.append(_Write(count, line["kind"], line["content"], line["size"], old=True))
+                pending.append(_Write(count, put["kind"], put["content"], put["size"], old=True))
         return count, pending
 
     # Writing ---------------------------------------------------------------------------------------------------------
@@ -441,12 +459,11 @@ def _setting(name: str) -> int:
     return int(given) if given else _DEFAULTS[name]
 
 
-def _lines(file: Path) -> Iterator[dict[str, object]]:
+def _lines(file: Path) -> Iterator[bytes]:
     """The lines of a file that only grows, without a last one that was cut off."""
     if not file.is_file():
         return
     content = file.read_bytes()
     if not content.endswith(b"\n"):
         os.truncate(file, content.rfind(b"\n") + 1)  # or the next line would be written behind it
-    for line in content.split(b"\n")[:-1]:
-        yield json.loads(line)
+    yield from content.split(b"\n")[:-1]
