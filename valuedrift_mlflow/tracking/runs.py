@@ -79,7 +79,8 @@ def run(
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
     continued = _continue(run_id) if run_id else None
     active = _started(None if adopted or run_id or not name else redacted(name), run_id, nested=nested)
-    with _spool_of(role, active.info.run_id) as spool, _ended(active, spool):
+    # Twice: where no spool can be made the run is ended too.
+    with _ended(active, None), _spool_of(role, active.info.run_id) as spool, _ended(active, spool):
         origin(active.info.run_id)  # what is asked of it later, maybe while the store is away
         opened = replace(continued or OpenRun(active.info.run_id), spool=spool)
         try:
@@ -303,7 +304,7 @@ def share(run_id: str) -> Iterator[OpenRun]:
 
     active = mlflow.start_run(run_id=run_id)
     above = origin(run_id).parent
-    with spooled(run_id, *([above] if above else [])) as spool, _ended(active, spool):
+    with _ended(active, None), spooled(run_id, *([above] if above else [])) as spool, _ended(active, spool):
         # As continued: where a stage is resumed, this process too must not log again what is there.
         yield replace(OpenRun.continued(run_id), spool=spool)
         spool.wait()
