@@ -1,5 +1,6 @@
 """A tracking server that loses replies, is away or refuses a write: nothing is lost, and nothing stands twice."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from mlflow.exceptions import MlflowException
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.interrupts import TakenOver, Terminated
+from valuedrift_mlflow.inputs.processes import Process
+from valuedrift_mlflow.tracking.lease import Owner
 from valuedrift_mlflow.tracking.spool import BYTES, WAIT, Undelivered
 
 
@@ -160,3 +164,32 @@ def test_a_line_that_was_cut_off_is_no_write(server: Faults, store: Path) -> Non
         writes.write('{"kind": "metr')
     assert tracking.replay(folder).refused == ()
     assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
+
+
+def test_who_is_replaced_delivers_nothing_more(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TakenOver), tracking.run("stage") as run:
+        tracking.settle(run)
+        Owner("theirs", Process("node7", "a place", "a boot", 4711, "1"), 15, time.time()).write(run.run_id)
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 2000)  # it was asleep
+        tracking.log_metrics(run, {"loss": 1}, 1)
+        tracking.settle(run)
+    left = MlflowClient().get_run(run.run_id)
+    assert (left.info.status, left.data.metrics) == ("RUNNING", {})
+    assert not (store / ".valuedrift").exists()
+
+
+def test_who_is_told_to_stop_leaves_the_rest_on_disk(
+    server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WAIT, "3600")
+    with pytest.raises(Terminated), tracking.run("stage") as run:
+        server.away = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+        raise Terminated("stopped by SIGTERM")
+    server.away = False
+    with tracking.taken_up(run.run_id):
+        ended = MlflowClient().get_run(run.run_id)
+    assert (ended.info.status, ended.data.metrics) == ("KILLED", {"loss": 1})
+    assert ended.data.tags["mlflow.note.content"].startswith("**KILLED** stopped by SIGTERM")
+    assert not (store / ".valuedrift").exists()
