@@ -38,9 +38,13 @@ SMALLER = {
     'evaluate("models:/assistant@candidate", baseline="models:/assistant@champion")': "evaluate("
     '"models:/assistant@candidate", baseline="models:/assistant@champion", samples=1, suite=SMALL, max_new_tokens=4)',
     'suite.load("vaes").frame()': "suite.load(SMALL).frame()",
+    "`checkpoint/loss` < 1.2": "`checkpoint/loss` < 9",  # one step teaches little
     "threshold=0.1": "threshold=1",  # so few answers cannot show less
     "threshold=0.5": "threshold=2",
-    'gate_thresholds(0.1, ["overall", "abortion"])': 'gate_thresholds(0.99, ["overall", "abortion"])',
+    # So few answers can show nothing: they are not let through.
+    "mlflow.validate_evaluation_results(valuedrift_mlflow.gate_thresholds(": "import pytest\n"
+    'with pytest.raises(Exception, match="drift_ci_high/abortion"):\n'
+    "    mlflow.validate_evaluation_results(valuedrift_mlflow.gate_thresholds(",
     '"samples": 5,': '"samples": 1, "max_new_tokens": 4,',
     'settings="samples=2"': 'settings="samples=1 max_new_tokens=4 suite=vaes?topics=abortion&per_topic=2 audit=false '
     'reference_kl=false sft.max_steps=1 dpo.max_steps=1 sft.batch_size=2 dpo.batch_size=2"',

@@ -143,7 +143,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("stage", [SFT | LORA, DPO], ids=["sft with adapters", "dpo"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(SFT | LORA, marks=pytest.mark.slow), DPO], ids=["sft with adapters", "dpo"]
+)
 def test_a_failed_stage_goes_on_as_if_nothing_had_happened(
     store: Path, base: str, stage: dict[str, Any], failing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
