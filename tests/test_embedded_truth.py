@@ -11,10 +11,11 @@ from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 
-# The trainings are those of the recipe. Fewer answers are asked: half of the prompts, three responses each, DPO between
-# its ends only. And what no truth here is about is left out: the audits and the KL have tests of their own.
+# The trainings are those of the recipe. Fewer answers are asked: half of the prompts, three responses each and one
+# between the ends of SFT, DPO at its ends only. And what no truth here is about is left out: the audits and the KL have
+# tests of their own.
 LESS = (
-    "suite=vaes?per_topic=25 samples=3 audit=false reference_kl=false "
+    "suite=vaes?per_topic=25 samples=3 checkpoint_samples=1 audit=false reference_kl=false "
     "dpo-gap0.checkpoint_every=40 dpo-gap1.checkpoint_every=40"
 )
 
