@@ -38,7 +38,6 @@ SMALLER = {
     'evaluate("models:/assistant@candidate", baseline="models:/assistant@champion")': "evaluate("
     '"models:/assistant@candidate", baseline="models:/assistant@champion", samples=1, suite=SMALL, max_new_tokens=4)',
     'suite.load("vaes").frame()': "suite.load(SMALL).frame()",
-    "`checkpoint/loss` < 1.2": "`checkpoint/loss` < 9",  # one step teaches little
     "threshold=0.1": "threshold=1",  # so few answers cannot show less
     "threshold=0.5": "threshold=2",
     # So few answers can show nothing: they are not let through.
@@ -116,7 +115,7 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
             shutil.copytree(random_folder, folder)
         [recipe] = [block.code for block in blocks() if block.language == "yaml" and "stages:" in block.code]
         Path("my_recipe.yaml").write_text(recipe)
-        small = "samples=1 max_new_tokens=4 audit=false reference_kl=false suite=vaes?topics=abortion&per_topic=4"
+        small = "samples=1 max_new_tokens=32 audit=false reference_kl=false suite=vaes?topics=abortion&per_topic=4"
         valuedrift_mlflow.run_pipeline("my_recipe.yaml", settings=small)
         client = mlflow.MlflowClient()
         # The oldest come last, the base model's run among them.

@@ -189,9 +189,9 @@ def test_a_classifier_that_is_too_sure_is_made_to_mean_what_it_says(planted: flo
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path, encoder: Path) -> None:
     pd.DataFrame(answers(200)[:3]).to_csv(tmp_path / "few.csv", index=False)
     with pytest.raises(InputError) as error:
-        prepare(str(tmp_path / "few.csv"), str(tmp_path / "none"), epochs=-1, speed=3)
+        prepare(str(tmp_path / "few.csv"), str(tmp_path / "none"), register="judges/mine", epochs=-1, speed=3)
     said = str(error.value)
-    for words in ("propositions', allowed: at least 20", "encoder", "epochs", "speed"):
+    for words in ("propositions', allowed: at least 20", "encoder", "epochs", "speed", "register: found 'judges/mine'"):
         assert words in said, words
     one_sided = [row | {"label": "support"} for row in answers(1000)]
     pd.DataFrame(one_sided).to_csv(tmp_path / "one.csv", index=False)

@@ -103,7 +103,7 @@ def train_judge(data: str, model: str, *, teacher: str = "", register: str = "",
 
     Raises:
         InputError: before anything is trained: bad data, fewer than 20 propositions, no supporting or no opposing
-            answers, an unknown model, teacher or setting.
+            answers, an unknown model, teacher or setting, a name that no registered model can have.
     """
     return run_training(prepare(data, model, teacher=teacher, register=register, **settings))
 
@@ -119,6 +119,8 @@ def prepare(data: str, model: str, *, teacher: str = "", register: str = "", **s
         judge = problems.attempt(lambda: reader(judges.load(teacher))) if teacher else None
         answers = problems.attempt(_answers, data, bool(teacher))
         problems.attempt(_check_encoder, model)
+        if register:
+            problems.attempt(tracking.check_model_name, register, "register")
         if answers is not None:
             problems.add(*_too_few(answers, data, labels=not teacher))
     assert checked is not None and answers is not None  # what could not be had has been raised

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
 from valuedrift_mlflow.inputs.redaction import MASK, redacted
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.judges.asking import reader
 from valuedrift_mlflow.judges.auto import resolved
@@ -112,7 +112,7 @@ def run_logging(packing: Packing) -> str:
     parameters = {"judge": ", ".join(packing.uris), "judge.identity": identity(packing.judge)}
     with (
         tracking.run("judge_model", name=f"log_judge · {packing.judge.name}"[:250], parameters=parameters),
-        tempfile.TemporaryDirectory(prefix="valuedrift-judge-") as scratch,
+        temporary_folder() as scratch,
     ):
         folder = Path(scratch) / "judge"
         folder.mkdir()

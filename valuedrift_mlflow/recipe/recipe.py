@@ -109,7 +109,7 @@ class Recipe(MeasuringTraining):
     @classmethod
     def _is_a_name(cls, named: str | None) -> str | None:
         name, at, alias = (named or "").partition("@")
-        if named is not None and (not name or set(name) & set("/:.%\"'") or (at and not alias)):
+        if named is not None and (not tracking.is_model_name(name) or (at and not alias)):
             raise InputError(problem("register", named, "NAME or NAME@ALIAS, the name without / : . % and quotes"))
         if alias:
             tracking.check_alias(alias, "register")

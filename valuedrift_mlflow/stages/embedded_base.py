@@ -8,7 +8,6 @@ trains it and puts it in its place in the package (about three minutes on two co
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus, shipped, world
 from valuedrift_mlflow.inputs.errors import InputError, one_line
+from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models.loading import Loaded, from_folder
 from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.pretrain import Pretrain
@@ -124,6 +124,6 @@ def _pretrain(
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         train_base(Path(scratch))
         shipped.pack(Path(scratch), world.made_of(base_settings()))

@@ -17,7 +17,7 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
-from valuedrift_mlflow.tracking.judge_models import check_model_name, log_judge_model
+from valuedrift_mlflow.tracking.judge_models import log_judge_model
 from valuedrift_mlflow.tracking.lease import check_owner, stale_after
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
@@ -41,7 +41,14 @@ from valuedrift_mlflow.tracking.models import (
 )
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
-from valuedrift_mlflow.tracking.registry import check_alias, register, registered_version, set_alias
+from valuedrift_mlflow.tracking.registry import (
+    check_alias,
+    check_model_name,
+    is_model_name,
+    register,
+    registered_version,
+    set_alias,
+)
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     adopt,
@@ -113,6 +120,7 @@ __all__ = [
     "downloaded",
     "files_folder",
     "how_to_open",
+    "is_model_name",
     "is_nested",
     "is_open",
     "last_child",

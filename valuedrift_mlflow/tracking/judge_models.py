@@ -6,23 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
-
-_NEVER = set("/:.%\"'")  # in the name of a LoggedModel
-
-
-def check_model_name(name: str, field: str) -> None:
-    """Refuse a name that MLflow gives no model.
-
-    Raises:
-        InputError: it is empty, or has a character that URIs need.
-    """
-    if not name.strip() or set(name) & _NEVER:
-        raise InputError(problem(field, name, "a name without / : . % and quotes"))
 
 
 def log_judge_model(

@@ -46,6 +46,21 @@ def set_alias(name: str, version: str, alias: str) -> None:
     MlflowClient().set_registered_model_alias(name, alias, version)
 
 
+def is_model_name(name: str) -> bool:
+    """Whether MLflow lets a model have this name: not an empty one, and none with a character that URIs need."""
+    return bool(name.strip()) and not set(name) & set("/:.%\"'")
+
+
+def check_model_name(name: str, field: str) -> None:
+    """Refuse a name that MLflow lets no model have.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not is_model_name(name):
+        raise InputError(problem(field, name, "a name without / : . % and quotes"))
+
+
 def check_alias(alias: str, field: str) -> None:
     """Refuse an alias that no registry takes.
 
