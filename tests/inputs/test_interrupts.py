@@ -47,6 +47,16 @@ with interrupts.minded(ends=True), interrupts.ending(lambda: None, "go on with: 
     assert not list(temporary.iterdir())
 
 
+def test_a_terminal_that_is_closed_is_a_notice_too() -> None:
+    code = """
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever has started this test
+with interrupts.minded(ends=True), interrupts.ending(lambda: None, "go on with: this"):
+    tell(signal.SIGHUP)
+"""
+    done = ended(code)
+    assert (done.returncode, done.stderr) == (129, "valuedrift: stopped by SIGHUP; go on with: this\n")
+
+
 def test_a_step_comes_to_its_end() -> None:
     code = """
 with interrupts.minded(ends=True):

@@ -1,9 +1,9 @@
 """What a process does that is told to stop: it ends at a place from which the work can go on, and soon.
 
-SIGTERM is a notice of preemption (clusters, containers), SIGINT is Ctrl-C. Within a training step the process goes on
-to the end of the step, where its state is saved; elsewhere ``Stopped`` is raised where it is. What takes longer is cut
-off after half of the ten seconds that there are (``VALUEDRIFT_GRACE``), and before they are over the process ends,
-whatever it does.
+SIGTERM is a notice of preemption (clusters, containers), SIGINT is Ctrl-C, SIGHUP a terminal that was closed. Within
+a training step the process goes on to the end of the step, where its state is saved; elsewhere ``Stopped`` is raised
+where it is. What takes longer is cut off after half of the ten seconds that there are (``VALUEDRIFT_GRACE``), and
+before they are over the process ends, whatever it does.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class Terminated(Stopped, SystemExit):
     code = 128 + signal.SIGTERM
 
 
+class HungUp(Terminated):
+    """By SIGHUP: the terminal was closed, or the connection to it was lost."""
+
+    code = 129
+
+
 class TakenOver(Stopped):
     """Another process works on the run: nothing more may be written to it."""
 
@@ -75,6 +81,8 @@ def seconds(setting: str, default: float) -> float:
 
 
 _BY_SIGNAL: dict[int, type[Stopped]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+if sys.platform != "win32":
+    _BY_SIGNAL[signal.SIGHUP] = HungUp
 
 
 class _Watch:
@@ -177,7 +185,7 @@ def _close_all() -> None:
 
 @contextmanager
 def minded(*, ends: bool = False, second_ends: bool = True) -> Iterator[None]:
-    """Stop as this module says at SIGTERM and SIGINT, in the block; one line tells of it.
+    """Stop as this module says at SIGTERM, SIGINT and SIGHUP, in the block; one line tells of it.
 
     Does nothing in another thread than the main one, and inside another such block.
 
@@ -201,7 +209,8 @@ def minded(*, ends: bool = False, second_ends: bool = True) -> Iterator[None]:
         watch.say()
         if not ends:
             raise
-        sys.stdout.flush()
+        with suppress(OSError):  # its terminal may be gone
+            sys.stdout.flush()
         raise SystemExit(stop.code) from None
     finally:
         # Where the process ends it may still wait for threads: the time is kept, and signals that come late are ours.
