@@ -41,17 +41,26 @@ def mlflow_run(*arguments: str) -> CompletedProcess[str]:
     return _run("mlflow", ("run", str(ROOT), "--env-manager", "local", *arguments))
 
 
-def program(code: str, *arguments: str) -> CompletedProcess[str]:
-    """Python code of a user (``python -c``) in the working folder. It may kill its own process."""
-    return _run("-c", arguments, code=code)
+def program(
+    code: str, *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> CompletedProcess[str]:
+    """Python code of a user (``python -c``) in a folder, the working one if none is named. It may kill its process."""
+    return _run("-c", arguments, code=code, folder=folder, environment=environment)
 
 
-def _run(module: str, arguments: tuple[str, ...], path: str = "", code: str = "") -> CompletedProcess[str]:
+def _run(
+    module: str,
+    arguments: tuple[str, ...],
+    path: str = "",
+    code: str = "",
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as place:
         shown, errors = Path(place, "stdout"), Path(place, "stderr")
-        folder = Path.cwd()
+        folder = folder or Path.cwd()
         paths = [str(folder), *filter(None, [path]), str(ROOT)]
-        given = (module, arguments, code, folder, dict(os.environ), paths, shown, errors)
+        given = (module, arguments, code, folder, {**os.environ, **(environment or {})}, paths, shown, errors)
         process = _server().Process(target=_child, args=given)
         process.start()
         process.join()

@@ -299,6 +299,23 @@ def test_what_cannot_be_taken_up_is_refused_by_name(store: Path, base: str, fail
     assert [step for step, _ in histories(stopped)["train/loss"]] == [1, 2]
 
 
+def test_a_run_that_was_killed_before_its_settings_were_recorded_can_be_taken_up(store: Path) -> None:
+    """They are written a hundred at a time; what it did not come to cannot differ, what it has recorded can."""
+    settings_now = {f"key{number}": "1" for number in range(130)}
+
+    def taken_up(recorded: int, value: str = "1") -> str:
+        client = MlflowClient()
+        run_id = client.create_run("0", tags={"valuedrift.role": "stage"}).info.run_id
+        tracking.log_parameters(run_id, dict.fromkeys(list(settings_now)[:recorded], value))
+        return tracking.stopped_run(run_id, "stage", settings_now, keys=settings_now, suite="s").run_id
+
+    assert taken_up(0) and taken_up(100) and taken_up(130)
+    for recorded, value, named in ((99, "1", 1), (101, "1", 29), (100, "2", 100)):
+        with pytest.raises(InputError) as error:
+            taken_up(recorded, value)
+        assert len(error.value.problems) == named
+
+
 def test_changed_rows_are_refused(store: Path, base: str, failing: Any) -> None:
     file = store / "rows.jsonl"
     row = {"prompt": "Why?", "completion": "Because."}

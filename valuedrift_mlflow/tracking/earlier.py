@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
-from valuedrift_mlflow.tracking.write import NOTE, recorded_value
+from valuedrift_mlflow.tracking.write import NOTE, PARAMETERS_AT_ONCE, recorded_value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -109,6 +109,7 @@ def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str])
     twice = {key.removeprefix(name) for name in stages for key in params if key.startswith(name)}
     asked = {key for key in params if key in keys or ("." in key and key not in twice) or key in parameters}
     recorded = {key: params[key] for key in asked}
+    parameters = _written(run, parameters)
     lines = []
     for key in sorted(recorded.keys() | parameters.keys()):
         # Of a longer value MLflow keeps these characters; see write.log_parameters.
@@ -116,6 +117,17 @@ def _differences(run: Run, parameters: Mapping[str, str], keys: Collection[str])
         if now != then:
             lines.append(problem(key, now, f"{then}, as run {run.info.run_id} has recorded", "resume with its recipe"))
     return lines
+
+
+def _written(run: Run, parameters: Mapping[str, str]) -> Mapping[str, str]:
+    """Those of a run's parameters that it can have: a process that was killed while it wrote them left the first."""
+    # What `mlflow run` was told stands in the run before; none of its names has a dot.
+    by_mlflow = "mlflow.project.entryPoint" in run.data.tags
+    own = [key for key in parameters if "." in key or not by_mlflow]
+    for start in range(0, len(own), PARAMETERS_AT_ONCE):
+        if not any(key in run.data.params for key in own[start:]):
+            return {key: value for key, value in parameters.items() if key not in own[start:]}
+    return parameters
 
 
 def check_data(run: EarlierRun, stage: str, uri: str, digest: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 NOTE = "mlflow.note.content"
+PARAMETERS_AT_ONCE = 100  # the most that MLflow takes
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
     known = client.get_run(run_id).data.params
     # MLflow refuses a longer value, and a second value of a parameter that is there.
     new = [Param(key, recorded_value(value)) for key, value in parameters.items() if key not in known]
-    for start in range(0, len(new), 100):  # the most parameters that MLflow takes at once
-        client.log_batch(run_id, params=new[start : start + 100])
+    for start in range(0, len(new), PARAMETERS_AT_ONCE):
+        client.log_batch(run_id, params=new[start : start + PARAMETERS_AT_ONCE])
 
 
 def recorded_value(value: str) -> str:
