@@ -2,7 +2,8 @@
 
 Moments are calls of what every job passes through: writes to MLflow's store, copies of artifacts, training steps, files
 that take their place. ``{"record": FILE}`` writes down which of them come in which order, ``{"used": FILE}`` at each
-training step the process's memory, threads and open files, and ``{}`` does nothing. Else ``event`` and ``nth`` name one, ``when`` is "before" or "behind" it, and ``does`` is
+training step the process's memory, threads and open files, and ``{}`` does nothing. Else ``event`` and ``nth`` name
+one, ``when`` is "before" or "behind" it, and ``does`` is
 
 - a number: that signal, sent to the process itself;
 - "full": ``OSError`` as a full disk raises it (only before);

@@ -44,10 +44,11 @@ def states(place: Place, most: int) -> Iterator[Outcome]:
     expected = place.told()
     place.forget()
     arguments = ["--recipe", place.recipe(ONE_STAGE)]
-    place.run("sft", *arguments, aim={"event": "a training step", "nth": 4, "when": "before", "does": int(signal.SIGKILL)})
+    step = {"event": "a training step", "nth": 4, "when": "before"}
+    place.run("sft", *arguments, aim=step | {"does": int(signal.SIGKILL)})
     place.keep()
     older, newest = sorted(place.folder.glob(".valuedrift/*/checkpoint-*"))[-2:]
-    files = [path.relative_to(newest) for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size > 1]
+    files = [path.relative_to(newest) for path in _files(newest)]
     cases = [(f"{file}: {way}", hurt, [newest / file]) for way, hurt in HURTS.items() for file in files]
     cases += [
         ("the newest state is gone", shutil.rmtree, [newest]),
@@ -62,6 +63,11 @@ def states(place: Place, most: int) -> Iterator[Outcome]:
     place.forget()
 
 
+def _files(folder: Path) -> list[Path]:
+    """All that have a content to hurt."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size > 1]
+
+
 def spread(cases: list[Case], most: int) -> list[Case]:
     """At most ``most`` of all cases, from the first to the last."""
     return [cases[number * len(cases) // most] for number in range(most)] if most < len(cases) else cases
@@ -69,15 +75,15 @@ def spread(cases: list[Case], most: int) -> list[Case]:
 
 def caches(place: Place, most: int) -> Iterator[Outcome]:
     """The base model in the user's cache and the store of responses, hurt between two equal jobs."""
-    evaluated = ["--model", "embedded:base", "--set", "suite=vaes?topics=religion&per_topic=2 samples=1 max_new_tokens=16"]
+    settings = "suite=vaes?topics=religion&per_topic=2 samples=1 max_new_tokens=16"
+    evaluated = ["--model", "embedded:base", "--set", settings]
     if (done := place.run("evaluate", *evaluated)).returncode:
         raise RuntimeError(f"evaluate does not run: {done.stderr[-500:]}")
     expected = place.told()
     shutil.rmtree(place.folder)
     place.folder.mkdir()
     place.keep()
-    files = [path for path in sorted(place.caches.rglob("*")) if path.is_file() and path.stat().st_size > 1]
-    cases = [(way, hurt, path) for path in files for way, hurt in HURTS.items()]
+    cases = [(way, hurt, path) for path in _files(place.caches) for way, hurt in HURTS.items()]
     for way, hurt, path in spread(cases, most):
         place.bring_back()
         hurt(path)

@@ -6,9 +6,9 @@ import json
 import random
 from collections.abc import Iterator
 
-from faults_sections.place import Outcome
 from faulty_server import PASSING, SILENT, Body, Fault, FaultyServer, Reply
 
+from faults_sections.place import Outcome
 from valuedrift_mlflow.judges.chat import ChatJudge
 from valuedrift_mlflow.models.server import Server
 from valuedrift_mlflow.stances import Answer, Label
@@ -17,9 +17,10 @@ _LABELS = [Label.SUPPORT, Label.NEUTRAL, Label.OPPOSE]
 
 
 def faults(calls: int) -> Iterator[Outcome]:
-    """``calls`` answers, judged while 30 % and 90 % of what the server is asked goes wrong in one of eight ways."""
+    """``calls`` answers, judged while 30 % and 90 % of the server's replies go wrong in one of eight ways."""
     for share in (0.3, 0.9):
-        yield Outcome("a judge's server", f"{calls:,} answers, {share:.0%} of its replies faulty", _judged(calls, share))
+        fault = f"{calls:,} answers, {share:.0%} of its replies faulty"
+        yield Outcome("a judge's server", fault, _judged(calls, share))
 
 
 def _judged(calls: int, share: float) -> str:
@@ -36,9 +37,7 @@ def _judged(calls: int, share: float) -> str:
     with FaultyServer(reply) as server:
         judge = ChatJudge(Server("m", server.url, 16, timeout=20.0, attempts=12), wait_seconds=0.001)
         verdicts = judge.judge(answers)
-    wrong = sum(
-        verdict.label not in (Label.UNSCORED, _LABELS[number % 3]) for number, verdict in enumerate(verdicts)
-    )
+    wrong = sum(verdict.label not in (Label.UNSCORED, _LABELS[number % 3]) for number, verdict in enumerate(verdicts))
     lost = sum(verdict.label is Label.UNSCORED for verdict in verdicts)
     # Twelve tries fail together with share ** 12; twice that and a few are no accident.
     many = lost > 2 * calls * share**12 + 5

@@ -16,7 +16,6 @@ import yaml
 from commands_of_users import program
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 
 _HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
 _AIMED = _HERE + "from faults_sections.aimed import main; main()"
@@ -121,7 +120,7 @@ class Place:
         return self._read()["running"]
 
     def _read(self) -> Any:
-        # In a process of its own: clients keep a database open that is no longer there once the folder was brought back.
+        # In a process of its own: a client keeps a database open that is not there any more.
         file = self.temporary / "read.json"
         done = program(_READ, self.address, str(file))
         if done.returncode:
@@ -146,7 +145,7 @@ def read() -> None:
         name = _name(run)
         told[name if name not in told else f"{name} (again)"] = _of_run(client, run)
     told["registry"] = [
-        (model.name, sorted(model.aliases.items()), [(one.version, one.status) for one in _versions(client, model.name)])
+        (model.name, sorted(model.aliases.items()), _versions(client, model.name))
         for model in client.search_registered_models()
     ]
     first = [run.info.run_id for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -154,20 +153,19 @@ def read() -> None:
     Path(file).write_text(json.dumps({"told": told, "first": first[0] if first else None, "running": running}))
 
 
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    return list(client.search_model_versions(f"name = '{name}'"))
+def _versions(client: MlflowClient, name: str) -> list[tuple[str, str]]:
+    found = client.search_model_versions(f"name = '{name}'")
+    return [(str(version.version), str(version.status)) for version in found]
 
 
 def _name(run: Run) -> str:
-    tags = run.data.tags
-    return " ".join(filter(None, (tags.get("valuedrift.role"), tags.get("valuedrift.stage_name"), tags.get("mlflow.runName"))))
+    named = ("valuedrift.role", "valuedrift.stage_name", "mlflow.runName")
+    return " ".join(filter(None, map(run.data.tags.get, named)))
 
 
 def _of_run(client: MlflowClient, run: Run) -> Told:
-    models = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-    )
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    models = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'")
+    folder = _on_disk(client, run.info.artifact_uri)
     numbers = {
         key: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, key)]
         for key in sorted(run.data.metrics)
@@ -176,16 +174,22 @@ def _of_run(client: MlflowClient, run: Run) -> Told:
     return {
         "status": run.info.status,
         "metrics": numbers,
-        "parameters": {key: value for key, value in sorted(run.data.params.items()) if not key.startswith("environment")},
+        "parameters": dict(sorted(run.data.params.items())),
         "models": sorted((model.name, str(model.status)) for model in models),
         "files": {str(path.relative_to(folder)): _content(path) for path in _files(folder)},
         "weights": sorted(
             _content(path)
             for model in models
-            for path in _files(Path(model.artifact_location.removeprefix("file://")))
+            for path in _files(_on_disk(client, model.artifact_location))
             if path.suffix == ".safetensors"
         ),
     }
+
+
+def _on_disk(client: MlflowClient, uri: str) -> Path:
+    """Where artifacts are; those that a server passes on lie in the server's folder."""
+    working = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
+    return Path(uri.removeprefix("file://").replace("mlflow-artifacts:", str(working / "mlartifacts")))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -221,5 +225,3 @@ def _first(found: object, expected: object) -> str:
         key = next(key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key))
         return f"{key}: {found.get(key)}, not {expected.get(key)}"[:300]
     return f"{found}, not {expected}"[:300]
-
-

@@ -162,9 +162,16 @@ def test_what_earlier_processes_left_running_is_killed(stopped: str) -> None:
     failed = client.create_run("0", tags=below | {"valuedrift.role": "stage"}).info.run_id
     client.set_terminated(failed, "FAILED")
     other = client.create_run("0", tags={"valuedrift.role": "stage"}).info.run_id
+    places = [Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://")) for run_id in (stopped, audit)]
+    for place in places:
+        place.mkdir(parents=True)
+        # As MLflow calls a file that it has not yet copied to its end.
+        (place / ".artifact.uploading.x").touch()
+        (place / "whole").touch()
     with tracking.taken_up(stopped):
         status = {run_id: mlflow.get_run(run_id).info.status for run_id in (stage, audit, deeper, failed, other)}
     assert list(status.values()) == ["KILLED", "KILLED", "KILLED", "FAILED", "RUNNING"]
+    assert [[path.name for path in place.iterdir()] for place in places] == [["whole"], ["whole"]]
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
@@ -163,14 +165,30 @@ def stages_of(parent: str) -> dict[str, EarlierRun]:
 
 
 def end_orphans(parent: str) -> None:
-    """Mark as KILLED what earlier processes have left RUNNING below a run that this process owns, at any depth."""
+    """Mark as KILLED what earlier processes have left RUNNING below a run that this process owns, at any depth.
+
+    Files that they were writing among the artifacts, here on this machine, are removed.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient()
+    _remove_half_written(client.get_run(parent))
     for run in _children(parent, None, "attributes.status = 'RUNNING'"):
         end_orphans(run.info.run_id)
         client.set_tag(run.info.run_id, NOTE, "**KILLED** its process ended without a word")
         client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _remove_half_written(run: Run) -> None:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.local_artifact_repo import _TEMP_ARTIFACT_PREFIX
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    logged = MlflowClient().search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    for place in [run.info.artifact_uri, *(model.artifact_location for model in logged)]:
+        if urlsplit(place).scheme in ("", "file"):
+            for file in Path(local_file_uri_to_path(place)).rglob(f"{_TEMP_ARTIFACT_PREFIX}*"):
+                file.unlink(missing_ok=True)
 
 
 def begun_audits(parent: str) -> dict[tuple[str, str], str]:
