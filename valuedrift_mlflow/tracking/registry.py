@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.earlier import stages_of
-from valuedrift_mlflow.tracking.models import ALIAS, VERSION
+from valuedrift_mlflow.tracking.models import ALIAS, VERSION, check_has_weights
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -109,7 +109,8 @@ def best_checkpoint(
         largest: whether the largest value is the best.
 
     Raises:
-        InputError: there is no such run or experiment, the condition cannot be read, or no model meets it.
+        InputError: there is no such run or experiment, the condition cannot be read, no model meets it, or the best one
+            was logged without its weights; its name and value are told.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -135,7 +136,9 @@ def best_checkpoint(
     if not valued:
         allowed = f"a run or an experiment with a model that has {metric}" + (f" and meets {where}" if where else "")
         raise InputError(problem("run_or_experiment", run_or_experiment, allowed))
-    return sorted(valued, key=lambda pair: pair[0], reverse=largest)[0][1]
+    value, best = sorted(valued, key=lambda pair: pair[0], reverse=largest)[0]
+    check_has_weights(f"models:/{best.model_id}", f"run_or_experiment: {best.name} ({metric} {value:.4g})")
+    return best
 
 
 def _value(model: LoggedModel, metric: str) -> float | None:
