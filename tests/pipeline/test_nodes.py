@@ -70,7 +70,7 @@ def test_two_machines_come_to_what_one_comes_to_and_one_of_them_writes(store: Pa
     assert run.status == "FINISHED"
     assert stages["sft"].data.params["launch.nodes"] == "2"
     assert not any("rendezvous" in name for name in stages["sft"].data.params)
-    for key, steps in (("drift/overall", [0, 1, 2]), ("train/loss", [1, 2])):
+    for key, steps in (("quality/unscored_rate", [0, 1, 2]), ("train/loss", [1, 2])):
         assert [one.step for one in MlflowClient().get_metric_history(run.run_id, key)] == steps
     plan = prepare(read.validate(recipe(batch=8)), "tiny")
     one = run_single_stage(plan, Display())

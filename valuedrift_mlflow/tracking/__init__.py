@@ -74,7 +74,7 @@ from valuedrift_mlflow.tracking.runs import (
     taken_up,
     work_offline,
 )
-from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open, refusal
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -171,6 +171,7 @@ __all__ = [
     "page_of",
     "parent_of",
     "pinned",
+    "refusal",
     "register",
     "registered_version",
     "reviewed",

@@ -104,7 +104,7 @@ def best_checkpoint(
     Args:
         run_or_experiment: id of a stage's run or a pipeline's, or an experiment by its name or id.
         metric: a metric of the checkpoints: any of a stage's, or ``checkpoint/...``, what the trainer logged on the way
-            to it.
+            to it. Evaluations count where the training has not logged it.
         where: a condition of ``mlflow.search_logged_models``.
         largest: whether the largest value is the best.
 
@@ -116,7 +116,6 @@ def best_checkpoint(
     from mlflow.exceptions import MlflowException
 
     experiment, runs = _place(run_or_experiment)
-    order = [{"field_name": f"metrics.{metric}", "ascending": not largest}]
     found: list[LoggedModel] = []
     try:
         for run_id in runs or [""]:
@@ -124,9 +123,7 @@ def best_checkpoint(
             found += mlflow.search_logged_models(
                 experiment_ids=[experiment],
                 filter_string=" AND ".join(conditions) or None,
-                order_by=order,
                 output_format="list",
-                max_results=50,
             )
     except MlflowException as error:
         raise InputError(
@@ -142,8 +139,12 @@ def best_checkpoint(
 
 
 def _value(model: LoggedModel, metric: str) -> float | None:
-    """The last value of a model's metric."""
-    values = [one for one in model.metrics or [] if one.key == metric]
+    """The last value of a model's metric: of its own training, where that has logged some.
+
+    Who evaluates a model later, from another baseline, logs the same metrics on it.
+    """
+    every = [one for one in model.metrics or [] if one.key == metric]
+    values = [one for one in every if one.run_id == model.source_run_id] or every
     return float(max(values, key=lambda one: (one.step, one.timestamp)).value) if values else None
 
 
