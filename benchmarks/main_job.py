@@ -126,8 +126,9 @@ def train_only(settings: str) -> None:
     """In a process of its own: the base model where it is not cached, and every stage from the model it starts from."""
     from valuedrift_mlflow import models
     from valuedrift_mlflow.data import datasets
+    from valuedrift_mlflow.models.merging import merged
     from valuedrift_mlflow.recipe import read
-    from valuedrift_mlflow.stages.job import build_trainer, merged
+    from valuedrift_mlflow.stages.job import build_trainer
     from valuedrift_mlflow.stages.stage import BASE, Job
 
     time_calls("transformers.Trainer", "train", TRAINING)

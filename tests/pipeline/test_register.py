@@ -91,6 +91,13 @@ def test_the_best_checkpoint_is_the_one_of_least_drift_that_learnt_enough(result
     lower = min((1, 2), key=lambda step: history[step])
     bound = f"metrics.`checkpoint/loss` <= {history[lower] + 1e-6}"
     assert valuedrift_mlflow.best_checkpoint(run_id, where=bound).name == f"sft-step-{lower:06d}"
+    other = max((1, 2), key=lambda step: drifts[step])
+    [model] = mlflow.search_logged_models(filter_string=f"name = 'sft-step-{other:06d}'", output_format="list")
+    with mlflow.start_run(run_name="an evaluation from another baseline"):
+        mlflow.log_metric("drift/overall", -1.0, step=9, model_id=model.model_id)
+        mlflow.log_metric("of/evaluations", 1.0, step=9, model_id=model.model_id)
+    assert valuedrift_mlflow.best_checkpoint(run_id).name == f"sft-step-{least:06d}"
+    assert valuedrift_mlflow.best_checkpoint(run_id, "of/evaluations").model_id == model.model_id
     everything = valuedrift_mlflow.best_checkpoint("tests", largest=True)
     assert everything.name.startswith(("sft", "dpo"))
     with pytest.raises(InputError, match=r"run_or_experiment: found .*that has no/metric"):

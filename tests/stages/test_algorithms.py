@@ -19,12 +19,13 @@ from valuedrift_mlflow.embedded.rewards import opposes
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import Loaded
+from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.pipeline.pipeline import run_pipeline, run_single_stage
 from valuedrift_mlflow.pipeline.plan import RewardResult, prepare
 from valuedrift_mlflow.recipe import read, recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages import ALGORITHMS, rewards
-from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.stage import Job, Stage
 from valuedrift_mlflow.suite.questions import propositions
 

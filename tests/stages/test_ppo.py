@@ -25,9 +25,10 @@ from valuedrift_mlflow.data import datasets
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages import embedded_base, rewards
-from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.ppo import PPO
 from valuedrift_mlflow.stages.ppo_math import masked_mean, masked_moments
 from valuedrift_mlflow.stages.ppo_trainer import METRICS, VALUE_HEAD, PPOTrainer, Rollout

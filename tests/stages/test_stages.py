@@ -10,9 +10,10 @@ from valuedrift_mlflow.data import arrow_rows, datasets
 from valuedrift_mlflow.data.datasets import TrainingData
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.stages import ALGORITHMS
-from valuedrift_mlflow.stages.job import build_trainer, merged
+from valuedrift_mlflow.stages.job import build_trainer
 from valuedrift_mlflow.stages.stage import Job, Stage
 
 PAIRS = "embedded:pairs?gap=1&chosen=oppose&rejected=support&size=40"

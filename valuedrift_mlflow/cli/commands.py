@@ -16,11 +16,16 @@ from pathlib import Path
 from valuedrift_mlflow.inputs.shipped import told_of
 
 RESUME = {"resume": "id of a run that was stopped or has failed: it goes on from its last checkpoint"}
+_NODES = {
+    "nodes": "machines that train every stage together: start the same command on each",
+    "rendezvous": "HOST:PORT at which they meet, an address of the first machine",
+}
 _OF_STAGES = {
     "model": "URI of the model to start from",
     "data": "URI of the training data",
     "reward": "what rates responses: URI of a reward model, or module:function",
     **RESUME,
+    **_NODES,
 }
 # The list as a file: its classes would bring pydantic and more before --help could say a word.
 _ALGORITHMS = Path(__file__).parents[1] / "stages" / "algorithms.json"
@@ -85,7 +90,11 @@ COMMANDS: tuple[Command, ...] = (
         purpose="Train, checkpoint and measure a post-training pipeline.",
         about="base model, then every stage of the recipe, each a nested run, measured at every checkpoint",
         recipe="embedded",
-        flags={"register": "NAME or NAME@ALIAS: register the last stage's model with its stance card", **RESUME},
+        flags={
+            "register": "NAME or NAME@ALIAS: register the last stage's model with its stance card",
+            **RESUME,
+            **_NODES,
+        },
         examples=(
             "mlflow run . --env-manager local",
             'valuedrift main --recipe embedded --set "samples=2 dpo.beta=0.2"',

@@ -43,6 +43,7 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
     display = Display()
     dry_run.show(plan, display)
     display.line(dry_run.measured_line(plan, base=not alone))
+    display.line(dry_run.logged_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
         display.line(dry_run.certainty_line(plan))
     if recipe.registered is not None:
@@ -50,18 +51,40 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
         display.line(f"the model of the last stage becomes a version of {name}, with the alias {alias}")
 
 
+def on_machines(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """Write the flags that say how many machines train, and where they meet, into every stage that can have several.
+
+    Raises:
+        InputError: the number is none.
+    """
+    nodes, rendezvous = getattr(arguments, "nodes", ""), getattr(arguments, "rendezvous", "")
+    if nodes and not (nodes.isdecimal() and int(nodes) >= 1):
+        raise InputError(problem("nodes", nodes, "a whole number of at least 1"))
+    for stage in recipe.stages:
+        if nodes and stage.trains == "policy":
+            stage.launch.nodes = int(nodes)
+        if rendezvous:
+            stage.launch.rendezvous = rendezvous
+
+
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
     from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
+    on_machines(recipe, arguments)
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
+    from valuedrift_mlflow.pipeline import launch, nodes
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline  # heavy: only once the recipe is found good
 
-    results = run_pipeline(plan, display, arguments.resume or None)
+    with nodes.met(plan.recipe, display) as meeting:
+        if meeting is not None and meeting.rank:
+            launch.follow(meeting, plan, display)
+            return
+        results = run_pipeline(plan, display, arguments.resume or None)
     show_shifts(results, display)
     display.table("Net drift", SUMMARY_COLUMNS, summary_rows(results))
     for line in certainty_lines(results):
@@ -95,15 +118,22 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         recipe.stages[0].data.uri = arguments.data
     if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], Online):
         recipe.stages[0].reward = arguments.reward
+    on_machines(recipe, arguments)
     if arguments.dry_run:
         show_plan(recipe, arguments.recipe, alone=True)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
+    from valuedrift_mlflow.pipeline import launch, nodes
     from valuedrift_mlflow.pipeline.pipeline import run_single_stage  # heavy: only once the recipe is found good
 
-    result = run_single_stage(plan, display, getattr(arguments, "resume", "") or None)
+    with nodes.met(plan.recipe, display) as meeting:
+        if meeting is not None and meeting.rank:
+            launch.follow(meeting, plan, display)
+            return
+        result = run_single_stage(plan, display, getattr(arguments, "resume", "") or None)
     if isinstance(result, RewardResult):
-        display.line(f"The reward model: {result.model_uri}")
+        kept = recipe.checkpoints.log != "none"
+        display.line(f"The reward model: {result.model_uri if kept else 'not kept (checkpoints.log: none)'}")
     else:
         show_shifts([result], display)
         display.table("Net drift", SUMMARY_COLUMNS, summary_rows([result]))

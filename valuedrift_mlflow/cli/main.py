@@ -109,6 +109,11 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
             # `mlflow run` has opened a run already, which would else be FAILED without a reason.
             tracking.describe_refusal(error)
             raise
+        except Exception as error:
+            refused = tracking.refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
 
 
 def _yes(flag: str, text: str) -> bool:

@@ -67,6 +67,10 @@ def found(uri: str, where: str = "targets", how: How = STORED) -> list[Target]:
         return [_of_run(uri, run) for run in tracking.measured_runs(inner["run"], where)[:1]]
     if is_table(uri):
         return [Target(uri, Path(uri).stem, table=uri)]
+    # A checkpoint that was logged without weights can be compared as it was measured; it cannot be asked.
+    alone = _of_measurements(uri)
+    if alone is not None:
+        return [alone]
     models.check_model(uri, where, how)
     model_id = tracking.logged_model_id(uri)
     if model_id is None:
@@ -74,6 +78,13 @@ def found(uri: str, where: str = "targets", how: How = STORED) -> list[Target]:
     by_id = inner is not None or uri.startswith("models:/m-")
     name = tracking.logged_name(model_id) if by_id else models.short_name(uri)
     return [Target(uri, name, tracking.measurements_of_model(model_id), model=uri)]
+
+
+def _of_measurements(uri: str) -> Target | None:
+    """A checkpoint that has measurements and no weights; None of anything else."""
+    model_id = tracking.measured_alone(uri)
+    measured = tracking.measurements_of_model(model_id) if model_id else []
+    return Target(uri, tracking.logged_name(model_id), measured) if model_id and measured else None
 
 
 def _of_run(uri: str, run: MeasuredRun) -> Target:

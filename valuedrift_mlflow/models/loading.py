@@ -16,6 +16,7 @@ from valuedrift_mlflow.models import auto, own
 from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import Generator, TransformersGenerator
 from valuedrift_mlflow.models.how import STORED, How, device
+from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.models.packaged import Packaged, pyfunc_generator
 from valuedrift_mlflow.models.uris import EMBEDDED, SERVER_PREFIX, check_model, check_trainable
 from valuedrift_mlflow.tracking import MLFLOW_PREFIXES
@@ -221,7 +222,7 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
             base = load_model(str(below(str(folder))), how)
             # In few bits a merge would round the adapters away, unless that is what is asked for.
             plain = base.model if how.quantization else dequantized(base.model)
-            model = with_adapters(plain, folder).merge_and_unload()
+            model = merged(with_adapters(plain, folder))
             # PEFT froze the base below the adapter and leaves it so: a training that starts here would move nothing.
             model.requires_grad_(True)
         else:

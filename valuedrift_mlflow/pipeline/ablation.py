@@ -43,6 +43,7 @@ from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, Sta
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.report.tables import Table
+from valuedrift_mlflow.stages.resume import forget, kept_model
 from valuedrift_mlflow.stages.stage import BASE
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.tracking import EarlierRun
@@ -114,6 +115,11 @@ class Execution:
                 raise
         return self.done[key]
 
+    def forget_models(self) -> None:
+        """Delete what trainings have left on this machine for those that start from them."""
+        for result in self.done.values():
+            forget(kept_model(result.run_id))
+
     def _run(self, training: Training) -> StageResult | RewardResult:
         try:
             start = self.result(training.start) if training.start else self.base(training.origin)
@@ -170,6 +176,7 @@ def run_all(ablations: Sequence[Ablation], display: Display) -> Iterator[Result]
             failed.append(f"design {ablation.design_source}: {failure}")
     if failed:
         raise CellsFailed(failed)
+    execution.forget_models()
 
 
 @settled()
@@ -185,34 +192,28 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
         Stopped: the process was told to stop.
     """
     with interrupts.minded(), tracking.taken_up(resumed):
-        return _run(ablation, display, resumed, execution)
+        if execution is not None:
+            return _run(ablation, display, resumed, execution)
+        execution = Execution(display, _begun(ablation, resumed) if resumed else {})
+        result = _run(ablation, display, resumed, execution)
+        execution.forget_models()
+        return result
 
 
-def _run(ablation: Ablation, display: Display, resumed: str | None, execution: Execution | None) -> Result:
+def _run(ablation: Ablation, display: Display, resumed: str | None, execution: Execution) -> Result:
     from valuedrift_mlflow.pipeline.ablation_report import ablation_figures, ablation_html, axes_figure
     from valuedrift_mlflow.report.page import drawn
 
     plan = ablation.cells[0].training.origin
-    # Recorded with the recipe: an ablation is taken up with the same axes and seeds, or refused.
-    design = {
-        "design": ablation.design_source,
-        "axes": json.dumps(ablation.design.axes),
-        **({"choices": json.dumps(ablation.design.choices)} if ablation.design.choices else {}),
-        **({"chains": json.dumps(ablation.design.chains)} if ablation.design.chains else {}),
-        "seeds": json.dumps(ablation.design.seeds),
-    }
-    parameters = ablation.recipe.parameters() | design
-    begun = _begun(ablation, resumed, parameters) if resumed else {}
     with tracking.run(
         "ablation",
         name=f"ablation · {Path(ablation.design_source).stem}",
         recipe=ablation.source,
-        parameters=parameters,
+        parameters=_parameters(ablation),
         run_id=resumed,
     ) as parent:
         opened = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
         recorded.log_suite(opened, plan.suite)
-        execution = execution or Execution(display, begun)
         rows: list[Row] = []
         outcomes: list[Outcome] = []
         with display.live():
@@ -255,10 +256,22 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
     return Result(rows, topics)
 
 
-def _begun(ablation: Ablation, parent: str, parameters: Mapping[str, str]) -> dict[str, EarlierRun]:
+def _parameters(ablation: Ablation) -> dict[str, str]:
+    """What an ablation records: it is taken up with the same axes and seeds, or refused."""
+    design = {
+        "design": ablation.design_source,
+        "axes": json.dumps(ablation.design.axes),
+        **({"choices": json.dumps(ablation.design.choices)} if ablation.design.choices else {}),
+        **({"chains": json.dumps(ablation.design.chains)} if ablation.design.chains else {}),
+        "seeds": json.dumps(ablation.design.seeds),
+    }
+    return ablation.recipe.parameters() | design
+
+
+def _begun(ablation: Ablation, parent: str) -> dict[str, EarlierRun]:
     """The runs of a stopped ablation that can be taken up with this one, by their trainings."""
     suite = ablation.cells[0].training.origin.suite
-    tracking.stopped_run(parent, "ablation", parameters, keys=Recipe.model_fields, suite=suite.hash)
+    tracking.stopped_run(parent, "ablation", _parameters(ablation), keys=Recipe.model_fields, suite=suite.hash)
     # Data are compared below, with what each training's own run has recorded; the parent's run has no digests.
     begun = tracking.stages_of(parent)
     if len({cell.training.origin.recipe.model_dump_json(exclude={"stages"}) for cell in ablation.cells}) > 1:

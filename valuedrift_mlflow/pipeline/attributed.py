@@ -133,6 +133,10 @@ def _open(trained: TrainedRun, options: Options) -> Opened:
         raise InputError(
             problem("run", f"{name} ({stage.word})", "a stage that learns from rows", stage.unattributable)
         )
+    log = recipe.checkpoints.log
+    if log in ("final", "none"):
+        found, mend = f"{name}, trained with checkpoints.log: {log}", "train it again with all or adapters"
+        raise InputError(problem("run", found, "a stage with the weights of every checkpoint", mend))
     if not trained.run.finished or not trained.checkpoints:
         found = f"{name}, {trained.run.status}, {len(trained.checkpoints)} checkpoints"
         raise InputError(problem("run", found, "a finished stage with its checkpoints", "resume it, or train it again"))
@@ -179,6 +183,8 @@ def _start(trained: TrainedRun) -> str:
     start = trained.parameters.get(f"{trained.name}.from", BASE)
     base = trained.parameters.get("base.model", "")
     uri = base if trained.parent is None else tracking.model_of(trained.parent, start)
+    if not uri and start == BASE:
+        uri = base  # on a hub or in the store, and not logged once more: `checkpoints.log: adapters`
     if not uri:
         found = f"no model of {start}, from which {trained.name} started"
         raise InputError(problem("run", found, "a run whose start can be loaded"))
@@ -274,7 +280,7 @@ def _exposure(
     opened: Opened, trainer: Any, rows: RowGradients, optimizer: Optimizer, points: Sequence[int]
 ) -> Exposure:
     stage, steps = opened.work.stage, opened.steps
-    together = stage.gradient_accumulation * stage.launch.processes
+    together = stage.gradient_accumulation * stage.launch.world
     batches, step_of = _batches(trainer, steps, together)
     first = rows.tokens(0)
     tokens = None if first is None else np.array([rows.tokens(row) or 0.0 for row in range(len(rows))])

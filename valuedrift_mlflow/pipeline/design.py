@@ -240,7 +240,10 @@ class _Preparation:
         with collecting() as problems:
             for stage in variant.stages:
                 anchors[stage.name] = problems.attempt(self._anchors, stage, variant.base.model, known.suite)
-                problems.attempt(check_settings, stage, variant.base)
+                problems.attempt(check_settings, stage, variant)
+                if stage.launch.nodes > 1:
+                    where = f"{stage.name}.launch.nodes"
+                    problems.add(problem(where, stage.launch.nodes, "1 in an ablation: its cells train on one machine"))
                 if stage.eval_data is not None:
                     held_out[stage.name] = problems.attempt(self._rows, evaluated(stage), variant.base.model)
         data = {stage.name: self.data[self._data_key(stage, variant.base.model)] for stage in variant.stages}

@@ -38,6 +38,7 @@ from valuedrift_mlflow.models import files
 from valuedrift_mlflow.models.ending import known_ends, stop_token
 from valuedrift_mlflow.pipeline.model_size import Model, model_of
 from valuedrift_mlflow.pipeline.plan import Plan, data_field, data_lines, prepare, stage_data
+from valuedrift_mlflow.pipeline.weights import logs_base, only_here
 from valuedrift_mlflow.recipe.recipe import Base, Recipe
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stages.stage import BASE, Job, Stage
@@ -97,14 +98,14 @@ class StagePlan:
     tokens: int | None
     tokens_from: str
     checkpoints: int | None
-    disk: float | None  # bytes of all checkpoints and of the last model
+    disk: float | None  # bytes of the weights that are logged
     memory: dict[str, float] | None  # bytes on each device, by what they are for
     packing: str = ""  # what is known of rows that are packed
 
     @property
     def devices(self) -> int:
         """Processes, one on each device."""
-        return self.stage.launch.processes
+        return self.stage.launch.world
 
     @property
     def peak(self) -> float | None:
@@ -157,8 +158,22 @@ def _stage_plan(plan: Plan, stage: Stage, model: Model | None, trained: int, wid
     disk = memory = None
     if model:
         memory = _memory(plan, stage, model, trained, widths)
-        disk = checkpoints * 4.0 * trained + model.parameters * widths[stage.name] if checkpoints else None
+        whole = float(model.parameters * widths[stage.name])
+        disk = _logged(plan.recipe, stage, checkpoints, whole, 4.0 * trained) if checkpoints else None
     return StagePlan(stage, data.format, rows, steps, tokens, tokens_from, checkpoints, disk, memory, packing)
+
+
+def _logged(recipe: Recipe, stage: Stage, checkpoints: int, whole: float, adapters: float) -> float:
+    """Bytes of the weights of a stage that go to the store, of a whole model and of adapters of so many bytes."""
+    log = recipe.checkpoints.log
+    if log == "none":
+        return 0.0
+    if stage.trains == "reward":  # whole, after its last step
+        return whole
+    kept = 1 if log == "final" else checkpoints
+    if not stage.lora.rank:
+        return kept * whole
+    return kept * adapters + (0.0 if log == "adapters" else whole)  # the last ones are folded into a whole model too
 
 
 def _packed(plan: Plan, stage: Stage, data: TrainingData, model: Model | None) -> tuple[int | None, str]:
@@ -183,7 +198,7 @@ def _tokens(
     """Tokens that the stage trains on, and where the number is from; ``joined`` rows of the data are one of a batch."""
     if steps is None:
         return None, ""
-    rows = steps * stage.batch_size * stage.gradient_accumulation * stage.launch.processes
+    rows = steps * stage.batch_size * stage.gradient_accumulation * stage.launch.world
     if not data.rows:
         return rows * stage.sequences * stage.max_length, "at most, from max_length"
     sampled = data.rows[:: math.ceil(len(data.rows) / SAMPLED_ROWS)]
@@ -211,7 +226,7 @@ def _said(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _memory(plan: Plan, stage: Stage, model: Model, trained: int, widths: Mapping[str, float]) -> dict[str, float]:
     full = not stage.lora.rank
-    shards = stage.launch.processes if stage.launch.sharded else 1
+    shards = stage.launch.world if stage.launch.sharded else 1
     width = widths[stage.name] if full else widths[stage.start]
     kept = _whole_width(plan.recipe) if full else 4  # of a gradient, and of each of AdamW's two moments
     weights = float(model.parameters * width)
@@ -342,6 +357,20 @@ def measured_line(plan: DryRun, *, base: bool) -> str:
     return f"measured on {suite.identity} by {recipe.judge}: {count}"
 
 
+def logged_line(plan: DryRun, *, base: bool) -> str:
+    """The bytes of the weights that go to the store; with ``base`` a pipeline's, which logs what it starts from too."""
+    recipe = plan.plan.recipe
+    log = f"weights in the store (checkpoints.log: {recipe.checkpoints.log})"
+    of_stages = [entry.disk for entry in plan.stages]
+    if plan.model is None or None in of_stages:
+        return f"{log}: unknown"
+    adapted = any(entry.stage.lora.rank for entry in plan.stages) and recipe.checkpoints.log != "none"
+    start = logs_base(recipe) if base else adapted and only_here(recipe.base.model)
+    of_base = plan.model.parameters * plan.model.bytes_each if start else 0.0
+    told = f", {gigabytes(of_base)} of them of the model that all starts from" if start else ""
+    return f"{log}: {gigabytes(sum(filter(None, of_stages)) + of_base)}{told}"
+
+
 def certainty_line(plan: DryRun) -> str:
     """The drift that the longest stage can find; the samples are those of a stage's start and end."""
     recipe = plan.plan.recipe
@@ -390,7 +419,8 @@ def evaluation_lines(recipe: Recipe, uri: str, suite: Suite) -> list[str]:
 
 def _devices(entry: StagePlan) -> str:
     sharded = ", sharded" if entry.stage.launch.sharded else ""
-    return "one device" if entry.devices == 1 else f"each of {entry.devices} devices{sharded}"
+    nodes = f" of {entry.stage.launch.nodes} machines" if entry.stage.launch.nodes > 1 else ""
+    return "one device" if entry.devices == 1 else f"each of {entry.devices} devices{nodes}{sharded}"
 
 
 def show(plan: DryRun, display: Display) -> None:

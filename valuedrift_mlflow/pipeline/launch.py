@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import joblib
 
@@ -24,7 +26,8 @@ from valuedrift_mlflow.inputs import interrupts, scratch
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import Terminated
 from valuedrift_mlflow.inputs.scratch import temporary_folder
-from valuedrift_mlflow.pipeline.plan import StageRun, Trained, prepare_stage
+from valuedrift_mlflow.pipeline import nodes
+from valuedrift_mlflow.pipeline.plan import Plan, StageRun, Trained, prepare_stage
 from valuedrift_mlflow.pipeline.train import train_stage
 from valuedrift_mlflow.recipe.read import validate
 from valuedrift_mlflow.report.display import Display
@@ -56,20 +59,60 @@ def train(work: StageRun, display: Display) -> Trained:
             "parent": os.getpid(),
         }
         (folder / _ORDERS).write_text(json.dumps(orders), encoding="utf-8")
-        code = _torchrun(work.stage.launch.processes, folder, display)
+        launch = work.stage.launch
+        meeting = nodes.current(work.stage.name) if launch.nodes > 1 else None
+        # --standalone: a free port of its own, so that several trainings can run on one machine.
+        place = ["--standalone"] if meeting is None else meeting.order(_texts(folder))
+        code = _torchrun(launch.processes, place, folder, display)
         stop = interrupts.asked()
         if stop is not None:
             raise stop
         if code:
-            raise _failure(folder, code)
+            elsewhere = meeting.reports() if meeting is not None else []
+            raise _failure([*_reports(folder), *elsewhere], folder, code)
         measurements, _ = kept.read_measurements(folder / kept.MEASUREMENTS, plan.suite, plan.recipe.refusal)
         return Trained(json.loads((folder / _RESULT).read_text(encoding="utf-8"))["model_uri"], measurements)
 
 
-def _torchrun(processes: int, folder: Path, display: Display) -> int:
+def follow(meeting: nodes.Meeting, plan: Plan, display: Display) -> None:
+    """Start this machine's processes of every stage that the first machine starts, until that has come to its end.
+
+    Raises:
+        InputError: the first machine has failed, or what this one's processes cannot do.
+        RuntimeError: one of them has failed otherwise.
+        Stopped: this process was told to stop.
+    """
+    display.line(f"machine {meeting.rank + 1} of {meeting.nodes}: waiting for the first, at {meeting.address}")
+    while (orders := meeting.next_orders()) is not None:
+        texts, place = orders
+        with temporary_folder() as scratch:
+            folder = Path(scratch)
+            for name in (_ORDERS, _START):
+                if name in texts:
+                    (folder / name).write_text(texts[name], encoding="utf-8")
+            own = json.loads(texts[_ORDERS])
+            # Its own recipe: what is run here is what was started here.
+            own |= {"parent": os.getpid(), "recipe": plan.recipe.model_dump(mode="json", by_alias=True)}
+            (folder / _ORDERS).write_text(json.dumps(own), encoding="utf-8")
+            stage = next(stage for stage in plan.recipe.stages if stage.name == own["stage"])
+            display.line(f"{stage.name}: {stage.launch.processes} processes of {stage.launch.world}")
+            code = _torchrun(stage.launch.processes, place, folder, display)
+            stop = interrupts.asked()
+            if code and stop is None:
+                meeting.report(_reports(folder))
+                raise _failure(_reports(folder), folder, code)
+        if stop is not None:
+            raise stop
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    files = (folder / name for name in (_ORDERS, _START))
+    return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+
+
+def _torchrun(processes: int, place: Sequence[str], folder: Path, display: Display) -> int:
     """Run the processes to their end, show what they print, return the exit code."""
-    # --standalone: a free port of its own, so that several trainings can run on one machine.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *place, f"--nproc-per-node={processes}"]
     # The cores that this process may use: of a container or a pinned job these are fewer than the machine has.
     threads = max(1, joblib.cpu_count() // processes)
     # What the user has set wins; torchrun would set 1 thread. The store's address may have been set in Python, where
@@ -100,9 +143,12 @@ def _torchrun(processes: int, folder: Path, display: Display) -> int:
             running.terminate()  # where this process is interrupted; a process that has ended does not mind
 
 
-def _failure(folder: Path, code: int) -> BaseException:
+def _reports(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("error-*.json")]
+
+
+def _failure(reports: Sequence[dict[str, Any]], folder: Path, code: int) -> BaseException:
     """What went wrong, from the process that failed first: the others only miss it."""
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("error-*.json")]
     printed = "\n".join((folder / _LOG).read_text(encoding="utf-8").splitlines()[:_SHOWN])
     if not reports:
         return RuntimeError(f"the processes of the stage ended with code {code}\n{printed}")

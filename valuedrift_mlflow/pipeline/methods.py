@@ -35,8 +35,8 @@ def _stage(plan: Plan, stage: Stage, results: Sequence[StageResult]) -> str:
     batch = f"{stage.batch_size} rows"
     if stage.gradient_accumulation > 1:
         batch += f" x {stage.gradient_accumulation} accumulated"
-    if stage.launch.processes > 1:
-        batch += f" x {stage.launch.processes} processes"
+    if stage.launch.world > 1:
+        batch += f" x {stage.launch.world} processes"
     own = {key: value for key, value in stage.parameters().items() if key.endswith(".beta")}
     beta = "".join(f", beta {value}" for value in own.values())
     seed = f", seed {stage.seed}" if stage.seed is not None else ""

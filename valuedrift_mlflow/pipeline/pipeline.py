@@ -36,12 +36,13 @@ from valuedrift_mlflow.pipeline.notes import pipeline_note, stage_note
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
 from valuedrift_mlflow.pipeline.report import Logged, html, stage_changes
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, train_reward, train_stage
+from valuedrift_mlflow.pipeline.weights import logs_base
 from valuedrift_mlflow.recipe.read import load_recipe, validate
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.report.page import drawn
 from valuedrift_mlflow.stages import embedded_base
-from valuedrift_mlflow.stages.resume import forget, state_folder
+from valuedrift_mlflow.stages.resume import forget, kept_model, state_folder
 from valuedrift_mlflow.stages.stage import BASE
 from valuedrift_mlflow.tracking import EarlierRun, OpenRun
 from valuedrift_mlflow.value_gap import audit
@@ -102,6 +103,8 @@ def _run_pipeline(plan: Plan, display: Display, resumed: str | None) -> list[Sta
         _report(plan, results, parent, agreement)
         if plan.recipe.registered is not None:
             display.line(card.register(plan, results[-1], agreement))
+    for stage in tracking.stages_of(parent.run_id).values():
+        forget(kept_model(stage.run_id))
     return results
 
 
@@ -230,12 +233,29 @@ def _stopped(plan: Plan, run_id: str, role: Literal["pipeline", "stage"]) -> Ear
 def _finished(plan: Plan, name: str, run_id: str) -> Trained:
     """What a stage (or the base) that an earlier process has finished came to, from what its run holds."""
     measurements = logged_measurements(run_id, plan.suite, plan.recipe.refusal)
-    model_id = tracking.logged_model(run_id, tracking.model_name(name, measurements[-1].step))
-    if model_id is None:
-        raise InputError(problem("--resume", f"{name} without its last model", "finished stages with their models"))
+    uri = _left(plan, name, run_id, measurements[-1].step)
     # Left behind where a process was killed right after its run had ended.
     forget(state_folder(run_id))
-    return Trained(f"models:/{model_id}", measurements)
+    return Trained(uri, measurements)
+
+
+def _left(plan: Plan, name: str, run_id: str, step: int) -> str:
+    """The URI of the model that a finished stage (or the base) has left."""
+    allowed = "finished stages with their models"
+    model_id = tracking.logged_model(run_id, tracking.model_name(name, step))
+    if model_id is None:
+        raise InputError(problem("--resume", f"{name} without its last model", allowed))
+    uri = f"models:/{model_id}"
+    setting = tracking.without_weights(uri)
+    if not setting:
+        return uri
+    if name == BASE:
+        return plan.recipe.base.model
+    kept = kept_model(run_id)
+    if not (kept / "config.json").is_file():
+        found = f"{name}, whose weights were not logged ({setting}) and are not in {kept}"
+        raise InputError(problem("--resume", found, allowed, "resume on the machine that trained it, or begin anew"))
+    return str(kept)
 
 
 def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> StageResult:
@@ -265,13 +285,11 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         recorded.log_commit(active, "model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
-        model_id = tracking.log_final_model(
-            active, loaded.model, loaded.tokenizer, stage=BASE, step=0, **plan.answering(loaded.tokenizer)
-        )
+        model_id, uri = _log_base(plan, active, loaded)
         measurement = measure_model(plan, loaded, display, BASE)
         said = [judged.response for judged in measurement.responses]
         trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
-        result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
+        result = StageResult.of_base(plan, active.run_id, Trained(uri, [measurement], trust))
         metrics = metrics_of(measurement, result.drift, compared=False) | metrics_of_axes(result.axes, compared=False)
         metrics |= trust.metrics() if trust else {}
         if plan.reference is not None:
@@ -286,6 +304,17 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
             tracking.log_table(active, trust.table(), f"{reliability.TABLE}.json")
         tracking.describe(active, base_note(active.run_id, measurement, result.drift, trust))
         return result
+
+
+def _log_base(plan: Plan, run: OpenRun, loaded: Loaded) -> tuple[str, str]:
+    """Log the model that a pipeline starts from; gives its LoggedModel's id, and the URI that stages load it by."""
+    recipe = plan.recipe
+    if not logs_base(recipe):
+        setting = f"checkpoints.log: {recipe.checkpoints.log}"
+        return tracking.log_measured_checkpoint(run, stage=BASE, step=0, setting=setting), recipe.base.model
+    answering = plan.answering(loaded.tokenizer)
+    model_id = tracking.log_final_model(run, loaded.model, loaded.tokenizer, stage=BASE, step=0, **answering)
+    return model_id, f"models:/{model_id}"
 
 
 def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Measurement:
@@ -328,8 +357,11 @@ def _run_single_stage(plan: Plan, display: Display, resumed: str | None) -> Stag
         if plan.recipe.base.model == "embedded:base":
             embedded_base.base_folder([TrainingLog(None, display, "base model (once)")])
         if stage.trains == "reward":
-            return run_reward_stage(work, display)
+            rated = run_reward_stage(work, display)
+            forget(kept_model(rated.run_id))
+            return rated
         result = run_stage(work, display)
+        forget(kept_model(result.run_id))
         if plan.recipe.registered is not None:
             display.line(card.register(plan, result, planted_agreement(plan)))
         return result
@@ -353,11 +385,7 @@ def _reward_result(work: StageRun, run_id: str) -> RewardResult:
     """The result of a finished reward stage, from what its run holds."""
     name = work.stage.name
     step, accuracy = tracking.last_value(run_id, REWARD_ACCURACY)
-    model_id = tracking.logged_model(run_id, tracking.model_name(name, step))
-    if model_id is None:
-        found = f"stage {name} without its model"
-        raise InputError(problem("--resume", found, "finished stages with their models"))
-    return RewardResult(name, run_id, f"models:/{model_id}", accuracy)
+    return RewardResult(name, run_id, _left(work.plan, name, run_id, step), accuracy)
 
 
 def run_stage(work: StageRun, display: Display) -> StageResult:
@@ -370,7 +398,7 @@ def run_stage(work: StageRun, display: Display) -> StageResult:
         opened = replace(work, run=active)
         _tell_data(work, active, display)
         tracking.used_model(active, work.start_uri)
-        train = train_stage if work.stage.launch.processes == 1 else launch.train
+        train = train_stage if work.stage.launch.world == 1 else launch.train
         result = StageResult.of(work, active.run_id, train(opened, display))
         tracking.describe(active, stage_note(result))
         tracking.log_course(active)

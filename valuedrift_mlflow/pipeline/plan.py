@@ -18,7 +18,7 @@ from valuedrift_mlflow.evaluation.metrics import analyse_measurements, topics_dr
 from valuedrift_mlflow.evaluation.nothing_scored import nothing_scored
 from valuedrift_mlflow.evaluation.reference import Reference, distances, load_reference, sentence
 from valuedrift_mlflow.evaluation.reliability import Reliability
-from valuedrift_mlflow.inputs.errors import collecting
+from valuedrift_mlflow.inputs.errors import collecting, problem
 from valuedrift_mlflow.inputs.modules import only_looked_up
 from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.judges.auto import resolved
@@ -27,7 +27,8 @@ from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.ending import stop_token
 from valuedrift_mlflow.models.files import check_template, tokenizer_of
 from valuedrift_mlflow.pipeline import processes, templates
-from valuedrift_mlflow.recipe.recipe import Base, Recipe, check_precision
+from valuedrift_mlflow.pipeline.nodes import check_nodes
+from valuedrift_mlflow.recipe.recipe import Recipe, check_logged, check_precision
 from valuedrift_mlflow.report.plots import COLORS, PALETTE, color_of
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.resume import state_folder
@@ -314,6 +315,9 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
         reference = None
         if recipe.reference and asked:
             reference = problems.attempt(load_reference, recipe.reference, asked, recipe.refusal)
+        if recipe.registered is not None and recipe.checkpoints.log == "none":
+            problems.add(problem("register", recipe.registered, "nothing with checkpoints.log none: it has no weights"))
+        problems.attempt(check_nodes, recipe)
         how = recipe.how
         problems.attempt(models.check_trainable, recipe.base.model, "base.model", how)
         problems.attempt(models.check_how, how)
@@ -338,7 +342,7 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
             # Where suite or data are missing, their own problem is collected already.
             if asked and stage.name in data:
                 anchors[stage.name] = problems.attempt(stage.load_anchors, data[stage.name].stance_mix, [asked])
-            problems.attempt(check_settings, stage, recipe.base)
+            problems.attempt(check_settings, stage, recipe)
     with collecting() as problems:  # what users bring is imported where all else is good
         judge = problems.attempt(judges.load, recipe.judge)
         for place, uri in rated.items():
@@ -349,7 +353,7 @@ def prepare(recipe: Recipe, source: str, read: Read = stage_data) -> Plan:
     return Plan(recipe, source, asked, judge, data, anchors, notes, held_out, reference)
 
 
-def check_settings(stage: Stage, base: Base) -> None:
+def check_settings(stage: Stage, recipe: Recipe) -> None:
     """Refuse what a stage cannot have on this machine, and what its trainer or its adapters do not know.
 
     Raises:
@@ -358,7 +362,8 @@ def check_settings(stage: Stage, base: Base) -> None:
     with collecting() as problems:
         problems.attempt(processes.check_launch, stage)
         problems.attempt(stage.check_here)
-        problems.attempt(check_precision, base, stage)
+        problems.attempt(check_precision, recipe.base, stage)
+        problems.attempt(check_logged, recipe, stage)
         problems.attempt(check_trainer, stage)
         problems.attempt(check_adapters, stage)
 

@@ -19,12 +19,13 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.models import Loaded, auto, load_tokenizer, whole_folder
 from valuedrift_mlflow.models.ending import align
 from valuedrift_mlflow.models.how import STORED, How
-from valuedrift_mlflow.stages.job import PATIENCE, merged
+from valuedrift_mlflow.models.merging import merged
+from valuedrift_mlflow.stages.job import PATIENCE
 from valuedrift_mlflow.stages.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import Trainer
+    from transformers import PreTrainedModel, Trainer
 
 
 def check_launch(stage: Stage) -> None:
@@ -45,7 +46,7 @@ def check_launch(stage: Stage) -> None:
     # On a CPU there is no such limit: processes share it.
     if devices and wanted > devices:
         raise InputError(problem(field, wanted, f"at most {devices}, one on each GPU"))
-    if stage.launch.sharded and wanted == 1:
+    if stage.launch.sharded and stage.launch.world == 1:
         raise InputError(problem(f"{stage.name}.launch.sharded", True, "more than one process", f"raise {field}"))
     if stage.launch.sharded and not stage.lora.rank and stage.has_reference:
         mend = "the reference would be a second split model: with adapters it is the model without them"
@@ -58,9 +59,33 @@ def check_processes(stage: Stage, trainer: Trainer) -> None:
     Raises:
         RuntimeError: the trainer has another number of processes than the recipe asks for.
     """
-    if trainer.args.world_size != stage.launch.processes:
-        found, wanted = trainer.args.world_size, stage.launch.processes
+    found, launch = trainer.args.world_size, stage.launch
+    if found != launch.world:
+        wanted = f"{launch.processes}" + (f" on each of {launch.nodes} machines" if launch.nodes > 1 else "")
         raise RuntimeError(f"{stage.name} is trained in {found} processes, but launch.processes is {wanted}")
+
+
+def same_checkpoint(mine: Path | None) -> Path | None:
+    """The checkpoint that the first process goes on from, if this one has it too; all of them must ask.
+
+    Raises:
+        InputError: another machine lacks it.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return mine
+    names: list[str] = ["" if mine is None else mine.name]
+    dist.broadcast_object_list(names, src=0)
+    found = mine if mine is None or mine.name == names[0] else mine.with_name(names[0])
+    lacks: list[str] = [""] * dist.get_world_size()
+    here = bool(names[0]) == (found is not None) and (found is None or found.is_dir())
+    dist.all_gather_object(lacks, "" if here else os.uname().nodename)
+    if any(lacks):
+        without = ", ".join(sorted(set(filter(None, lacks))))
+        mend = "let VALUEDRIFT_STATE be one folder for all machines"
+        raise InputError(problem("--resume", f"{without} without {names[0]}", "states that all machines have", mend))
+    return found if names[0] else None
 
 
 def check_equal_weights(model: Any) -> None:
@@ -121,7 +146,7 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
     if not stage.lora.rank and how.dtype == "auto":
         how = replace(how, dtype="float32")  # small updates of weights in 16 bits would be rounded away
     try:
-        split = DistributedConfig(fsdp_size=stage.launch.processes)
+        split = DistributedConfig(fsdp_size=stage.launch.world)
         model = auto.causal_lm(folder, how, distributed_config=split)
     except ValueError as error:
         allowed = "a causal language model that transformers can load"
@@ -133,20 +158,18 @@ def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how:
     return Loaded(start_uri, model, tokenizer)
 
 
-def make_whole(stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] = (), *, how: How = STORED) -> None:
-    """Turn a folder with a split stage's adapters into one with the merged model; a folder of full weights stays.
+def whole(
+    stage: Stage, start_uri: str, folder: Path, stop: Sequence[str] = (), *, how: How = STORED
+) -> PreTrainedModel:
+    """The whole model of a split stage: of the weights in a folder, or of its start and the adapters there.
 
-    It is done in main memory, where the whole model must fit.
+    It is made in main memory, where it must fit.
     """
     if not stage.lora.rank:
-        return
+        return auto.causal_lm(str(folder), how)
     from peft import PeftModel
 
     start = auto.causal_lm(str(whole_folder(start_uri, how)), how)
-    whole = merged(PeftModel.from_pretrained(start, str(folder)))
-    # Whoever finds an adapter_config.json loads adapters, whatever
-    # weights lie beside it: transformers and `from_folder`.
-    for file in folder.glob("adapter_*"):
-        file.unlink()
-    align(whole, load_tokenizer(str(folder)), stop)
-    whole.save_pretrained(folder)
+    made = merged(PeftModel.from_pretrained(start, str(folder)))
+    align(made, load_tokenizer(str(folder)), stop)
+    return made

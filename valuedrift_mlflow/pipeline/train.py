@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.beside import Beside
 from valuedrift_mlflow.evaluation.callback import KeepCheckpoint, SaveCheckpoint, TrainingLog, ValueDriftCallback
 from valuedrift_mlflow.inputs.errors import InputError, problem
-from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models import Loaded
 from valuedrift_mlflow.models.ending import align
-from valuedrift_mlflow.models.reloads import Reloads
+from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.between_steps import StopBetweenSteps
 from valuedrift_mlflow.pipeline.memory import end_stage
 from valuedrift_mlflow.pipeline.plan import StageRun, Trained
+from valuedrift_mlflow.pipeline.weights import Checkpoints, log_below, log_reward
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
-from valuedrift_mlflow.stages.job import build_trainer, merged, trained_rows
+from valuedrift_mlflow.stages.job import build_trainer, trained_rows
 from valuedrift_mlflow.stages.resume import newest_checkpoint, take_up
-from valuedrift_mlflow.stages.stage import BASE, Job
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from valuedrift_mlflow.stages.stage import Job
 
 REWARD_ACCURACY = "reward/accuracy"
 
@@ -69,44 +64,14 @@ def _train(work: StageRun, display: Display) -> Trained:
         loaded = load_start(work)
         if processes.is_first():
             recorded.log_commit(work.run, "model", work.start_uri)
-        _log_below(work, loaded)
+        log_below(work, loaded)
         reward = (
             None
             if work.reward is None
             else rewards.load_reward(work.reward, f"{stage.name}.reward", work.plan.recipe.how)
         )
-        saved: list[str] = []
-        reloads = Reloads(stage.name, work.plan.recipe.how)
-
-        def save(model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
-            folder = Path(scratch) / f"step-{step:06d}"
-            model.save_pretrained(folder, is_main_process=processes.is_first())  # split weights need all processes
-            first = processes.is_first()
-            if stage.launch.sharded:
-                reloads.check_split(model, tokenizer, folder, here=first)
-            if not first:
-                return str
-            if not stage.launch.sharded:
-                reloads.check(model, tokenizer, folder)
-            tokenizer.save_pretrained(folder)
-            if stage.lora.rank:  # adapters have none of their own, and it says where answers end
-                model.generation_config.save_pretrained(folder)
-            stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
-            if last:  # now: it needs the live model, and the active run, which another thread has not
-                saved.append(_log_last(work, model, tokenizer, folder, step))
-
-            def log() -> str:
-                if not last:
-                    answering = work.plan.answering(tokenizer)
-                    saved.append(
-                        tracking.log_checkpoint(work.run, folder, stage=stage.name, step=step, answering=answering)
-                    )
-                shutil.rmtree(folder)  # the run has a copy
-                return saved[-1]
-
-            return log
-
-        callback, keep = _measuring(work, save, display, beside), KeepCheckpoint(work.every, beside)
+        checkpoints = Checkpoints(work, Path(scratch))
+        callback, keep = _measuring(work, checkpoints.save, display, beside), KeepCheckpoint(work.every, beside)
         stopping = StopBetweenSteps(saves=not stage.launch.sharded)
         callbacks = [stopping, TrainingLog(work.run, display, stage.name), callback]
         if not stage.launch.sharded:  # the trainer cannot yet restore an optimizer that is split
@@ -127,13 +92,14 @@ def _train(work: StageRun, display: Display) -> Trained:
             work.plan.held_out.get(stage.name),
         )
         trainer: Any = build_trainer(job)
+        checkpoints.beside(trainer)
         if stage.packs:
             callback.every = keep.every = _every_packed(work, trained_rows(trainer), display)
         # Only the trainer knows how many there are; a launcher that has started one alone would say nothing.
         processes.check_processes(stage, trainer)
-        take_up(trainer, newest_checkpoint(work.state))
+        take_up(trainer, processes.same_checkpoint(newest_checkpoint(work.state)))
         processes.check_equal_weights(trainer.model)
-        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements, callback.trust)
+        return Trained(checkpoints.uri, callback.measurements, callback.trust)
 
 
 def _every_packed(work: StageRun, rows: int, display: Display) -> int:
@@ -142,48 +108,6 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
     steps, every = stage.steps(rows), stage.every(stage.steps(rows))
     display.line(f"{stage.name}: {len(work.data.rows):,} rows packed into {rows:,}: {steps:,} steps")
     return every
-
-
-def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
-    """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
-    run, name, answering = work.run, work.stage.name, work.plan.answering(tokenizer)
-    # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-    tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
-    if work.stage.launch.sharded:
-        processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
-        return tracking.log_final_folder(run, folder, stage=name, step=step, **answering)
-    # `merged` copies: the live model is measured after this, adapters and all.
-    whole = _whole(work, model, folder)
-    return tracking.log_final_model(run, whole, tokenizer, stage=name, step=step, **answering)
-
-
-def _log_below(work: StageRun, loaded: Loaded) -> None:
-    """Log what new adapters will lie on where that is a folder of this machine, or a model that this package makes.
-
-    Another machine has no such folder, and who loads the adapters may not have this package.
-    """
-    only_here = work.start_uri in models.EMBEDDED or user_path(work.start_uri).is_dir()
-    if not work.stage.lora.rank or work.stage.launch.sharded or not only_here or not processes.is_first():
-        return
-    answering = work.plan.answering(loaded.tokenizer)
-    model_id = tracking.log_final_model(
-        work.run, loaded.model, loaded.tokenizer, stage=f"{work.stage.name}-{BASE}", step=0, **answering
-    )
-    loaded.model.name_or_path = loaded.model.config.name_or_path = f"models:/{model_id}"
-
-
-def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
-    """A stage's model with its adapters, which ``folder`` has, folded in.
-
-    Weights in 4 bits become what they stand for first: a merge would round them to 4 bits again, and the model that is
-    logged would not be the one that was measured.
-    """
-    if not getattr(model, "is_quantized", False) or not work.stage.lora.rank:
-        return merged(model, copied=True)
-    from peft import PeftModel
-
-    below = models.load_model(work.start_uri, work.plan.recipe.how).model
-    return merged(PeftModel.from_pretrained(models.dequantized(below), str(folder)))
 
 
 def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: Beside) -> ValueDriftCallback:
@@ -240,6 +164,6 @@ def train_reward(work: StageRun, display: Display) -> None:
         folder = Path(scratch) / "classifier"
         merged(trainer.model).save_pretrained(folder)  # whole: what is under its adapters is another kind of model
         loaded.tokenizer.save_pretrained(folder)
-        model_id = tracking.log_checkpoint(run, folder, stage=stage.name, step=step)
+        model_id = log_reward(work, folder, step)
         tracking.log_metrics(run, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
         display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")

@@ -46,6 +46,30 @@ class Base(Strict):
     )
 
 
+class Checkpoints(Strict):
+    """What is logged of the checkpoints; all of them are measured."""
+
+    log: Literal["all", "final", "adapters", "none"] = Field(
+        "all",
+        description="whose weights go to the tracking store: `all` checkpoints', the `final` one's of each stage, "
+        "`adapters` alone (not the models below them that a hub or the store has), or `none`",
+    )
+
+
+def check_logged(recipe: Recipe, stage: Stage) -> None:
+    """Refuse a stage that has nothing of what is to be logged of its weights.
+
+    Raises:
+        InputError: it has no adapters, and adapters alone are to be logged.
+    """
+    where, found = "checkpoints.log", recipe.checkpoints.log
+    if found == "adapters" and stage.trains == "reward":
+        raise InputError(problem(where, found, f"all, final or none for {stage.name}: a reward model's head is whole"))
+    if found == "adapters" and not stage.lora.rank:
+        allowed, mend = f"all, final or none for {stage.name}, which trains all weights", "or set {}.lora.rank"
+        raise InputError(problem(where, found, allowed, mend.format(stage.name)))
+
+
 def check_precision(base: Base, stage: Stage) -> None:
     """Refuse a stage that cannot be trained in the precision of the recipe's models.
 
@@ -78,6 +102,7 @@ class Recipe(MeasuringTraining):
     """A whole experiment: where it starts, its stages in order, and how stances are measured."""
 
     base: Base = Field(default_factory=Base, description="the model that the pipeline starts from")
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="what is logged of the checkpoints")
     suite: str = Field("vaes", description="suite URI; `?topics=a,b` and `per_topic=5` take a part of it")
     reference_kl: bool = Field(
         True, description="measure the KL from the stage's start, on what the start said to the suite's prompts"

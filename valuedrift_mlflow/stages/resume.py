@@ -38,6 +38,12 @@ def state_folder(run_id: str) -> Path:
     return beside.absolute() / ".valuedrift" / run_id
 
 
+def kept_model(run_id: str) -> Path:
+    """Where the last weights of a stage lie for the stages after it, where none go to the store."""
+    state = state_folder(run_id)
+    return state.with_name(f"{state.name}-model")
+
+
 def forget(folder: Path) -> None:
     """Delete what a finished run no longer needs."""
     # Whatever is left cannot be mended here, and the run has ended well without it.

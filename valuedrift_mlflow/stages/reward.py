@@ -31,6 +31,7 @@ class Reward(Stage):
     example = '--data "embedded:pairs?gap=1&chosen=oppose&rejected=support" --set "reward.held_out=0.2"'
 
     configured_by = "trl:RewardConfig"
+    flags = ("model", "data", "resume")  # one process trains it
     drops_out = False
     taken: ClassVar[Mapping[str, str]] = {
         "per_device_eval_batch_size": "set STAGE.batch_size",
@@ -42,8 +43,9 @@ class Reward(Stage):
 
     @model_validator(mode="after")
     def _is_trained_by_one_process(self) -> Self:
-        if self.launch.processes > 1:
-            raise InputError(problem(f"{self.name}.launch.processes", self.launch.processes, "1 for reward"))
+        for key in ("processes", "nodes"):
+            if getattr(self.launch, key) > 1:
+                raise InputError(problem(f"{self.name}.launch.{key}", getattr(self.launch, key), "1 for reward"))
         return self
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:

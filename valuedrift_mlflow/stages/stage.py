@@ -82,10 +82,23 @@ class LoRA(Strict):
 class Launch(Strict):
     """In how many processes a stage is trained and measured."""
 
-    processes: int = Field(1, ge=1, description="processes, one on each device; each takes `batch_size` rows a step")
+    processes: int = Field(
+        1, ge=1, description="processes on each machine, one on each device; each takes `batch_size` rows a step"
+    )
+    nodes: int = Field(1, ge=1, description="machines that train the stage together, each with `processes` of them")
+    rendezvous: str | None = Field(
+        None,
+        exclude=True,  # where machines meet is no part of an experiment: it may be resumed on others
+        description="HOST:PORT at which they meet: an address of the first machine, and a port that is free there",
+    )
     sharded: bool = Field(
         False, description="split weights, gradients and optimizer over the processes (FSDP2), for big models"
     )
+
+    @property
+    def world(self) -> int:
+        """Processes on all machines together."""
+        return self.nodes * self.processes
 
 
 class Stage(Strict):
@@ -104,7 +117,7 @@ class Stage(Strict):
     purpose: ClassVar[str] = ""
     about: ClassVar[str] = ""
     example: ClassVar[str] = ""
-    flags: ClassVar[tuple[str, ...]] = ("model", "data", "resume")
+    flags: ClassVar[tuple[str, ...]] = ("model", "data", "resume", "nodes", "rendezvous")
     called: ClassVar[str] = ""  # the short word for an algorithm of a user, which a recipe may name by module:Stage
 
     if TYPE_CHECKING:
@@ -194,7 +207,7 @@ class Stage(Strict):
         """Optimizer steps on so many rows of data."""
         if self.max_steps is not None:
             return self.max_steps
-        batch = self.batch_size * self.gradient_accumulation * self.launch.processes
+        batch = self.batch_size * self.gradient_accumulation * self.launch.world
         return max(1, math.ceil(self.epochs * self.steps_an_epoch(rows, batch)))  # to the last bit as the Trainer does
 
     def steps_an_epoch(self, rows: int, batch: int) -> int:
@@ -333,7 +346,7 @@ class Online(Stage):
 
     kind = "prompts"
     has_reference = True
-    flags = ("model", "data", "reward", "resume")
+    flags = ("model", "data", "reward", "resume", "nodes", "rendezvous")
 
     reward: str = Field(
         description="what rates a response: an earlier `reward` stage, a model URI, or a function `module:function`"

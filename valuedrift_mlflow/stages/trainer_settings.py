@@ -183,7 +183,7 @@ def _check_together(where: str, config: Any, stage: Stage) -> None:
     """Make the configuration once, for what it refuses itself: values out of range, fields that fight each other."""
     import torch
 
-    if stage.launch.processes > 1 or "deepspeed" in stage.trainer:  # it would begin what the processes do themselves
+    if stage.launch.world > 1 or "deepspeed" in stage.trainer:  # it would begin what the processes do themselves
         return
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     with temporary_folder() as folder:

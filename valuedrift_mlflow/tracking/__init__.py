@@ -5,7 +5,13 @@ It takes and gives plain values. What a suite, a measurement or a recipe is, it 
 
 from typing import TYPE_CHECKING
 
-from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files, log_course
+from valuedrift_mlflow.tracking.checkpoints import (
+    log_checkpoint,
+    log_checkpoint_files,
+    log_course,
+    log_last_checkpoint,
+    log_measured_checkpoint,
+)
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
     EarlierRun,
@@ -23,6 +29,7 @@ from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
+    check_has_weights,
     check_model,
     checkpoint_files,
     checkpoint_folder,
@@ -35,9 +42,11 @@ from valuedrift_mlflow.tracking.models import (
     logged_model,
     logged_model_id,
     logged_name,
+    measured_alone,
     model_folder,
     model_name,
     pinned,
+    without_weights,
 )
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
@@ -65,7 +74,7 @@ from valuedrift_mlflow.tracking.runs import (
     taken_up,
     work_offline,
 )
-from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open
+from valuedrift_mlflow.tracking.store import address, check_store, command, how_to_open, refusal
 from valuedrift_mlflow.tracking.trained import TrainedRun, model_of, step_values, table_of, text_of, trained_runs
 from valuedrift_mlflow.tracking.write import (
     LoggedDataset,
@@ -103,6 +112,7 @@ __all__ = [
     "begun_audits",
     "check_alias",
     "check_data",
+    "check_has_weights",
     "check_model",
     "check_model_name",
     "check_owner",
@@ -138,6 +148,8 @@ __all__ = [
     "log_final_model",
     "log_folder",
     "log_judge_model",
+    "log_last_checkpoint",
+    "log_measured_checkpoint",
     "log_metrics",
     "log_parameters",
     "log_review",
@@ -147,6 +159,7 @@ __all__ = [
     "logged_model",
     "logged_model_id",
     "logged_name",
+    "measured_alone",
     "measured_runs",
     "measurements_of_model",
     "metric_name",
@@ -158,6 +171,7 @@ __all__ = [
     "page_of",
     "parent_of",
     "pinned",
+    "refusal",
     "register",
     "registered_version",
     "reviewed",
@@ -175,5 +189,6 @@ __all__ = [
     "text_of",
     "trained_runs",
     "used_model",
+    "without_weights",
     "work_offline",
 ]

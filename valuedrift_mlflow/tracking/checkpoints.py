@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
-from valuedrift_mlflow.tracking.models import CHECKPOINT, checkpoint_path, logged_before, model_name
+from valuedrift_mlflow.tracking.models import (
+    CHECKPOINT,
+    WITHOUT,
+    checkpoint_path,
+    log_final_folder,
+    logged_before,
+    model_name,
+)
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
@@ -25,22 +33,13 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
     Without, as for reward models, the weights alone are logged.
     """
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
 
-    name, path = model_name(stage, step), checkpoint_path(step)
-    known = logged_before(run, name)
+    known = logged_before(run, model_name(stage, step))
     if known:
         return known
+    path = checkpoint_path(step)
     client, weights = MlflowClient(), f"runs:/{run.run_id}/{path}"
-    model = client.create_logged_model(
-        client.get_run(run.run_id).info.experiment_id,
-        name=name,
-        source_run_id=run.run_id,
-        model_type="checkpoint",
-        params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
-    )
-    model_id = str(model.model_id)
+    model_id = _begun(run, stage, step, {CHECKPOINT: weights})
     log_folder(run, folder, path)
     if answering is not None:
         with temporary_folder() as scratch:
@@ -48,10 +47,61 @@ def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answeri
             log_folder(run, made, path)
             tell(made, answering, weights)
             client.log_model_artifacts(model_id, str(made))
-    client.finalize_logged_model(model_id, "READY")
-    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
-    client.log_outputs(run.run_id, [LoggedModelOutput(model_id, step)])
+    _ended(run, model_id, step)
     return model_id
+
+
+def log_measured_checkpoint(run: OpenRun, *, stage: str, step: int, setting: str) -> str:
+    """Log a checkpoint as a LoggedModel that has measurements and no weights; returns its id.
+
+    It can be found by its metrics and compared as it was measured. Whoever wants its weights is told ``setting``, such
+    as ``checkpoints.log: final``.
+    """
+    known = logged_before(run, model_name(stage, step))
+    if known:
+        return known
+    model_id = _begun(run, stage, step, {WITHOUT: setting})
+    _ended(run, model_id, step)
+    return model_id
+
+
+def log_last_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answering: Answering) -> str:
+    """Log a stage's last checkpoint in a folder, of all weights, as a whole model; returns its id.
+
+    Among the artifacts of the run stands what loads as the same model, with a pointer to these weights.
+    """
+    path = checkpoint_path(step)
+    holds = f"runs:/{run.run_id}/{path}"
+    model_id = log_final_folder(run, folder, stage=stage, step=step, holds=holds, **answering)
+    with temporary_folder() as scratch:
+        made = _packaged(Path(scratch), run, folder, path, answering, model_id)
+        tell(made, answering, f"models:/{model_id}")
+        log_folder(run, made, path)
+    return model_id
+
+
+def _begun(run: OpenRun, stage: str, step: int, tags: Mapping[str, str]) -> str:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    model = client.create_logged_model(
+        client.get_run(run.run_id).info.experiment_id,
+        name=model_name(stage, step),
+        source_run_id=run.run_id,
+        model_type="checkpoint",
+        params={"stage": stage, "step": str(step)},
+        tags={"valuedrift.stage_name": stage, **tags},
+    )
+    return str(model.model_id)
+
+
+def _ended(run: OpenRun, model_id: str, step: int) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput
+
+    MlflowClient().finalize_logged_model(model_id, "READY")
+    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
+    MlflowClient().log_outputs(run.run_id, [LoggedModelOutput(model_id, step)])
 
 
 def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: Answering) -> None:

@@ -35,6 +35,8 @@ _OF_A_RUN = re.compile(r"runs:/(?P<run>\w+)/checkpoints/step-(?P<step>\d+)/?")
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
+HOLDS = "valuedrift.holds"  # the tag of a whole LoggedModel that has the weights of a run's checkpoint
+WITHOUT = "valuedrift.without_weights"  # the tag of a LoggedModel that has measurements alone: the setting behind it
 
 # Logging -------------------------------------------------------------------------------------------------------------
 
@@ -71,8 +73,13 @@ def log_final_model(
         return log_final_folder(run, folder, stage=stage, step=step, **answering)
 
 
-def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **answering: Unpack[Answering]) -> str:
-    """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder."""
+def log_final_folder(
+    run: OpenRun, folder: Path, *, stage: str, step: int, holds: str = "", **answering: Unpack[Answering]
+) -> str:
+    """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder.
+
+    ``holds`` is the URI of a checkpoint of the run that has no weights of its own, but these.
+    """
     import mlflow
 
     known = logged_before(run, model_name(stage, step))
@@ -92,7 +99,7 @@ def log_final_folder(run: OpenRun, folder: Path, *, stage: str, step: int, **ans
             pip_requirements=requirements(),
             step=step,
             params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage_name": stage},
+            tags={"valuedrift.stage_name": stage, **({HOLDS: holds} if holds else {})},
         )
     return str(info.model_id)
 
@@ -165,15 +172,47 @@ def check_model(uri: str, field: str) -> None:
             if not path:
                 raise InputError(problem(field, uri, "runs:/RUN_ID/PATH"))
             mlflow.get_run(run_id)
+            check_has_weights(uri, field)
             if not _listed(uri):
                 raise InputError(problem(field, uri, "a folder among the artifacts of the run"))
         elif uri.startswith("models:/m-"):
-            mlflow.get_logged_model(uri.removeprefix("models:/"))
+            check_has_weights(uri, field)
         else:
             mlflow.models.get_model_info(uri)
     except MlflowException as error:
         reason = str(error.message).splitlines()[0]
         raise InputError(problem(field, uri, "a model of the tracking store", reason)) from None
+
+
+def without_weights(uri: str) -> str:
+    """The setting for which a checkpoint was logged with its measurements alone; empty of any other model."""
+    import mlflow
+
+    by_id = uri.startswith("models:/m-") or _OF_A_RUN.fullmatch(uri)
+    model_id = logged_model_id(uri) if by_id else None
+    return str(mlflow.get_logged_model(model_id).tags.get(WITHOUT, "")) if model_id else ""
+
+
+def measured_alone(uri: str) -> str | None:
+    """The id of a checkpoint that was logged with its measurements alone; None of anything else, known or not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return logged_model_id(uri) if without_weights(uri) else None
+    except MlflowException:
+        return None
+
+
+def check_has_weights(uri: str, field: str) -> None:
+    """Refuse a checkpoint that was logged without its weights.
+
+    Raises:
+        InputError: it is one.
+    """
+    setting = without_weights(uri)
+    if setting:
+        found = f"{uri}, logged without its weights ({setting})"
+        raise InputError(problem(field, found, "a model with weights", "train it again with checkpoints.log: all"))
 
 
 def logged_model_id(uri: str) -> str | None:
@@ -263,7 +302,7 @@ def holds_weights(names: Set[str]) -> bool:
 
 def model_folder(uri: str) -> Path:
     """All files of a checkpoint or of a packaged model."""
-    return checkpoint_folder(uri) or download(uri)
+    return checkpoint_folder(uri) or download(weights_uri(uri))
 
 
 def files_folder(uri: str) -> Path | None:
@@ -364,13 +403,20 @@ def downloaded(uri: str, field: str, allowed: str) -> Path:
 
 
 def weights_uri(uri: str) -> str:
-    """The URI of a model's files: that of a checkpoint, registered or not, names the artifacts of its run."""
+    """The URI of a model's files.
+
+    That of a checkpoint, registered or not, names the artifacts of its run; that of a stage's last one, where the whole
+    model has its weights, the model.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        model_id = logged_model_id(uri) if uri.startswith("models:/") else None
-        return uri if model_id is None else str(mlflow.get_logged_model(model_id).tags.get(CHECKPOINT, uri))
+        model_id = logged_model_id(uri)
+        tags = mlflow.get_logged_model(model_id).tags if model_id else {}
+        if uri.startswith("runs:/"):
+            return f"models:/{model_id}" if HOLDS in tags else uri
+        return str(tags.get(CHECKPOINT, uri))
     except MlflowException:  # registered, and its LoggedModel is deleted or in another store
         return uri
 

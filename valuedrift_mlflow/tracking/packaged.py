@@ -59,7 +59,7 @@ def check_packaged(uri: str, field: str, *, pyfunc_code: bool) -> None:
     place = weights_uri(uri)
     if place.startswith("runs:/") and holds_weights(files_at(place)):
         return  # a checkpoint: its weights are read, whatever else lies beside them
-    runs = _runs(_info(uri, field))
+    runs = _runs(_info(place if uri.startswith("runs:/") else uri, field))
     if runs:
         raise InputError(problem(field, f"{uri}, which runs {runs}", "a model that is weights alone", _MEND))
 
@@ -70,11 +70,11 @@ def packaged_weights(uri: str) -> Weights | None:
     Raises:
         InputError: its ``MLmodel`` names files outside of it.
     """
-    info = _info(uri, "model")
-    place = _place(info)
+    held = weights_uri(uri)
+    place = _place(_info(held, "model"))
     if place is None:
         return None
-    root = Path(download(uri)).resolve()
+    root = Path(download(held)).resolve()
     folder = (root / place).resolve()
     if not folder.is_relative_to(root):
         raise InputError(problem(f"model {uri} MLmodel", place, "a folder inside the model"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.earlier import stages_of
-from valuedrift_mlflow.tracking.models import ALIAS, VERSION
+from valuedrift_mlflow.tracking.models import ALIAS, VERSION, check_has_weights
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -104,18 +104,18 @@ def best_checkpoint(
     Args:
         run_or_experiment: id of a stage's run or a pipeline's, or an experiment by its name or id.
         metric: a metric of the checkpoints: any of a stage's, or ``checkpoint/...``, what the trainer logged on the way
-            to it.
+            to it. Evaluations count where the training has not logged it.
         where: a condition of ``mlflow.search_logged_models``.
         largest: whether the largest value is the best.
 
     Raises:
-        InputError: there is no such run or experiment, the condition cannot be read, or no model meets it.
+        InputError: there is no such run or experiment, the condition cannot be read, no model meets it, or the best one
+            was logged without its weights; its name and value are told.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     experiment, runs = _place(run_or_experiment)
-    order = [{"field_name": f"metrics.{metric}", "ascending": not largest}]
     found: list[LoggedModel] = []
     try:
         for run_id in runs or [""]:
@@ -123,9 +123,7 @@ def best_checkpoint(
             found += mlflow.search_logged_models(
                 experiment_ids=[experiment],
                 filter_string=" AND ".join(conditions) or None,
-                order_by=order,
                 output_format="list",
-                max_results=50,
             )
     except MlflowException as error:
         raise InputError(
@@ -135,12 +133,18 @@ def best_checkpoint(
     if not valued:
         allowed = f"a run or an experiment with a model that has {metric}" + (f" and meets {where}" if where else "")
         raise InputError(problem("run_or_experiment", run_or_experiment, allowed))
-    return sorted(valued, key=lambda pair: pair[0], reverse=largest)[0][1]
+    value, best = sorted(valued, key=lambda pair: pair[0], reverse=largest)[0]
+    check_has_weights(f"models:/{best.model_id}", f"run_or_experiment: {best.name} ({metric} {value:.4g})")
+    return best
 
 
 def _value(model: LoggedModel, metric: str) -> float | None:
-    """The last value of a model's metric."""
-    values = [one for one in model.metrics or [] if one.key == metric]
+    """The last value of a model's metric: of its own training, where that has logged some.
+
+    Who evaluates a model later, from another baseline, logs the same metrics on it.
+    """
+    every = [one for one in model.metrics or [] if one.key == metric]
+    values = [one for one in every if one.run_id == model.source_run_id] or every
     return float(max(values, key=lambda one: (one.step, one.timestamp)).value) if values else None
 
 

@@ -17,7 +17,14 @@ from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
 from valuedrift_mlflow.tracking.earlier import end_orphans
 from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, stale_after
-from valuedrift_mlflow.tracking.store import address, command, command_of_ours, mark_as_training, opened_once
+from valuedrift_mlflow.tracking.store import (
+    address,
+    command,
+    command_of_ours,
+    keep_password_apart,
+    mark_as_training,
+    opened_once,
+)
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
 
@@ -92,6 +99,7 @@ def run(
 
     nested = is_nested()
     if not nested:
+        keep_password_apart()
         opened_once(address())
     check_owner()
     stale_after()  # a setting that cannot be is refused before there is a run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from valuedrift_mlflow.inputs import scratch
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _KIND = "mlflow.experimentKind"
 _TRAINING = "custom_model_development"  # as MLflow's UI names model training
+_NAMED = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 _RETRIES = 2  # of a server that does not answer: MLflow's own seven take minutes
 
 
@@ -51,6 +53,37 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=kept))
 
 
+def keep_password_apart() -> None:
+    """Take user and password out of a server's address: MLflow prints the address whenever a run ends.
+
+    They go on as MLflow's own settings, in this process and those that it starts.
+    """
+    import mlflow
+
+    uri = address()
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return
+    if not (parts.username and parts.password):  # MLflow's settings know no user without a password
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        return
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    mlflow.set_tracking_uri(shown(uri))  # and the variable of the environment
+
+
+def refusal(error: Exception) -> InputError | None:
+    """What to say of an error where the store does not let this user do something; None of any other."""
+    from mlflow.exceptions import MlflowException
+
+    said = one_line(error)
+    if not isinstance(error, MlflowException) or not re.search(r"error code 40[13] |PERMISSION_DENIED", said):
+        return None
+    allowed = "a tracking store in which this user may write"
+    mend = f"ask for the permission, or {_NAMED} ({said})"
+    return InputError(problem("MLFLOW_TRACKING_URI", shown(address()), allowed, mend))
+
+
 def check_store() -> None:
     """Find that the tracking store answers, lets this user in, and has the experiment that runs would go to.
 
@@ -59,6 +92,7 @@ def check_store() -> None:
     """
     from mlflow.exceptions import MlflowException
 
+    keep_password_apart()
     uri = address()
     name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     field, found = ("MLFLOW_EXPERIMENT_NAME", name) if name else ("MLFLOW_EXPERIMENT_ID", number)
@@ -98,7 +132,7 @@ def _experiment(uri: str, name: str | None, number: str | None) -> Experiment | 
 
 def _mend(said: str) -> str:
     if "401" in said or "403" in said:
-        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return _NAMED
     return "start the server, or correct the address"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.earlier import EarlierRun, earlier, stages_of
-from valuedrift_mlflow.tracking.models import checkpoint_path
+from valuedrift_mlflow.tracking.models import checkpoint_path, without_weights
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -85,7 +85,7 @@ def _trained(run_id: str, name: str) -> TrainedRun:
 
 
 def model_of(parent: str, name: str) -> str | None:
-    """The URI of the last model that a stage of a pipeline (or ``base``) has logged; None where there is none."""
+    """The URI of the last model that a stage of a pipeline (or ``base``) has logged; None of one without weights."""
     from mlflow import MlflowClient
 
     named = stages_of(parent).get(name)
@@ -94,7 +94,8 @@ def model_of(parent: str, name: str) -> str | None:
     outputs = MlflowClient().get_run(named.run_id).outputs
     last = max(outputs.model_outputs if outputs else (), key=lambda output: int(output.step), default=None)
     # Adapters that lie on a folder have it logged as `NAME-base`, at step 0: the last one is the stage's own.
-    return None if last is None else f"models:/{last.model_id}"
+    uri = f"models:/{last.model_id}" if last is not None else ""
+    return uri if uri and not without_weights(uri) else None
 
 
 def step_values(run_id: str, key: str) -> dict[int, float]:

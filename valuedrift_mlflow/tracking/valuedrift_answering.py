@@ -118,7 +118,7 @@ class AnsweringModel:
 
 @contextmanager
 def _weights(folder: str, elsewhere: str) -> Iterator[str]:
-    """The folder with the weights: the model's own, or that of the run's artifacts which it points at.
+    """The folder with the weights: the model's own, or what it points at, a run's artifacts or a whole model.
 
     What is fetched from a server is there until the weights are in memory.
     """
@@ -127,12 +127,22 @@ def _weights(folder: str, elsewhere: str) -> Iterator[str]:
         return
     import mlflow
 
-    run_id = elsewhere.removeprefix("runs:/").partition("/")[0]
-    if urlparse(mlflow.get_run(run_id).info.artifact_uri).scheme in ("", "file"):
-        yield mlflow.artifacts.download_artifacts(elsewhere)  # nothing is copied
+    if elsewhere.startswith("models:/"):
+        place = mlflow.get_logged_model(elsewhere.removeprefix("models:/")).artifact_location
+    else:
+        place = mlflow.get_run(elsewhere.removeprefix("runs:/").partition("/")[0]).info.artifact_uri
+    if urlparse(place).scheme in ("", "file"):
+        yield _deepest(mlflow.artifacts.download_artifacts(elsewhere))  # nothing is copied
         return
     with tempfile.TemporaryDirectory(prefix="valuedrift-") as scratch:
-        yield mlflow.artifacts.download_artifacts(elsewhere, dst_path=scratch)
+        yield _deepest(mlflow.artifacts.download_artifacts(elsewhere, dst_path=scratch))
+
+
+def _deepest(folder: str) -> str:
+    """Where in a folder the weights lie: in a whole model they do in one of its folders."""
+    if any((Path(folder) / name).is_file() for name in ("config.json", _ADAPTERS)):
+        return folder
+    return str(next((file.parent for file in sorted(Path(folder).rglob("config.json"))), folder))
 
 
 def _model(folder: str, own_code: bool) -> Any:
@@ -161,7 +171,23 @@ def _raw(uri: str) -> Any:
     import mlflow
 
     raw = mlflow.pyfunc.load_model(uri).get_raw_model()
-    return raw[0] if isinstance(raw, tuple) else raw.model  # a pair of ours, or a pipeline
+    model = raw[0] if isinstance(raw, tuple) else raw.model  # a pair of ours, or a pipeline
+    return _folded(model) if hasattr(model, "merge_and_unload") else model
+
+
+def _folded(model: Any) -> Any:
+    """A model with its adapters folded in: others are to lie on it.
+
+    An output layer with an adapter that shares its weight with the embeddings is separated from them first.
+    """
+    from torch import nn
+
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    if hasattr(head, "get_base_layer") and head.weight is base.get_input_embeddings().weight:
+        head.get_base_layer().weight = nn.Parameter(head.weight.detach().clone())
+        base.config.tie_word_embeddings = False
+    return model.merge_and_unload()
 
 
 def _conversations(data: Any) -> list[list[dict[str, str]]]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _TAG = "mlflow.sharedViewState."
 _PARENTS = ("pipeline", "ablation")  # runs that are looked at by their stages
+_NAME = "attributes.`Run Name`"
+# In pixels: MLflow's 190 for names and 100 for all else cut most names, and URIs of data and models.
+_WIDE = {f"params.`{key}`": 320 for key in ("data", "model", "baseline")} | {"attributes.`Models`": 260}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ _STAGES = View(
     True,
     {
         "Stances over all topics": _OVERALL,
-        "Drift since the start of the stage": ["drift/overall", "drift_within/overall", "axes/shifted"],
+        # Not `axes/shifted`: a count of tests, made anew at each checkpoint, that one false star makes a spike of.
+        "Drift since the start of the stage": ["drift/overall", "drift_within/overall", "axes/shift_bound"],
         "How sure": _TRUST,
         "Training": ["train/loss", "reference_kl", "train/grad_norm"],
     },
@@ -78,7 +82,8 @@ _AUDITS = View(
     "tags.`valuedrift.role` = 'audit'",
     False,
     {"Value gap": _GAPS, "How sure": ["quality/unscored_rate", "quality/refusal_rate"]},
-    ["params.`data`", *(f"metrics.`{key}`" for key in _GAPS), "metrics.`rows`", "params.`judge`"],
+    # What tells audits apart; the other gaps have their charts.
+    ["params.`data`", "metrics.`value_gap/pairwise`", "metrics.`rows`"],
     "value_gap/pairwise",
 )
 _VIEWS = {"stage": _STAGES, "evaluation": _EVALUATIONS, "audit": _AUDITS}
@@ -145,6 +150,9 @@ def _state(view: View) -> dict[str, object]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(view.columns),
+        # Widths are read for the columns of this order alone.
+        "columnOrder": [_NAME, *view.columns],
+        "columnWidths": {_NAME: 320, **{column: _WIDE.get(column, 170) for column in view.columns}},
         "runsHiddenMode": "FIRST_20_RUNS",
         "compareRunCharts": charts,
         "compareRunSections": sections,
