@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
-from valuedrift_mlflow.tracking import how_to_open
+from valuedrift_mlflow.tracking import EarlierRun, check_free, how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
-    from valuedrift_mlflow.pipeline.plan import StageResult
+    from valuedrift_mlflow.pipeline.plan import Plan, StageResult
     from valuedrift_mlflow.report.display import Display
 
 
@@ -33,15 +33,22 @@ _FIRST = 3  # rows that a dry run shows
 _STAGES = 4  # whose axis shifts fit a line of 120 characters
 
 
-def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
-    """Check a recipe (or a stage alone) without computing anything and print what it would do."""
+def show_plan(recipe: Recipe, source: str, resumed: str = "", *, alone: bool = False) -> None:
+    """Check a recipe (or a stage alone) without computing anything and print what it would do.
+
+    ``resumed`` is the id of the run that it would go on with.
+    """
     from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.pipeline.resumed import lines_of
     from valuedrift_mlflow.recipe.recipe import name_and_alias
     from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
+    goes_on = lines_of(resumed, _begun(plan.plan, resumed, alone)) if resumed else []
     display = Display()
     dry_run.show(plan, display)
+    for line in goes_on:
+        display.line(line)
     display.line(dry_run.measured_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
         display.line(dry_run.certainty_line(plan))
@@ -50,13 +57,21 @@ def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
         display.line(f"the model of the last stage becomes a version of {name}, with the alias {alias}")
 
 
+def _begun(plan: Plan, resumed: str, alone: bool) -> Mapping[str, EarlierRun]:
+    """The stages that a run which goes on has begun."""
+    from valuedrift_mlflow.pipeline.resumed import begun_stage, begun_stages
+
+    check_free(resumed)
+    return {plan.recipe.stages[0].name: begun_stage(plan, resumed)} if alone else begun_stages(plan, resumed)
+
+
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
     from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, certainty_lines, prepare, summary_rows
     from valuedrift_mlflow.report.display import Display
 
     if arguments.dry_run:
-        show_plan(recipe, arguments.recipe)
+        show_plan(recipe, arguments.recipe, arguments.resume)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
     from valuedrift_mlflow.pipeline.pipeline import run_pipeline  # heavy: only once the recipe is found good
@@ -96,7 +111,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
     if getattr(arguments, "reward", "") and isinstance(recipe.stages[0], Online):
         recipe.stages[0].reward = arguments.reward
     if arguments.dry_run:
-        show_plan(recipe, arguments.recipe, alone=True)
+        show_plan(recipe, arguments.recipe, getattr(arguments, "resume", ""), alone=True)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
     from valuedrift_mlflow.pipeline.pipeline import run_single_stage  # heavy: only once the recipe is found good

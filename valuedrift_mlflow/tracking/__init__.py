@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.tracking.checkpoints import log_checkpoint, log_checkpoint_files, log_course
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
+    FINGERPRINT,
     EarlierRun,
     audits_of,
     begun_audits,
     check_data,
+    check_fingerprint,
     last_child,
     last_value,
     stages_of,
     stopped_run,
 )
 from valuedrift_mlflow.tracking.judge_models import log_judge_model
-from valuedrift_mlflow.tracking.lease import check_owner, stale_after
+from valuedrift_mlflow.tracking.lease import check_free, check_owner, stale_after
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
@@ -29,6 +31,7 @@ from valuedrift_mlflow.tracking.models import (
     checkpoint_path,
     downloaded,
     files_folder,
+    lies_here,
     log_classifier,
     log_final_folder,
     log_final_model,
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 __all__ = [
+    "FINGERPRINT",
     "MLFLOW_PREFIXES",
     "Answering",
     "EarlierRun",
@@ -103,6 +107,8 @@ __all__ = [
     "begun_audits",
     "check_alias",
     "check_data",
+    "check_fingerprint",
+    "check_free",
     "check_model",
     "check_model_name",
     "check_owner",
@@ -125,6 +131,7 @@ __all__ = [
     "is_open",
     "last_child",
     "last_value",
+    "lies_here",
     "load_pyfunc",
     "log_checkpoint",
     "log_checkpoint_files",
