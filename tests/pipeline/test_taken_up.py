@@ -46,7 +46,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
                 run(prepare(read.validate(recipe), "tiny"), Display())
         roles = ("pipeline", "stage")
         found = MlflowClient().search_runs([mlflow.get_experiment_by_name("tests").experiment_id])
-        own = [one for one in found if one.data.tags["valuedrift.role"] in roles]
+        own = [one for one in found if one.data.tags.get("valuedrift.role") in roles]
         return next(one.info.run_id for one in own if "mlflow.parentRunId" not in one.data.tags)
 
     return until_it_fails
