@@ -51,7 +51,7 @@ def test_any_file(door: str, tmp_path: Path, file: tuple[str, bytes]) -> None:
 @pytest.mark.parametrize("door", [*DOORS, "judge", "model", "recipe"])
 @CASES
 @given(text=TEXTS)
-def test_any_text(door: str, text: str) -> None:
+def test_any_text(store: Path, door: str, text: str) -> None:
     others: dict[str, Callable[[str], object]] = {
         "judge": judges.load,
         "model": models.check_model,

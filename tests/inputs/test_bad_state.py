@@ -141,7 +141,7 @@ FLAVOR = st.sampled_from(["python_function", "transformers", "loader_module", "d
 @FEW
 @given(tree=st.dictionaries(FLAVOR, NAMED | VALUES | st.dictionaries(FLAVOR, VALUES)), junk=JUNK)
 def test_any_mlmodel_file(store: Path, tree: dict[str, object], junk: bytes) -> None:
-    run = MlflowClient().create_run("0")
+    run = MlflowClient().create_run(mlflow.get_experiment_by_name("tests").experiment_id)
     file = Path(run.info.artifact_uri.removeprefix("file://")) / "model" / "MLmodel"
     file.parent.mkdir(parents=True)
     told = {"flavors": tree, "model_uuid": "a" * 32, "artifact_path": "model", "run_id": run.info.run_id}
@@ -264,6 +264,7 @@ COMMAND = st.sampled_from(sorted(FLAGS)).flatmap(
 )
 
 
+@pytest.mark.slow
 @FEW
 @given(line=COMMAND, subject=TEXTS)
 def test_any_command_line(
