@@ -37,6 +37,7 @@ class Label(StrEnum):
     UNSCORED = "unscored"
 
 
+_ROUNDED = 1e-4  # by which three probabilities that were written with few digits may miss 1
 LABELS: tuple[Label, ...] = tuple(Label)
 
 
@@ -106,6 +107,26 @@ class Verdict:
         if self.label is Label.REFUSAL:
             return (0.0, 1.0, 0.0) if refusal == "neutral" else None
         return self.probabilities
+
+
+def check_kept(label: Label, shares: Sequence[object] | None) -> None:
+    """Make sure that what was read again can be a verdict: a damaged file may hold numbers that none can have.
+
+    Raises:
+        ValueError: shares that are no probabilities of the three stances, or none where a stance was taken.
+
+    >>> check_kept(Label.SUPPORT, (0.9, 0.2, 0.1))
+    Traceback (most recent call last):
+    ValueError: support with the probabilities (0.9, 0.2, 0.1)
+    """
+    if shares is None:
+        possible = label in (Label.REFUSAL, Label.UNSCORED)
+    else:
+        numbers = [float(one) for one in shares if isinstance(one, int | float) and not isinstance(one, bool)]
+        possible = len(numbers) == len(shares) == len(STANCES) and label.value in [stance.value for stance in STANCES]
+        possible = possible and all(0 <= number <= 1 for number in numbers) and abs(sum(numbers) - 1) < _ROUNDED
+    if not possible:
+        raise ValueError(f"{label.value} with the probabilities {shares}")
 
 
 UNSCORED = Verdict(Label.UNSCORED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from valuedrift_mlflow.cli.commands import Command
 from valuedrift_mlflow.inputs.errors import collecting, problem
 from valuedrift_mlflow.recipe.recipe import Recipe
-from valuedrift_mlflow.tracking import how_to_open
+from valuedrift_mlflow.tracking import check_free, how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.pipeline.ablation import Result
@@ -40,6 +40,7 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
     from valuedrift_mlflow.pipeline.cost import ablation_lines, cost_lines
     from valuedrift_mlflow.pipeline.design import prepare
     from valuedrift_mlflow.pipeline.plan import stage_data
+    from valuedrift_mlflow.pipeline.resumed import begun_trainings, lines_of
     from valuedrift_mlflow.report.display import Display
 
     designs, display = designed(own, arguments), Display()
@@ -49,8 +50,14 @@ def ablate_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> N
         plans = [problems.attempt(prepare, *asked, read) for asked in designs]
     ready = [plan for plan in plans if plan is not None]
     if arguments.dry_run:
+        goes_on = []
+        if arguments.resume:
+            check_free(arguments.resume)
+            goes_on = lines_of(arguments.resume, begun_trainings(ready[0], arguments.resume))
         for plan in ready:
             dry_run.show(dry_run.dry_run(plan.recipe, plan.source), display)
+            for line in goes_on:
+                display.line(line)
             for line in ablation_lines(plan):
                 display.line(line)
         for line in cost_lines(ready):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from valuedrift_mlflow.inputs.reading import output_path
 from valuedrift_mlflow.recipe.recipe import Recipe
 from valuedrift_mlflow.stages.stage import Online
 from valuedrift_mlflow.stances import Label
-from valuedrift_mlflow.tracking import how_to_open
+from valuedrift_mlflow.tracking import EarlierRun, check_free, how_to_open
 
 if TYPE_CHECKING:
     from valuedrift_mlflow.evaluation.evaluate import Opened
-    from valuedrift_mlflow.pipeline.plan import StageResult
+    from valuedrift_mlflow.pipeline.plan import Plan, StageResult
     from valuedrift_mlflow.report.display import Display
 
 
@@ -33,15 +33,22 @@ _FIRST = 3  # rows that a dry run shows
 _STAGES = 4  # whose axis shifts fit a line of 120 characters
 
 
-def show_plan(recipe: Recipe, source: str, *, alone: bool = False) -> None:
-    """Check a recipe (or a stage alone) without computing anything and print what it would do."""
+def show_plan(recipe: Recipe, source: str, resumed: str = "", *, alone: bool = False) -> None:
+    """Check a recipe (or a stage alone) without computing anything and print what it would do.
+
+    ``resumed`` is the id of the run that it would go on with.
+    """
     from valuedrift_mlflow.pipeline import dry_run
+    from valuedrift_mlflow.pipeline.resumed import lines_of
     from valuedrift_mlflow.recipe.recipe import name_and_alias
     from valuedrift_mlflow.report.display import Display
 
     plan = dry_run.dry_run(recipe, source)
+    goes_on = lines_of(resumed, _begun(plan.plan, resumed, alone)) if resumed else []
     display = Display()
     dry_run.show(plan, display)
+    for line in goes_on:
+        display.line(line)
     display.line(dry_run.measured_line(plan, base=not alone))
     display.line(dry_run.logged_line(plan, base=not alone))
     if any(entry.stage.trains == "policy" for entry in plan.stages):
@@ -67,6 +74,14 @@ def on_machines(recipe: Recipe, arguments: argparse.Namespace) -> None:
             stage.launch.rendezvous = rendezvous
 
 
+def _begun(plan: Plan, resumed: str, alone: bool) -> Mapping[str, EarlierRun]:
+    """The stages that a run which goes on has begun."""
+    from valuedrift_mlflow.pipeline.resumed import begun_stage, begun_stages
+
+    check_free(resumed)
+    return {plan.recipe.stages[0].name: begun_stage(plan, resumed)} if alone else begun_stages(plan, resumed)
+
+
 def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Every stage of the recipe."""
     from valuedrift_mlflow.pipeline.plan import SUMMARY_COLUMNS, certainty_lines, prepare, summary_rows
@@ -74,7 +89,7 @@ def main_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> Non
 
     on_machines(recipe, arguments)
     if arguments.dry_run:
-        show_plan(recipe, arguments.recipe)
+        show_plan(recipe, arguments.recipe, arguments.resume)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
     from valuedrift_mlflow.pipeline import launch, nodes
@@ -120,7 +135,7 @@ def stage_job(own: Command, recipe: Recipe, arguments: argparse.Namespace) -> No
         recipe.stages[0].reward = arguments.reward
     on_machines(recipe, arguments)
     if arguments.dry_run:
-        show_plan(recipe, arguments.recipe, alone=True)
+        show_plan(recipe, arguments.recipe, getattr(arguments, "resume", ""), alone=True)
         return
     display, plan = Display(), prepare(recipe, arguments.recipe)
     from valuedrift_mlflow.pipeline import launch, nodes

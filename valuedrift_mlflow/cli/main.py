@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -81,13 +82,14 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     from valuedrift_mlflow import tracking
     from valuedrift_mlflow.cli import jobs
     from valuedrift_mlflow.inputs import interrupts, processes, scratch
-    from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input
+    from valuedrift_mlflow.inputs.errors import InputError, Unanswered, exit_on_bad_input, traced_safely
     from valuedrift_mlflow.inputs.modules import NotImported, only_looked_up
 
     # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
     scratch.keep_together()
+    sys.excepthook = traced_safely
     # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.
     with exit_on_bad_input(), interrupts.minded(ends=True):
         processes.end_with_mlflow_run()
@@ -98,7 +100,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
             with looked as own_parts:
                 recipe = jobs.recipe_of(own, arguments)
                 recipe.allow_pyfunc_code |= _yes("allow_pyfunc_code", arguments.allow_pyfunc_code)
-                if not arguments.dry_run:
+                if not arguments.dry_run or getattr(arguments, "resume", ""):
                     tracking.check_store()
                 jobs.JOBS[own.job](own, recipe, arguments)
                 for line in own_parts:

@@ -11,9 +11,10 @@ from typing import Any
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
 from valuedrift_mlflow.evaluation.metrics import responses_table
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.reading import json_of, read_bytes
 from valuedrift_mlflow.models.start import Start
-from valuedrift_mlflow.stances import STANCES, Label, RefusalRule, Verdict
+from valuedrift_mlflow.stances import STANCES, Label, RefusalRule, Verdict, check_kept
 from valuedrift_mlflow.suite import Suite
 
 logger = logging.getLogger(__name__)
@@ -45,26 +46,41 @@ def read_measurements(
     ``where`` and ``mend`` are what a problem names and advises; without them the file, and how to resume.
 
     Raises:
-        InputError: no such file, or responses to another suite.
+        InputError: no such file, one that is damaged, or responses to another suite.
     """
+    named = where or str(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(problem(str(file), error.strerror, "the measurements of a run that is taken up")) from None
-    rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+        content: Any = json_of(read_bytes(file, named))
+        rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+        run_id = content.get("run_id", "")
+        for row in rows:
+            if row["suite"] != suite.identity:
+                raise InputError(problem(named, row["suite"], suite.identity, mend))
+        return _measurements(rows, suite, refusal), run_id
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"a table that is damaged ({type(error).__name__}: {one_line(error, 100)})"
+        allowed = "the responses and verdicts of a run, as they were written"
+        raise InputError(problem(named, reason, allowed, "measure the model again")) from None
+
+
+def _measurements(rows: Sequence[Mapping[str, Any]], suite: Suite, refusal: RefusalRule) -> list[Measurement]:
+    """The measurements in the rows of such a table.
+
+    Raises:
+        ValueError, TypeError, KeyError: a cell is missing, or holds what none can.
+    """
     items = {item.item_id: item for item in suite.items}
     by_step: dict[int, list[JudgedResponse]] = {}
     for row in rows:
-        if row["suite"] != suite.identity:
-            raise InputError(problem(where or str(file), row["suite"], suite.identity, mend))
+        if not (isinstance(row["response"], str) and isinstance(row["sample"], int) and isinstance(row["step"], int)):
+            raise TypeError("a response, sample or step of another type")
         judged = JudgedResponse(items[row["item_id"]], row["sample"], row["response"], _verdict(row))
         by_step.setdefault(row["step"], []).append(judged)
-    judge = {row["step"]: row["judge"] for row in rows}
+    judge = {row["step"]: str(row["judge"]) for row in rows}
     # 0 seconds: what it took was logged by the process that measured.
-    measurements = [
-        Measurement(step, suite, judge[step], refusal, tuple(responses), 0.0) for step, responses in by_step.items()
-    ]
-    return measurements, content.get("run_id", "")
+    return [Measurement(step, suite, judge[step], refusal, tuple(found), 0.0) for step, found in by_step.items()]
 
 
 def read_start(file: Path) -> Start | None:
@@ -78,10 +94,12 @@ def read_start(file: Path) -> Start | None:
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
     support, neutral, oppose = (row[stance.value] for stance in STANCES)
+    shares = None if support is None else (support, neutral, oppose)
+    check_kept(Label(row["verdict"]), shares)
     return Verdict(
         Label(row["verdict"]),
-        None if support is None else (support, neutral, oppose),
-        reason=row.get("reason") or "",
+        shares,
+        reason=str(row.get("reason") or ""),
         opinions=tuple(
             (column.removeprefix(_OPINION), Verdict(Label(label)))
             for column, label in row.items()

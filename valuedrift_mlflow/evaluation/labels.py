@@ -127,10 +127,13 @@ def _label(record: Row, where: str, wrong: list[str]) -> HumanLabel | None:
     whole = {}
     for column in ("step", "sample"):
         number = _number(record.get(column) or 0)
-        if not number.is_integer():  # NaN is none
-            wrong.append(problem(f"{where} {column}", record[column], "a whole number"))
+        if not 0 <= number < 2**53 or not number.is_integer():  # NaN is none
+            wrong.append(problem(f"{where} {column}", record[column], "a whole number of at least 0"))
             continue
         whole[column] = int(number)
+    for column in ("item_id", "response"):
+        if not isinstance(record[column], str | int):  # null is no text that reads None
+            wrong.append(problem(f"{where} {column}", record[column], "a text"))
     if len(wrong) > before:
         return None
     return HumanLabel(

@@ -10,8 +10,10 @@ from typing import Literal
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.data.datasets import TrainingData
+from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.judges.labelled import Labelled
 from valuedrift_mlflow.models.files import commit_of
+from valuedrift_mlflow.models.fingerprint import fingerprint
 from valuedrift_mlflow.report.surroundings import hardware, software
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.tracking import LoggedDataset, OpenRun
@@ -46,6 +48,29 @@ def log_commit(run: OpenRun, name: str, uri: str) -> None:
     commit = commit_of(uri)
     if commit:
         tracking.log_tags(run, {f"{name}.commit": commit})
+
+
+def log_start(run: OpenRun, part: str, field: str, uri: str) -> None:
+    """Record which model a training starts from, with its commit; ``part`` is what the run calls it.
+
+    Raises:
+        InputError: a run that goes on began with another one; ``field`` is what asked for it.
+    """
+    found = check_start(run.run_id, part, field, uri)
+    log_commit(run, part, uri)
+    if found:
+        tracking.log_tags(run, {f"{part}.{tracking.FINGERPRINT}": found})
+
+
+def check_start(run_id: str, part: str, field: str, uri: str) -> str:
+    """The fingerprint of a model that a training starts from.
+
+    Raises:
+        InputError: the run has recorded another one.
+    """
+    found = fingerprint(uri)
+    tracking.check_fingerprint(run_id, part, field, uri, found)
+    return found
 
 
 def log_labelled(run: OpenRun, answers: Sequence[Labelled], uri: str) -> None:
@@ -101,4 +126,4 @@ def log_audited_data(run: OpenRun, uri: str, format: str, digest: str) -> None:
 
 
 def _name(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1].partition("?")[0]
+    return redacted(uri).rsplit("/", 1)[-1].partition("?")[0]  # of a URI: its end alone shows no login for what it is

@@ -33,6 +33,7 @@ KEYS = ("item_id", "proposition_id", "proposition", "topic")  # what a row may s
 _RUN = "runs:/"
 _ALLOWED = "a csv, jsonl, json or parquet file with stances, or runs:/RUN_ID of a stage or an evaluation"
 SHARES, PERCENTAGES, COUNTS = "shares", "percentages", "counts"
+_MOST = 1e300  # of a count: three of them are a number still
 _SUM = 0.02  # that shares may be off 1 by, and percentages by as many of 100: they are rounded
 
 
@@ -117,7 +118,7 @@ def _numbers(row: Row, where: str, wrong: list[str]) -> tuple[list[float], float
     """The three numbers of a row, and how many people or answers stand behind them; infinite where nobody says."""
     given = [row[stance.value] for stance in STANCES]
     values = [_number(value) for value in given]
-    if not all(math.isfinite(value) and value >= 0 for value in values) or not math.fsum(values) > 0:
+    if not all(0 <= value < _MOST for value in values) or not math.fsum(values) > 0:
         wrong.append(problem(f"{where} support, neutral, oppose", given, "shares or counts of at least 0, not all 0"))
     number = _number(row["n"]) if str(row.get("n", "")).strip() not in ("", "None", "nan") else math.inf
     if not number > 0:

@@ -270,7 +270,7 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     # A file that is damaged is no reason to stop: the judge is asked again.
     with suppress(OSError, ValueError, TypeError, KeyError):
         if versioned:
-            return _read(json.loads(file.read_text(encoding="utf-8")), unlike)
+            return _read(_whole(file.read_text(encoding="utf-8")), unlike)
     own = [entry for entry in answers if entry.kind == kind]
     verdicts = judge.judge([entry.answer for entry in own])
     quality = judge_quality([e.label for e in own], verdicts, [e.answer.proposition for e in own])
@@ -282,7 +282,8 @@ def _checked(judge: Judge, kind: str, unlike: float) -> Reliability:
     )
     # A server that did not answer today must not count against the judge for good.
     if versioned and not any(verdict.failed for verdict in verdicts):
-        _keep(file, json.dumps(asdict(found)))
+        content = json.dumps(asdict(found))
+        _keep(file, f"{_mark(content)}\n{content}")
     return found
 
 
@@ -297,6 +298,23 @@ def shown_by(answers: Sequence[Labelled], verdicts: Sequence[Verdict]) -> Attenu
     truth = np.array([own for own, _, _ in placed], dtype=np.int64)
     vectors = np.array([own for _, own, _ in placed]).reshape(-1, len(STANCES))
     return attenuation(truth, vectors, np.array([own for _, _, own in placed], dtype=np.int64))
+
+
+def _whole(text: str) -> dict[str, Any]:
+    """What a file holds whose first line is a hash of the rest.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    mark, _, content = text.partition("\n")
+    if mark != _mark(content):
+        raise ValueError("not what was written")
+    kept: dict[str, Any] = json.loads(content)
+    return kept
+
+
+def _mark(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _read(kept: dict[str, Any], unlike: float) -> Reliability:

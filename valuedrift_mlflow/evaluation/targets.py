@@ -152,8 +152,16 @@ def _settings(runs: Sequence[MeasuredRun], given: Config, named: Collection[str]
     for key in (*_SAMPLED_BY, "samples"):
         recorded = next((run.settings[key] for run in runs if key in run.settings), None)
         if recorded is not None and key not in named:
-            known[key] = ast.literal_eval(recorded) if key == "stop" else recorded
+            known[key] = _listed(recorded) if key == "stop" else recorded
     return given.model_copy(update=Config.checked(known).model_dump(include=set(known)))
+
+
+def _listed(recorded: str) -> object:
+    """The list that a run has recorded as text; the text where it is none."""
+    try:
+        return ast.literal_eval(recorded)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return recorded
 
 
 def _told(settings: Config) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from valuedrift_mlflow.inputs.redaction import redacted
@@ -125,6 +127,15 @@ def naming(where: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError([f"{where}: {line}" for line in error.problems]) from None
+
+
+def traced_safely(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write a traceback as Python does, without secrets and without what steers a terminal (``sys.excepthook``).
+
+    An error of a part that a user brings, or of a library, says whatever it was given.
+    """
+    said = "".join(traceback.format_exception(kind, error, trace))
+    print(redacted(safe(said)), end="", file=sys.stderr)
 
 
 @contextmanager

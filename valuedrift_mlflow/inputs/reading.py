@@ -262,7 +262,7 @@ def _count(root: yaml.Node) -> None:
             sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in inner)
             open_nodes.discard(id(node))
         if sizes[id(node)] > _MOST_NODES:
-            raise yaml.YAMLError(f"aliases that stand for more than {_MOST_NODES:,} values")
+            raise yaml.YAMLError(f"more than {_MOST_NODES:,} values, with those that aliases stand for")
         return sizes[id(node)]
 
     size(root, 0)

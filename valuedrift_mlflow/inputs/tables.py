@@ -84,6 +84,8 @@ def _frame(data: bytes, kind: str, where: str, numbers: bool) -> pd.DataFrame:
     if kind == ".jsonl":
         return pd.DataFrame([row for _, row in json_lines(text, where)])
     value: Any = json_of(text)
+    if not isinstance(value, list | dict):
+        raise ValueError("a JSON value that is no list of rows")
     if isinstance(value, list) and not all(isinstance(row, dict) for row in value):
         raise ValueError("a row that is no JSON object")
     if isinstance(value, dict) and set(value) == {"columns", "data"}:

@@ -54,7 +54,9 @@ class ResponseStore:
             stale: list[tuple[float, bytes]] = []
             for key in dict.fromkeys(keys):
                 row = database.execute("SELECT text, mark, used FROM responses WHERE key = ?", (key,)).fetchone()
-                if row is None or _mark(key, row[0]) != row[1]:
+                # SQLite keeps any type in any column: a cell that was written over may be a text.
+                whole = row is not None and isinstance(row[0], bytes) and isinstance(row[2], float)
+                if not whole or _mark(key, row[0]) != row[1]:
                     continue
                 found[key] = row[0].decode("utf-8", "surrogatepass")
                 if now - row[2] > _FRESH:

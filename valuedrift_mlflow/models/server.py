@@ -15,11 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import fields
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
+from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
 from valuedrift_mlflow.inputs.thoughts import before_stop
 from valuedrift_mlflow.inputs.uris import split_options
 from valuedrift_mlflow.models.generation import Progress, Sampling, seed_of
@@ -77,9 +78,9 @@ class Server:
 
     model: str
     base_url: str | None = None
-    in_flight: Annotated[int, Field(ge=1)] = 8
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    attempts: Annotated[int, Field(ge=1)] = 6
+    in_flight: Annotated[int, Field(ge=1, le=1024)] = 8
+    timeout: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    attempts: Annotated[int, Field(ge=1, le=100)] = 6
 
     @classmethod
     def from_uri(cls, uri: str) -> Server:
@@ -115,7 +116,7 @@ class Server:
                 if option not in allowed and option not in also_allowed:
                     known = ", ".join((*allowed, "server", *also_allowed))
                     problems.add(problem(f"{name} option", option, known, "unknown option"))
-            if not re.match(r"https?://\S+$", address) and (given or address):
+            if not _is_address(address) and (given or address):
                 problems.add(problem(where, address, "an address such as http://127.0.0.1:8000/v1"))
             if not (given or address or os.environ.get("OPENAI_API_KEY")):
                 found, mend = "no OPENAI_API_KEY", f"set one of them, or write {name}?base_url=http://HOST:PORT/v1"
@@ -126,6 +127,16 @@ class Server:
     def address(self) -> str | None:
         """Where the server is; None for OpenAI's own."""
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+
+def _is_address(text: str) -> bool:
+    """Whether a client can be made for an address; whether somebody answers there is another matter."""
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname and parts.hostname.encode("idna")) and parts.port != 0
+    except ValueError:  # a port or a name that cannot be
+        return False
+    return named and bool(re.fullmatch(r"https?://[^\s\\]+", text))
 
 
 def validated(kind: type[_Kind], name: str, options: Mapping[str, object]) -> _Kind:
@@ -161,12 +172,16 @@ class ChatClient:
         from tenacity import wait_random_exponential
 
         self.server = server
-        self._client = OpenAI(
-            api_key=os.environ.get("OPENAI_API_KEY") or LOCAL_KEY,
-            base_url=server.address,
-            timeout=server.timeout,
-            max_retries=0,  # tenacity repeats: the client's own repetitions would multiply with it, unseen
-        )
+        try:
+            self._client = OpenAI(
+                api_key=os.environ.get("OPENAI_API_KEY") or LOCAL_KEY,
+                base_url=server.address,
+                timeout=server.timeout,
+                max_retries=0,  # tenacity repeats: the client's own repetitions would multiply with it, unseen
+            )
+        except Exception as error:  # of the library that it asks by: a name that no host can have
+            where, allowed = f"{PREFIX}{server.model} base_url", "an address such as http://127.0.0.1:8000/v1"
+            raise InputError(problem(where, server.address, allowed, one_line(error))) from None
         # At random within a growing limit: many requests that failed together must not all come again together.
         self._backoff = wait_random_exponential(multiplier=wait_seconds, max=LONGEST_BACKOFF)
         self._not_taken: frozenset[str] = frozenset()  # replaced, never changed: other threads read it

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow import tracking
-from valuedrift_mlflow.inputs.reading import user_path
+from valuedrift_mlflow.inputs.reading import json_object, user_path
 from valuedrift_mlflow.models import auto
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.generation import Generator
 from valuedrift_mlflow.models.how import STORED, How
 from valuedrift_mlflow.models.loading import (
@@ -93,13 +94,12 @@ class Swapping:
         folder = _folder(uri)
         if folder is None:
             return None
-        adapter = folder / _ADAPTERS
-        if not adapter.is_file():
+        base = below(str(folder))
+        if base is None:
             held = self._whole(uri, folder)
             return None if held is None else self._told(uri, held, folder)
-        base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        below = _folder(base)
-        held = None if below is None or (below / _ADAPTERS).is_file() else self._whole(base, below)
+        lower = _folder(base)
+        held = None if lower is None or (lower / _ADAPTERS).is_file() else self._whole(base, lower)
         if held is None:
             return None
         held.changed = True
@@ -168,9 +168,9 @@ def _facts(folder: Path) -> _Facts | None:
 
 def _text(file: Path) -> str:
     """A configuration without what changes nothing."""
-    if not file.is_file():
+    told = json_object(file)
+    if told is None:  # not there; what is damaged is told where it is loaded
         return ""
-    told = json.loads(file.read_text(encoding="utf-8"))
     return json.dumps({key: value for key, value in told.items() if key not in _CHANGES_NOTHING}, sort_keys=True)
 
 

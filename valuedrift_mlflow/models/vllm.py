@@ -12,7 +12,6 @@ Adapters are read from a folder, which both sides must see. The weight sync is t
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -23,6 +22,7 @@ from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.models.continuous import cut
 from valuedrift_mlflow.models.decoding import Asked
+from valuedrift_mlflow.models.files import below
 from valuedrift_mlflow.models.replies import Unreachable
 from valuedrift_mlflow.models.server import LOCAL_KEY, concurrently
 
@@ -152,7 +152,7 @@ class VllmRows:
     @contextmanager
     def _named(self, folder: Path, served: Mapping[str, str]) -> Iterator[str]:
         """Adapters in a folder under a name that is theirs alone, which the server forgets afterwards."""
-        base = str(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+        base = below(str(folder)) or ""
         if base not in served and base not in served.values():  # it would answer with another model's adapters
             mend = f"start `vllm serve {base} --enable-lora`"
             raise InputError(

@@ -8,7 +8,6 @@ checkpoint, and the model they start from is measured once for all of them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from valuedrift_mlflow.pipeline.directions import directions, directions_table
 from valuedrift_mlflow.pipeline.memory import free_memory, settled
 from valuedrift_mlflow.pipeline.outcomes import Outcome
 from valuedrift_mlflow.pipeline.plan import Plan, RewardResult, StageResult, StageRun
-from valuedrift_mlflow.recipe.recipe import Recipe
+from valuedrift_mlflow.pipeline.resumed import begun_trainings, recorded_of
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.report.tables import Table
 from valuedrift_mlflow.stages.resume import forget, kept_model
@@ -194,7 +193,7 @@ def run(ablation: Ablation, display: Display, resumed: str | None = None, execut
     with interrupts.minded(), tracking.taken_up(resumed):
         if execution is not None:
             return _run(ablation, display, resumed, execution)
-        execution = Execution(display, _begun(ablation, resumed) if resumed else {})
+        execution = Execution(display, begun_trainings(ablation, resumed) if resumed else {})
         result = _run(ablation, display, resumed, execution)
         execution.forget_models()
         return result
@@ -209,7 +208,7 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
         "ablation",
         name=f"ablation · {Path(ablation.design_source).stem}",
         recipe=ablation.source,
-        parameters=_parameters(ablation),
+        parameters=recorded_of(ablation),
         run_id=resumed,
     ) as parent:
         opened = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
@@ -254,33 +253,6 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
             # table, figure and report of the cells that came through.
             raise CellsFailed.of(failed, len(rows))
     return Result(rows, topics)
-
-
-def _parameters(ablation: Ablation) -> dict[str, str]:
-    """What an ablation records: it is taken up with the same axes and seeds, or refused."""
-    design = {
-        "design": ablation.design_source,
-        "axes": json.dumps(ablation.design.axes),
-        **({"choices": json.dumps(ablation.design.choices)} if ablation.design.choices else {}),
-        **({"chains": json.dumps(ablation.design.chains)} if ablation.design.chains else {}),
-        "seeds": json.dumps(ablation.design.seeds),
-    }
-    return ablation.recipe.parameters() | design
-
-
-def _begun(ablation: Ablation, parent: str) -> dict[str, EarlierRun]:
-    """The runs of a stopped ablation that can be taken up with this one, by their trainings."""
-    suite = ablation.cells[0].training.origin.suite
-    tracking.stopped_run(parent, "ablation", _parameters(ablation), keys=Recipe.model_fields, suite=suite.hash)
-    # Data are compared below, with what each training's own run has recorded; the parent's run has no digests.
-    begun = tracking.stages_of(parent)
-    if len({cell.training.origin.recipe.model_dump_json(exclude={"stages"}) for cell in ablation.cells}) > 1:
-        begun.pop(BASE, None)  # it is measured in several ways
-    for training in ablation.trainings():
-        if training.name in begun:
-            data = training.plan.data[training.name]
-            tracking.check_data(begun[training.name], training.name, data.uri, data.digest())
-    return begun
 
 
 def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) -> tuple[Row, Outcome | None]:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from valuedrift_mlflow import models, suite, tracking
+from valuedrift_mlflow.evaluation import recorded
 from valuedrift_mlflow.evaluation.kept import logged_measurements
 from valuedrift_mlflow.evaluation.measurement import Measurement
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
@@ -258,6 +259,7 @@ def rebuild(opened: Opened, folder: Path, points: Sequence[int]) -> Rebuilt:
     """
     work = opened.work
     stage, plan = work.stage, work.plan
+    recorded.check_start(opened.trained.run.run_id, "model", "run", work.start_uri)
     loaded = load_start(work)
     # Anchors are held beside the rows and are no part of any row's loss: one batch of them is enough to build it.
     built = stage.model_copy(update={"max_steps": 1}) if plan.anchors[stage.name] is not None else stage

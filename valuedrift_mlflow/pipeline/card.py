@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.headline import lead_of
+from valuedrift_mlflow.inputs.errors import one_line
+from valuedrift_mlflow.inputs.reading import SETTINGS, read_bytes, text_of, yaml_of
 from valuedrift_mlflow.models.files import files_of
 from valuedrift_mlflow.pipeline.plan import Plan, StageResult
 from valuedrift_mlflow.recipe.recipe import name_and_alias
@@ -131,10 +133,10 @@ def licence_of(uri: str) -> str:
     file = (folder if folder.is_dir() else folder.parent) / "README.md"
     if not file.is_file() or not folder.exists():
         return _UNKNOWN
-    front = _FRONT.match(file.read_text(encoding="utf-8", errors="replace"))
-    try:
-        told = yaml.safe_load(front[1]) if front else None
-    except yaml.YAMLError:
-        return _UNKNOWN
-    stated = told.get("license") or told.get("licence") if isinstance(told, dict) else None
-    return str(stated) if stated else _UNKNOWN
+    with suppress(ValueError):  # an InputError too: a card that cannot be read states nothing
+        front = _FRONT.match(text_of(read_bytes(file, str(file), SETTINGS), str(file)))
+        told = yaml_of(front[1]) if front else None
+        stated = told.get("license") or told.get("licence") if isinstance(told, dict) else None
+        stated = stated if isinstance(stated, list) else [stated]
+        return one_line(", ".join(own for own in stated if isinstance(own, str)), 100) or _UNKNOWN
+    return _UNKNOWN

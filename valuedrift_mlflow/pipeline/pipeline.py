@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.embedded.corpus import held_out_answers
@@ -35,6 +34,7 @@ from valuedrift_mlflow.pipeline.methods import methods_of
 from valuedrift_mlflow.pipeline.notes import pipeline_note, stage_note
 from valuedrift_mlflow.pipeline.plan import Mix, Plan, RewardResult, StageResult, StageRun, Trained, data_lines, prepare
 from valuedrift_mlflow.pipeline.report import Logged, html, stage_changes
+from valuedrift_mlflow.pipeline.resumed import begun_stage, begun_stages
 from valuedrift_mlflow.pipeline.train import REWARD_ACCURACY, train_reward, train_stage
 from valuedrift_mlflow.pipeline.weights import logs_base
 from valuedrift_mlflow.recipe.read import load_recipe, validate
@@ -79,7 +79,7 @@ def run_pipeline(
 
 
 def _run_pipeline(plan: Plan, display: Display, resumed: str | None) -> list[StageResult]:
-    begun = _begun_stages(plan, resumed) if resumed else {}
+    begun = begun_stages(plan, resumed) if resumed else {}
     parameters = plan.recipe.parameters()
     with tracking.run(
         "pipeline",
@@ -215,21 +215,6 @@ def planted_agreement(plan: Plan) -> dict[str, float]:
     }
 
 
-def _begun_stages(plan: Plan, parent: str) -> dict[str, EarlierRun]:
-    """The stage runs of a stopped pipeline that can be taken up with this plan, by stage."""
-    _stopped(plan, parent, "pipeline")
-    begun = tracking.stages_of(parent)
-    for name, run in begun.items():
-        if name in plan.data:
-            tracking.check_data(run, name, plan.data[name].uri, plan.data[name].digest())
-    return begun
-
-
-def _stopped(plan: Plan, run_id: str, role: Literal["pipeline", "stage"]) -> EarlierRun:
-    settings = plan.recipe.parameters()
-    return tracking.stopped_run(run_id, role, settings, keys=Recipe.model_fields, suite=plan.suite.hash)
-
-
 def _finished(plan: Plan, name: str, run_id: str) -> Trained:
     """What a stage (or the base) that an earlier process has finished came to, from what its run holds."""
     measurements = logged_measurements(run_id, plan.suite, plan.recipe.refusal)
@@ -282,7 +267,7 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
             # Asked for before it is loaded: `load_model` would train a missing one too, but show and log nothing of it.
             embedded_base.base_folder([TrainingLog(active, display, "base model (once)")])
         loaded = models.load_model(recipe.base.model, recipe.how)
-        recorded.log_commit(active, "model", recipe.base.model)
+        recorded.log_start(active, "model", "base.model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
         model_id, uri = _log_base(plan, active, loaded)
@@ -348,10 +333,7 @@ def run_single_stage(plan: Plan, display: Display, resumed: str | None = None) -
 
 def _run_single_stage(plan: Plan, display: Display, resumed: str | None) -> StageResult | RewardResult:
     quiet_libraries()
-    stage, begun = plan.recipe.stages[0], _stopped(plan, resumed, "stage") if resumed else None
-    if begun:
-        data = plan.data[stage.name]
-        tracking.check_data(begun, stage.name, data.uri, data.digest())
+    stage, begun = plan.recipe.stages[0], begun_stage(plan, resumed) if resumed else None
     work = StageRun(plan, stage, plan.recipe.base.model, begun=begun, reward=stage.rated_by)
     with display.live():
         if plan.recipe.base.model == "embedded:base":

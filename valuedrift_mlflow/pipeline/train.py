@@ -46,6 +46,15 @@ def load_start(work: StageRun) -> Loaded:
     return loaded
 
 
+def _log_start(work: StageRun) -> None:
+    """Record what the stage starts from, and refuse another model than the run has recorded before."""
+    if processes.is_first():
+        based = work.start_uri == work.plan.recipe.base.model
+        recorded.log_start(work.run, "model", "base.model" if based else f"{work.stage.name}.from", work.start_uri)
+        if work.reward is not None:
+            recorded.log_start(work.run, "reward", f"{work.stage.name}.reward", work.reward)
+
+
 def train_stage(work: StageRun, display: Display) -> Trained:
     """Train and measure a stage from the newest checkpoint of its state, if it has one.
 
@@ -62,8 +71,7 @@ def _train(work: StageRun, display: Display) -> Trained:
     # Left in this order: what is done beside the training needs the folder.
     with temporary_folder() as scratch, Beside() as beside:
         loaded = load_start(work)
-        if processes.is_first():
-            recorded.log_commit(work.run, "model", work.start_uri)
+        _log_start(work)
         log_below(work, loaded)
         reward = (
             None
@@ -152,6 +160,7 @@ def train_reward(work: StageRun, display: Display) -> None:
     stage, run = work.stage, work.run
     with temporary_folder() as scratch:
         loaded = load_start(work)
+        _log_start(work)
         callbacks = [StopBetweenSteps(), TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
         job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks)
         trainer: Any = build_trainer(job)

@@ -171,7 +171,8 @@ def _lines(error: ValidationError, tree: dict[str, object]) -> list[str]:
             uri = "a URI, or " if model is Data else ""
             lines.append(problem(name, entry["input"], f"{uri}the keys {_keys(model)}"))
         else:
-            lines.append(problem(name, entry["input"], entry["msg"][0].lower() + entry["msg"][1:]))
+            said = entry["msg"].removeprefix("Value error, ")  # of a validator of ours
+            lines.append(problem(name, entry["input"], said[0].lower() + said[1:]))
     return lines
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
@@ -252,7 +252,7 @@ def misfits(places: Sequence[Place]) -> list[str]:
                 problem(f"{name}.name", name, "an algorithm's name only for the single stage of that algorithm")
             )
         # A bare word is a stage's name, unless there is such a folder.
-        bare = rated_by is not None and not set(rated_by) & set("/:\\") and not Path(rated_by).is_dir()
+        bare = rated_by is not None and not set(rated_by) & set("/:\\") and not os.path.isdir(rated_by)
         if rated_by is not None and rated_by not in judges and (bare or rated_by in names):
             allowed = f"an earlier stage of reward ({', '.join(judges) or 'there is none'})"
             wrong.append(problem(f"{name}.reward", rated_by, f"{allowed}, a model URI or module:function"))

@@ -114,7 +114,7 @@ class Display:
         # Over a copy: the thread that beats looks while others start and end works.
         works = [(name, work) for name, work in list(self._works.items()) if work.open]
         said = "; ".join(work.line(name, now) for name, work in works) or f"working, {lasted(self._pulse.since())}"
-        self.console.print(said, markup=False)
+        self.console.print(safe(redacted(said)), markup=False)
 
     def start(self, bar: str, total: int | None, note: str = "") -> None:
         """(Re)start the bar of this name; ``total`` is None where it is not known."""
@@ -142,14 +142,17 @@ class Display:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table."""
-        table = Table(title=escape(safe(title)), title_justify="left")
+        table = Table(title=_shown(title), title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(escape(safe(column)), justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(_shown(column), justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(
-                *(escape(safe(redacted(cell))) for cell in row)
-            )  # names and answers may hold what reads like markup
+            table.add_row(*map(_shown, row))
         self.console.print(table)
+
+
+def _shown(text: str) -> str:
+    """A text as a cell of a table: names and answers may hold what reads like markup, or steers a terminal."""
+    return escape(safe(redacted(text)))
 
 
 def quiet_libraries() -> None:

@@ -55,7 +55,7 @@ def forget(folder: Path) -> None:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; a damaged one is named, and the one before it taken."""
-    complete = sorted((path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")), key=_step, reverse=True)
+    complete = sorted((path for path in _checkpoints(folder) if (path / _COMPLETE).is_file()), key=_step, reverse=True)
     for checkpoint in complete:
         found = damage(checkpoint, _COMPLETE)
         if not found:
@@ -64,6 +64,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     if complete:
         logger.warning("no checkpoint in %s is whole: the training begins anew", folder)
     return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    # Not what somebody has put beside them, such as a copy.
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
 
 
 def _step(checkpoint: Path) -> int:
@@ -75,7 +80,7 @@ def complete(checkpoint: Path) -> None:
     """Say that a checkpoint is written to its end, then delete the older ones beside it but for the last."""
     # In this order: a process killed in between leaves one more, never none.
     seal(checkpoint, _COMPLETE)
-    older = [path for path in checkpoint.parent.glob("checkpoint-*") if _step(path) < _step(checkpoint)]
+    older = [path for path in _checkpoints(checkpoint.parent) if _step(path) < _step(checkpoint)]
     whole = [path for path in older if (path / _COMPLETE).is_file()]
     for other in set(older) - {max(whole, key=_step, default=None)}:
         shutil.rmtree(other)

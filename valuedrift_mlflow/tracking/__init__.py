@@ -14,17 +14,19 @@ from valuedrift_mlflow.tracking.checkpoints import (
 )
 from valuedrift_mlflow.tracking.datasets import log_dataset
 from valuedrift_mlflow.tracking.earlier import (
+    FINGERPRINT,
     EarlierRun,
     audits_of,
     begun_audits,
     check_data,
+    check_fingerprint,
     last_child,
     last_value,
     stages_of,
     stopped_run,
 )
 from valuedrift_mlflow.tracking.judge_models import log_judge_model
-from valuedrift_mlflow.tracking.lease import check_owner, stale_after
+from valuedrift_mlflow.tracking.lease import check_free, check_owner, stale_after
 from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
@@ -36,6 +38,7 @@ from valuedrift_mlflow.tracking.models import (
     checkpoint_path,
     downloaded,
     files_folder,
+    lies_here,
     log_classifier,
     log_final_folder,
     log_final_model,
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from mlflow.models.evaluation.base import EvaluationResult
 
 __all__ = [
+    "FINGERPRINT",
     "MLFLOW_PREFIXES",
     "Answering",
     "EarlierRun",
@@ -112,6 +116,8 @@ __all__ = [
     "begun_audits",
     "check_alias",
     "check_data",
+    "check_fingerprint",
+    "check_free",
     "check_has_weights",
     "check_model",
     "check_model_name",
@@ -135,6 +141,7 @@ __all__ = [
     "is_open",
     "last_child",
     "last_value",
+    "lies_here",
     "load_pyfunc",
     "log_checkpoint",
     "log_checkpoint_files",

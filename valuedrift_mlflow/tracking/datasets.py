@@ -41,7 +41,7 @@ def log_dataset(
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*integer column")
-        dataset = _dataset(rows, name[:500], source, digest)
+        dataset = _dataset(rows, redacted(name)[:500], source, digest)
         entity = entities.Dataset(**dataset.to_dict())  # infers the schema that the warning is about
     tags = [entities.InputTag("mlflow.data.context", context)]
     MlflowClient().log_inputs(run.run_id, datasets=[entities.DatasetInput(entity, tags)])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 # Tags that a run has from its first moment: parameters come later, and a process may be killed between the two.
+FINGERPRINT = "fingerprint"  # of a model that a stage starts from
 STAGE_NAME, AUDITED = "valuedrift.stage_name", "valuedrift.audited"
 _KINDS = {
     "pipeline": "a pipeline, by the entry point main",
@@ -147,6 +148,28 @@ def check_data(run: EarlierRun, stage: str, uri: str, digest: str) -> None:
                 "the rows are not those that the stage began with",
             )
         )
+
+
+def check_fingerprint(run_id: str, part: str, field: str, uri: str, fingerprint: str) -> None:
+    """Refuse a model that changed since a stage began with it: other files in its folder, an alias that has moved.
+
+    Args:
+        run_id: the run of the stage.
+        part: what the run calls the model, ``model`` or ``reward``.
+        field: what problems call it.
+        uri: the model.
+        fingerprint: what it is now; empty where that is not known.
+
+    Raises:
+        InputError: it is another one than the run has recorded.
+    """
+    from mlflow import MlflowClient
+
+    recorded = MlflowClient().get_run(run_id).data.tags.get(f"valuedrift.{part}.{FINGERPRINT}", "")
+    if recorded and fingerprint and recorded != fingerprint:
+        mend = "the model is not the one that the stage began with: put that back, or begin a new run"
+        allowed = f"{recorded}, as run {run_id} has recorded"
+        raise InputError(problem(field, f"{uri}, which is {fingerprint}", allowed, mend))
 
 
 def stages_of(parent: str) -> dict[str, EarlierRun]:

@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.interrupts import TakenOver
 from valuedrift_mlflow.inputs.processes import Process, this
+from valuedrift_mlflow.inputs.reading import json_of
 
 OWNER = "valuedrift.owner"
 SETTING = "VALUEDRIFT_LEASE"
@@ -54,10 +56,14 @@ class Owner:
 
         text = MlflowClient().get_run(run_id).data.tags.get(OWNER, "")
         try:
-            read = json.loads(text)
-            return cls(read["token"], Process(**read["process"]), float(read["every"]), float(read["beat"]))
-        except (ValueError, TypeError, KeyError):
+            read: Any = json_of(text)
+            told, pid = read["process"], int(read["process"]["pid"])
+            process = Process(*(str(told[key]) for key in ("host", "place", "boot")), pid, str(told["started"]))
+            found = cls(str(read["token"]), process, float(read["every"]), float(read["beat"]))
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None
+        # Whoever may write tags may write others than ours: no process has such an id, and nobody waits for ever.
+        return found if 0 < pid < 2**31 and math.isfinite(found.every) and math.isfinite(found.beat) else None
 
     def write(self, run_id: str) -> None:
         """Name this owner in the run's tag."""
@@ -81,7 +87,7 @@ class Owner:
             return True
         if (self.process.place, self.process.boot) == (here.place, here.boot):
             return False  # by the same clock
-        time.sleep(1.3 * self.every)  # its clock may be behind: does it go on?
+        time.sleep(min(max(0.0, 1.3 * self.every), stale))  # its clock may be behind: does it go on?
         return Owner.of(run_id) != self
 
     def said(self) -> str:
@@ -121,20 +127,15 @@ class Lease:
         if not new:
             before = Owner.of(self.run_id)
             if before is not None and before.works(self.run_id, self.stale):
-                raise self._refused(before)
+                raise _refused(self.run_id, before, self.stale)
         self._beat()
         if not new:
             time.sleep(min(_SETTLES, self.every))
             after = Owner.of(self.run_id)
             if after is not None and after.token != self.token:
-                raise self._refused(after)
+                raise _refused(self.run_id, after, self.stale)
         _held[self.run_id] = self
         self._beating.start()
-
-    def _refused(self, owner: Owner) -> InputError:
-        found = f"{self.run_id}, owned by {owner.said()}"
-        mend = f"end it there (kill {owner.process.pid}), or wait until {self.stale:.0f} s have gone without one"
-        return InputError(problem("--resume", found, "a run that no process works on", mend))
 
     def _beat(self) -> None:
         begun = time.monotonic()
@@ -187,6 +188,29 @@ class Lease:
             owner = Owner.of(self.run_id)
             if self.lost is None and owner is not None and owner.token == self.token:
                 MlflowClient().delete_tag(self.run_id, OWNER)
+
+
+def _refused(run_id: str, owner: Owner, stale: float) -> InputError:
+    found = f"{run_id}, owned by {owner.said()}"
+    mend = f"end it there (kill {owner.process.pid}), or wait until {stale:.0f} s have gone without one"
+    return InputError(problem("--resume", found, "a run that no process works on", mend))
+
+
+def check_free(run_id: str) -> None:
+    """Find that no process works on a run, without becoming its owner.
+
+    Raises:
+        InputError: one does.
+    """
+    from mlflow.exceptions import MlflowException
+
+    stale = stale_after()
+    try:
+        owner = Owner.of(run_id)
+    except MlflowException:
+        return  # no such run: who takes it up says so
+    if owner is not None and owner.works(run_id, stale):
+        raise _refused(run_id, owner, stale)
 
 
 @contextmanager

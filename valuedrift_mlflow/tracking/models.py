@@ -246,7 +246,12 @@ def logged_name(model_id: str) -> str:
 
 def pinned(uri: str) -> str:
     """The same model by a URI that will not name another one, as an alias may: ``models:/m-...`` where it has an id."""
+    from mlflow import MlflowClient
+
     model_id = logged_model_id(uri)
+    if model_id is None and (alias := ALIAS.fullmatch(uri)) is not None:
+        found = MlflowClient().get_model_version_by_alias(alias["name"], alias["alias"])
+        return f"models:/{found.name}/{found.version}"
     return f"models:/{model_id}" if model_id else uri
 
 

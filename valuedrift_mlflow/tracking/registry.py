@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.tracking.earlier import stages_of
 from valuedrift_mlflow.tracking.models import ALIAS, VERSION, check_has_weights
 
@@ -84,8 +85,9 @@ def register(model_uri: str, name: str, *, card: str, tags: Mapping[str, str], a
     import mlflow
     from mlflow import MlflowClient
 
-    made = mlflow.register_model(model_uri, name, tags={f"valuedrift.{key}": value for key, value in tags.items()})
-    MlflowClient().update_model_version(name, made.version, description=card)
+    masked = {f"valuedrift.{key}": redacted(value) for key, value in tags.items()}
+    made = mlflow.register_model(model_uri, name, tags=masked)
+    MlflowClient().update_model_version(name, made.version, description=redacted(card))
     if alias:
         set_alias(name, str(made.version), alias)
     return str(made.version)

@@ -118,7 +118,7 @@ def run(
             if owning:
                 owning.take(new=not run_id)
             # start_run takes no name for a run that is there already.
-            given = {"mlflow.runName": name if adopted else None, "mlflow.runColor": color}
+            given = {"mlflow.runName": redacted(name) if adopted and name else None, "mlflow.runColor": color}
             mlflow.set_tags({key: value for key, value in given.items() if value})
             if not nested:
                 mark_as_training(active.info.experiment_id)

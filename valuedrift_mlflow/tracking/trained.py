@@ -115,12 +115,20 @@ def text_of(run_id: str, file: str) -> str:
 
 
 def table_of(run_id: str, file: str) -> list[dict[str, object]]:
-    """The rows of a table that a run has logged; none where it has no such table."""
+    """The rows of a table that a run has logged; none where it has no such table.
+
+    Raises:
+        InputError: the table is damaged.
+    """
     from mlflow import MlflowClient
 
     if file not in {entry.path for entry in MlflowClient().list_artifacts(run_id)}:
         return []
     import mlflow
 
-    table = mlflow.load_table(file, run_ids=[run_id])
+    try:
+        table = mlflow.load_table(file, run_ids=[run_id])
+    except Exception as error:  # whatever a damaged file makes of MLflow's reader
+        found = f"a table that is damaged ({type(error).__name__}: {one_line(error, 100)})"
+        raise InputError(problem(f"runs:/{run_id}/{file}", found, "the table that the run has logged")) from None
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

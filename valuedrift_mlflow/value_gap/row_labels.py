@@ -115,7 +115,7 @@ def _add(by_row: dict[Key, RowLabel], record: Row, columns: Sequence[str], where
     if not (math.isfinite(weight) and weight > 0):
         wrong.append(problem(f"{where} weight", record["weight"], "a number above 0"))
     row, turn = _number(record["row"]), _number(record.get("turn") or 0)
-    if not (row.is_integer() and row > 0 and turn.is_integer() and turn >= 0):
+    if not (row.is_integer() and 0 < row < 2**53 and turn.is_integer() and 0 <= turn < 2**53):
         wrong.append(problem(f"{where} row, turn", (record["row"], record.get("turn", 0)), "whole numbers from 1, 0"))
     if len(wrong) > before:
         return

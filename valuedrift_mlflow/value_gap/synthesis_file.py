@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
-from valuedrift_mlflow.inputs.reading import output_path
+from valuedrift_mlflow.inputs.reading import json_of, output_path
 from valuedrift_mlflow.inputs.rows import Record, Row
 
 if TYPE_CHECKING:
@@ -94,9 +94,12 @@ def metadata(file: Path) -> Record:
     except (OSError, pa.ArrowException) as error:
         allowed = "a parquet file that synthesize has written"
         raise InputError(problem("data", str(file), allowed, one_line(error, 200))) from None
-    if stored is None:
+    try:
+        loaded = json_of(stored or b"")
+    except ValueError:
+        loaded = None
+    if not isinstance(loaded, dict):
         raise InputError(problem("data", str(file), "a parquet file that synthesize has written"))
-    loaded: Record = json.loads(stored)
     return loaded
 
 

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
+from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.rows import Row
-from valuedrift_mlflow.stances import Label, Verdict
+from valuedrift_mlflow.stances import Label, Verdict, check_kept
 from valuedrift_mlflow.value_gap.synthesis_plan import Ask
 
 _KEY = ("topic", "prompt", "use", "stance", "style", "try")
@@ -93,7 +95,7 @@ class Journal:
     def _take_up(self) -> None:
         """Read what waits. A file that is damaged, or made otherwise, is no loss: its responses are sampled again."""
         with suppress(ValueError, KeyError, TypeError, AttributeError):
-            kept = json.loads(self.waiting.read_text(encoding="utf-8"))
+            kept: Any = json_of(self.waiting.read_bytes())
             if kept["made"] == self._made:
                 self._unjudged = {tuple(map(str, key)): str(text) for *key, text in kept["responses"]}
 
@@ -113,7 +115,7 @@ class Journal:
                 # A line without its end was being written when the process died.
                 if not line.endswith(b"\n"):
                     break
-                record = json.loads(line)
+                record: Any = json_of(line)
                 if first:
                     self._check(record, made)
                     whole, first = len(line), False
@@ -154,5 +156,6 @@ def _rounded(verdict: Verdict) -> Verdict:
 
 
 def _judged(record: Row) -> tuple[str, Verdict]:
-    probabilities = record["probabilities"]
-    return str(record["response"]), Verdict(Label(record["verdict"]), tuple(probabilities) if probabilities else None)
+    shares, label = record["probabilities"], Label(record["verdict"])
+    check_kept(label, shares)
+    return str(record["response"]), Verdict(label, tuple(shares) if shares else None)

@@ -62,7 +62,7 @@ class LexicalJudge:
         """Hash of the data and of the fitted coefficients: code that is only written otherwise is no other judge."""
         data = (CLASSES_FILE, WORDS_FILE, PATTERNS_FILE, FITTED_FILE)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in data))
-        digest.update(f"{reach.limits()} hidden".encode())
+        digest.update(f"{reach.limits()} hidden, fenced, made up".encode())
         if languages.installed():  # then an answer in another language is told, and none is read by chance
             digest.update(b"languages")
         return digest.hexdigest()[:12]
