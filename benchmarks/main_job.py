@@ -50,7 +50,7 @@ TIMED = (
     ("valuedrift_mlflow.tracking.runs", "log_parameters", LOGS),
     ("valuedrift_mlflow.tracking", "log_metrics log_parameters log_table log_text", LOGS),
     ("valuedrift_mlflow.evaluation.recorded", "log_suite log_training_data", LOGS),
-    ("valuedrift_mlflow.tracking", "log_checkpoint log_final_model log_folder", MODELS),
+    ("valuedrift_mlflow.tracking", "log_checkpoint log_last_checkpoint log_final_model log_folder", MODELS),
     ("transformers.PreTrainedModel", "save_pretrained", MODELS),
     ("valuedrift_mlflow.tracking", "log_figures", FIGURES),
     ("valuedrift_mlflow.report.plots", "stage_figures", FIGURES),

@@ -106,3 +106,7 @@ def test_the_script_for_slurm_starts_torchrun_on_every_machine(tmp_path: Path) -
         *("--nnodes=2", "--nproc-per-node=4", "--rdzv-id=7", "--rdzv-backend=c10d", "--rdzv-endpoint=a1:29500"),
         *("train.py", "--size", "2"),
     ]
+    done = run("main", "--recipe", "dpo", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    assert done.stdout.split()[-8:] == [
+        *("valuedrift", "main", "--recipe", "dpo", "--nodes", "2", "--rendezvous", "a1:29500"),
+    ]

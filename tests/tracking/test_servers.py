@@ -47,8 +47,8 @@ def postgres() -> Iterator[str]:
     """The address of a PostgreSQL of the test's own, in a folder that goes with it."""
     if not PROGRAMS:
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    if importlib.util.find_spec("psycopg2") is None:
-        pytest.skip("needs psycopg2: pip install -e '.[test]'")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("needs psycopg: pip install -e '.[test]'")
     as_user: list[str] = []
     with tempfile.TemporaryDirectory(prefix="valuedrift-test-") as place:
         if os.getuid() == 0:  # it does not run as root; its package has made a user for it
