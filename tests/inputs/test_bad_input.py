@@ -129,3 +129,11 @@ def test_a_negative_step_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="step: found -1, allowed: a whole number of at least 0"):
         load_responses(str(tmp_path / "a.jsonl"))
+
+
+def test_marks_of_joined_files_are_no_part_of_a_row(tmp_path: Path) -> None:
+    row = {"item_id": suite.load().items[0].item_id, "response": "Yes."}
+    (tmp_path / "a.jsonl").write_text("\n".join(f"\ufeff{json.dumps(row | {'sample': n})}" for n in range(2)))
+    assert load_responses(str(tmp_path / "a.jsonl")).samples == 2
+    (tmp_path / "b.jsonl").write_text("\n".join(["\ufeff" + json.dumps({"prompt": "P?", "completion": "C."})] * 2))
+    assert len(load_data(data_of(str(tmp_path / "b.jsonl")), "sft").rows) == 2

@@ -7,6 +7,7 @@ import json
 import shlex
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -36,13 +37,13 @@ from valuedrift_mlflow.judges.cache import CachedJudge
 from valuedrift_mlflow.judges.chat import ChatJudge, Reading
 from valuedrift_mlflow.models.encoder import check_embedder
 from valuedrift_mlflow.models.fingerprint import fingerprint
-from valuedrift_mlflow.models.replies import Bill, Completion, Passing, read_completion, retry_after
+from valuedrift_mlflow.models.replies import Bill, Completion, Passing, TokenLogprobs, read_completion, retry_after
 from valuedrift_mlflow.models.response_store import ResponseStore
 from valuedrift_mlflow.models.server import Server
 from valuedrift_mlflow.pipeline.designs import load_design
 from valuedrift_mlflow.stages.resume import newest_checkpoint
 from valuedrift_mlflow.stages.rewards import check_reward
-from valuedrift_mlflow.stances import Answer, Label, Verdict
+from valuedrift_mlflow.stances import Answer, Verdict, check_kept
 from valuedrift_mlflow.suite.anchors import load_anchors
 from valuedrift_mlflow.tracking.lease import Owner
 from valuedrift_mlflow.value_gap.synthesis_journal import Journal
@@ -166,26 +167,30 @@ def test_any_body(body: object, junk: bytes, header: str) -> None:
 
 
 class Saying:
-    """In the place of a client: gives one text, whatever it is asked."""
+    """In the place of a client: gives one text, whatever it is asked, with log-probabilities of its tokens."""
 
     server = Server("m", "http://127.0.0.1:1/v1")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, logprob: float) -> None:
+        place = TokenLogprobs(token=text, logprob=logprob, top_logprobs=[{"token": "support", "logprob": logprob}])
+        self.told = Completion(text, (place,), 1, 10, 2, "stop")
 
     def complete(self, *_: object, **__: object) -> Completion:
-        return Completion(self.text, None, 1, 10, 2, "stop")
+        return self.told
 
 
 @CASES
-@given(text=TEXTS | st.sampled_from(["support", '{"label": "support"}', '{"label": ["support"]}', "<think>oppose"]))
-def test_any_reply_of_a_judge(text: str) -> None:
-    for answer in ("label", "structured"):
-        judge = ChatJudge(Saying.server, Reading(answer=answer))  # type: ignore[arg-type]
-        judge._client = Saying(text)  # type: ignore[assignment]
+@given(
+    text=TEXTS | st.sampled_from(["support", '{"label": "support"}', '{"label": ["support"]}', "<think>oppose"]),
+    logprob=st.floats(),
+)
+def test_any_reply_of_a_judge(text: str, logprob: float) -> None:
+    for way in ("logprobs", "votes", "structured"):
+        judge = ChatJudge(Saying.server, Reading(answer=way))  # type: ignore[arg-type]
+        judge._client = Saying(text, logprob)  # type: ignore[assignment]
         [verdict] = judge.judge([Answer("P.", "P?", text or "Yes.")])
-        assert verdict.label in Label
-        assert not STEERS.search(verdict.reason), ascii(verdict.reason)
+        check_kept(verdict.label, verdict.probabilities)
+        assert not STEERS.search(verdict.reason) and len(verdict.reason) < 2_000, ascii(verdict.reason)
 
 
 # What is read again ---------------------------------------------------------------------------------------------------
@@ -209,22 +214,25 @@ CELLS = st.none() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_siz
 @CASES
 @given(cell=CELLS, junk=JUNK, place=st.integers(0, 8000))
 def test_kept_verdicts_of_any_content(tmp_path: Path, cell: object, junk: bytes, place: int) -> None:
-    file, asked = tmp_path / "v.sqlite", [Answer("P.", "P?", "Yes.")]
+    file, asked = Path(tempfile.mkdtemp(dir=tmp_path)) / "v.sqlite", [Answer("P.", "P?", "Yes.")]
     for damaged in (False, True):
         CachedJudge(Supporting(), file).judge(asked)
         if damaged:
             file.write_bytes(file.read_bytes()[:place] + junk + file.read_bytes()[place + len(junk) :])
         else:
-            with closing(sqlite3.connect(file)) as database, database:
+            with suppress(sqlite3.IntegrityError), closing(sqlite3.connect(file)) as database, database:
                 database.execute("UPDATE verdicts SET verdict = ?", (cell,))
         [verdict] = CachedJudge(Supporting(), file).judge(asked)
         assert verdict.probabilities == (0.7, 0.2, 0.1)
+    CachedJudge(Supporting(), file).judge(asked)
+    [verdict] = CachedJudge(Supporting(), file).judge(asked)
+    assert verdict.cached or junk
 
 
 @CASES
 @given(column=st.sampled_from(["text", "mark", "used"]), cell=CELLS, junk=JUNK, place=st.integers(0, 8000))
 def test_kept_responses_of_any_content(tmp_path: Path, column: str, cell: object, junk: bytes, place: int) -> None:
-    file = tmp_path / "r.sqlite"
+    file = Path(tempfile.mkdtemp(dir=tmp_path)) / "r.sqlite"
     ResponseStore(file).keep({b"k": "Yes."})
     with suppress(sqlite3.IntegrityError), closing(sqlite3.connect(file)) as database, database:
         database.execute(f"UPDATE responses SET {column} = ?", (cell,))
@@ -232,6 +240,7 @@ def test_kept_responses_of_any_content(tmp_path: Path, column: str, cell: object
     file.write_bytes(file.read_bytes()[:place] + junk + file.read_bytes()[place + len(junk) :])
     assert ResponseStore(file).known([b"k"]) in ({}, {b"k": "Yes."})
     ResponseStore(file).keep({b"k": "Yes."})
+    assert ResponseStore(file).known([b"k"]) == {b"k": "Yes."}
 
 
 @CASES

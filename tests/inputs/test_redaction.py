@@ -1,5 +1,7 @@
 """Secrets that are planted wherever users have them, and texts that only look like some."""
 
+import time
+
 import pytest
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
@@ -27,6 +29,41 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann.example")
 
 
+HIDDEN = "s3cr3tPASSvalue99"
+FORMS = [
+    "api_key: {}",
+    "{{'x-api-key': '{}'}}",
+    "Authorization: Token {}",
+    "http://ann:p@{}@host/v1",
+    "AccountKey={}==;",
+    "https%3A%2F%2Fhost%3Fpassword%3D{}",
+    "PASSWORD='{}'",
+    "aws_secret_access_key = {}",
+    "refresh_token={}",
+    "Cookie: session={}",
+    "https://host/p#access_token={}",
+    "curl --api-key {}",
+    "export HF_TOKEN={}",
+    'said \\"token\\": \\"{}\\"',
+    "https://host/v1?key={}",
+    "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_secret_is_masked_however_it_is_written(form: str) -> None:
+    assert HIDDEN not in redacted(form.format(HIDDEN))
+
+
+@pytest.mark.parametrize(
+    "piece", ["?key=", "token ", '"token":"', "http://a@", "-----BEGIN PRIVATE KEY-----", "bearer "]
+)
+def test_a_long_text_takes_no_minutes(piece: str) -> None:
+    begun = time.process_time()
+    redacted(piece * 20_000)
+    assert time.process_time() - begun < 20
+
+
 @pytest.mark.parametrize(("text", "secret"), SECRETS)
 def test_a_secret_is_masked_and_the_rest_stays(text: str, secret: str) -> None:
     shown = redacted(text)
@@ -45,6 +82,7 @@ def test_a_secret_is_masked_and_the_rest_stays(text: str, secret: str) -> None:
         "/home/ann.examples/x and someone@example.org",
         "embedded:sft?support=0.7&seed=0",
         "models:/assistant@champion",
+        "eos_token=<|endoftext|>, pad_token: [PAD], token 12 of 30, author: smith2019, auth: none",
     ],
 )
 def test_what_only_reads_like_one_stays(text: str) -> None:

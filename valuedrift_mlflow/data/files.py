@@ -6,6 +6,7 @@ A line or a csv record that cannot be read is a row with a problem, not the end 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -163,7 +164,7 @@ def _json_lines(path: Path) -> Iterator[Raw]:
 
 def _parsed(number: int, line: bytes) -> Raw:
     try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        row = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())  # files that were joined have several marks
     except (ValueError, RecursionError) as error:
         ended = line.rstrip()
         if ended.endswith(b"},"):  # the inside of a list, an object a line

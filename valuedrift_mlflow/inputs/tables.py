@@ -142,7 +142,7 @@ def json_lines(text: str, where: str) -> list[tuple[int, dict[str, object]]]:
         if not line.strip():
             continue
         try:
-            value = json_of(line)
+            value = json_of(line.removeprefix("\ufeff"))  # files that were joined have several marks
         except ValueError as error:
             problems.append(problem(f"{where} line {number}", one_line(error), "a JSON object"))
             continue

@@ -15,6 +15,7 @@ from typing import Annotated
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from valuedrift_mlflow.inputs.databases import ERRORS, is_damage
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.judges.authored import as_authored
 from valuedrift_mlflow.judges.judge import CostlyJudge
@@ -89,10 +90,8 @@ def _database(file: Path) -> sqlite3.Connection:
     for again in (True, False):
         try:
             return _connected(file)
-        except (OSError, sqlite3.Error) as error:
-            # A database that is locked or cannot be written to is an OperationalError, and whole.
-            damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-            if not (again and damaged):
+        except ERRORS as error:
+            if not (again and is_damage(error)):
                 logger.warning("verdicts are not kept in %s: %s", file, one_line(error))
                 break
             aside = file.with_name(f"{file.name}.damaged")
@@ -124,7 +123,7 @@ def _keep(database: sqlite3.Connection, address: str, verdict: Verdict) -> None:
     try:
         with database:  # a transaction each: a crash loses no verdict that was paid for
             database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (address, _packed(verdict)))
-    except sqlite3.Error as error:  # a full disk, a page that is damaged: the verdict itself is had
+    except ERRORS as error:  # a full disk, a page that is damaged: the verdict itself is had
         logger.warning("a verdict is not kept: %s", one_line(error))
 
 
@@ -135,7 +134,7 @@ def _stored(database: sqlite3.Connection, keys: Sequence[str]) -> Iterator[tuple
         query = f"SELECT key, verdict FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
         try:
             rows = database.execute(query, some).fetchall()
-        except sqlite3.DatabaseError:  # a damaged page: what it held is asked for again
+        except ERRORS:  # a damaged page: what it held is asked for again
             continue
         for address, text in rows:
             verdict = _unpacked(text)

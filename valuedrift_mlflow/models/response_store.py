@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import platformdirs
 
+from valuedrift_mlflow.inputs.databases import ERRORS, is_damage
+
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -100,10 +102,10 @@ class ResponseStore:
             try:
                 with self._open() as database:
                     return work(database)
-            except (sqlite3.OperationalError, OSError) as error:  # locked for long, a full disk, a folder of others
-                logger.warning("responses are not kept: %s: %s", self.file, error)
-                break
-            except sqlite3.DatabaseError as error:
+            except ERRORS as error:
+                if not is_damage(error):  # locked for long, a full disk, a folder of others
+                    logger.warning("responses are not kept: %s: %s", self.file, error)
+                    break
                 logger.warning("%s is damaged and is made anew: %s", self.file, error)
                 if again:
                     # Another process that has it open goes on with what it has; only kept texts are lost.
