@@ -271,7 +271,8 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         measurement = measure_model(plan, loaded, display, BASE)
         said = [judged.response for judged in measurement.responses]
         trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
-        result = StageResult.of_base(plan, active.run_id, Trained(f"models:/{model_id}", [measurement], trust))
+        uri = tracking.uri_of(active, model_id, 0)
+        result = StageResult.of_base(plan, active.run_id, Trained(uri, [measurement], trust))
         metrics = metrics_of(measurement, result.drift, compared=False) | metrics_of_axes(result.axes, compared=False)
         metrics |= trust.metrics() if trust else {}
         if plan.reference is not None:
@@ -343,10 +344,10 @@ def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
     with _opened(work) as active:
         opened = replace(work, run=active)
         _tell_data(work, active, display)
-        train_reward(opened, display)
+        result = train_reward(opened, display)
     forget(opened.state)
     end_stage()
-    return _reward_result(work, active.run_id)
+    return result
 
 
 def _reward_result(work: StageRun, run_id: str) -> RewardResult:

@@ -20,7 +20,7 @@ from valuedrift_mlflow.models.reloads import Reloads
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.between_steps import StopBetweenSteps
 from valuedrift_mlflow.pipeline.memory import end_stage
-from valuedrift_mlflow.pipeline.plan import StageRun, Trained
+from valuedrift_mlflow.pipeline.plan import RewardResult, StageRun, Trained
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.job import build_trainer, merged, trained_rows
@@ -65,7 +65,7 @@ def _train(work: StageRun, display: Display) -> Trained:
     stage = work.stage
     quiet_libraries()
     # Left in this order: what is done beside the training needs the folder.
-    with temporary_folder() as scratch, Beside() as beside:
+    with temporary_folder(tracking.scratch_of(work.run)) as scratch, Beside() as beside:
         loaded = load_start(work)
         if processes.is_first():
             recorded.log_commit(work.run, "model", work.start_uri)
@@ -92,7 +92,7 @@ def _train(work: StageRun, display: Display) -> Trained:
             if stage.lora.rank:  # adapters have none of their own, and it says where answers end
                 model.generation_config.save_pretrained(folder)
             stage.save_extra(trainer, folder)  # the trainer is made below, before any checkpoint
-            if last:  # now: it needs the live model, and the active run, which another thread has not
+            if last:  # now: it needs the live model
                 saved.append(_log_last(work, model, tokenizer, folder, step))
 
             def log() -> str:
@@ -133,7 +133,8 @@ def _train(work: StageRun, display: Display) -> Trained:
         processes.check_processes(stage, trainer)
         take_up(trainer, newest_checkpoint(work.state))
         processes.check_equal_weights(trainer.model)
-        return Trained(f"models:/{saved[-1]}" if saved else "", callback.measurements, callback.trust)
+        uri = tracking.uri_of(work.run, saved[-1], callback.measurements[-1].step) if saved else ""
+        return Trained(uri, callback.measurements, callback.trust)
 
 
 def _every_packed(work: StageRun, rows: int, display: Display) -> int:
@@ -145,11 +146,12 @@ def _every_packed(work: StageRun, rows: int, display: Display) -> int:
 
 
 def _log_last(work: StageRun, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
-    """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
+    """Log a stage's last checkpoint: a model that loads and can be registered. Gives what metrics name it by."""
     run, name, answering = work.run, work.stage.name, work.plan.answering(tokenizer)
     # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-    tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
-    if work.stage.launch.sharded:
+    split = work.stage.launch.sharded
+    tracking.log_checkpoint_files(run, folder, step=step, answering=answering, copied=split)
+    if split:
         processes.make_whole(work.stage, work.start_uri, folder, work.plan.recipe.stop, how=work.plan.recipe.how)
         return tracking.log_final_folder(run, folder, stage=name, step=step, **answering)
     # `merged` copies: the live model is measured after this, adapters and all.
@@ -166,10 +168,10 @@ def _log_below(work: StageRun, loaded: Loaded) -> None:
     if not work.stage.lora.rank or work.stage.launch.sharded or not only_here or not processes.is_first():
         return
     answering = work.plan.answering(loaded.tokenizer)
-    model_id = tracking.log_final_model(
+    below = tracking.log_final_model(
         work.run, loaded.model, loaded.tokenizer, stage=f"{work.stage.name}-{BASE}", step=0, **answering
     )
-    loaded.model.name_or_path = loaded.model.config.name_or_path = f"models:/{model_id}"
+    loaded.model.name_or_path = loaded.model.config.name_or_path = tracking.uri_of(work.run, below, 0)
 
 
 def _whole(work: StageRun, model: Any, folder: Path) -> PreTrainedModel:
@@ -221,12 +223,12 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: B
     )
 
 
-def train_reward(work: StageRun, display: Display) -> None:
+def train_reward(work: StageRun, display: Display) -> RewardResult:
     """Train a reward model: its accuracy before and after, the classifier as checkpoint and model."""
     from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
 
     stage, run = work.stage, work.run
-    with temporary_folder() as scratch:
+    with temporary_folder(tracking.scratch_of(run)) as scratch:
         loaded = load_start(work)
         callbacks = [StopBetweenSteps(), TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
         job = Job(stage, loaded.model, loaded.tokenizer, work.data, work.state, work.seed, callbacks)
@@ -243,3 +245,4 @@ def train_reward(work: StageRun, display: Display) -> None:
         model_id = tracking.log_checkpoint(run, folder, stage=stage.name, step=step)
         tracking.log_metrics(run, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
         display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
+        return RewardResult(stage.name, run.run_id, tracking.uri_of(run, model_id, step), accuracy)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
-from valuedrift_mlflow.tracking.models import CHECKPOINT, checkpoint_path, logged_before, model_name
+from valuedrift_mlflow.tracking.logged import begun, checkpoint_path, complete, model_name, send_model
+from valuedrift_mlflow.tracking.models import CHECKPOINT
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
@@ -14,50 +16,57 @@ from valuedrift_mlflow.tracking.packaging import (
     requirements,
     tell,
 )
-from valuedrift_mlflow.tracking.write import OpenRun, log_folder, log_metrics
+from valuedrift_mlflow.tracking.spool import METRICS, Attempt, deliver, delivers
+from valuedrift_mlflow.tracking.write import OpenRun, Point, log_folder, point, send
 
 
 def log_checkpoint(run: OpenRun, folder: Path, *, stage: str, step: int, answering: Answering | None = None) -> str:
-    """Log a saved checkpoint as artifacts and as a LoggedModel of a run; returns the LoggedModel's id.
+    """Log a saved checkpoint as artifacts and as a LoggedModel of a run; returns what metrics name the model by.
 
     With ``answering`` both are models that load, can be evaluated, registered and served: ``MLmodel`` and the one file
     that loads it stand beside the weights, and the LoggedModel has the same files with a pointer to the weights.
     Without, as for reward models, the weights alone are logged.
     """
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
+    return send_model(run, "checkpoint", folder, stage=stage, step=step, answering=answering)
 
-    name, path = model_name(stage, step), checkpoint_path(step)
-    known = logged_before(run, name)
-    if known:
-        return known
-    client, weights = MlflowClient(), f"runs:/{run.run_id}/{path}"
-    model = client.create_logged_model(
-        client.get_run(run.run_id).info.experiment_id,
-        name=name,
-        source_run_id=run.run_id,
-        model_type="checkpoint",
-        params={"stage": stage, "step": str(step)},
-        tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
+
+@delivers("checkpoint")
+def _checkpoint(
+    attempt: Attempt, *, run_id: str, model: str, again: bool, stage: str, step: int, answering: Answering | None
+) -> str:
+    from mlflow import MlflowClient
+
+    known = begun(attempt, run_id, model_name(stage, step), again=again)
+    if known.model_id and known.complete:
+        return known.model_id
+    client, run, path = MlflowClient(), OpenRun(run_id), checkpoint_path(step)
+    assert attempt.files is not None
+    weights = f"runs:/{run_id}/{path}"
+    model_id = known.model_id or str(
+        client.create_logged_model(
+            client.get_run(run_id).info.experiment_id,
+            name=model_name(stage, step),
+            source_run_id=run_id,
+            model_type="checkpoint",
+            params={"stage": stage, "step": str(step)},
+            tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
+        ).model_id
     )
-    model_id = str(model.model_id)
-    log_folder(run, folder, path)
+    log_folder(run, attempt.files, path)
     if answering is not None:
         with temporary_folder() as scratch:
-            made = _packaged(Path(scratch), run, folder, path, answering, model_id)
-            log_folder(run, made, path)
-            tell(made, answering, weights)
-            client.log_model_artifacts(model_id, str(made))
-    client.finalize_logged_model(model_id, "READY")
-    # Last of all: a model without this link is one that was left half-way, see `logged_model`.
-    client.log_outputs(run.run_id, [LoggedModelOutput(model_id, step)])
+            packaged = _packaged(Path(scratch), run, attempt.files, path, answering, model_id)
+            log_folder(run, packaged, path)
+            tell(packaged, answering, weights)
+            client.log_model_artifacts(model_id, str(packaged))
+    complete(run_id, model_id, step)
     return model_id
 
 
-def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: Answering) -> None:
-    """Log a saved checkpoint as artifacts alone, which are a model that loads."""
+def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: Answering, copied: bool) -> None:
+    """Log a saved checkpoint as artifacts alone, which are a model that loads; ``copied`` where files may change."""
     path = checkpoint_path(step)
-    log_folder(run, folder, path)
+    log_folder(run, folder, path, copied=copied)
     with temporary_folder() as scratch:
         log_folder(run, _packaged(Path(scratch), run, folder, path, answering, None), path)
 
@@ -91,17 +100,25 @@ def log_course(run: OpenRun) -> None:
     Each is the mean over the steps since the checkpoint before. The trainer's own ``train/...`` belong to no
     checkpoint: a query for models could not ask for them.
     """
+    send(run, "course", timestamp=int(time.time() * 1000))
+
+
+@delivers("course")
+def _course(attempt: Attempt, *, run_id: str, timestamp: int) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    stage = client.get_run(run.run_id)
+    stage = client.get_run(run_id)
     outputs = stage.outputs.model_outputs if stage.outputs else ()
     models = {int(output.step): str(output.model_id) for output in outputs if output.step}
+    points: list[Point] = []
     for key in (key for key in _COURSE if f"train/{key}" in stage.data.metrics):
-        history = [(one.step, one.value) for one in client.get_metric_history(run.run_id, f"train/{key}")]
+        history = [(one.step, one.value) for one in client.get_metric_history(run_id, f"train/{key}")]
         before = 0
         for step, model_id in sorted(models.items()):
             values = [value for at, value in history if before < at <= step]
             if values:
-                log_metrics(run, {f"checkpoint/{key}": sum(values) / len(values)}, step, model_id=model_id)
+                mean = sum(values) / len(values)
+                points.append(point(f"checkpoint/{key}", mean, step, timestamp, model=model_id))
             before = step
+    deliver(METRICS, attempt, {"run_id": run_id, "metrics": points})

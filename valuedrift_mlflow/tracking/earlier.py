@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.tracking.replay import deliver_left
 from valuedrift_mlflow.tracking.write import NOTE, recorded_value
 
 if TYPE_CHECKING:
@@ -71,10 +72,12 @@ def stopped_run(
     Raises:
         InputError: no such run, a run of another kind, a finished one, or a recipe that differs from the one it has
             recorded; every key that differs is named.
+        Undelivered: what an earlier process has written to it could not be delivered.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    deliver_left(run_id)
     try:
         run = MlflowClient().get_run(run_id)
     except MlflowException as error:
