@@ -9,7 +9,8 @@ from failing_tracking import tracking_server
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation.callback import TrainingLog
 from valuedrift_mlflow.pipeline.pipeline import run_pipeline
-from valuedrift_mlflow.tracking.spool import WAIT, Undelivered
+from valuedrift_mlflow.tracking.away import WAIT
+from valuedrift_mlflow.tracking.spool import Undelivered
 
 
 @pytest.mark.slow

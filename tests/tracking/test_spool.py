@@ -16,8 +16,9 @@ from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.inputs.interrupts import TakenOver, Terminated
 from valuedrift_mlflow.inputs.processes import Process
+from valuedrift_mlflow.tracking.away import WAIT
 from valuedrift_mlflow.tracking.lease import Owner
-from valuedrift_mlflow.tracking.spool import BYTES, WAIT, Undelivered
+from valuedrift_mlflow.tracking.spool import BYTES, Undelivered
 
 
 @pytest.fixture

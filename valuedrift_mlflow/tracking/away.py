@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
+from valuedrift_mlflow.inputs.redaction import redacted
+
+WAIT = "VALUEDRIFT_SPOOL_WAIT"
+_PATIENCE_S = 600
+_LONGEST_PAUSE = 15.0  # seconds between two attempts
+_SHOWN = 160  # characters of what a failed request says
 
 # As MLflow names what may pass by itself; its own network errors and a gateway's pages are INTERNAL_ERROR.
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 _PASSING |= {"DEADLINE_EXCEEDED", "ABORTED", "CANCELLED"}
+# Of a key that has run out: who has a new one can deliver what was kept, and who has just begun is told at once.
+_LOCKED_OUT = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 _PASSING_STATUS = {408, 425, 429}  # beside all from 500
 _THERE = re.compile(r"unique constraint|duplicate (key|entry)|UniqueViolation|IntegrityError", re.IGNORECASE)
 _OURS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, NotImplementedError, ImportError)
@@ -22,8 +36,11 @@ def is_there(error: Exception) -> bool:
     return bool(_THERE.search(str(error)))
 
 
-def is_away(error: Exception) -> bool:
+def is_away(error: Exception, *, sure: bool = False) -> bool:
     """Whether the same call may succeed later: the store or its artifacts do not answer, or are busy.
+
+    It may, for one who keeps what is written, also where the user is no longer let in, and after an error of an unknown
+    kind, which may be any object store's; ``sure`` leaves both out.
 
     >>> is_away(ConnectionRefusedError()), is_away(ValueError("a bad value"))
     (True, False)
@@ -33,14 +50,71 @@ def is_away(error: Exception) -> bool:
     if is_there(error):
         return False
     if isinstance(error, MlflowException):
-        return str(error.error_code) in _PASSING
+        return str(error.error_code) in (_PASSING if sure else _PASSING | _LOCKED_OUT)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):  # of artifacts that are sent past the server
         return status >= 500 or status in _PASSING_STATUS
     if isinstance(error, OSError):
         return not isinstance(error, _NO_FILE)
-    # A reply that was cut off is no JSON. What is not known may be any object store's error.
-    return isinstance(error, json.JSONDecodeError) or not isinstance(error, _OURS)
+    # A reply that was cut off is no JSON.
+    return isinstance(error, json.JSONDecodeError) or not (sure or isinstance(error, _OURS))
+
+
+def patience() -> float:
+    """Seconds for which a store that is away is waited for.
+
+    Raises:
+        InputError: the setting is no whole number.
+    """
+    return float(whole_number(WAIT, _PATIENCE_S))
+
+
+def whole_number(setting: str, default: int) -> int:
+    """A setting of the environment.
+
+    Raises:
+        InputError: it is no whole number.
+    """
+    given = os.environ.get(setting, "")
+    if given and not given.isdecimal():
+        raise InputError(problem(setting, given, "a whole number"))
+    return int(given) if given else default
+
+
+def pause_after(attempts: int) -> float:
+    """Seconds until the next attempt.
+
+    >>> [pause_after(attempts) for attempts in (1, 2, 3, 4, 20)]
+    [0.5, 1.0, 2.0, 4.0, 15.0]
+    """
+    return min(2.0 ** (attempts - 2), _LONGEST_PAUSE)
+
+
+def unanswered(error: Exception) -> Unanswered:
+    """The error that says so of a store that has stayed away."""
+    return Unanswered(f"the tracking store does not answer ({one_line(redacted(str(error)), _SHOWN)})")
+
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
+
+def patiently(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+    """A question that is asked again while the store is away; at last its error is what it was."""
+
+    @wraps(ask)
+    def asked(*given: _Given.args, **named: _Given.kwargs) -> _Answer:
+        began, attempts = time.monotonic(), 0
+        while True:
+            try:
+                return ask(*given, **named)
+            except Exception as error:
+                attempts += 1
+                if not is_away(error, sure=True) or time.monotonic() - began >= patience():
+                    raise
+            time.sleep(pause_after(attempts))
+
+    return asked
 
 
 class _Retries:

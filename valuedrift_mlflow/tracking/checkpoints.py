@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
+from valuedrift_mlflow.tracking.delivery import METRICS, Attempt, deliver, delivers
 from valuedrift_mlflow.tracking.logged import begun, checkpoint_path, complete, model_name, send_model
 from valuedrift_mlflow.tracking.models import CHECKPOINT
 from valuedrift_mlflow.tracking.packaging import (
@@ -16,7 +17,6 @@ from valuedrift_mlflow.tracking.packaging import (
     requirements,
     tell,
 )
-from valuedrift_mlflow.tracking.spool import METRICS, Attempt, deliver, delivers
 from valuedrift_mlflow.tracking.write import OpenRun, Point, log_folder, point, send
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.spool import Attempt, delivers
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.write import LoggedDataset, OpenRun, send
 
 Context = Literal["evaluation", "training", "audit"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.tracking.away import patiently
 from valuedrift_mlflow.tracking.replay import deliver_left
 from valuedrift_mlflow.tracking.write import NOTE, recorded_value
 
@@ -186,6 +187,7 @@ def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]
     return shares
 
 
+@patiently
 def _children(parent: str, role: str | None, *conditions: str) -> list[Run]:
     from mlflow import MlflowClient
 
@@ -202,6 +204,7 @@ def _children(parent: str, role: str | None, *conditions: str) -> list[Run]:
     return runs
 
 
+@patiently
 def last_child(parent: str) -> str:
     """The id of the newest run that is nested in this one."""
     from mlflow import MlflowClient
@@ -213,6 +216,7 @@ def last_child(parent: str) -> str:
     return str(newest.info.run_id)
 
 
+@patiently
 def last_value(run_id: str, key: str) -> tuple[int, float]:
     """The last step that a metric of a run was logged at, and its value there."""
     from mlflow import MlflowClient

@@ -14,7 +14,7 @@ from valuedrift_mlflow.inputs.interrupts import Stopped, TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
 from valuedrift_mlflow.tracking.away import is_away, without_retries
-from valuedrift_mlflow.tracking.spool import Attempt, delivers
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, set_tags
 
 _LAST_S = 1.0  # seconds in which a process that was told to stop still delivers

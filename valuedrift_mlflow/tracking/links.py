@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from valuedrift_mlflow.tracking.away import patiently
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.models import logged_model_id
-from valuedrift_mlflow.tracking.spool import Attempt, delivers
 from valuedrift_mlflow.tracking.write import OpenRun, send
 
 
@@ -64,6 +65,7 @@ class Origin:
 
 
 @lru_cache(maxsize=4096)
+@patiently
 def origin(run_id: str) -> Origin:
     """What never changes of a run: it is asked once, when the run is opened, and known while the store is away."""
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
+from valuedrift_mlflow.tracking.delivery import Attempt, deliver, delivers
 from valuedrift_mlflow.tracking.packaging import (
     LOADER,
     Answering,
@@ -17,7 +18,6 @@ from valuedrift_mlflow.tracking.packaging import (
     requirements,
     tell,
 )
-from valuedrift_mlflow.tracking.spool import Attempt, deliver, delivers
 from valuedrift_mlflow.tracking.write import OpenRun, send
 
 if TYPE_CHECKING:

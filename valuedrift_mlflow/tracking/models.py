@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.scratch import temporary_folder
+from valuedrift_mlflow.tracking.away import patiently
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
@@ -52,6 +53,7 @@ def check_model(uri: str, field: str) -> None:
         raise InputError(problem(field, uri, "a model of the tracking store", reason)) from None
 
 
+@patiently
 def logged_model_id(uri: str) -> str | None:
     """The id of the LoggedModel that a ``models:/`` URI or that of a run's checkpoint names, None for any other."""
     import mlflow
@@ -65,6 +67,7 @@ def logged_model_id(uri: str) -> str | None:
     return _output_at(found["run"], int(found["step"])) if found else None
 
 
+@patiently
 def _output_at(run_id: str, step: int) -> str | None:
     """The id of the LoggedModel that a run has logged at a step, None where it has none or several."""
     import mlflow
@@ -74,6 +77,7 @@ def _output_at(run_id: str, step: int) -> str | None:
     return str(ids[0]) if len(ids) == 1 else None
 
 
+@patiently
 def logged_name(model_id: str) -> str:
     """The name of a LoggedModel."""
     import mlflow
@@ -251,6 +255,7 @@ def weights_uri(uri: str) -> str:
         return uri
 
 
+@patiently
 def download(uri: str, folder: Path | None = None) -> Path:
     """The files that a URI names, in a folder of this machine.
 

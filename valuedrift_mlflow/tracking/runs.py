@@ -13,13 +13,14 @@ from typing import Literal
 
 from valuedrift_mlflow.inputs import interrupts
 from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.earlier import end_orphans
 from valuedrift_mlflow.tracking.ending import end, end_now, fail
 from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, stale_after
 from valuedrift_mlflow.tracking.links import origin
 from valuedrift_mlflow.tracking.opening import continue_run, is_nested, start
 from valuedrift_mlflow.tracking.replay import current, deliver_left, shared_by, spooled
-from valuedrift_mlflow.tracking.spool import Attempt, Spool, delivers
+from valuedrift_mlflow.tracking.spool import Spool
 from valuedrift_mlflow.tracking.store import address, command, command_of_ours, mark_as_training, opened_once
 from valuedrift_mlflow.tracking.view import save_view
 from valuedrift_mlflow.tracking.write import OpenRun, log_parameters, log_tags, send, set_tags, settle

@@ -9,22 +9,22 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, TypeVar
+from typing import NotRequired, TypedDict
 
 import filelock
 
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
 from valuedrift_mlflow.inputs.interrupts import TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.away import is_away, is_there, without_retries
+from valuedrift_mlflow.tracking.away import is_away, is_there, patience, pause_after, whole_number, without_retries
+from valuedrift_mlflow.tracking.delivery import METRICS, Attempt, deliver
 from valuedrift_mlflow.tracking.lease import check_owner
 from valuedrift_mlflow.tracking.spool_files import append, files_in, lay_aside, lines_of
 
@@ -32,50 +32,9 @@ logger = logging.getLogger(__name__)
 META, _WRITES, _DELIVERED, _FILES, _LOCK = "spool.json", "writes.jsonl", "delivered.jsonl", "files", "lock"
 _SCRATCH = "scratch"
 _SHOWN = 160  # characters of what a failed request says
-_LONGEST_PAUSE = 15.0  # seconds between two attempts
-METRICS = "metrics"  # the kind of writes that go together in one request
 _AT_ONCE = 1000  # the most metrics that MLflow takes in one request
-WAIT, BYTES = "VALUEDRIFT_SPOOL_WAIT", "VALUEDRIFT_SPOOL_BYTES"
-_DEFAULTS = {WAIT: 600, BYTES: 50_000_000_000}
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What a write is delivered with.
-
-    Attributes:
-        files: where its files lie; the folder above them. None of a write that has none.
-        repeated: whether the store may have it already, because a reply was lost.
-        models: ids of LoggedModels by what they were called until they had one.
-    """
-
-    files: Path | None = None
-    repeated: bool = False
-    models: Mapping[str, str] | None = None
-
-    def model(self, name: str) -> str:
-        """The id of a LoggedModel."""
-        return (self.models or {}).get(name, name)
-
-
-_Delivers = TypeVar("_Delivers", bound=Callable[..., str | None])
-# By the names that stand in the files: how each kind of write is delivered. It gives the id of a LoggedModel it makes.
-_KINDS: dict[str, Callable[..., str | None]] = {}
-
-
-def delivers(kind: str) -> Callable[[_Delivers], _Delivers]:
-    """Say that a function delivers writes of a kind: it takes an ``Attempt`` and what was written as keywords."""
-
-    def known(function: _Delivers) -> _Delivers:
-        _KINDS[kind] = function
-        return function
-
-    return known
-
-
-def deliver(kind: str, attempt: Attempt, content: Mapping[str, object]) -> str | None:
-    """Bring one write to the store."""
-    return _KINDS[kind](attempt, **content)
+BYTES = "VALUEDRIFT_SPOOL_BYTES"
+_MOST = 50_000_000_000
 
 
 @dataclass(frozen=True)
@@ -127,7 +86,7 @@ class Spool:
             InUse: another process has it open, and has not closed it within ``patience_s``.
             InputError: a setting is no number.
         """
-        self.wait_s, self._most = float(_setting(WAIT)), _setting(BYTES)
+        self.wait_s, self._most = patience(), whole_number(BYTES, _MOST)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock = filelock.FileLock(folder / _LOCK, thread_local=False)
@@ -282,7 +241,7 @@ class Spool:
                 attempts += 1
                 doubles += is_there(error)
                 if is_away(error):
-                    self._pause(error, min(2.0 ** (attempts - 2), _LONGEST_PAUSE))
+                    self._pause(error, pause_after(attempts))
                 elif not is_there(error) or doubles > 2:
                     self._refuse(batch, error)
                     return
@@ -344,7 +303,7 @@ class Spool:
                 logger.warning(said, self._reason, self.folder)
             self._changed.notify_all()
             # Every write that is put down meanwhile wakes this thread too.
-            until = time.monotonic() + max(seconds, 0.5)
+            until = time.monotonic() + seconds
             while not self._closing and (rest := until - time.monotonic()) > 0:
                 self._changed.wait(rest)
 
@@ -460,10 +419,3 @@ def kept_of(folder: Path) -> tuple[str, list[str]]:
         raise InputError(
             problem("folder", folder, "a folder with the writes of a run, as a job has named it")
         ) from None
-
-
-def _setting(name: str) -> int:
-    given = os.environ.get(name, "")
-    if given and not given.isdecimal():
-        raise InputError(problem(name, given, "a whole number"))
-    return int(given) if given else _DEFAULTS[name]

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.scratch import temporary_folder
-from valuedrift_mlflow.tracking.spool import METRICS, Attempt, Spool, deliver, delivers
+from valuedrift_mlflow.tracking.away import patiently
+from valuedrift_mlflow.tracking.delivery import METRICS, Attempt, delivers, insist
+from valuedrift_mlflow.tracking.spool import Spool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ class OpenRun:
     spool: Spool | None = None
 
     @classmethod
+    @patiently
     def continued(cls, run_id: str) -> OpenRun:
         """A run that has been written to before: no metric is logged again at a step that it has, or before it."""
         from mlflow import MlflowClient
@@ -71,7 +74,7 @@ def send(run: OpenRun, kind: str, files: Path | None = None, *, copied: bool = T
     if run.spool is not None:
         run.spool.add(kind, content, files, copied=copied)
         return None
-    return deliver(kind, Attempt(files), content)
+    return insist(kind, files, content)
 
 
 def settle(run: OpenRun) -> None:
