@@ -22,13 +22,14 @@ class Faults:
     Attributes:
         loses: whether the first reply to every write is lost, after the write.
         away: whether nothing is taken.
+        locked: whether nobody is let in.
         answers: whether a request is answered now, or later.
         writes: what was asked for, in order.
     """
 
     def __init__(self, app: Callable[[Environ, Respond], Iterable[bytes]]) -> None:
         self.app = app
-        self.loses = self.away = False
+        self.loses = self.away = self.locked = False
         self.answers = threading.Event()
         self.answers.set()
         self.writes: list[str] = []
@@ -38,6 +39,9 @@ class Faults:
         path, reads = str(environ["PATH_INFO"]), environ["REQUEST_METHOD"] == "GET" or "search" in str(environ)
         if self.away:
             return self._broken(environ)
+        if self.locked:
+            respond("401 Unauthorized", [("Content-Type", "text/html")])
+            return [b"log in first"]
         self.answers.wait()
         # As many as there are: the connection stays open.
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

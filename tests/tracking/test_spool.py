@@ -13,11 +13,11 @@ from mlflow.exceptions import MlflowException
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.cli.main import main
-from valuedrift_mlflow.inputs.errors import InputError
+from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import TakenOver, Terminated
 from valuedrift_mlflow.inputs.processes import Process
 from valuedrift_mlflow.tracking.away import WAIT
-from valuedrift_mlflow.tracking.lease import Owner
+from valuedrift_mlflow.tracking.lease import Owner, own
 from valuedrift_mlflow.tracking.spool import BYTES, Undelivered
 
 
@@ -47,13 +47,13 @@ def log_all(run: tracking.OpenRun, folder: Path) -> None:
     tracking.log_course(run)
 
 
-def assert_all(run_id: str) -> None:
+def assert_all(run_id: str, role: str = "stage") -> None:
     """The run has every write once."""
     client = MlflowClient()
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"sft.max_steps": "2"}
-    assert (run.data.tags["mlflow.note.content"], run.data.tags["valuedrift.role"]) == ("a note", "stage")
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["valuedrift.role"]) == ("a note", role)
     assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["suite"]
     history = {
         key: [(one.step, one.value) for one in client.get_metric_history(run_id, key)] for key in run.data.metrics
@@ -91,6 +91,22 @@ def test_replies_that_are_lost_after_the_write_do_no_harm(
     children = mlflow.search_runs(filter_string=f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
     assert list(children["run_id"]) == [stage.run_id]  # none that nobody knows of
     assert not (store / ".valuedrift").exists()
+
+
+def test_so_they_do_where_a_job_writes_straight_to_the_server(server: Faults, store: Path) -> None:
+    with tracking.run("evaluation") as run:
+        server.loses = True
+        log_all(run, store)
+        server.loses = False
+    assert len(server.lost) > 20
+    assert_all(run.run_id, "evaluation")
+
+
+def test_such_a_job_says_that_its_server_stays_away(server: Faults, store: Path) -> None:
+    with pytest.raises(Unanswered, match="does not answer"), tracking.run("evaluation") as run:
+        server.away = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+    assert mlflow.active_run() is None
 
 
 def test_a_training_goes_on_without_its_server_and_is_delivered_later(
@@ -134,6 +150,53 @@ def test_a_run_that_is_taken_up_first_delivers_what_its_process_has_left(server:
         tracking.stopped_run(run.run_id, "stage", {"seed": "1"}, keys=["seed"], suite="")
     assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
     assert not (store / ".valuedrift").exists()
+
+
+def test_only_the_store_that_has_the_run_is_given_it_and_not_while_somebody_works_on_it(
+    server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Undelivered), tracking.run("stage") as run:
+        server.away = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+    server.away = False
+    [folder] = (store / ".valuedrift").iterdir()
+    with own(run.run_id), pytest.raises(InputError, match=f"{run.run_id}, owned by process"):
+        tracking.replay(folder)
+    here = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{store}/another.db")
+    with pytest.raises(InputError, match="which has no run"):
+        tracking.replay(folder)
+    mlflow.set_tracking_uri(here.replace("127.0.0.1", "localhost"))  # the same one by another address
+    assert tracking.replay(folder).delivered
+    assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
+
+
+def test_who_is_no_longer_let_in_loses_nothing(server: Faults, store: Path) -> None:
+    with pytest.raises(Undelivered), tracking.run("stage") as run:
+        server.locked = True
+        tracking.log_metrics(run, {"loss": 1}, 1)
+    server.locked = False
+    [folder] = (store / ".valuedrift").iterdir()
+    tracking.replay(folder)
+    assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
+
+
+def test_no_secret_waits_on_disk(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "http://ann:letmein-please@host/v1?api_key=abcd1234abcd"
+    with pytest.raises(Undelivered), tracking.run("stage", name=secret, parameters={"judge": secret}) as run:
+        server.away = True
+        tracking.log_tags(run, {"url": secret})
+        tracking.log_text(run, secret, "methods.txt")
+        tracking.used_model(run, secret)
+        tracking.show_model(run, secret, 1)
+        rows = pd.DataFrame({"prompt": ["one?"]})
+        tracking.log_dataset(run, rows, name=secret, source={"uri": secret}, context="training")
+        tracking.describe(run, secret)
+        raise ValueError(f"no answer from {secret}")
+    kept = b"".join(file.read_bytes() for file in (store / ".valuedrift").rglob("*") if file.is_file())
+    assert b"host" in kept
+    assert b"letmein" not in kept
+    assert b"abcd1234" not in kept
 
 
 def test_what_the_store_refuses_fails_the_run_and_keeps_nothing_else_back(server: Faults, store: Path) -> None:

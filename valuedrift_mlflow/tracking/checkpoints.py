@@ -52,15 +52,20 @@ def _checkpoint(
             tags={"valuedrift.stage_name": stage, CHECKPOINT: weights},
         ).model_id
     )
-    log_folder(run, attempt.files, path)
+    _put(run_id, attempt.files, path)
     if answering is not None:
         with temporary_folder() as scratch:
             packaged = _packaged(Path(scratch), run, attempt.files, path, answering, model_id)
-            log_folder(run, packaged, path)
+            _put(run_id, packaged, path)
             tell(packaged, answering, weights)
             client.log_model_artifacts(model_id, str(packaged))
     complete(run_id, model_id, step)
     return model_id
+
+
+def _put(run_id: str, folder: Path, path: str) -> None:
+    # Once: whoever delivers tries again.
+    deliver("folder", Attempt(folder), {"run_id": run_id, "path": path})
 
 
 def log_checkpoint_files(run: OpenRun, folder: Path, *, step: int, answering: Answering, copied: bool) -> None:

@@ -130,7 +130,7 @@ def describe_refusal(error: InputError | Unanswered) -> None:
         from mlflow.exceptions import MlflowException
 
         client = MlflowClient()
-        with suppress(MlflowException):  # the reason may be that the store lets nobody write
+        with suppress(MlflowException), without_retries():  # the reason may be that the store takes nothing
             client.set_tag(run_id, NOTE, failure(error))
             if isinstance(error, InputError):
                 entry_point = client.get_run(run_id).data.tags.get("mlflow.project.entryPoint", "")

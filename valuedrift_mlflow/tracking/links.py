@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.tracking.away import patiently
 from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.models import logged_model_id
@@ -13,7 +14,7 @@ from valuedrift_mlflow.tracking.write import OpenRun, send
 
 def used_model(run: OpenRun, uri: str) -> None:
     """Show a model of the store as one that a run has started from, or evaluated; others have no place there."""
-    send(run, "used_model", uri=uri)
+    send(run, "used_model", uri=redacted(uri))
 
 
 @delivers("used_model")

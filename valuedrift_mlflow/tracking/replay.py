@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.interrupts import Stopped
-from valuedrift_mlflow.tracking.away import is_away, without_retries
+from valuedrift_mlflow.tracking.away import is_away, patiently, unanswered, without_retries
 from valuedrift_mlflow.tracking.lease import check_free
 from valuedrift_mlflow.tracking.spool import META, InUse, Spool, kept_of
 from valuedrift_mlflow.tracking.store import address, shown
@@ -59,7 +59,7 @@ def spooled(run_id: str, *others: str, folder: Path | None = None) -> Iterator[S
         Undelivered: the store has stayed away.
     """
     place = folder or states() / f"{_PREFIX}{run_id}-{os.getpid()}"
-    spool = Spool(place, shown(address()), [run_id, *others])
+    spool = Spool(place, [run_id, *others])
     token = _current.set(spool)
     try:
         yield spool
@@ -87,7 +87,7 @@ def drop_shared(run_id: str) -> None:
     folder = shared_by(run_id, os.getpid())
     if folder.is_dir():
         with suppress(InUse):
-            spool = Spool(folder, *kept_of(folder), patience_s=_ENDS_S)
+            spool = Spool(folder, kept_of(folder), patience_s=_ENDS_S)
             spool.drop()
             spool.close()
 
@@ -109,30 +109,41 @@ def replay(folder: Path) -> Replayed:
     """Deliver what a job has left in a folder; a second time there is nothing to deliver.
 
     Raises:
-        InputError: it is no such folder, a process works on its run, or it is of another store.
-        Undelivered: the store is still away.
+        InputError: it is no such folder, a process works on its run, or the store has no such run.
+        Unanswered: the store is still away.
     """
-    store, runs = _ours(folder)
+    runs = kept_of(folder)
     try:
         with without_retries():
+            _check_known(folder)
             check_free(runs[-1], str(folder))
     except Exception as error:
-        if not is_away(error):  # what cannot be reached has its own patience
+        if is_away(error, sure=True):
+            raise unanswered(error) from error
+        raise
+    return _replayed(folder, runs, keep=True)
+
+
+def _check_known(folder: Path) -> None:
+    """Make sure that the store has the run of a folder: another one would refuse every write, for good.
+
+    A server may have another address by now.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    run_id = kept_of(folder)[0]
+    try:
+        MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-    return _replayed(folder, store, runs, keep=True)
+        found = f"{shown(address())}, which has no run {run_id}"
+        raise InputError(problem("MLFLOW_TRACKING_URI", found, f"the store that {folder} is of")) from None
 
 
-def _ours(folder: Path) -> tuple[str, list[str]]:
-    """The store and the runs of a folder, which is of the store that is written to now."""
-    store, runs = kept_of(folder)
-    if store != shown(address()):
-        found = shown(address())
-        raise InputError(problem("MLFLOW_TRACKING_URI", found, store, "the writes in the folder are of that store"))
-    return store, runs
-
-
-def _replayed(folder: Path, store: str, runs: list[str], *, keep: bool, patience_s: float = 0) -> Replayed:
-    spool = Spool(folder, store, runs, patience_s=patience_s)
+def _replayed(folder: Path, runs: Sequence[str], *, keep: bool, patience_s: float = 0) -> Replayed:
+    spool = Spool(folder, runs, patience_s=patience_s)
     before = len(spool.refused)
     spool.start()
     whole = spool.drained(min(spool.wait_s, _PATIENCE_S))
@@ -149,7 +160,7 @@ def waiting(folder: Path) -> int:
     Raises:
         InputError: as ``replay``.
     """
-    spool = Spool(folder, *kept_of(folder))
+    spool = Spool(folder, kept_of(folder))
     spool.close(keep=True)
     return spool.waiting
 
@@ -158,11 +169,12 @@ def deliver_left(run_id: str) -> None:
     """Deliver what earlier processes have left of a run that is continued: what it has decides what is done.
 
     Raises:
-        InputError, Undelivered: as ``replay``.
+        InputError, Unanswered: as ``replay``.
     """
     for told in sorted(states().glob(f"{_PREFIX}*/{META}")):
-        if run_id in kept_of(told.parent)[1]:
+        if run_id in (runs := kept_of(told.parent)):
+            patiently(_check_known)(told.parent)
             try:
-                _replayed(told.parent, *_ours(told.parent), keep=False, patience_s=_ENDS_S)
+                _replayed(told.parent, runs, keep=False, patience_s=_ENDS_S)
             except InUse:  # of a process that sleeps: it drops all when it wakes, as it is no longer the run's owner
                 logger.warning("what a process has left of the run in %s is not delivered: it is in use", told.parent)

@@ -29,7 +29,7 @@ from valuedrift_mlflow.tracking.lease import check_owner
 from valuedrift_mlflow.tracking.spool_files import append, files_in, lay_aside, lines_of
 
 logger = logging.getLogger(__name__)
-META, _WRITES, _DELIVERED, _FILES, _LOCK = "spool.json", "writes.jsonl", "delivered.jsonl", "files", "lock"
+META, _WRITES, _DELIVERED, _FILES, _LOCK = "runs.json", "writes.jsonl", "delivered.jsonl", "files", "lock"
 _SCRATCH = "scratch"
 _SHOWN = 160  # characters of what a failed request says
 _AT_ONCE = 1000  # the most metrics that MLflow takes in one request
@@ -79,8 +79,10 @@ class Spool:
         wait_s: seconds for which whoever waits bears a store that fails.
     """
 
-    def __init__(self, folder: Path, store: str, runs: Sequence[str], *, patience_s: float = 0) -> None:
-        """Open a folder, with what an earlier process has left in it; ``store`` and ``runs`` say what it is of.
+    def __init__(self, folder: Path, runs: Sequence[str], *, patience_s: float = 0) -> None:
+        """Open a folder, with what an earlier process has left in it.
+
+        ``runs`` are those that it is of, the outermost last.
 
         Raises:
             InUse: another process has it open, and has not closed it within ``patience_s``.
@@ -97,7 +99,7 @@ class Spool:
             raise InUse(problem(str(folder), "in use", "a folder that no process writes to", mend)) from None
         shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # of a process that was killed
         if not (folder / META).is_file():
-            (folder / META).write_text(json.dumps({"store": store, "runs": list(runs)}), encoding="utf-8")
+            (folder / META).write_text(json.dumps(list(runs)), encoding="utf-8")
         self.models: dict[str, str] = {}
         self.refused: list[str] = []
         self.delivered = 0  # by this process
@@ -406,16 +408,16 @@ def _metrics(write: _Write) -> list[object]:
     return metrics
 
 
-def kept_of(folder: Path) -> tuple[str, list[str]]:
-    """The store and the runs that a folder of writes is of.
+def kept_of(folder: Path) -> list[str]:
+    """The runs that a folder of writes is of: one, and those that it is part of.
 
     Raises:
         InputError: it is no such folder.
     """
     try:
-        told = json.loads((folder / META).read_text(encoding="utf-8"))
-        return str(told["store"]), [str(run) for run in told["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        first, *above = map(str, json.loads((folder / META).read_text(encoding="utf-8")))
+        return [first, *above]
+    except (OSError, ValueError, TypeError):
         raise InputError(
             problem("folder", folder, "a folder with the writes of a run, as a job has named it")
         ) from None
