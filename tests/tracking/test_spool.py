@@ -183,7 +183,7 @@ def test_who_is_no_longer_let_in_loses_nothing(server: Faults, store: Path) -> N
 
 def test_no_secret_waits_on_disk(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "http://ann:letmein-please@host/v1?api_key=abcd1234abcd"
-    with pytest.raises(Undelivered), tracking.run("stage", name=secret, parameters={"judge": secret}) as run:
+    with pytest.raises(ValueError, match="no answer"), tracking.run("stage", name=secret, parameters={"judge": secret}) as run:
         server.away = True
         tracking.log_tags(run, {"url": secret})
         tracking.log_text(run, secret, "methods.txt")

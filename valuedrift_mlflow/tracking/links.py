@@ -30,7 +30,7 @@ def _used_model(attempt: Attempt, *, run_id: str, uri: str) -> None:
 
 def show_model(run: OpenRun, uri: str, step: int) -> None:
     """Show a model that a run below this one has made as one of this one too."""
-    send(run, "shown_model", uri=uri, step=step)
+    send(run, "shown_model", uri=redacted(uri), step=step)
 
 
 @delivers("shown_model")
