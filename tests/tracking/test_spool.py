@@ -98,7 +98,7 @@ def test_so_they_do_where_a_job_writes_straight_to_the_server(server: Faults, st
         server.loses = True
         log_all(run, store)
         server.loses = False
-    assert len(server.lost) > 20
+    assert len(server.lost) > 10
     assert_all(run.run_id, "evaluation")
 
 
@@ -183,7 +183,10 @@ def test_who_is_no_longer_let_in_loses_nothing(server: Faults, store: Path) -> N
 
 def test_no_secret_waits_on_disk(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "http://ann:letmein-please@host/v1?api_key=abcd1234abcd"
-    with pytest.raises(ValueError, match="no answer"), tracking.run("stage", name=secret, parameters={"judge": secret}) as run:
+    with (
+        pytest.raises(ValueError, match="no answer"),
+        tracking.run("stage", name=secret, parameters={"judge": secret}) as run,
+    ):
         server.away = True
         tracking.log_tags(run, {"url": secret})
         tracking.log_text(run, secret, "methods.txt")

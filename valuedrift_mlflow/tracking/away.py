@@ -90,9 +90,13 @@ def pause_after(attempts: int) -> float:
     return min(2.0 ** (attempts - 2), _LONGEST_PAUSE)
 
 
-def unanswered(error: Exception) -> Unanswered:
-    """The error that says so of a store that has stayed away."""
-    return Unanswered(f"the tracking store does not answer ({one_line(redacted(str(error)), _SHOWN)})")
+class StayedAway(Unanswered):
+    """The store has been waited for long enough."""
+
+
+def unanswered(error: Exception) -> StayedAway:
+    """The error that says so of a store."""
+    return StayedAway(f"the tracking store does not answer ({one_line(redacted(str(error)), _SHOWN)})")
 
 
 _Given = ParamSpec("_Given")

@@ -41,7 +41,7 @@ def log_dataset(
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*integer column")
-        dataset = _dataset(rows, name[:500], source, digest)
+        dataset = _dataset(rows, redacted(name)[:500], source, digest)
         entity = entities.Dataset(**dataset.to_dict())  # infers the schema that the warning is about
     send(run, "dataset", dataset=entity.to_dictionary(), context=context)
     return LoggedDataset(entity.name, entity.digest)

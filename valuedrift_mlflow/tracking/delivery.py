@@ -56,7 +56,7 @@ def insist(kind: str, files: Path | None, content: Mapping[str, object]) -> str 
     """As ``deliver``, now: a store that is away is tried again for as long as a spool would wait for it.
 
     Raises:
-        Unanswered: it has stayed away.
+        StayedAway: so it has.
         Exception: it refuses the write.
     """
     began, attempts, doubles = time.monotonic(), 0, 0

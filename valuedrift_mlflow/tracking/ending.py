@@ -13,8 +13,8 @@ from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line
 from valuedrift_mlflow.inputs.interrupts import Stopped, TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
-from valuedrift_mlflow.tracking.away import is_away, without_retries
-from valuedrift_mlflow.tracking.delivery import Attempt, delivers
+from valuedrift_mlflow.tracking.away import StayedAway, is_away, without_retries
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers, insist
 from valuedrift_mlflow.tracking.write import NOTE, OpenRun, set_tags
 
 _LAST_S = 1.0  # seconds in which a process that was told to stop still delivers
@@ -40,12 +40,14 @@ def fail(run: OpenRun, error: BaseException, mend: str = "", *, noted: bool = Tr
         return
     if isinstance(error, Unanswered) and mend:
         error.add_note(f"go on with --resume {run.run_id}")
-    if noted:
+    gone = run.spool is None and isinstance(error, StayedAway)  # nothing can be noted, and it was waited for
+    if noted and not gone:
         _explain(run, error)
     if is_stop(error):
         end(run, "KILLED", wait_s=0, most_s=_LAST_S)
     else:
-        end(run, "FAILED")
+        with suppress(StayedAway):  # it must not hide the error
+            end(run, "FAILED", wait_s=0 if gone else None)
 
 
 def is_stop(error: BaseException) -> bool:
@@ -60,10 +62,8 @@ def end(run: OpenRun, status: str, *, wait_s: float | None = None, most_s: float
     still = mlflow.active_run()
     if still is None or still.info.run_id != run.run_id:  # somebody has ended it
         return
-    if run.spool is None:
-        mlflow.end_run(status)
-        return
-    run.spool.drained(wait_s, most_s)
+    if run.spool is not None:
+        run.spool.drained(wait_s, most_s)
     try:
         with without_retries():
             mlflow.end_run(status)  # whatever the store says, the run is no longer the active one
@@ -71,8 +71,11 @@ def end(run: OpenRun, status: str, *, wait_s: float | None = None, most_s: float
         if not is_away(error):
             raise
         told = {"run_id": run.run_id, "status": status, "time": int(time.time() * 1000)}
-        run.spool.add("end", told, checked=False)
-        run.spool.drained(wait_s, most_s)
+        if run.spool is not None:
+            run.spool.add("end", told, checked=False)
+            run.spool.drained(wait_s, most_s)
+        elif wait_s != 0:
+            insist("end", None, told)
 
 
 @delivers("end")

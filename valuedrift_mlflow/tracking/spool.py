@@ -20,10 +20,18 @@ from typing import NotRequired, TypedDict
 
 import filelock
 
-from valuedrift_mlflow.inputs.errors import InputError, Unanswered, one_line, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.interrupts import TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.away import is_away, is_there, patience, pause_after, whole_number, without_retries
+from valuedrift_mlflow.tracking.away import (
+    StayedAway,
+    is_away,
+    is_there,
+    patience,
+    pause_after,
+    whole_number,
+    without_retries,
+)
 from valuedrift_mlflow.tracking.delivery import METRICS, Attempt, deliver
 from valuedrift_mlflow.tracking.lease import check_owner
 from valuedrift_mlflow.tracking.spool_files import append, files_in, lay_aside, lines_of
@@ -67,7 +75,7 @@ class InUse(InputError):
     """Another process writes to a folder."""
 
 
-class Undelivered(Unanswered):
+class Undelivered(StayedAway):
     """The store has stayed away: what was written lies on disk."""
 
 
