@@ -93,7 +93,10 @@ def test_replies_that_are_lost_after_the_write_do_no_harm(
     assert not (store / ".valuedrift").exists()
 
 
-def test_so_they_do_where_a_job_writes_straight_to_the_server(server: Faults, store: Path) -> None:
+def test_so_they_do_where_a_job_writes_straight_to_the_server(
+    server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WAIT, "600")
     with tracking.run("evaluation") as run:
         server.loses = True
         log_all(run, store)
@@ -181,12 +184,10 @@ def test_who_is_no_longer_let_in_loses_nothing(server: Faults, store: Path) -> N
     assert MlflowClient().get_run(run.run_id).data.metrics == {"loss": 1}
 
 
-def test_no_secret_waits_on_disk(server: Faults, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_waits_on_disk(server: Faults, store: Path) -> None:
     secret = "http://ann:letmein-please@host/v1?api_key=abcd1234abcd"
-    with (
-        pytest.raises(ValueError, match="no answer"),
-        tracking.run("stage", name=secret, parameters={"judge": secret}) as run,
-    ):
+    told = {"judge": secret}
+    with pytest.raises(ValueError, match="no answer"), tracking.run("stage", name=secret, parameters=told) as run:
         server.away = True
         tracking.log_tags(run, {"url": secret})
         tracking.log_text(run, secret, "methods.txt")
