@@ -18,7 +18,7 @@ class Attempt:
     """What a write is delivered with.
 
     Attributes:
-        files: where its files lie; the folder above them. None of a write that has none.
+        files: its file or folder; None of a write that has none.
         repeated: whether the store may have it already, because a reply was lost.
         models: ids of LoggedModels by what they were called until they had one.
     """

@@ -261,8 +261,8 @@ class Spool:
 
     def _attempt(self, batch: list[_Write], *, repeated: bool) -> dict[str, str] | None:
         first = batch[0]
-        files = self.folder / _FILES / str(first.number)
-        attempt = Attempt(files if files.is_dir() else None, repeated or first.old, self.models)
+        files = next((self.folder / _FILES / str(first.number)).glob("*"), None)
+        attempt = Attempt(files, repeated or first.old, self.models)
         content = first.content
         if len(batch) > 1:
             content = {**content, "metrics": [one for write in batch for one in _metrics(write)]}

@@ -31,13 +31,13 @@ def files_in(path: Path) -> list[Path]:
 
 
 def lay_aside(files: Path, folder: Path, *, copied: bool) -> None:
-    """Lay a file, or what is in a folder, into a folder of its own."""
+    """Lay a file or a folder, under its name, into a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)  # of a write that was never put down to its end
+    folder.mkdir(parents=True)
     take = shutil.copy2 if copied else _linked
     if files.is_dir():
-        shutil.copytree(files, folder, copy_function=take)
+        shutil.copytree(files, folder / files.name, copy_function=take)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         take(str(files), str(folder / files.name))
 
 

@@ -352,17 +352,14 @@ def _folder(attempt: Attempt, *, run_id: str, path: str) -> None:
 
 def log_file(run: OpenRun, file: Path, path: str) -> None:
     """Log a file as an artifact under ``path``."""
-    send(run, "file", file, name=file.name, path=path)
+    send(run, "file", file, path=path)
 
 
 @delivers("file")
-def _file(attempt: Attempt, *, run_id: str, name: str, path: str) -> None:
+def _file(attempt: Attempt, *, run_id: str, path: str) -> None:
     from mlflow import MlflowClient
 
-    assert attempt.files is not None
-    # From a spool it is the only one in a folder of its own.
-    file = attempt.files / name if attempt.files.is_dir() else attempt.files
-    MlflowClient().log_artifact(run_id, str(file), path or None)
+    MlflowClient().log_artifact(run_id, str(attempt.files), path or None)
 
 
 @dataclass(frozen=True)
