@@ -1,5 +1,7 @@
 """A tracking server that loses replies, is away or refuses a write: nothing is lost, and nothing stands twice."""
 
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +203,19 @@ def test_no_secret_waits_on_disk(server: Faults, store: Path) -> None:
     assert b"host" in kept
     assert b"letmein" not in kept
     assert b"abcd1234" not in kept
+
+
+@pytest.mark.slow
+def test_a_locked_database_holds_nothing_up(store: Path) -> None:
+    with tracking.run("stage") as run:
+        tracking.settle(run)
+        other = sqlite3.connect(store / "mlflow.db", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        threading.Timer(25, lambda: other.execute("ROLLBACK")).start()  # MLflow itself waits for 20 seconds
+        log_all(run, store)
+        assert other.in_transaction
+        assert tracking.stages_of(run.run_id) == {}  # a question waits
+    assert_all(run.run_id)
 
 
 def test_what_the_store_refuses_fails_the_run_and_keeps_nothing_else_back(server: Faults, store: Path) -> None:

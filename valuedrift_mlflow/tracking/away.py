@@ -55,9 +55,20 @@ def is_away(error: Exception, *, sure: bool = False) -> bool:
     if isinstance(status, int):  # of artifacts that are sent past the server
         return status >= 500 or status in _PASSING_STATUS
     if isinstance(error, OSError):
-        return not isinstance(error, _NO_FILE)
+        return isinstance(error, ConnectionError | TimeoutError) if sure else not isinstance(error, _NO_FILE)
     # A reply that was cut off is no JSON.
     return isinstance(error, json.JSONDecodeError) or not (sure or isinstance(error, _OURS))
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether the same question may be answered later.
+
+    Less than of a write: MLflow calls it an internal error too that a file is not there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    code = str(error.error_code) if isinstance(error, MlflowException) else ""
+    return code in _PASSING and (code != "INTERNAL_ERROR" or str(error).startswith("API request to"))
 
 
 def patience() -> float:
@@ -114,7 +125,7 @@ def patiently(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
                 return ask(*given, **named)
             except Exception as error:
                 attempts += 1
-                if not is_away(error, sure=True) or time.monotonic() - began >= patience():
+                if not is_busy(error) or time.monotonic() - began >= patience():
                     raise
             time.sleep(pause_after(attempts))
 
