@@ -15,7 +15,7 @@ from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe, shortened
 from valuedrift_mlflow.tracking.away import StayedAway, is_away, without_retries
 from valuedrift_mlflow.tracking.delivery import Attempt, delivers, insist
-from valuedrift_mlflow.tracking.write import NOTE, OpenRun, set_tags
+from valuedrift_mlflow.tracking.write import NOTE, OpenRun, send
 
 _LAST_S = 1.0  # seconds in which a process that was told to stop still delivers
 
@@ -105,7 +105,7 @@ def _let_go(run_id: str) -> None:
 def _explain(run: OpenRun, error: BaseException) -> None:
     """Note on a run why it has failed."""
     try:
-        set_tags(run, {NOTE: failure(error)})
+        send(run, "tags", checked=False, tags={NOTE: failure(error)})
     except Exception as other:  # the reason is that the store takes nothing: it must not hide the first one
         error.add_note(f"the reason is not noted on run {run.run_id}: {one_line(other)}")
 

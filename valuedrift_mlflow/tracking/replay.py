@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from valuedrift_mlflow.inputs.errors import InputError, problem
+from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.interrupts import Stopped
 from valuedrift_mlflow.tracking.away import is_away, patiently, unanswered, without_retries
 from valuedrift_mlflow.tracking.lease import check_free
@@ -67,6 +67,11 @@ def spooled(run_id: str, *others: str, folder: Path | None = None) -> Iterator[S
         whole = spool.close(most_s=_LAST_S) if isinstance(error, Stopped | KeyboardInterrupt) else spool.close()
         if not whole:
             error.add_note(spool.left())
+        try:
+            spool.check()
+        except Exception as other:
+            if other is not error:
+                error.add_note(f"the tracking store has refused a write: {one_line(other)}")
         raise
     else:
         whole = spool.close()

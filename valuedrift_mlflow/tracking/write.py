@@ -60,7 +60,15 @@ class OpenRun:
         return self.last_steps is None or step > self.last_steps.get(key, -1)
 
 
-def send(run: OpenRun, kind: str, files: Path | None = None, *, copied: bool = True, **content: object) -> str | None:
+def send(
+    run: OpenRun,
+    kind: str,
+    files: Path | None = None,
+    *,
+    copied: bool = True,
+    checked: bool = True,
+    **content: object,
+) -> str | None:
     """Write to a run: now, or by its spool; gives the id of a LoggedModel that was made now.
 
     Args:
@@ -68,11 +76,12 @@ def send(run: OpenRun, kind: str, files: Path | None = None, *, copied: bool = T
         kind: what is written, see ``delivers``.
         files: a file or a folder that goes with it.
         copied: whether the files may be changed later.
+        checked: whether an error of an earlier write is raised here.
         content: what is written.
     """
     content = {"run_id": run.run_id, **content}
     if run.spool is not None:
-        run.spool.add(kind, content, files, copied=copied)
+        run.spool.add(kind, content, files, copied=copied, checked=checked)
         return None
     return insist(kind, files, content)
 
