@@ -133,15 +133,18 @@ def patiently(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
 
 
 class _Retries:
-    """How many blocks want no retries now, and what was set before."""
+    """MLflow's number of retries: none while a block of any thread wants none."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.blocks = 0
-        self.given: str | None = None
+        self.given: Callable[[], int] | None = None
+
+    def __call__(self) -> int:
+        return 0 if self.blocks or self.given is None else self.given()
 
 
-_retries = _Retries()  # MLflow reads a variable of the process
+_retries = _Retries()
 
 
 @contextmanager
@@ -150,14 +153,13 @@ def without_retries() -> Iterator[None]:
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
     with _retries.lock:
-        if not _retries.blocks:
-            _retries.given = RETRIES.get_raw()
-            RETRIES.set(0)
+        if _retries.given is None:
+            # Not by the variable of the process: whoever goes through all of them meanwhile would fail.
+            _retries.given = RETRIES.get
+            vars(RETRIES)["get"] = _retries
         _retries.blocks += 1
     try:
         yield
     finally:
         with _retries.lock:
             _retries.blocks -= 1
-            if not _retries.blocks:
-                RETRIES.unset() if _retries.given is None else RETRIES.set(_retries.given)
