@@ -1,5 +1,6 @@
 """A tracking server that loses replies, is away or refuses a write: nothing is lost, and nothing stands twice."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from failing_tracking import Faults, tracking_server
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 
 from valuedrift_mlflow import tracking
@@ -18,7 +20,7 @@ from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import TakenOver, Terminated
 from valuedrift_mlflow.inputs.processes import Process
-from valuedrift_mlflow.tracking.away import WAIT
+from valuedrift_mlflow.tracking.away import WAIT, without_retries
 from valuedrift_mlflow.tracking.lease import Owner, own
 from valuedrift_mlflow.tracking.spool import BYTES, Undelivered
 
@@ -276,3 +278,11 @@ def test_who_is_told_to_stop_leaves_the_rest_on_disk(
     assert (ended.info.status, ended.data.metrics) == ("KILLED", {"loss": 1})
     assert ended.data.tags["mlflow.note.content"].startswith("**KILLED** stopped by SIGTERM")
     assert not (store / ".valuedrift").exists()
+
+
+def test_other_threads_see_the_environment_as_it_was() -> None:
+    before = dict(os.environ)
+    with without_retries():
+        assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 0
+        assert dict(os.environ) == before  # which a change would break into while they go through it
+    assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == MLFLOW_HTTP_REQUEST_MAX_RETRIES.default
