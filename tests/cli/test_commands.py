@@ -82,6 +82,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["evaluate", "--samples", "none"], ["samples", "none", "whole number"]),
         (["anchored-dpo", "--dry-run", "perhaps"], ["dry_run", "perhaps", "true or false"]),
         (["review", "nothing"], ["run_id", "nothing", "the id of a run"]),
+        (["replay", "nothing"], ["folder", "nothing", "as a job has named it"]),
         (["review", "nothing", "--n", "many"], ["n", "many", "whole number"]),
         (["evaluate", "--labels", "sheet.csv"], ["labels", "sheet.csv", "responses=runs:/RUN_ID/responses.json"]),
     ],

@@ -210,6 +210,20 @@ COMMANDS: tuple[Command, ...] = (
         entry_point=False,
     ),
     Command(
+        name="replay",
+        purpose="Deliver what a job could not write to its tracking server.",
+        about="the writes of a job whose tracking server stayed away, from the folder that the job has named",
+        recipe="evaluate",
+        flags={},
+        examples=(
+            "valuedrift replay .valuedrift/spool-RUN_ID-4711",
+            "valuedrift replay .valuedrift/spool-RUN_ID-4711 --dry-run",
+        ),
+        job="replay_job",
+        subject={"folder": "the folder, as the job's last line names it"},
+        entry_point=False,
+    ),
+    Command(
         name="check_judge",
         purpose="Check a judge against labelled answers.",
         about="accuracy, kappa, coverage and calibration of a judge on labelled answers",

@@ -14,6 +14,7 @@ from valuedrift_mlflow.cli.compare_job import compare_job
 from valuedrift_mlflow.cli.gate_job import gate_job
 from valuedrift_mlflow.cli.judge_jobs import check_judge_job, review_job, train_judge_job
 from valuedrift_mlflow.cli.log_judge_job import log_judge_job
+from valuedrift_mlflow.cli.replay_job import replay_job
 from valuedrift_mlflow.cli.show import show_audit, show_discovery, show_trust
 from valuedrift_mlflow.evaluation.settings import Measuring
 from valuedrift_mlflow.inputs.errors import InputError, problem
@@ -400,6 +401,7 @@ JOBS: dict[str, Job] = {
         compare_job,
         gate_job,
         review_job,
+        replay_job,
         check_judge_job,
         train_judge_job,
         log_judge_job,

@@ -88,6 +88,8 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     # Before MLflow and the hub's library are imported, which read these settings then and never again.
     tracking.work_offline()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # MLflow wants one of every model; the signature says what there is to say.
+    warnings.filterwarnings("ignore", ".*input example was not provided")
     scratch.keep_together()
     sys.excepthook = traced_safely
     # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.

@@ -16,10 +16,13 @@ _NAME = re.compile(r"valuedrift-([0-9a-f]{8})([0-9a-f]{8})-(\d+)-(\d+)-")
 _SOCKETS = 70  # characters: sockets, which libraries put below it, have about a hundred for their whole path
 
 
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder of this process; the first one asked for removes those of processes that were killed."""
+def temporary_folder(place: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder of this process; the first one asked for removes those of processes that were killed.
+
+    ``place`` is where it lies, for whoever needs it on a certain disk; what is left there its owner removes.
+    """
     _sweep()
-    return tempfile.TemporaryDirectory(prefix=_prefix())
+    return tempfile.TemporaryDirectory(prefix=_prefix(), dir=place)
 
 
 def keep_together() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valuedrift_mlflow import tracking
@@ -211,7 +211,7 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
         parameters=recorded_of(ablation),
         run_id=resumed,
     ) as parent:
-        opened = tracking.OpenRun(parent.run_id)  # a continued run is written anew: the means are of more cells now
+        opened = replace(parent, last_steps=None)  # a continued run is written anew: the means are of more cells now
         recorded.log_suite(opened, plan.suite)
         rows: list[Row] = []
         outcomes: list[Outcome] = []
@@ -219,7 +219,7 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
             for number, cell in enumerate(ablation.cells):
                 display.start("cells", len(ablation.cells), cell.name)
                 display.advance("cells", number)
-                row, outcome = _run_cell(cell, execution, opened.run_id, ablation.from_base)
+                row, outcome = _run_cell(cell, execution, opened, ablation.from_base)
                 rows.append(row)
                 outcomes += [] if outcome is None else [outcome]
                 said = f"FAILED: {row.reason}" if row.reason else f"drift {row.drift:.3f}"
@@ -255,7 +255,9 @@ def _run(ablation: Ablation, display: Display, resumed: str | None, execution: E
     return Result(rows, topics)
 
 
-def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) -> tuple[Row, Outcome | None]:
+def _run_cell(
+    cell: Cell, execution: Execution, parent: tracking.OpenRun, from_base: bool
+) -> tuple[Row, Outcome | None]:
     """The row of a cell, and its measurements unless it failed."""
     described = {dose.axis: dose.label for dose in cell.doses} | {"seed": str(cell.seed), "series": cell.series}
     algorithm = cell.training.stage.algorithm
@@ -269,10 +271,10 @@ def _run_cell(cell: Cell, execution: Execution, parent: str, from_base: bool) ->
             run_id = _failed_run(cell, error, begun)
         else:
             # The training has opened its run and failed in it: there is no newer one below the parent.
-            run_id = begun.run_id if begun else tracking.last_child(parent)
-        tracking.log_parameters(run_id, described)
+            run_id = begun.run_id if begun else tracking.last_child(parent.run_id)
+        tracking.log_parameters(replace(parent, run_id=run_id), described)
         return Row(cell.series, algorithm, cell.doses, cell.seed, run_id, reason=_reason(error)), None
-    tracking.log_parameters(result.run_id, described)
+    tracking.log_parameters(replace(parent, run_id=result.run_id), described)
     drift, start, end = result.drift, result.measurements[0], result.measurements[-1]
     if from_base:
         # Chains of which stages were left out end in stages with different starts; they have only the base in common.

@@ -44,6 +44,7 @@ def train(work: StageRun, display: Display) -> Trained:
         RuntimeError: a process has failed otherwise; the message has its reason.
     """
     plan = work.plan
+    tracking.settle(work.run)  # the first process asks what the run has, and writes to it
     with temporary_folder() as scratch:
         folder = Path(scratch)
         if work.given:
@@ -66,6 +67,8 @@ def train(work: StageRun, display: Display) -> Trained:
         code = _torchrun(launch.processes, place, folder, display)
         stop = interrupts.asked()
         if stop is not None:
+            if not stop.saves:
+                tracking.drop_shared(work.run.run_id)
             raise stop
         if code:
             elsewhere = meeting.reports() if meeting is not None else []
@@ -212,7 +215,7 @@ def _work(folder: Path, rank: int) -> None:
     display = Display(None if rank == 0 else Console(quiet=True))
     run_id = orders["run_id"]
     # One writer: every process that opened the run would log each metric once more.
-    with tracking.share(run_id) if rank == 0 else nullcontext(tracking.OpenRun(run_id)) as run:
+    with tracking.share(run_id, int(orders["parent"])) if rank == 0 else nullcontext(tracking.OpenRun(run_id)) as run:
         work = StageRun(
             plan,
             stage,

@@ -270,10 +270,11 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         recorded.log_start(active, "model", "base.model", recipe.base.model)
         # Before it is logged: whoever loads the model stops where it was measured to stop.
         align(loaded.model, loaded.tokenizer, recipe.stop)
-        model_id, uri = _log_base(plan, active, loaded)
+        model_id = _log_base(plan, active, loaded)
         measurement = measure_model(plan, loaded, display, BASE)
         said = [judged.response for judged in measurement.responses]
         trust = None if reliability.is_embedded_tokenizer(loaded.tokenizer) else reliability.of(plan.judge, said)
+        uri = tracking.uri_of(active, model_id, 0) if logs_base(recipe) else recipe.base.model
         result = StageResult.of_base(plan, active.run_id, Trained(uri, [measurement], trust))
         metrics = metrics_of(measurement, result.drift, compared=False) | metrics_of_axes(result.axes, compared=False)
         metrics |= trust.metrics() if trust else {}
@@ -291,15 +292,14 @@ def run_base(plan: Plan, display: Display, begun: EarlierRun | None = None) -> S
         return result
 
 
-def _log_base(plan: Plan, run: OpenRun, loaded: Loaded) -> tuple[str, str]:
-    """Log the model that a pipeline starts from; gives its LoggedModel's id, and the URI that stages load it by."""
+def _log_base(plan: Plan, run: OpenRun, loaded: Loaded) -> str:
+    """Log the model that a pipeline starts from, with its weights or without; gives what metrics name it by."""
     recipe = plan.recipe
     if not logs_base(recipe):
         setting = f"checkpoints.log: {recipe.checkpoints.log}"
-        return tracking.log_measured_checkpoint(run, stage=BASE, step=0, setting=setting), recipe.base.model
+        return tracking.log_measured_checkpoint(run, stage=BASE, step=0, setting=setting)
     answering = plan.answering(loaded.tokenizer)
-    model_id = tracking.log_final_model(run, loaded.model, loaded.tokenizer, stage=BASE, step=0, **answering)
-    return model_id, f"models:/{model_id}"
+    return tracking.log_final_model(run, loaded.model, loaded.tokenizer, stage=BASE, step=0, **answering)
 
 
 def measure_model(plan: Plan, loaded: Loaded, display: Display, salt: str) -> Measurement:
@@ -357,10 +357,10 @@ def run_reward_stage(work: StageRun, display: Display) -> RewardResult:
     with _opened(work) as active:
         opened = replace(work, run=active)
         _tell_data(work, active, display)
-        train_reward(opened, display)
+        result = train_reward(opened, display)
     forget(opened.state)
     end_stage()
-    return _reward_result(work, active.run_id)
+    return result
 
 
 def _reward_result(work: StageRun, run_id: str) -> RewardResult:

@@ -17,8 +17,8 @@ from valuedrift_mlflow.models.merging import merged
 from valuedrift_mlflow.pipeline import processes
 from valuedrift_mlflow.pipeline.between_steps import StopBetweenSteps
 from valuedrift_mlflow.pipeline.memory import end_stage
-from valuedrift_mlflow.pipeline.plan import StageRun, Trained
-from valuedrift_mlflow.pipeline.weights import Checkpoints, log_below, log_reward
+from valuedrift_mlflow.pipeline.plan import RewardResult, StageRun, Trained
+from valuedrift_mlflow.pipeline.weights import Checkpoints, log_below, log_reward, reward_uri
 from valuedrift_mlflow.report.display import Display, quiet_libraries
 from valuedrift_mlflow.stages import rewards
 from valuedrift_mlflow.stages.job import build_trainer, trained_rows
@@ -69,7 +69,7 @@ def _train(work: StageRun, display: Display) -> Trained:
     stage = work.stage
     quiet_libraries()
     # Left in this order: what is done beside the training needs the folder.
-    with temporary_folder() as scratch, Beside() as beside:
+    with temporary_folder(tracking.scratch_of(work.run)) as scratch, Beside() as beside:
         loaded = load_start(work)
         _log_start(work)
         log_below(work, loaded)
@@ -107,7 +107,7 @@ def _train(work: StageRun, display: Display) -> Trained:
         processes.check_processes(stage, trainer)
         take_up(trainer, processes.same_checkpoint(newest_checkpoint(work.state)))
         processes.check_equal_weights(trainer.model)
-        return Trained(checkpoints.uri, callback.measurements, callback.trust)
+        return Trained(checkpoints.uri(), callback.measurements, callback.trust)
 
 
 def _every_packed(work: StageRun, rows: int, display: Display) -> int:
@@ -153,12 +153,12 @@ def _measuring(work: StageRun, save: SaveCheckpoint, display: Display, beside: B
     )
 
 
-def train_reward(work: StageRun, display: Display) -> None:
+def train_reward(work: StageRun, display: Display) -> RewardResult:
     """Train a reward model: its accuracy before and after, the classifier as checkpoint and model."""
     from valuedrift_mlflow.stages.reward_trainer import held_out_accuracy
 
     stage, run = work.stage, work.run
-    with temporary_folder() as scratch:
+    with temporary_folder(tracking.scratch_of(run)) as scratch:
         loaded = load_start(work)
         _log_start(work)
         callbacks = [StopBetweenSteps(), TrainingLog(run, display, stage.name), KeepCheckpoint(work.every)]
@@ -176,3 +176,4 @@ def train_reward(work: StageRun, display: Display) -> None:
         model_id = log_reward(work, folder, step)
         tracking.log_metrics(run, {REWARD_ACCURACY: accuracy}, step, model_id=model_id)
         display.line(f"{stage.name} step {step}: accuracy {accuracy:.3f} on held-out pairs")
+        return RewardResult(stage.name, run.run_id, reward_uri(work, model_id, step), accuracy)

@@ -52,14 +52,14 @@ def log_below(work: StageRun, loaded: Loaded) -> None:
     if not only_here(work.start_uri) or work.plan.recipe.checkpoints.log == "none":
         return
     answering = work.plan.answering(loaded.tokenizer)
-    model_id = tracking.log_final_model(
+    below = tracking.log_final_model(
         work.run, loaded.model, loaded.tokenizer, stage=f"{work.stage.name}-{BASE}", step=0, **answering
     )
-    loaded.model.name_or_path = loaded.model.config.name_or_path = f"models:/{model_id}"
+    loaded.model.name_or_path = loaded.model.config.name_or_path = tracking.uri_of(work.run, below, 0)
 
 
 def log_reward(work: StageRun, folder: Path, step: int) -> str:
-    """Log a reward model that lies in a folder; gives its LoggedModel's id."""
+    """Log a reward model that lies in a folder; gives what metrics name it by."""
     log = work.plan.recipe.checkpoints.log
     if log != "none":
         return tracking.log_checkpoint(work.run, folder, stage=work.stage.name, step=step)
@@ -70,27 +70,35 @@ def log_reward(work: StageRun, folder: Path, step: int) -> str:
     return tracking.log_measured_checkpoint(work.run, stage=work.stage.name, step=step, setting=setting)
 
 
-class Checkpoints:
-    """Saves the checkpoints of one training, compares them with the live model, and logs them.
+def reward_uri(work: StageRun, model: str, step: int) -> str:
+    """How later stages load a reward model that was logged, once it is in the store."""
+    kept = work.plan.recipe.checkpoints.log == "none"
+    return str(kept_model(work.run.run_id)) if kept else tracking.uri_of(work.run, model, step)
 
-    Attributes:
-        uri: the last one that was logged, as later stages load it; empty before any was.
-    """
+
+class Checkpoints:
+    """Saves the checkpoints of one training, compares them with the live model, and logs them."""
 
     def __init__(self, work: StageRun, scratch: Path) -> None:
         """Checkpoints of a stage, which lie in ``scratch`` until they are logged."""
-        self.uri = ""
+        self._last: tuple[str, int] | Path | None = None  # what was logged last, by name and step, or is kept here
         self._work = work
         self._scratch = scratch
         self._reloads = Reloads(work.stage.name, work.plan.recipe.how)
         self._extra: Callable[[Path], None] = lambda folder: None
+
+    def uri(self) -> str:
+        """The last one that was logged, as later stages load it, once it is in the store; empty before any was."""
+        if isinstance(self._last, tuple):
+            return tracking.uri_of(self._work.run, *self._last)
+        return str(self._last or "")
 
     def beside(self, trainer: Any) -> None:
         """Save what the stage has beside its model, too; the trainer is made after the callback that calls ``save``."""
         self._extra = partial(self._work.stage.save_extra, trainer)
 
     def save(self, model: Any, tokenizer: Any, step: int, last: bool) -> Callable[[], str]:
-        """Save a checkpoint; gives what logs it, beside the training, and then its LoggedModel's id."""
+        """Save a checkpoint; gives what logs it, beside the training, and then what metrics name it by."""
         stage, first = self._work.stage, processes.is_first()
         log = self._work.plan.recipe.checkpoints.log
         if not last and log in ("final", "none"):
@@ -111,7 +119,7 @@ class Checkpoints:
         if last and log == "none":
             self._keep(model, tokenizer, folder)
         elif last and log != "adapters":
-            # Now: it needs the live model, and the active run, which another thread has not.
+            # Now: it needs the live model.
             model_id = self._log_last(model, tokenizer, folder, step)
         return partial(self._log, folder, tokenizer, step, model_id)
 
@@ -122,7 +130,7 @@ class Checkpoints:
         elif not model_id:
             answering = work.plan.answering(tokenizer)
             model_id = tracking.log_checkpoint(work.run, folder, stage=work.stage.name, step=step, answering=answering)
-            self.uri = f"models:/{model_id}"
+            self._last = (model_id, step)
         shutil.rmtree(folder)  # the run has a copy
         return model_id
 
@@ -136,19 +144,19 @@ class Checkpoints:
         shutil.rmtree(kept, ignore_errors=True)  # of a process that was killed here
         self._whole(model, folder).save_pretrained(kept)
         tokenizer.save_pretrained(kept)
-        self.uri = str(kept)
+        self._last = kept
 
     def _log_last(self, model: Any, tokenizer: Any, folder: Path, step: int) -> str:
-        """Log a stage's last checkpoint: a model that loads and can be registered. Gives its id."""
+        """Log a stage's last checkpoint: a model that loads and can be registered. Gives what metrics name it by."""
         run, stage, answering = self._work.run, self._work.stage, self._work.plan.answering(tokenizer)
         if not stage.lora.rank:
             model_id = tracking.log_last_checkpoint(run, folder, stage=stage.name, step=step, answering=answering)
         else:
             # Before adapters are merged in this folder: the checkpoint keeps what was trained, the model is what loads.
-            tracking.log_checkpoint_files(run, folder, step=step, answering=answering)
+            tracking.log_checkpoint_files(run, folder, step=step, answering=answering, copied=False)
             whole = self._whole(model, folder)
             model_id = tracking.log_final_model(run, whole, tokenizer, stage=stage.name, step=step, **answering)
-        self.uri = f"models:/{model_id}"
+        self._last = (model_id, step)
         return model_id
 
     def _whole(self, model: Any, folder: Path) -> PreTrainedModel:

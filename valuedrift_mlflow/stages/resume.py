@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.inputs.sealed import damage, seal
@@ -25,17 +23,8 @@ _COMPLETE = "complete"  # the last file that is written into a checkpoint's fold
 
 
 def state_folder(run_id: str) -> Path:
-    """Where a run's checkpoint is kept until it is finished: ``.valuedrift/RUN_ID`` beside a SQLite tracking store.
-
-    With a tracking server it is in the working folder. ``VALUEDRIFT_STATE`` names another place for all runs.
-    """
-    named = os.environ.get("VALUEDRIFT_STATE")
-    if named:
-        return Path(named).expanduser().absolute() / run_id
-    store = urlsplit(tracking.address())
-    # sqlite:///FILE is relative and sqlite:////FILE absolute: either way one slash is not of the path.
-    beside = Path(store.path[1:]).parent if store.scheme == "sqlite" else Path()
-    return beside.absolute() / ".valuedrift" / run_id
+    """Where a run's checkpoint is kept until it is finished: ``.valuedrift/RUN_ID``, see ``tracking.states``."""
+    return tracking.states() / run_id
 
 
 def kept_model(run_id: str) -> Path:

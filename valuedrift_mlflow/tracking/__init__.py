@@ -25,9 +25,20 @@ from valuedrift_mlflow.tracking.earlier import (
     stages_of,
     stopped_run,
 )
+from valuedrift_mlflow.tracking.ending import describe_refusal
 from valuedrift_mlflow.tracking.judge_models import log_judge_model
 from valuedrift_mlflow.tracking.lease import check_free, check_owner, stale_after
-from valuedrift_mlflow.tracking.links import page_of, show_model, used_model
+from valuedrift_mlflow.tracking.links import commit_of, page_of, parent_of, show_model, used_model
+from valuedrift_mlflow.tracking.logged import (
+    checkpoint_path,
+    log_classifier,
+    log_final_folder,
+    log_final_model,
+    logged_model,
+    model_name,
+    scratch_of,
+    uri_of,
+)
 from valuedrift_mlflow.tracking.measured import MeasuredRun, measured_runs, measurements_of_model
 from valuedrift_mlflow.tracking.models import (
     MLFLOW_PREFIXES,
@@ -35,22 +46,17 @@ from valuedrift_mlflow.tracking.models import (
     check_model,
     checkpoint_files,
     checkpoint_folder,
-    checkpoint_path,
     downloaded,
     files_folder,
     lies_here,
-    log_classifier,
-    log_final_folder,
-    log_final_model,
-    logged_model,
     logged_model_id,
     logged_name,
     measured_alone,
     model_folder,
-    model_name,
     pinned,
     without_weights,
 )
+from valuedrift_mlflow.tracking.opening import is_nested
 from valuedrift_mlflow.tracking.packaged import Weights, check_packaged, load_pyfunc, packaged_weights
 from valuedrift_mlflow.tracking.packaging import Answering
 from valuedrift_mlflow.tracking.registry import (
@@ -61,17 +67,14 @@ from valuedrift_mlflow.tracking.registry import (
     registered_version,
     set_alias,
 )
+from valuedrift_mlflow.tracking.replay import Replayed, drop_shared, replay, states, waiting
 from valuedrift_mlflow.tracking.reviews import check_run, log_review, reviewed, role_of
 from valuedrift_mlflow.tracking.runs import (
     adopt,
     adopt_evaluation,
     close,
-    commit_of,
-    describe_refusal,
-    is_nested,
     is_open,
     package_version,
-    parent_of,
     run,
     share,
     taken_up,
@@ -93,6 +96,7 @@ from valuedrift_mlflow.tracking.write import (
     log_tags,
     log_text,
     metric_name,
+    settle,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +111,7 @@ __all__ = [
     "LoggedDataset",
     "MeasuredRun",
     "OpenRun",
+    "Replayed",
     "TrainedRun",
     "Weights",
     "address",
@@ -134,6 +139,7 @@ __all__ = [
     "describe",
     "describe_refusal",
     "downloaded",
+    "drop_shared",
     "files_folder",
     "how_to_open",
     "is_model_name",
@@ -181,21 +187,27 @@ __all__ = [
     "refusal",
     "register",
     "registered_version",
+    "replay",
     "reviewed",
     "role_of",
     "run",
+    "scratch_of",
     "set_alias",
+    "settle",
     "share",
     "show_model",
     "stages_of",
     "stale_after",
+    "states",
     "step_values",
     "stopped_run",
     "table_of",
     "taken_up",
     "text_of",
     "trained_runs",
+    "uri_of",
     "used_model",
+    "waiting",
     "without_weights",
     "work_offline",
 ]

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.data.dataset import Dataset
 
-    from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.write import LoggedDataset, OpenRun
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
+from valuedrift_mlflow.tracking.write import LoggedDataset, OpenRun, send
 
 Context = Literal["evaluation", "training", "audit"]
 
@@ -37,15 +37,23 @@ def log_dataset(
         context: what the run does with them.
         digest: their hash; MLflow makes one where it is not given.
     """
-    from mlflow import MlflowClient, entities
+    from mlflow import entities
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*integer column")
         dataset = _dataset(rows, redacted(name)[:500], source, digest)
         entity = entities.Dataset(**dataset.to_dict())  # infers the schema that the warning is about
-    tags = [entities.InputTag("mlflow.data.context", context)]
-    MlflowClient().log_inputs(run.run_id, datasets=[entities.DatasetInput(entity, tags)])
+    send(run, "dataset", dataset=entity.to_dictionary(), context=context)
     return LoggedDataset(entity.name, entity.digest)
+
+
+@delivers("dataset")
+def _dataset_input(attempt: Attempt, *, run_id: str, dataset: Mapping[str, str], context: str) -> None:
+    from mlflow import MlflowClient, entities
+
+    # The same dataset a second time changes nothing: the store knows it by name and digest.
+    tags = [entities.InputTag("mlflow.data.context", context)]
+    MlflowClient().log_inputs(run_id, datasets=[entities.DatasetInput(entities.Dataset(**dataset), tags)])
 
 
 def _dataset(

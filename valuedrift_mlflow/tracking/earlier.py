@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES
+from valuedrift_mlflow.tracking.away import patiently
+from valuedrift_mlflow.tracking.replay import deliver_left
 from valuedrift_mlflow.tracking.write import NOTE, PARAMETERS_AT_ONCE, recorded_value
 
 if TYPE_CHECKING:
@@ -74,10 +76,12 @@ def stopped_run(
     Raises:
         InputError: no such run, a run of another kind, a finished one, or a recipe that differs from the one it has
             recorded; every key that differs is named.
+        Undelivered: what an earlier process has written to it could not be delivered.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    deliver_left(run_id)
     try:
         run = MlflowClient().get_run(run_id)
     except MlflowException as error:
@@ -236,6 +240,7 @@ def audits_of(parent: str) -> dict[tuple[str, str], dict[str, tuple[float, ...]]
     return shares
 
 
+@patiently
 def _children(parent: str, role: str | None, *conditions: str) -> list[Run]:
     from mlflow import MlflowClient
 
@@ -252,6 +257,7 @@ def _children(parent: str, role: str | None, *conditions: str) -> list[Run]:
     return runs
 
 
+@patiently
 def last_child(parent: str) -> str:
     """The id of the newest run that is nested in this one."""
     from mlflow import MlflowClient
@@ -263,6 +269,7 @@ def last_child(parent: str) -> str:
     return str(newest.info.run_id)
 
 
+@patiently
 def last_value(run_id: str, key: str) -> tuple[int, float]:
     """The last step that a metric of a run was logged at, and its value there."""
     from mlflow import MlflowClient

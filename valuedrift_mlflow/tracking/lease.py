@@ -22,9 +22,11 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.interrupts import TakenOver
 from valuedrift_mlflow.inputs.processes import Process, this
 from valuedrift_mlflow.inputs.reading import json_of
+from valuedrift_mlflow.tracking.away import is_away, without_retries
 
 OWNER = "valuedrift.owner"
 SETTING = "VALUEDRIFT_LEASE"
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # as MLflow says of an id of no run
 _STALE = 120.0  # seconds without a heartbeat after which an owner is given up
 _BEATS = 8  # heartbeats in that time
 _SETTLES = 1.0  # seconds in which another process's token would have come to be read
@@ -114,7 +116,8 @@ class Lease:
         self.every = self.stale / _BEATS
         self.token = secrets.token_hex(8)
         self.lost: TakenOver | None = None
-        self._known = -math.inf  # when it was last known that the run is owned
+        self._known = self._asked = -math.inf  # when it was last known, and asked, that the run is owned
+        self._asking = threading.Lock()
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -127,25 +130,27 @@ class Lease:
         if not new:
             before = Owner.of(self.run_id)
             if before is not None and before.works(self.run_id, self.stale):
-                raise _refused(self.run_id, before, self.stale)
+                raise _refused("--resume", self.run_id, before, self.stale)
         self._beat()
         if not new:
             time.sleep(min(_SETTLES, self.every))
             after = Owner.of(self.run_id)
             if after is not None and after.token != self.token:
-                raise _refused(self.run_id, after, self.stale)
+                raise _refused("--resume", self.run_id, after, self.stale)
         _held[self.run_id] = self
         self._beating.start()
 
     def _beat(self) -> None:
         begun = time.monotonic()
         Owner(self.token, this(), self.every, time.time()).write(self.run_id)
-        self._known = begun
+        self._known = self._asked = begun
 
     def _keep(self) -> None:
         while not self._over.wait(self.every):
             # Of any kind: a store that is away for a while. Without heartbeats a run that is worked on would be free.
-            with suppress(Exception):
+            # Without retries: one that hangs in them would come late, behind the end too.
+            with suppress(Exception), self._asking, without_retries():
+                self._asked = time.monotonic()
                 if not self._mine():
                     return
                 self._beat()
@@ -163,54 +168,40 @@ class Lease:
             interrupts.request(self.lost)
         return False
 
-    def check(self) -> None:
-        """Make sure that this process may write.
-
-        Raises:
-            TakenOver: another one owns the run now.
-        """
+    def check(self, *, sure: bool) -> None:
+        """See ``check_owner``."""
         # Asked anew after a pause: a process that was asleep must not write before its next heartbeat.
-        if self.lost is None and time.monotonic() - self._known > self.stale / 2:
-            self._mine()
+        before = self._known if sure else self._asked
+        if self.lost is None and time.monotonic() - before > self.stale / 2:
+            self._ask(sure=sure)
         if self.lost is not None:
             raise self.lost
+
+    def _ask(self, *, sure: bool) -> None:
+        if not self._asking.acquire(blocking=sure):
+            return  # the heartbeat does, of a store that is slow
+        try:
+            self._asked = time.monotonic()
+            with without_retries():
+                self._mine()
+        except Exception as error:
+            if sure or not is_away(error):
+                raise
+        finally:
+            self._asking.release()
 
     def give_back(self) -> None:
         """Own the run no longer; one that is lost is left alone."""
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         self._over.set()
         if self._beating.is_alive():
             self._beating.join(_SETTLES)  # or its last heartbeat would come behind the end
         _held.pop(self.run_id, None)
-        with suppress(MlflowException, OSError):  # what is left in the tag grows stale
+        with suppress(Exception), without_retries():  # what is left in the tag grows stale
             owner = Owner.of(self.run_id)
             if self.lost is None and owner is not None and owner.token == self.token:
                 MlflowClient().delete_tag(self.run_id, OWNER)
-
-
-def _refused(run_id: str, owner: Owner, stale: float) -> InputError:
-    found = f"{run_id}, owned by {owner.said()}"
-    mend = f"end it there (kill {owner.process.pid}), or wait until {stale:.0f} s have gone without one"
-    return InputError(problem("--resume", found, "a run that no process works on", mend))
-
-
-def check_free(run_id: str) -> None:
-    """Find that no process works on a run, without becoming its owner.
-
-    Raises:
-        InputError: one does.
-    """
-    from mlflow.exceptions import MlflowException
-
-    stale = stale_after()
-    try:
-        owner = Owner.of(run_id)
-    except MlflowException:
-        return  # no such run: who takes it up says so
-    if owner is not None and owner.works(run_id, stale):
-        raise _refused(run_id, owner, stale)
 
 
 @contextmanager
@@ -233,11 +224,41 @@ def is_owned(run_id: str) -> bool:
     return run_id in _held
 
 
-def check_owner() -> None:
-    """Make sure that this process still owns the runs that it works on.
+def check_owner(*, sure: bool = False) -> None:
+    """Make sure that this process still owns the runs that it works on, as far as it is known.
+
+    Args:
+        sure: it must have been known a moment ago, for whoever writes to the store now. Else nobody waits for a store
+            that is away: what is put down for it is not delivered before it answers.
 
     Raises:
         TakenOver: one of them is owned by another process.
+        Exception: the store is away, where it must be asked.
     """
     for lease in list(_held.values()):
-        lease.check()
+        lease.check(sure=sure)
+
+
+def check_free(run_id: str, field: str = "--resume") -> None:
+    """Find that no process works on a run, without becoming its owner; a run that is not there is free.
+
+    Raises:
+        InputError: one does.
+    """
+    from mlflow.exceptions import MlflowException
+
+    stale = stale_after()
+    try:
+        owner = Owner.of(run_id)
+    except MlflowException as error:
+        if error.error_code not in _UNKNOWN:
+            raise
+        return  # who takes it up says so
+    if owner is not None and owner.works(run_id, stale):
+        raise _refused(field, run_id, owner, stale)
+
+
+def _refused(field: str, run_id: str, owner: Owner, stale: float) -> InputError:
+    found = f"{run_id}, owned by {owner.said()}"
+    mend = f"end it there (kill {owner.process.pid}), or wait until {stale:.0f} s have gone without one"
+    return InputError(problem(field, found, "a run that no process works on", mend))

@@ -1,4 +1,4 @@
-"""Models in the tracking store: checkpoints and LoggedModels, and what ``models:/`` and ``runs:/`` URIs name."""
+"""What ``models:/`` and ``runs:/`` URIs name: models in the tracking store, and their files."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ import hashlib
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.scratch import temporary_folder
-from valuedrift_mlflow.tracking.packaging import (
-    LOADER,
-    Answering,
-    answering_signature,
-    own_code_config,
-    requirements,
-    tell,
-)
-from valuedrift_mlflow.tracking.write import OpenRun
+from valuedrift_mlflow.tracking.away import patiently
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MLFLOW_PREFIXES = ("models:/", "runs:/")
 _OF_A_RUN = re.compile(r"runs:/(?P<run>\w+)/checkpoints/step-(?P<step>\d+)/?")
@@ -37,124 +27,6 @@ ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 CHECKPOINT = "valuedrift.checkpoint"  # the tag that names the artifacts of a LoggedModel's weights
 HOLDS = "valuedrift.holds"  # the tag of a whole LoggedModel that has the weights of a run's checkpoint
 WITHOUT = "valuedrift.without_weights"  # the tag of a LoggedModel that has measurements alone: the setting behind it
-
-# Logging -------------------------------------------------------------------------------------------------------------
-
-
-def checkpoint_path(step: int) -> str:
-    """Where a checkpoint lies among the artifacts of its run."""
-    return f"checkpoints/step-{step:06d}"
-
-
-def model_name(stage: str, step: int) -> str:
-    """The name of a checkpoint's LoggedModel."""
-    # MLflow allows none of / : . % and quotes in it; a stage's name has none of them (`Stage.name`).
-    return f"{stage}-step-{step:06d}"
-
-
-def log_final_model(
-    run: OpenRun,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    stage: str,
-    step: int,
-    **answering: Unpack[Answering],
-) -> str:
-    """Log a whole model so that ``mlflow.pyfunc.load_model`` loads it and it can be registered; returns its id.
-
-    The model carries the one file that loads it, so that it needs neither this package nor pickle. ``model`` must be
-    merged, ``run`` the active run.
-    """
-    with temporary_folder() as scratch:
-        folder = Path(scratch) / "model"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return log_final_folder(run, folder, stage=stage, step=step, **answering)
-
-
-def log_final_folder(
-    run: OpenRun, folder: Path, *, stage: str, step: int, holds: str = "", **answering: Unpack[Answering]
-) -> str:
-    """As ``log_final_model``, for a whole model and its tokenizer that lie in a folder.
-
-    ``holds`` is the URI of a checkpoint of the run that has no weights of its own, but these.
-    """
-    import mlflow
-
-    known = logged_before(run, model_name(stage, step))
-    if known:
-        return known
-    tell(folder, answering)
-    with warnings.catch_warnings():
-        # An example would be answered while it is logged; the signature says what there is to say.
-        warnings.filterwarnings("ignore", ".*input example was not provided")
-        info = mlflow.pyfunc.log_model(
-            name=model_name(stage, step),
-            loader_module=LOADER.stem,
-            code_paths=[str(LOADER)],
-            data_path=str(folder),
-            model_config=own_code_config(folder),
-            signature=answering_signature(answering),
-            pip_requirements=requirements(),
-            step=step,
-            params={"stage": stage, "step": str(step)},
-            tags={"valuedrift.stage_name": stage, **({HOLDS: holds} if holds else {})},
-        )
-    return str(info.model_id)
-
-
-def log_classifier(run: OpenRun, folder: Path, register: str) -> str:
-    """Log a sequence classifier that lies in a folder, register it where a name is given; returns its URI."""
-    import mlflow
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    parts = {
-        "model": AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False),
-        "tokenizer": AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no input example, and no card on the hub
-        info = mlflow.transformers.log_model(
-            parts,
-            name="judge",
-            task="text-classification",
-            registered_model_name=register or None,
-            pip_requirements=requirements(),
-        )
-    return f"models:/{register}/{info.registered_model_version}" if register else f"models:/{info.model_id}"
-
-
-def logged_before(run: OpenRun, name: str) -> str | None:
-    """The LoggedModel of this name that a continued run has; a new run has none."""
-    return None if run.last_steps is None else logged_model(run.run_id, name)
-
-
-def logged_model(run_id: str, name: str) -> str | None:
-    """The id of a run's LoggedModel of this name, None where there is none; one that was left half-way is deleted."""
-    import mlflow
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelStatus
-
-    candidates = mlflow.search_logged_models(
-        experiment_ids=[MlflowClient().get_run(run_id).info.experiment_id],
-        filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
-        output_format="list",
-    )
-    outputs = MlflowClient().get_run(run_id).outputs
-    linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
-    complete = None
-    for model in candidates:
-        # READY alone is not enough: a process may have been killed before the run named it as its output.
-        if model.status == LoggedModelStatus.READY and model.model_id in linked:
-            complete = str(model.model_id)
-        else:
-            # Deleted, so that a name has one model; the run that goes on logs it again.
-            MlflowClient().delete_logged_model(model.model_id)
-    return complete
-
-
-# URIs ----------------------------------------------------------------------------------------------------------------
 
 
 def check_model(uri: str, field: str) -> None:
@@ -215,6 +87,7 @@ def check_has_weights(uri: str, field: str) -> None:
         raise InputError(problem(field, found, "a model with weights", "train it again with checkpoints.log: all"))
 
 
+@patiently
 def logged_model_id(uri: str) -> str | None:
     """The id of the LoggedModel that a ``models:/`` URI or that of a run's checkpoint names, None for any other."""
     import mlflow
@@ -228,6 +101,7 @@ def logged_model_id(uri: str) -> str | None:
     return _output_at(found["run"], int(found["step"])) if found else None
 
 
+@patiently
 def _output_at(run_id: str, step: int) -> str | None:
     """The id of the LoggedModel that a run has logged at a step, None where it has none or several."""
     import mlflow
@@ -237,6 +111,7 @@ def _output_at(run_id: str, step: int) -> str | None:
     return str(ids[0]) if len(ids) == 1 else None
 
 
+@patiently
 def logged_name(model_id: str) -> str:
     """The name of a LoggedModel."""
     import mlflow
@@ -426,6 +301,7 @@ def weights_uri(uri: str) -> str:
         return uri
 
 
+@patiently
 def download(uri: str, folder: Path | None = None) -> Path:
     """The files that a URI names, in a folder of this machine.
 

@@ -1,22 +1,26 @@
-"""Runs: how they are opened, nested, adopted and continued, and how a failure is described."""
+"""Runs: how they are opened, nested, adopted, taken up and shared."""
 
 from __future__ import annotations
 
 import os
 import re
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from valuedrift_mlflow.inputs import interrupts
-from valuedrift_mlflow.inputs.errors import InputError, Unanswered
-from valuedrift_mlflow.inputs.interrupts import Stopped, TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.inputs.shown import safe, shortened
+from valuedrift_mlflow.tracking.delivery import Attempt, delivers
 from valuedrift_mlflow.tracking.earlier import end_orphans
+from valuedrift_mlflow.tracking.ending import end, end_now, fail
 from valuedrift_mlflow.tracking.lease import Lease, check_owner, is_owned, own, stale_after
+from valuedrift_mlflow.tracking.links import origin
+from valuedrift_mlflow.tracking.opening import continue_run, is_nested, start
+from valuedrift_mlflow.tracking.replay import current, deliver_left, shared_by, spooled
+from valuedrift_mlflow.tracking.spool import Spool
 from valuedrift_mlflow.tracking.store import (
     address,
     command,
@@ -26,10 +30,7 @@ from valuedrift_mlflow.tracking.store import (
     opened_once,
 )
 from valuedrift_mlflow.tracking.view import save_view
-from valuedrift_mlflow.tracking.write import NOTE, OpenRun, log_parameters, log_tags
-
-if TYPE_CHECKING:
-    from mlflow import ActiveRun
+from valuedrift_mlflow.tracking.write import OpenRun, log_parameters, log_tags, send, set_tags, settle
 
 Role = (
     Literal["pipeline", "ablation", "stage", "training", "evaluation", "comparison"]
@@ -55,27 +56,6 @@ def package_version() -> str:
     return version("valuedrift-mlflow")
 
 
-def commit_of(run_id: str) -> str:
-    """The commit of the code that made a run, as MLflow has noted it; empty where it has not."""
-    from mlflow import MlflowClient
-
-    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.source.git.commit", ""))
-
-
-def parent_of(run_id: str) -> str:
-    """The id of the run that a run is nested in; empty where it is in none."""
-    from mlflow import MlflowClient
-
-    return str(MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId", ""))
-
-
-def is_nested() -> bool:
-    """Whether a run that is opened now has a parent."""
-    import mlflow
-
-    return mlflow.active_run() is not None
-
-
 @contextmanager
 def run(
     role: Role,
@@ -93,97 +73,77 @@ def run(
     A run that is already active stays open, and it is FAILED too when the error passes through the block that opened
     it; a process that is told to stop leaves them KILLED. With ``run_id`` a run that was stopped is continued: what it
     has logged stays and is not logged twice. A run that can be continued is owned by this process in the block, see
-    ``lease``. ``color`` is that of the run in MLflow's charts; ``named`` are further tags that it has from the first.
+    ``lease``, and what is written to a job that trains goes by a spool, see ``spool``. ``color`` is that of the run in
+    MLflow's charts; ``named`` are further tags that it has from the first.
     """
-    import mlflow
-
     nested = is_nested()
     if not nested:
         keep_password_apart()
         opened_once(address())
     check_owner()
     stale_after()  # a setting that cannot be is refused before there is a run
-    continued = _continue(run_id) if run_id else None
+    continued = continue_run(run_id) if run_id else None
     adopted = not run_id and not nested and "MLFLOW_RUN_ID" in os.environ  # start_run takes it out
     resumable = role in _PARENTS or (role == "stage" and not nested)
+    name = redacted(name) if name else None
     tags = {"role": role, "version": package_version(), "stage": stage, "recipe": recipe, **(named or {})}
     with ExitStack() as opening:  # left last: a run is given back when it has ended
-        active = _start(run_id, None if adopted or run_id else name, tags)
+        active = start(run_id, None if adopted or run_id else name, tags)
         opened = continued or OpenRun(active.info.run_id)
         mend = how_to_go_on(opened.run_id) if resumable else ""
         owning = Lease(opened.run_id) if resumable and not is_owned(opened.run_id) else None
         if owning:
             opening.callback(owning.give_back)
-        with active, interrupts.ending(lambda: _end(opened.run_id, "KILLED"), mend), _described(opened, mend):
-            if owning:
-                owning.take(new=not run_id)
+        opening.enter_context(interrupts.ending(partial(end_now, opened.run_id), mend))
+        take = partial(owning.take, new=not run_id) if owning else None
+        with _ended(opened, _spool_of(role, opened.run_id), partial(fail, mend=mend), take) as opened:
+            origin(opened.run_id)  # what is asked of it later, maybe while the store is away
             # start_run takes no name for a run that is there already.
             given = {"mlflow.runName": redacted(name) if adopted and name else None, "mlflow.runColor": color}
-            mlflow.set_tags({key: value for key, value in given.items() if value})
-            if not nested:
-                mark_as_training(active.info.experiment_id)
+            if any(given.values()):
+                set_tags(opened, {key: value for key, value in given.items() if value})
             if not nested or role == "audit":  # stages have the view of their pipeline
-                save_view(mlflow.MlflowClient().get_run(opened.run_id))
-            log_parameters(opened.run_id, parameters or {})
+                send(opened, "view", training=not nested)
+            if parameters:
+                log_parameters(opened, parameters)
             yield opened
 
 
-def _start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) -> ActiveRun:
-    """A run with its name and this package's tags, nested where one is active."""
-    import mlflow
-
-    nested = is_nested()
-    return mlflow.start_run(
-        run_id=run_id,
-        run_name=redacted(name) if name else None,
-        # Of the run around it: MLflow would take the one that variables of the environment name.
-        experiment_id=_parents_experiment() if nested and not run_id else None,
-        nested=nested,
-        tags={f"valuedrift.{key}": redacted(value) for key, value in tags.items() if value},
-    )
-
-
 @contextmanager
-def _described(run: OpenRun, mend: str) -> Iterator[None]:
-    """Leave the reason of an error in the run's description, and ``mend`` with the error; KILLED where it is a stop."""
-    import mlflow
-
-    try:
-        yield
-    except BaseException as error:  # an interrupt is a reason too
-        interrupts.release()  # a training that has failed within a step has not said that it ended
-        if isinstance(error, Stopped):
-            interrupts.seen()
-            error.mend = error.mend or mend
-        if isinstance(error, TakenOver):
-            _let_go(run.run_id)
+def _ended(
+    run: OpenRun,
+    spool: AbstractContextManager[Spool | None],
+    failed: Callable[[OpenRun, BaseException], None],
+    take: Callable[[], None] | None = None,
+) -> Iterator[OpenRun]:
+    """The active run with its spool, ended behind the block; ``take`` makes it this process's own before that."""
+    with ExitStack() as within:
+        try:
+            if take is not None:
+                take()
+            run = replace(run, spool=within.enter_context(spool))
+            yield run
+            settle(run)  # in here, so that a run with a write that is refused is FAILED
+            end(run, "FINISHED")
+        except BaseException as error:  # an interrupt is a reason too
+            failed(run, error)
             raise
-        if isinstance(error, Unanswered) and mend:
-            error.add_note(f"go on with --resume {run.run_id}")
-        mlflow.MlflowClient().set_tag(run.run_id, NOTE, failure(error))
-        if isinstance(error, Stopped | KeyboardInterrupt):
-            _end(run.run_id, "KILLED")
-        raise
 
 
-def _end(run_id: str, status: str) -> None:
-    """End a run, as the active one where it is that."""
-    import mlflow
-
-    active = mlflow.active_run()
-    if active is not None and active.info.run_id == run_id:
-        mlflow.end_run(status)
-    else:  # in another thread, which has no active run
-        mlflow.MlflowClient().set_terminated(run_id, status)
+def _spool_of(role: Role, run_id: str) -> AbstractContextManager[Spool | None]:
+    """Where a run writes to: the spool of the job, a new one for a job that trains, the store for all others."""
+    return spooled(run_id) if current() is None and role in _RESUMABLE else nullcontext(current())
 
 
-def _let_go(run_id: str) -> None:
-    """Make a run of another process's the active one no longer, and write nothing to it."""
-    from mlflow.tracking import fluent
+@delivers("view")
+def _view(attempt: Attempt, *, run_id: str, training: bool) -> None:
+    """Have the experiment of a run shown as what it is: of model training where a job begins, with the run's view."""
+    from mlflow import MlflowClient
 
-    # MLflow has no public way: each of them sets the run's status, also at the end of the process.
-    stack = fluent._active_run_stack.get()
-    stack[:] = [active for active in stack if active.info.run_id != run_id]
+    run = MlflowClient().get_run(run_id)
+    if training:
+        mark_as_training(run.info.experiment_id)
+    save_view(run)
 
 
 @contextmanager
@@ -194,11 +154,13 @@ def taken_up(run_id: str | None) -> Iterator[None]:
 
     Raises:
         InputError: another process works on the run.
+        Undelivered: what an earlier process has written to it could not be delivered.
     """
     if run_id is None or not _can_be_taken_up(run_id):
         yield
         return
     with own(run_id):
+        deliver_left(run_id)  # before what is left is ended: it may say how that ended
         end_orphans(run_id)
         yield
 
@@ -218,39 +180,6 @@ def _can_be_taken_up(run_id: str) -> bool:
 def how_to_go_on(run_id: str) -> str:
     """What continues a run: the command that this process was started with, or the argument of a function."""
     return f"go on with: {command(run_id)}" if command_of_ours() else f"go on with resumed={run_id!r}"
-
-
-def _parents_experiment() -> str:
-    import mlflow
-
-    active = mlflow.active_run()
-    assert active is not None
-    return str(active.info.experiment_id)
-
-
-def _continue(run_id: str) -> OpenRun:
-    """Make a stopped run ready to be opened again, in its own experiment and without the reason of its failure.
-
-    The run that ``mlflow run`` has opened for this process stays empty; it says where the work is, and stands under it.
-    """
-    import mlflow
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    stopped = client.get_run(run_id)
-    # start_run refuses a run of another experiment than the active one.
-    # The call also sets the variable by which the processes of a stage find the experiment.
-    mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
-    # The reason of its failure; it would stand there for good if it now ends well.
-    if NOTE in stopped.data.tags:
-        client.delete_tag(run_id, NOTE)
-    opened = os.environ.pop("MLFLOW_RUN_ID", None) if mlflow.active_run() is None else None
-    if opened and opened != run_id:
-        client.set_tag(opened, "mlflow.parentRunId", run_id)
-        client.set_tag(opened, "valuedrift.role", "resumption")
-        client.set_tag(opened, NOTE, f"Continues run {run_id}")
-        client.update_run(opened, name="resumption")
-    return OpenRun.continued(run_id)
 
 
 def is_open() -> bool:
@@ -290,22 +219,21 @@ def adopt(begun: str | None = None, *, name: str, parameters: Mapping[str, str])
     # Of a run of somebody's own the role may be another one already.
     if "valuedrift.role" not in MlflowClient().get_run(run_id).data.tags:
         log_tags(run, {"role": "training", "version": package_version()})
-    log_parameters(run_id, parameters)
+    log_parameters(run, parameters)
     return run
 
 
 @contextmanager
-def share(run_id: str) -> Iterator[OpenRun]:
-    """Write to the run that another process has opened, as the active run of this one."""
+def share(run_id: str, parent: int) -> Iterator[OpenRun]:
+    """Write to the run that another process (``parent``) has opened, as the active run of this one."""
     import mlflow
 
-    with mlflow.start_run(run_id=run_id):
-        try:
-            # As continued: where a stage is resumed, this process too must not log again what is there.
-            yield OpenRun.continued(run_id)
-        except Stopped:
-            _end(run_id, "KILLED")
-            raise
+    mlflow.start_run(run_id=run_id)
+    # As continued: where a stage is resumed, this process too must not log again what is there.
+    opened, above = OpenRun.continued(run_id), origin(run_id).parent
+    spool = spooled(run_id, *([above] if above else []), folder=shared_by(run_id, parent))
+    with _ended(opened, spool, partial(fail, noted=False)) as opened:  # the reason is the parent's to note
+        yield opened
 
 
 def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> None:
@@ -320,36 +248,6 @@ def adopt_evaluation(run: OpenRun, name: str, parameters: Mapping[str, str]) -> 
     if "valuedrift.role" in known.data.tags:
         return
     log_tags(run, {"role": "evaluation", "version": package_version()})
-    log_parameters(run.run_id, parameters)
+    log_parameters(run, parameters)
     if _RANDOM.fullmatch(known.info.run_name or ""):
         client.update_run(run.run_id, name=name)
-
-
-def failure(error: BaseException) -> str:
-    """The description of a failed run: the reason first, then where it happened."""
-    reason = str(error) or type(error).__name__
-    if isinstance(error, Stopped):
-        return redacted(f"**KILLED** {reason}")
-    if isinstance(error, InputError | Unanswered):
-        return redacted(f"**FAILED** {reason}")
-    # The end says where it happened; a tag of MLflow holds 8000 characters.
-    where = "".join(traceback.format_exception(error))[-3000:]
-    return redacted(safe(f"**FAILED** {type(error).__name__}: {shortened(reason)}\n\n```\n{where}\n```"))
-
-
-def describe_refusal(error: InputError | Unanswered) -> None:
-    """Give the run that ``mlflow run`` has opened the reason why its input was refused, or why it could not go on.
-
-    A run that was refused says so in its name too.
-    """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        client = MlflowClient()
-        with suppress(MlflowException):  # the reason may be that the store lets nobody write
-            client.set_tag(run_id, NOTE, failure(error))
-            if isinstance(error, InputError):
-                entry_point = client.get_run(run_id).data.tags.get("mlflow.project.entryPoint", "")
-                client.update_run(run_id, name=" · ".join(filter(None, ("refused", entry_point))))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.tracking.earlier import EarlierRun, earlier, stages_of
-from valuedrift_mlflow.tracking.models import checkpoint_path, without_weights
+from valuedrift_mlflow.tracking.logged import checkpoint_path
+from valuedrift_mlflow.tracking.models import without_weights
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

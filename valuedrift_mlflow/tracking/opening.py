@@ -1,0 +1,121 @@
+"""How a run is opened, within a job by its spool's patience, and made ready to be continued."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.tracking.away import is_away, without_retries
+from valuedrift_mlflow.tracking.lease import check_owner
+from valuedrift_mlflow.tracking.replay import current
+from valuedrift_mlflow.tracking.spool import Spool
+from valuedrift_mlflow.tracking.write import NOTE, OpenRun
+
+if TYPE_CHECKING:
+    from mlflow import ActiveRun
+
+
+def is_nested() -> bool:
+    """Whether a run that is opened now has a parent."""
+    import mlflow
+
+    return mlflow.active_run() is not None
+
+
+def start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) -> ActiveRun:
+    """Make a run the active one, nested where one is active: a new one with its name and this package's tags.
+
+    With ``run_id`` it is one that is there.
+
+    Raises:
+        TakenOver: another process owns a run that this one works on.
+        Undelivered: the store has stayed away in the middle of a job.
+    """
+    import mlflow
+
+    spool, nested = current(), is_nested()
+    # From the first, for whoever finds the run of a process that was killed right behind this.
+    given = {f"valuedrift.{key}": redacted(value) for key, value in tags.items() if value}
+    if spool is not None and nested and not run_id:
+        return _started_within(name, given, spool)
+    check_owner(sure=True)
+    return mlflow.start_run(
+        run_id=run_id,
+        run_name=name,
+        # Of the run around it: MLflow would take the one that variables of the environment name.
+        experiment_id=_parents_experiment() if nested and not run_id else None,
+        nested=nested,
+        tags=given,
+    )
+
+
+def _started_within(name: str | None, tags: dict[str, str], spool: Spool) -> ActiveRun:
+    """Open a run in the middle of a job: a store that is away is waited for, a run whose reply was lost is taken up.
+
+    Raises:
+        Undelivered: the store has stayed away.
+    """
+    import mlflow
+
+    around, experiment = mlflow.active_run(), _parents_experiment()
+    assert around is not None
+    began, since, lost = int(time.time() * 1000), time.monotonic(), ""
+    spool.wait()
+    while True:
+        try:
+            with without_retries():
+                check_owner(sure=True)
+                lost = lost and _lost_run(experiment, around.info.run_id, began)
+                if lost:
+                    return mlflow.start_run(run_id=lost, nested=True)
+                return mlflow.start_run(run_name=name, experiment_id=experiment, nested=True, tags=tags)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            lost = "perhaps"
+            if not spool.bears(error, since):
+                raise spool.undelivered("no run can be opened") from error
+
+
+def _lost_run(experiment: str, parent: str, since: int) -> str:
+    """The id of a run below another one that was opened since a time (in ms), where there is one."""
+    from mlflow import MlflowClient
+
+    condition = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.start_time >= {since}"
+    return next((str(one.info.run_id) for one in MlflowClient().search_runs([experiment], condition)), "")
+
+
+def _parents_experiment() -> str:
+    import mlflow
+
+    active = mlflow.active_run()
+    assert active is not None
+    return str(active.info.experiment_id)
+
+
+def continue_run(run_id: str) -> OpenRun:
+    """Make a stopped run ready to be opened again, in its own experiment and without the reason of its failure.
+
+    The run that ``mlflow run`` has opened for this process stays empty; it says where the work is, and stands under it.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    stopped = client.get_run(run_id)
+    # start_run refuses a run of another experiment than the active one.
+    # The call also sets the variable by which the processes of a stage find the experiment.
+    mlflow.set_experiment(experiment_id=stopped.info.experiment_id)
+    # The reason of its failure; it would stand there for good if it now ends well.
+    if NOTE in stopped.data.tags:
+        client.delete_tag(run_id, NOTE)
+    opened = os.environ.pop("MLFLOW_RUN_ID", None) if mlflow.active_run() is None else None
+    if opened and opened != run_id:
+        client.set_tag(opened, "mlflow.parentRunId", run_id)
+        client.set_tag(opened, "valuedrift.role", "resumption")
+        client.set_tag(opened, NOTE, f"Continues run {run_id}")
+        client.update_run(opened, name="resumption")
+    return OpenRun.continued(run_id)
