@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,11 +68,11 @@ def postgres() -> Iterator[str]:
             running.wait()
 
 
-def wait_for(try_it: object) -> None:
+def wait_for(try_it: Callable[[], object]) -> None:
     ends = time.monotonic() + 180
     while True:
         try:
-            try_it()  # type: ignore[operator]
+            try_it()
             return
         except (OSError, requests.RequestException):
             if time.monotonic() > ends:
