@@ -54,7 +54,7 @@ def test_a_file_of_another_ending_is_read_as_the_caller_says(tmp_path: Path) -> 
         ("empty.csv", b"", "No columns to parse"),
         ("latin.jsonl", b'{"a": "\xe4"}', "UTF-8, first in line 1"),
         ("rows.json", b"[1, 2]", "a row that is no JSON object"),
-        ("number.json", b"3", "DataFrame"),
+        ("number.json", b"3", "a JSON value that is no list of rows"),
         ("cut.json", b'[{"a":', "Expecting value"),
         ("ragged.json", b'{"a": [1], "b": [1, 2]}', "same length"),
         ("other.parquet", b"not parquet", "arquet"),

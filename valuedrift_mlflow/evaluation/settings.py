@@ -201,6 +201,6 @@ def problems_of(error: ValidationError, where: str = "", known: str = "") -> lis
         else:
             allowed = known if entry["type"] == "extra_forbidden" else entry["msg"].removeprefix("Value error, ")
             # Of a group of settings the one that is wrong; else what is inside a setting has no name of its own.
-            name = ".".join(map(str, entry["loc"][: 2 if entry["loc"][0] == "generation" else 1]))
+            name = ".".join(map(str, entry["loc"][: 2 if entry["loc"][:1] == ("generation",) else 1]))
             lines.append(problem(f"{where}{name}", entry["input"], allowed))
     return lines

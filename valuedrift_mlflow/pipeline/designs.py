@@ -170,7 +170,8 @@ def _misfits(error: ValidationError, where: str) -> list[str]:
         place = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
         unknown = entry["type"] == "extra_forbidden"
         allowed = ", ".join(Design.model_fields) if unknown else entry["msg"].removeprefix("Input should be ")
-        field = Design.model_fields.get(str(entry["loc"][0]))
+        # Of a list where keys are needed the whole is wrong, and no key of it.
+        field = Design.model_fields.get(str(entry["loc"][0])) if entry["loc"] else None
         meant = field.description.split(". ")[0] if field is not None and field.description else "unknown key"
         wrong.setdefault(place, (entry["input"], [], meant))[1].append(allowed)
     return [

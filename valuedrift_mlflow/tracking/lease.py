@@ -60,7 +60,8 @@ class Owner:
         try:
             read: Any = json_of(text)
             told, pid = read["process"], int(read["process"]["pid"])
-            process = Process(*(str(told[key]) for key in ("host", "place", "boot")), pid, str(told["started"]))
+            host, place, boot, started = (str(told[key]) for key in ("host", "place", "boot", "started"))
+            process = Process(host, place, boot, pid, started)
             found = cls(str(read["token"]), process, float(read["every"]), float(read["beat"]))
         except (ValueError, TypeError, KeyError, OverflowError):
             return None
