@@ -46,7 +46,7 @@ def test_a_pipeline_comes_to_its_end_without_its_server(
         runs = {run.info.run_name: run for run in mlflow.search_runs(output_format="list")}
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
         [sft] = [run for name, run in runs.items() if name.startswith("sft")]
-        steps = [one.step for one in mlflow.MlflowClient().get_metric_history(sft.info.run_id, "drift/overall")]
+        steps = [one.step for one in mlflow.MlflowClient().get_metric_history(sft.info.run_id, "quality/unscored_rate")]
         assert steps == [0, 1, 2]
         [parent] = [run for name, run in runs.items() if name.startswith("pipeline")]
         assert tracking.text_of(parent.info.run_id, "report.html")
