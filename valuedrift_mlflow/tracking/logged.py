@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
 from valuedrift_mlflow.tracking.delivery import Attempt, deliver, delivers
@@ -42,7 +42,7 @@ def send_model(
     name = model_name(stage, step)
     again = run.last_steps is not None
     called = f"{run.run_id}/{name}"
-    told = {"model": called, "again": again, "stage": stage, "step": step, "answering": answering, **more}
+    told: dict[str, Any] = {"model": called, "again": again, "stage": stage, "step": step, "answering": answering, **more}
     return send(run, kind, folder, copied=False, **told) or called
 
 
