@@ -42,8 +42,8 @@ def send_model(
     name = model_name(stage, step)
     again = run.last_steps is not None
     called = f"{run.run_id}/{name}"
-    told: dict[str, Any] = {"model": called, "again": again, "stage": stage, "step": step, "answering": answering, **more}
-    return send(run, kind, folder, copied=False, **told) or called
+    told: dict[str, Any] = {"again": again, "stage": stage, "step": step, "answering": answering, **more}
+    return send(run, kind, folder, copied=False, model=called, **told) or called
 
 
 @dataclass(frozen=True)
