@@ -26,6 +26,7 @@ BELOW = {
     "valuedrift_mlflow.inputs.errors",
     "valuedrift_mlflow.inputs.interrupts",
     "valuedrift_mlflow.inputs.processes",
+    "valuedrift_mlflow.inputs.reading",
     "valuedrift_mlflow.inputs.redaction",
     "valuedrift_mlflow.inputs.scratch",
     "valuedrift_mlflow.inputs.shown",
