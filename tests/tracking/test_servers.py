@@ -128,6 +128,7 @@ def test_a_team_works_on_postgresql_with_artifacts_by_way_of_the_server(
     with served(store, postgres) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)  # of the store that the fixture has opened
         everything(store)
         assert list((store / "artifacts").rglob("model.safetensors"))
         assert not (store / "mlruns").exists()
@@ -162,6 +163,7 @@ def test_a_password_reaches_nobody_and_who_may_not_write_is_told_in_a_line(
         )
         made.raise_for_status()
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)  # of the store that the fixture has opened
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:{PASSWORD}@{address}")
         printed = everything(store)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
