@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "faults.json"
 
 
 def _kills(place: Place, short: bool) -> Iterator[Outcome]:
-    yield from kills.killed(place, "main", PIPELINE, 2 if short else 40)
+    yield from kills.killed(place, "main", PIPELINE, 1 if short else 40)
 
 
 def _ablations(place: Place, short: bool) -> Iterator[Outcome]:
@@ -46,7 +46,7 @@ def _owners(place: Place, short: bool) -> Iterator[Outcome]:
 
 
 def _damage(place: Place, short: bool) -> Iterator[Outcome]:
-    yield from damage.states(place, 2 if short else 40)
+    yield from damage.states(place, 1 if short else 40)
     if not short:
         yield from damage.caches(place, 12)
 

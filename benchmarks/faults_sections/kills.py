@@ -44,18 +44,17 @@ def _arguments(place: Place, name: str, file: str) -> list[str]:
 
 
 def chosen(moments: list[str], most: int) -> list[tuple[str, int, str]]:
-    """``most`` moments as (event, how often it has come, before or behind it): each event's first and last, then more.
+    """``most`` moments as (event, how often it has come, before or behind it): each event in its middle, first, last.
 
     Behind a write is the worst: it has taken effect and nobody has heard of it.
     """
     counts = Counter(moments)
     found: list[tuple[str, int, str]] = []
-    for shares in ((0.0,), (1.0,), (0.5,), (0.25,), (0.75,)):
+    for share in (0.5, 0.0, 1.0, 0.25, 0.75):
         for event, number in counts.items():
-            for share in shares:
-                nth = 1 + round(share * (number - 1))
-                if all((event, nth) != (known, other) for known, other, _ in found):
-                    found.append((event, nth, "behind" if len(found) % 3 else "before"))
+            nth = 1 + round(share * (number - 1))
+            if all((event, nth) != (known, other) for known, other, _ in found):
+                found.append((event, nth, "before" if len(found) % 3 == 2 else "behind"))
     return found[:most]
 
 

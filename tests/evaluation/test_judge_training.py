@@ -122,6 +122,7 @@ def test_a_judge_is_trained_checked_logged_registered_and_used(store: Path, enco
     assert all("not sure enough" in v.reason for v in again if v.label is Label.UNSCORED)
 
 
+@pytest.mark.slow
 def test_a_small_judge_learns_from_a_strong_ones_verdicts(
     store: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_every_algorithm_is_trained_by_two_processes(
     assert not all(mine.equal(other) for mine, other in zip(ours.parameters(), start.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_failure_in_the_processes_is_the_stages_own(store: Path, base: str) -> None:
     with pytest.raises(FloatingPointError, match="the loss is"):
         trained(base, STAGES["sft"] | {"learning_rate": 1e30}, processes=2, batch=2)
@@ -217,6 +218,7 @@ def said_by_two(tmp_path_factory: pytest.TempPathFactory, random_folder: Path) -
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_split_stage_are_in_parts(said_by_two: list[str]) -> None:
     assert "".join(said_by_two).count("True True") == 2
     assert "False" not in "".join(said_by_two)

@@ -107,7 +107,10 @@ def assert_same(resumed: StageResult, whole: StageResult) -> None:
 
 @pytest.mark.parametrize(
     ("place", "step", "stage", "whole"),
-    [("save", 4, SFT, 1), ("step", 7, DPO | LORA | {"trainer": {"disable_dropout": False}}, 2)],
+    [
+        ("save", 4, SFT, 1),
+        pytest.param("step", 7, DPO | LORA | {"trainer": {"disable_dropout": False}}, 2, marks=pytest.mark.slow),
+    ],
     ids=["sft, while its second checkpoint is written", "dpo with adapters, in its second epoch"],
 )
 def test_a_killed_stage_goes_on_as_if_nothing_had_happened(
@@ -306,7 +309,7 @@ def test_a_run_that_was_killed_before_its_settings_were_recorded_can_be_taken_up
     def taken_up(recorded: int, value: str = "1") -> str:
         client = MlflowClient()
         run_id = client.create_run("0", tags={"valuedrift.role": "stage"}).info.run_id
-        tracking.log_parameters(run_id, dict.fromkeys(list(settings_now)[:recorded], value))
+        tracking.log_parameters(tracking.OpenRun(run_id), dict.fromkeys(list(settings_now)[:recorded], value))
         return tracking.stopped_run(run_id, "stage", settings_now, keys=settings_now, suite="s").run_id
 
     assert taken_up(0) and taken_up(100) and taken_up(130)
