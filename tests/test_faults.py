@@ -1,4 +1,4 @@
-"""The benchmark of faults, one of most kinds: each is done to a real job, which must come to what it comes to without."""
+"""The benchmark of faults, one of most kinds: each is done to a real job, which comes to what it comes to without."""
 
 import os
 import subprocess
