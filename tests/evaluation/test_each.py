@@ -36,12 +36,12 @@ def logged(source: Path, scratch: Path) -> list[str]:
             folder = scratch / str(step)
             loaded.model.save_pretrained(folder)
             loaded.tokenizer.save_pretrained(folder)
-            uris.append(f"models:/{tracking.log_checkpoint(run, folder, stage='sft', step=step)}")
+            uris.append(tracking.uri_of(run, tracking.log_checkpoint(run, folder, stage="sft", step=step), step))
         loaded.model.name_or_path = loaded.model.config.name_or_path = uris[0]
         policy = get_peft_model(loaded.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
         policy.save_pretrained(str(scratch / "adapters"))
         loaded.tokenizer.save_pretrained(scratch / "adapters")
-        uris.append(f"models:/{tracking.log_checkpoint(run, scratch / 'adapters', stage='dpo', step=3)}")
+        uris.append(tracking.uri_of(run, tracking.log_checkpoint(run, scratch / "adapters", stage="dpo", step=3), 3))
     return uris
 
 

@@ -49,6 +49,8 @@ def read_measurements(
         InputError: no such file, one that is damaged, or responses to another suite.
     """
     named = where or str(file)
+    if not file.is_file():
+        raise InputError(problem(named, "no such file", "the measurements of a run that is taken up"))
     try:
         content: Any = json_of(read_bytes(file, named))
         rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]

@@ -25,6 +25,7 @@ _PARENTS = ("pipeline", "ablation")  # runs that are looked at by their stages
 _NAME = "attributes.`Run Name`"
 # In pixels: MLflow's 190 for names and 100 for all else cut most names, and URIs of data and models.
 _WIDE = {f"params.`{key}`": 320 for key in ("data", "model", "baseline")} | {"attributes.`Models`": 260}
+_NUMBER, _WORD = 130, 170
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ _STAGES = View(
         "Training": ["train/loss", "reference_kl", "train/grad_norm"],
     },
     [
-        *("metrics.`drift/overall`", *_STANCES, "metrics.`axes/shifted`", "metrics.`quality/unscored_rate`"),
-        *("params.`algorithm`", "params.`data`", "params.`learning_rate`", "params.`beta`", "attributes.`Models`"),
+        # The models before what is far to the right on a screen of 1,440 pixels.
+        *("metrics.`drift/overall`", *_STANCES, "attributes.`Models`", "metrics.`axes/shifted`"),
+        *("metrics.`quality/unscored_rate`", "params.`algorithm`", "params.`data`", "params.`learning_rate`"),
+        "params.`beta`",
     ],
 )
 _EVALUATIONS = View(
@@ -87,6 +90,10 @@ _AUDITS = View(
     "value_gap/pairwise",
 )
 _VIEWS = {"stage": _STAGES, "evaluation": _EVALUATIONS, "audit": _AUDITS}
+
+
+def _width(column: str) -> int:
+    return _WIDE.get(column, _NUMBER if column.startswith("metrics.") else _WORD)
 
 
 def save_view(run: Run) -> None:
@@ -152,7 +159,7 @@ def _state(view: View) -> dict[str, object]:
         "selectedColumns": list(view.columns),
         # Widths are read for the columns of this order alone.
         "columnOrder": [_NAME, *view.columns],
-        "columnWidths": {_NAME: 320, **{column: _WIDE.get(column, 170) for column in view.columns}},
+        "columnWidths": {_NAME: 320, **{column: _width(column) for column in view.columns}},
         "runsHiddenMode": "FIRST_20_RUNS",
         "compareRunCharts": charts,
         "compareRunSections": sections,
