@@ -100,7 +100,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
             with looked as own_parts:
                 recipe = jobs.recipe_of(own, arguments)
                 recipe.allow_pyfunc_code |= _yes("allow_pyfunc_code", arguments.allow_pyfunc_code)
-                if not arguments.dry_run or getattr(arguments, "resume", ""):
+                if not arguments.dry_run or bool(getattr(arguments, "resume", "")):
                     tracking.check_store()
                 jobs.JOBS[own.job](own, recipe, arguments)
                 for line in own_parts:
