@@ -87,7 +87,8 @@ def served(store: Path, database: str, *arguments: str, **environment: str) -> I
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--port", str(port)]
     command += ["--artifacts-destination", str(store / "artifacts"), "--workers", "1", *arguments]
     with (store / "server.log").open("w") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        running = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet | environment)
         try:
             wait_for(lambda: requests.get(f"http://127.0.0.1:{port}/health", timeout=5).raise_for_status())
             yield f"127.0.0.1:{port}"
