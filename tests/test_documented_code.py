@@ -131,12 +131,13 @@ def world(shared_folder: Path, random_folder: Path) -> Iterator[dict[str, str]]:
         drawn.unlink()
         labelled["label"] = "neutral"
         labelled.to_csv(f"review-{runs['stage'].info.run_id}.csv", index=False)
-        yield {role: runs[role].info.run_id for role in ("pipeline", "stage")}
+        stopped = client.create_run("1", tags={"valuedrift.role": "pipeline"}).info.run_id
+        yield {"stopped": stopped} | {role: runs[role].info.run_id for role in ("pipeline", "stage")}
 
 
 def run(line: str, world: dict[str, str], *, dry: bool = True) -> CompletedProcess[str]:
     """A command as its document writes it, with a run's own id, in a dry run where it has one."""
-    line = line.replace("resume=RUN_ID", f"resume={world['pipeline']}").replace("RUN_ID", world["stage"])
+    line = line.replace("resume=RUN_ID", f"resume={world['stopped']}").replace("RUN_ID", world["stage"])
     words = shlex.split(line)
     if words[:2] == ["mlflow", "run"]:
         name = words[words.index("-e") + 1] if "-e" in words else "main"
