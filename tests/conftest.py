@@ -41,11 +41,49 @@ LONGEST = {
 }
 
 
+# Of tests in several forms, those whose forms in CI show as much: they cost minutes together, and are run nightly.
+NIGHTLY = (
+    "test_intervals_hold_the_planted_shift[0.3]",
+    "test_training_on_a_stance_moves_the_choice_towards_it",
+    *(f"test_a_stage_learns_the_same_from_rows_on_disk[{name}-" for name in ("kto", "simpo", "reward")),
+    *(f"test_the_plan_counts_as_many_steps_as_the_trainer_takes[{epochs}]" for epochs in ("1.1", "0.29")),
+    "test_batches_summed_into_a_step_have_the_gradient_of_one_large_batch[pretrain]",
+    "test_a_larger_beta_keeps_the_policy_nearer_to_the_reference",
+    "test_accumulation_and_checkpointing_of_activations_change_nothing",
+    "test_stances_are_measured_on_the_policy[0]",
+    "test_a_resumed_training_ends_with_the_same_weights[between rollouts-lora]",
+    "test_adapters_on_adapters_name_what_they_were_trained_on[step]",
+    *(
+        f"test_full_fine_tuning_from_adapters_moves_the_whole_model[{name}]"
+        for name in ("grpo", "rloo", "simpo", "orpo", "kto")
+    ),
+    *(
+        f"test_a_model_is_trained_and_its_checkpoint_is_what_was_trained[{name}]"
+        for name in ("lora-gpt2", "sft-gpt2", "grpo-gpt2", "dpo-gpt2", "grpo-llama")
+    ),
+    "test_sampling_stages_learn_what_is_rewarded[rloo]",
+    "test_a_stage_trains_against_the_reward_model_of_an_earlier_one[4]",
+    *(
+        f"test_adapters_alone_are_trained_with_checkpointed_activations[{name}]"
+        for name in ("grpo", "rloo", "simpo", "kto", "orpo")
+    ),
+    "test_trainers_that_would_add_it_silently_do_not[simpo]",
+    # `test_faults.py` kills a whole job behind the creation of a run, and damages what a training has saved.
+    "test_what_a_killed_pipeline_has_begun_is_not_begun_again",
+    "test_a_killed_stage_goes_on_as_if_nothing_had_happened[sft, while",
+    "test_so_they_do_where_a_job_writes_straight_to_the_server",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are slow are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first: where several workers take one file after another, none waits for it at the end.
 
     The order of the command line is no way: pytest sorts folders that stand within each other.
     """
+    for item in items:
+        if item.name.startswith(NIGHTLY):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: -LONGEST.get(item.path.name, 0))
 
 
