@@ -238,5 +238,5 @@ def from_folder(uri: str, folder: Path, how: How = STORED, *, tokenizer: Path | 
         allowed = f"a folder or hub id of a causal language model that transformers can load{own}"
         raise InputError(problem("model", uri, allowed, one_line(error))) from error
     if not getattr(model, "is_quantized", False):  # which stays where it was loaded
-        model = cast("PreTrainedModel", cast("torch.nn.Module", model).to(device()))
+        model = model.to(device())  # type: ignore[arg-type]  # of transformers' decorated method
     return Loaded(uri, model.eval(), spoken, folder)

@@ -20,7 +20,7 @@ from valuedrift_mlflow.inputs.strict import flat
 from valuedrift_mlflow.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it names it in a condition
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, and not among its exports
 
     from valuedrift_mlflow.report.display import Display
 
@@ -272,7 +272,7 @@ def _reached(host: str, port: int) -> TCPStore:
 
 
 def _store(host: str, port: int, *, first: bool) -> TCPStore:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it names it in a condition
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # see above
 
     try:
         return TCPStore(host, port, is_master=first, wait_for_workers=False, timeout=timedelta(seconds=30))
