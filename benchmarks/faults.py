@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from commands_of_users import program
@@ -106,14 +106,17 @@ def main() -> None:
                 how = f"LOST: {outcome.why}" if outcome.why else "survived"
                 print(f"{outcome.kind}: {outcome.fault}: {how} ({seconds:.0f} s)", flush=True)
                 found.append(outcome)
-    table = _table(found)
+                if not arguments.short:  # at once: an hour and a half may be cut short
+                    _keep(_table(found))
     print()
-    for kind, row in table.items():
+    for kind, row in _table(found).items():
         print(f"{kind:24} {row['survived']:4} of {row['tried']:4} survived")
-    if not arguments.short:
-        tree = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-        RESULTS.write_text(json.dumps(tree | table, indent=1) + "\n")
     sys.exit(any(outcome.why for outcome in found))
+
+
+def _keep(table: Mapping[str, object]) -> None:
+    tree = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps(tree | table, indent=1) + "\n")
 
 
 def _table(found: list[Outcome]) -> dict[str, dict[str, object]]:
