@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.away import is_away, without_retries
+from valuedrift_mlflow.tracking.away import is_away, is_there, pause_after, without_retries
 from valuedrift_mlflow.tracking.lease import check_owner
 from valuedrift_mlflow.tracking.replay import current
 from valuedrift_mlflow.tracking.spool import Spool
@@ -16,6 +17,9 @@ from valuedrift_mlflow.tracking.write import NOTE, OpenRun
 
 if TYPE_CHECKING:
     from mlflow import ActiveRun
+
+_OPENING = "valuedrift.opening"  # a tag with a word of its own for each run: by it one whose reply was lost is found
+_ATTEMPTS = 5
 
 
 def is_nested() -> bool:
@@ -42,14 +46,36 @@ def start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) 
     if spool is not None and nested and not run_id:
         return _started_within(name, given, spool)
     check_owner(sure=True)
-    return mlflow.start_run(
-        run_id=run_id,
-        run_name=name,
-        # Of the run around it: MLflow would take the one that variables of the environment name.
-        experiment_id=_parents_experiment() if nested and not run_id else None,
-        nested=nested,
-        tags=given,
-    )
+    # MLflow's own repetition would make another run, and fail on an experiment that the lost request has made.
+    known = run_id or (None if nested else os.environ.get("MLFLOW_RUN_ID"))  # the first attempt takes that out
+    word = uuid.uuid4().hex
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            with without_retries():
+                there = run_id if attempt == 1 else known or _opened_by(word)
+                return mlflow.start_run(
+                    run_id=there,
+                    run_name=None if there else name,
+                    # Of the run around it: MLflow would take the one that variables of the environment name.
+                    experiment_id=_parents_experiment() if nested and not there else None,
+                    nested=nested,
+                    tags=given if known else given | {_OPENING: word},
+                )
+        except Exception as error:
+            if attempt == _ATTEMPTS or not (is_there(error) or is_away(error, sure=True)):
+                raise
+        time.sleep(pause_after(attempt))
+
+
+def _opened_by(word: str) -> str | None:
+    """The id of the run that an attempt to open one has made, whose reply was lost; None where it has made none."""
+    import mlflow
+
+    asked = f"tags.`{_OPENING}` = '{word}'"
+    found = mlflow.search_runs(search_all_experiments=True, filter_string=asked, output_format="list")
+    return str(found[0].info.run_id) if found else None
 
 
 def _started_within(name: str | None, tags: dict[str, str], spool: Spool) -> ActiveRun:
