@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from working_folder import working_in
 
 import valuedrift_mlflow
-from valuedrift_mlflow import models
+from valuedrift_mlflow import models, tracking
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.pipeline.card import LONGEST, licence_of
 from valuedrift_mlflow.pipeline.pipeline import run_pipeline
@@ -63,6 +63,14 @@ def test_the_last_stage_is_a_version_with_its_card(results: list[StageResult]) -
         assert told in card
     assert "licence: Apache-2.0" in card
     assert models.load_model("models:/assistant@staging").model is not None
+
+
+def test_a_model_has_one_version_of_a_name(results: list[StageResult]) -> None:
+    """A job that was killed behind the creation of its version registers again when it goes on."""
+    again = tracking.register(results[2].model_uri, "assistant", card="# again", tags={}, alias="second")
+    version = MlflowClient().get_model_version_by_alias("assistant", "second")
+    first = MlflowClient().get_model_version_by_alias("assistant", "staging")
+    assert again == str(version.version) == str(first.version)
 
 
 def test_adapters_name_a_base_that_any_machine_can_have(results: list[StageResult]) -> None:

@@ -18,6 +18,7 @@ from valuedrift_mlflow.inputs.redaction import redacted
 WAIT = "VALUEDRIFT_SPOOL_WAIT"
 _PATIENCE_S = 600
 _LONGEST_PAUSE = 15.0  # seconds between two attempts
+_ATTEMPTS = 5  # of what nobody keeps on disk
 _SHOWN = 160  # characters of what a failed request says
 
 # As MLflow names what may pass by itself; its own network errors and a gateway's pages are INTERNAL_ERROR.
@@ -130,6 +131,23 @@ def patiently(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
             time.sleep(pause_after(attempts))
 
     return asked
+
+
+def insistently(work: Callable[[int], _Answer]) -> _Answer:
+    """Do what makes something new in the store: again where a reply was lost, without MLflow's own blind repetition.
+
+    ``work`` is given the number of the attempt; from the second on it looks first what the one before has made.
+    """
+    attempt = 1
+    while True:
+        try:
+            with without_retries():
+                return work(attempt)
+        except Exception as error:
+            if attempt == _ATTEMPTS or not (is_there(error) or is_away(error, sure=True)):
+                raise
+        time.sleep(pause_after(attempt))
+        attempt += 1
 
 
 class _Retries:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.redaction import redacted
-from valuedrift_mlflow.tracking.away import is_away, is_there, pause_after, without_retries
+from valuedrift_mlflow.tracking.away import insistently, is_away, without_retries
 from valuedrift_mlflow.tracking.lease import check_owner
 from valuedrift_mlflow.tracking.replay import current
 from valuedrift_mlflow.tracking.spool import Spool
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun
 
 _OPENING = "valuedrift.opening"  # a tag with a word of its own for each run: by it one whose reply was lost is found
-_ATTEMPTS = 5
 
 
 def is_nested() -> bool:
@@ -46,27 +45,22 @@ def start(run_id: str | None, name: str | None, tags: Mapping[str, str | None]) 
     if spool is not None and nested and not run_id:
         return _started_within(name, given, spool)
     check_owner(sure=True)
-    # MLflow's own repetition would make another run, and fail on an experiment that the lost request has made.
+    # A second request would make another run, and fail on an experiment that the first one has made.
     known = run_id or (None if nested else os.environ.get("MLFLOW_RUN_ID"))  # the first attempt takes that out
     word = uuid.uuid4().hex
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            with without_retries():
-                there = run_id if attempt == 1 else known or _opened_by(word)
-                return mlflow.start_run(
-                    run_id=there,
-                    run_name=None if there else name,
-                    # Of the run around it: MLflow would take the one that variables of the environment name.
-                    experiment_id=_parents_experiment() if nested and not there else None,
-                    nested=nested,
-                    tags=given if known else given | {_OPENING: word},
-                )
-        except Exception as error:
-            if attempt == _ATTEMPTS or not (is_there(error) or is_away(error, sure=True)):
-                raise
-        time.sleep(pause_after(attempt))
+
+    def started(attempt: int) -> ActiveRun:
+        there = run_id if attempt == 1 else known or _opened_by(word)
+        return mlflow.start_run(
+            run_id=there,
+            run_name=None if there else name,
+            # Of the run around it: MLflow would take the one that variables of the environment name.
+            experiment_id=_parents_experiment() if nested and not there else None,
+            nested=nested,
+            tags=given if known else given | {_OPENING: word},
+        )
+
+    return insistently(started)
 
 
 def _opened_by(word: str) -> str | None:

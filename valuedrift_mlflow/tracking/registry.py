@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.tracking.away import insistently
 from valuedrift_mlflow.tracking.earlier import stages_of
 from valuedrift_mlflow.tracking.models import ALIAS, VERSION, check_has_weights
 
@@ -73,7 +74,9 @@ def check_alias(alias: str, field: str) -> None:
 
 
 def register(model_uri: str, name: str, *, card: str, tags: Mapping[str, str], alias: str) -> str:
-    """Register a model as a new version with a description, tags and an alias; returns the version.
+    """Register a model as a version with a description, tags and an alias; returns the version.
+
+    A model that has a version of that name keeps it: a job that was killed behind its creation makes no second one.
 
     Args:
         model_uri: ``models:/m-...``.
@@ -86,11 +89,24 @@ def register(model_uri: str, name: str, *, card: str, tags: Mapping[str, str], a
     from mlflow import MlflowClient
 
     masked = {f"valuedrift.{key}": redacted(value) for key, value in tags.items()}
-    made = mlflow.register_model(model_uri, name, tags=masked)
-    MlflowClient().update_model_version(name, made.version, description=redacted(card))
-    if alias:
-        set_alias(name, str(made.version), alias)
-    return str(made.version)
+
+    def registered(_attempt: int) -> str:
+        version = _version_of(model_uri, name) or str(mlflow.register_model(model_uri, name, tags=masked).version)
+        MlflowClient().update_model_version(name, version, description=redacted(card))
+        if alias:
+            set_alias(name, version, alias)
+        return version
+
+    return insistently(registered)
+
+
+def _version_of(model_uri: str, name: str) -> str | None:
+    """The version that a model has under a name; None where it has none."""
+    from mlflow import MlflowClient
+
+    model_id = model_uri.removeprefix("models:/")
+    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    return next((str(one.version) for one in versions if model_id == one.model_id or model_uri == one.source), None)
 
 
 def best_checkpoint(
