@@ -63,7 +63,7 @@ def _caches(place: Place, short: bool) -> Iterator[Outcome]:
 
 
 def _judges(place: Place, short: bool) -> Iterator[Outcome]:
-    yield from judging.faults(200 if short else 2000)
+    yield from judging.faults(60 if short else 2000)
 
 
 def _tracking(place: Place, short: bool) -> Iterator[Outcome]:

@@ -36,6 +36,7 @@ LONGEST = {
     "test_ablation.py": 70,
     "test_synthesis.py": 70,
     "test_examples.py": 50,
+    "test_faults.py": 100,
     "test_ui.py": 90,
     "test_evaluator.py": 50,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import re
 import shlex
 import sqlite3
@@ -107,9 +108,10 @@ def _served(place: Place) -> Iterator[_Proxy]:
         yield proxy
 
 
-def _once(what: str) -> Fault:
-    """Every write fails the first time that it is asked for, at most every second one."""
-    return lambda number, _path: what if number % 2 else ""
+def _often(what: str, share: float) -> Fault:
+    """A share of all writes fails, drawn with a seed: failing in turn, what is made of two would never get through."""
+    dice = random.Random(0)
+    return lambda number, _path: what if number and dice.random() < share else ""
 
 
 def _away(seconds: float, from_write: int) -> Fault:
@@ -129,8 +131,8 @@ def faults(place: Place, short: bool) -> Iterator[Outcome]:
     expected, writes = _whole(place)
     middle = writes // 2
     cases: list[tuple[str, Fault]] = [
-        ("every second reply to a write is lost behind it", _once("lost")),
-        ("every second write is answered by 500", _once("500")),
+        ("half of all replies to writes are lost behind them", _often("lost", 0.5)),
+        ("a quarter of all writes is answered by 500", _often("500", 0.25)),
         ("away for 30 s in the middle of the job", _away(30, middle)),
         ("away for 30 s from the first write", _away(30, 1)),
     ]
