@@ -80,32 +80,24 @@ def _started_within(name: str | None, tags: dict[str, str], spool: Spool) -> Act
     """
     import mlflow
 
-    around, experiment = mlflow.active_run(), _parents_experiment()
-    assert around is not None
-    began, since, lost = int(time.time() * 1000), time.monotonic(), ""
+    experiment, word = _parents_experiment(), uuid.uuid4().hex
+    since, perhaps_there = time.monotonic(), False
     spool.wait()
     while True:
         try:
             with without_retries():
                 check_owner(sure=True)
-                lost = lost and _lost_run(experiment, around.info.run_id, began)
+                lost = _opened_by(word) if perhaps_there else None
                 if lost:
                     return mlflow.start_run(run_id=lost, nested=True)
-                return mlflow.start_run(run_name=name, experiment_id=experiment, nested=True, tags=tags)
+                given = tags | {_OPENING: word}
+                return mlflow.start_run(run_name=name, experiment_id=experiment, nested=True, tags=given)
         except Exception as error:
             if not is_away(error):
                 raise
-            lost = "perhaps"
+            perhaps_there = True
             if not spool.bears(error, since):
                 raise spool.undelivered("no run can be opened") from error
-
-
-def _lost_run(experiment: str, parent: str, since: int) -> str:
-    """The id of a run below another one that was opened since a time (in ms), where there is one."""
-    from mlflow import MlflowClient
-
-    condition = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.start_time >= {since}"
-    return next((str(one.info.run_id) for one in MlflowClient().search_runs([experiment], condition)), "")
 
 
 def _parents_experiment() -> str:
