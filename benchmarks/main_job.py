@@ -40,7 +40,8 @@ from valuedrift_mlflow.report.display import Display
 PROJECT = Path(__file__).parent.parent
 # Limits of the run with an empty cache, with a cached base model, and of an ablation as the README has one.
 MINUTES = {"first": 5.0, "cached": 3.0, "72 cells": 25.0}
-GIGABYTES, POLL_SECONDS = 4.0, 0.2
+# Asking a large process for its memory holds it up: seldom enough to cost nothing.
+GIGABYTES, POLL_SECONDS = 4.0, 2.0
 TRAINING, BASE_TRAINING = "training", "base training"
 IMPORTS, LOADING, LAUNCH = "start-up: imports", "start-up: data, models, trainers", "start-up: launch and exit"
 VERDICTS, AUDITS = "evaluation: verdicts", "audits: rows matched, judged, told"
@@ -56,10 +57,11 @@ TIMED = (
     ("valuedrift_mlflow.report.plots", "stage_figures", FIGURES),
     ("valuedrift_mlflow.pipeline.pipeline", "pipeline_figures drawn html", FIGURES),
     ("transformers.Trainer", "train", TRAINING),
-    ("valuedrift_mlflow.evaluation.measurement", "measure", "evaluation: answers"),
+    ("valuedrift_mlflow.models.generation.TransformersGenerator", "generate", "evaluation: answers"),
     ("valuedrift_mlflow.judges.lexical.judge.LexicalJudge", "judge", VERDICTS),
     ("valuedrift_mlflow.value_gap.audit", "run", AUDITS),
-    ("valuedrift_mlflow.evaluation.measurement", "analyse_measurements", "evaluation: intervals and tests"),
+    ("valuedrift_mlflow.evaluation.metrics", "analyse", "evaluation: intervals and tests"),
+    ("valuedrift_mlflow.tracking.spool.Spool", "_deliver", LOGS),
     ("valuedrift_mlflow.models.start", "start_of reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
     ("valuedrift_mlflow.models", "load", LOADING),

@@ -94,6 +94,17 @@ def test_a_deleted_experiment_is_told_of(store: Path, monkeypatch: pytest.Monkey
         tracking.check_store()
 
 
+def test_a_name_and_a_number_of_two_experiments_are_told_of(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow refuses them where it opens the run."""
+    named, other = (MlflowClient().create_experiment(name) for name in ("named", "other"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
+    with pytest.raises(InputError, match=f"MLFLOW_EXPERIMENT_ID: found '{other}', allowed: {named}, the one of"):
+        tracking.check_store()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", named)
+    tracking.check_store()
+
+
 @pytest.mark.parametrize(
     ("uri", "line"),
     [

@@ -95,6 +95,7 @@ def _run(own: Command, arguments: argparse.Namespace) -> None:
     # Around the recipe too: what is wrong with it is told in the same way as what is wrong with a flag.
     with exit_on_bad_input(), interrupts.minded(ends=True):
         processes.end_with_mlflow_run()
+        processes.keep_freed_memory()
         try:
             arguments.dry_run = _yes("dry_run", arguments.dry_run)
             # A dry run imports nothing of the user's, and leaves nothing in a store.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from valuedrift_mlflow.inputs.interrupts import Stopped
+from valuedrift_mlflow.inputs.turns import short_turns
 
 # A thread, not a process: a judge may hold a client or a model, which cannot be handed over, and what takes long (a
 # server's answer, a forward pass, numpy, files) lets the training's thread run meanwhile.
@@ -37,7 +38,8 @@ class Beside:
     def _done(self, work: Callable[[], None]) -> None:
         if self._error is None:
             try:
-                work()
+                with short_turns():
+                    work()
             except BaseException as error:
                 self._error = error
                 raise

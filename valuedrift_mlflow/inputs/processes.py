@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import signal
 import socket
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 _TELL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux' prctl
+# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's mallopt, with the bytes that a job gives them.
+_KEPT = {-1: 2**31 - 1, -3: 256 * 2**20}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,21 @@ def end_with_mlflow_run() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_TELL_OF_PARENTS_DEATH, signal.SIGTERM)
+
+
+def keep_freed_memory() -> None:
+    """Take memory that was freed again before the system is asked for more, where the C library is glibc.
+
+    The activations of a step are freed after it. Left alone, glibc gives them back to the system, which fills every
+    page with zeros when the next step asks for them again: a fifth of the time of the training of a small model.
+    What the user has set by glibc's own variables stays.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    import ctypes
+
+    for option, size in _KEPT.items():
+        ctypes.CDLL(None).mallopt(option, size)
 
 
 def this() -> Process:

@@ -22,7 +22,7 @@ import joblib
 
 from valuedrift_mlflow import tracking
 from valuedrift_mlflow.evaluation import kept
-from valuedrift_mlflow.inputs import interrupts, scratch
+from valuedrift_mlflow.inputs import interrupts, processes, scratch
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import Terminated
 from valuedrift_mlflow.inputs.scratch import temporary_folder
@@ -205,6 +205,7 @@ def _work(folder: Path, rank: int) -> None:
     # A daemon: it must not keep a process alive whose work is done.
     threading.Thread(target=_end_with, args=(int(orders["parent"]),), daemon=True).start()
     tracking.work_offline()
+    processes.keep_freed_memory()
     if torch.cuda.is_available():
         # Before anything is loaded: models go to "cuda", which is the first device of all for whoever has chosen none.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -23,6 +23,7 @@ import filelock
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.interrupts import TakenOver
 from valuedrift_mlflow.inputs.redaction import redacted
+from valuedrift_mlflow.inputs.turns import short_turns
 from valuedrift_mlflow.tracking.away import (
     StayedAway,
     is_away,
@@ -218,7 +219,8 @@ class Spool:
     def _deliver_all(self) -> None:
         try:
             while batch := self._next():
-                self._deliver(batch)
+                with short_turns():
+                    self._deliver(batch)
         except TakenOver:
             self.drop()
         except Exception as error:  # what has been delivered cannot be noted: the disk is full, or gone
