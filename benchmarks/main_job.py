@@ -205,7 +205,8 @@ def ablation(cells: int, settings: str, cores: int) -> None:
     with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
         for number in (1, cells + 1):
             design = Path(scratch, f"{number}.yaml")
-            design.write_text(f'about: trial\ncells: [dpo]\naxes: {{"data?gap": {gaps[:number]}}}\n', encoding="utf-8")
+            about = f'about: trial\ncells: [dpo]\nseeds: [0]\naxes: {{"data?gap": {gaps[:number]}}}\n'
+            design.write_text(about, encoding="utf-8")
             runs[number] = parts_of("ablate", scratch, cores, "--design", str(design), "--set", settings)
     one, more = runs.values()
     each = {part: (seconds - one.parts.get(part, 0.0)) / cells for part, seconds in more.parts.items()}

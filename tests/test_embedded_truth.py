@@ -11,12 +11,12 @@ from valuedrift_mlflow.pipeline.plan import StageResult, prepare
 from valuedrift_mlflow.recipe import read
 from valuedrift_mlflow.report.display import Display
 
-# The trainings are those of the recipe. Fewer answers are asked: half of the prompts, three responses each and one
-# between the ends of SFT, DPO at its ends only. And what no truth here is about is left out: the audits and the KL have
-# tests of their own.
+# The trainings are those of the recipe, but that pairs without a gap are trained on for half as long. Fewer answers are
+# asked: half of the prompts, three responses each and one between the ends of SFT, DPO at its ends only. And what no
+# truth here is about is left out: the audits and the KL have tests of their own.
 LESS = (
     "suite=vaes?per_topic=25 samples=3 checkpoint_samples=1 audit=false reference_kl=false "
-    "dpo-gap0.checkpoint_every=40 dpo-gap1.checkpoint_every=40"
+    "dpo-gap0.max_steps=20 dpo-gap0.checkpoint_every=20 dpo-gap1.checkpoint_every=40"
 )
 
 

@@ -75,28 +75,34 @@ def test_a_refused_run_is_failed_with_the_reason(store: Path) -> None:
     assert run.info.run_name == "refused · main"
 
 
+# Of each entry point one always runs: what is said of the others is tested where it is said.
+REFUSED_TOO = [
+    ("main", ["--set", "suite=vaes?topics=cats"], ["topics", "cats", "abortion"]),
+    ("main", ["--set", "base.model=embedded:big"], ["base.model", "embedded:big", "embedded:base"]),
+    ("main", ["--set", "dpo-gap0.from=nowhere"], ["dpo-gap0.from", "nowhere", "sft"]),
+    ("main", ["--recipe", "nothing"], ["recipe", "nothing", "embedded"]),
+    ("main", ["--set", "dpo.data=no.jsonl"], ["no.jsonl", "existing file"]),
+    ("sft", ["--data", "EMPTY"], ["empty.jsonl", "empty"]),
+    ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl row 1", "no json"]),
+    ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
+    ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),
+    ("evaluate", ["--judge", "oracle"], ["judge", "oracle", "lexical"]),
+    ("evaluate", ["--model", "openai:/m"], ["OPENAI_API_KEY", "OPENAI_BASE_URL"]),
+    ("evaluate", ["--responses", "none.json"], ["responses", "none.json", "existing"]),
+    ("main", ["--set", "base.model=openai:/m?base_url=http://127.0.0.1:1/v1"], ["base.model", "evaluated only"]),
+    ("main", ["--set", "judge=hf:./none"], ["judge", "none"]),
+    ("check_judge", ["--judge", "likelihood"], ["likelihood", "reads responses"]),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
         ("main", ["--set", "sft.learning_rat=1"], ["sft.learning_rat", "found 1", "learning_rate"]),
-        ("main", ["--set", "suite=vaes?topics=cats"], ["topics", "cats", "abortion"]),
-        ("main", ["--set", "base.model=embedded:big"], ["base.model", "embedded:big", "embedded:base"]),
-        ("main", ["--set", "dpo-gap0.from=nowhere"], ["dpo-gap0.from", "nowhere", "sft"]),
-        ("main", ["--recipe", "nothing"], ["recipe", "nothing", "embedded"]),
-        ("main", ["--set", "dpo.data=no.jsonl"], ["no.jsonl", "existing file"]),
-        ("sft", ["--data", "EMPTY"], ["empty.jsonl", "empty"]),
-        ("dpo", ["--data", "MALFORMED"], ["malformed.jsonl row 1", "no json"]),
         ("dpo", ["--data", "embedded:sft"], ["embedded:sft", "messages (sft)", "prompt, chosen and rejected"]),
-        ("evaluate", ["--model", "models:/nobody/1"], ["model", "models:/nobody/1", "tracking store"]),
-        ("evaluate", ["--samples", "none"], ["samples", "none", "whole number"]),
-        ("evaluate", ["--judge", "oracle"], ["judge", "oracle", "lexical"]),
         ("evaluate", ["--judge", "openai:/m?votes=0&base_url=http://127.0.0.1:1/v1"], ["votes", "0"]),
-        ("evaluate", ["--model", "openai:/m"], ["OPENAI_API_KEY", "OPENAI_BASE_URL"]),
-        ("evaluate", ["--responses", "none.json"], ["responses", "none.json", "existing"]),
-        ("main", ["--set", "base.model=openai:/m?base_url=http://127.0.0.1:1/v1"], ["base.model", "evaluated only"]),
-        ("main", ["--set", "judge=hf:./none"], ["judge", "none"]),
         ("check_judge", ["--data", "none.csv"], ["data", "none.csv", "existing"]),
-        ("check_judge", ["--judge", "likelihood"], ["likelihood", "reads responses"]),
+        *(pytest.param(*refused, marks=pytest.mark.slow) for refused in REFUSED_TOO),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(store: Path, name: str, arguments: list[str], words: list[str]) -> None:

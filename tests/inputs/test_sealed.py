@@ -35,5 +35,7 @@ def test_a_seal_that_is_damaged_or_missing_counts_as_damage(folder: Path) -> Non
     for content in (b"{", b"[]", b'{"files": 3}', b"\xff\xfe"):
         (folder / "complete").write_bytes(content)
         assert damage(folder, "complete") == "complete cannot be read"
+    (folder / "complete").write_bytes(b'{"files": {}}')
+    assert damage(folder, "complete") == "complete lists no file"
     (folder / "complete").unlink()
     assert damage(folder, "complete") == "it was not written to its end"

@@ -30,6 +30,7 @@ BELOW = {
     "valuedrift_mlflow.inputs.redaction",
     "valuedrift_mlflow.inputs.scratch",
     "valuedrift_mlflow.inputs.shown",
+    "valuedrift_mlflow.inputs.turns",
     "valuedrift_mlflow.stances",
 }
 

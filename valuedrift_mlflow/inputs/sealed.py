@@ -38,6 +38,8 @@ def damage(folder: Path, name: str) -> str:
     files = (json_object(file) or {}).get("files")
     if not isinstance(files, dict):
         return f"{name} cannot be read"
+    if not files:  # nothing is sealed that holds nothing
+        return f"{name} lists no file"
     for member, told in files.items():
         path = folder / str(member)
         if not path.is_file():

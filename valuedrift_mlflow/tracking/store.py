@@ -105,16 +105,16 @@ def check_store() -> None:
             raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
         mend = f"{_mend(said)} ({said})"
         raise InputError(problem("MLFLOW_TRACKING_URI", shown(uri), "a tracking store that answers", mend)) from None
-    # A run that is named has its experiment already; one that is opened takes both variables, and they must agree.
-    both = name and number and not os.environ.get("MLFLOW_RUN_ID")
-    if both and experiment is not None and experiment.experiment_id != number:
-        allowed = f"{experiment.experiment_id}, the one of MLFLOW_EXPERIMENT_NAME={name}"
-        raise InputError(problem("MLFLOW_EXPERIMENT_ID", number, allowed, "unset one of the two"))
     if experiment is not None and experiment.lifecycle_stage != "active":
         mend = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or name another one"
         raise InputError(
             problem(field, f"{experiment.name}, which is deleted", "an experiment that is not deleted", mend)
         )
+    # A run that is named has its experiment already; one that is opened takes both variables, and they must agree.
+    both = name and number and not os.environ.get("MLFLOW_RUN_ID")
+    if both and experiment is not None and experiment.experiment_id != number:
+        allowed = f"{experiment.experiment_id}, the one of MLFLOW_EXPERIMENT_NAME={name}"
+        raise InputError(problem("MLFLOW_EXPERIMENT_ID", number, allowed, "unset one of the two"))
 
 
 def _experiment(uri: str, name: str | None, number: str | None) -> Experiment | None:
