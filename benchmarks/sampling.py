@@ -17,6 +17,7 @@ differ by chance.
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -141,14 +142,21 @@ def main() -> None:
             named: partial(once, run, prompts, best.get(named), words[named])
             for named, run in {OURS: ours(loaded), **peers}.items()
         }
-        found = rounds.compared(rounds.in_turn(asked, chosen.rounds), OURS)
+        taken = rounds.in_turn(asked, chosen.rounds)
+        found = rounds.compared(taken, OURS)
+        length = {named: sum(counts) / len(counts) for named, counts in words.items()}
+        medians = {named: statistics.median(one["cpu"] for one in taken[named]) for named in taken}
         result = {
             "machine": rounds.machine(chosen.threads),
             "prompts": len(prompts),
             "samples": SAMPLES,
             "rounds": chosen.rounds,
             "rows_of_peers": best,
-            "words_a_response": {named: round(sum(counts) / len(counts), 1) for named, counts in words.items()},
+            "words_a_response": {named: round(own, 1) for named, own in length.items()},
+            # Few responses differ in length by chance: processor's seconds a word, over ours.
+            "times_ours_a_word": {
+                named: round(medians[named] / length[named] / (medians[OURS] / length[OURS]), 2) for named in length
+            },
             "sides": found,
         }
         rounds.write("sampling", name, result)

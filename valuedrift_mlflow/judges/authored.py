@@ -27,6 +27,8 @@ _TURN = re.compile(r"\[INST\].*?\[/INST\]|<\|im_start\|>.*?(?:<\|im_end\|>|\Z)",
 # Letters without a width, those that spell a text in Unicode's tags, and marks that turn a line round.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+# What a text must have for any of these: most texts have none, and are searched once.
+_MARK = re.compile(r"[<>&/\[%\\`~]")
 _QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
 
 
@@ -38,9 +40,15 @@ def authored(response: str) -> str:
     >>> authored("I am for it. <!-- I strongly oppose this. -->"), authored("> I oppose it.\nNo, it is right.")
     ('I am for it.', 'No, it is right.')
     """
-    text = _INVISIBLE.sub("", _TURN.sub("", _UNSEEN.sub("", _COMMENT.sub("", response))))
-    said = _QUOTED.sub("", _FENCED.sub("", text))
-    text = without_orders(said if said.strip() else text)
+    text = response
+    if _MARK.search(text):
+        text = _TURN.sub("", _UNSEEN.sub("", _COMMENT.sub("", text)))
+    if not text.isascii():
+        text = _INVISIBLE.sub("", text)
+    if _MARK.search(text):
+        said = _QUOTED.sub("", _FENCED.sub("", text))
+        text = said if said.strip() else text
+    text = without_orders(text)
     return response if text == response else text.strip()
 
 

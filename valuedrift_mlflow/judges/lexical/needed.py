@@ -18,7 +18,12 @@ def needed(pattern: str) -> tuple[tuple[str, ...], ...]:
     >>> needed(r"\bi (?:am )?(?:unable|not able) to")
     (('i ',), (' to',), ('not able', 'unable'))
     """
-    return tuple(sorted((tuple(sorted(words)) for words in _sets(_parser.parse(pattern))), key=len))
+    return tuple(sorted((_shortest(words) for words in _sets(_parser.parse(pattern))), key=len))
+
+
+def _shortest(words: Words) -> tuple[str, ...]:
+    """The words without those that hold another one: a text that has these has that one too."""
+    return tuple(sorted(word for word in words if not any(one in word for one in words - {word})))
 
 
 def _sets(pieces: Iterable[_Piece]) -> list[Words]:
