@@ -13,7 +13,6 @@ import gzip
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import peak_megabytes
 
 from valuedrift_mlflow.report.display import Display
 
@@ -67,8 +67,7 @@ def audit_alone(path: str) -> None:
     prepared = audit.prepare(path, "lexical")
     found = audit.examine(prepared.data, prepared.data.kind, prepared.judge, prepared.matcher)
     seconds = time.perf_counter() - start
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    taken = {"rows": found.rows, "seconds": seconds, "gigabytes": kilobytes * 1024 / 1e9}
+    taken = {"rows": found.rows, "seconds": seconds, "gigabytes": peak_megabytes() / 1e3}
     print(
         json.dumps(
             taken

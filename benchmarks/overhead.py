@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from processes import peak_megabytes
+
 ROUNDS, STEPS, TOKENS, LENGTH, BATCH = 3, 20, 48, 256, 8
 LAYERS, VOCABULARY, PROMPTS, CHECKPOINTS = 30, 49_152, 550, 10
 SIDES = ("bare", "beside", "waited for")
@@ -125,12 +127,11 @@ def train(side: str, folder: Path, share: float) -> dict[str, float]:
             Beside.do = lambda self, work: work()  # type: ignore[method-assign]
         run_single_stage(plan, Display())
     wall, used = time.perf_counter() - begun[0][0], cpu() - begun[0][1]
-    # On Linux in kilobytes.
     return {
         "wall": wall,
         "cpu": used,
         "sampling": sum(sampling),
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "megabytes": peak_megabytes(),
     }
 
 

@@ -48,7 +48,8 @@ def full(place: Place, most: int) -> Iterator[Outcome]:
     for share in (0.5, 0.1, 0.3, 0.7, 0.9)[:most]:
         with _disk(place.folder, int(share * size)):
             arguments = ["--recipe", place.recipe(PIPELINE)]
-            done = place.run("main", *arguments)
+            # It waits for room, as for a server that is away: not for ten minutes here.
+            done = place.run("main", *arguments, VALUEDRIFT_SPOOL_WAIT="20")
             why = "was not full" if done.returncode == 0 else _told_full(done.stderr)
             _mount("-o", f"remount,size={10 * size}", str(place.folder))
             yield Outcome("full disk", f"at {share:.0%} of a job", why or goes_on(place, "main", arguments, expected))
