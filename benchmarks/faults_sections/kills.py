@@ -20,7 +20,7 @@ ABLATED = {
     "reference_kl": False,
     "stages": [SFT | {"max_steps": 1}, DPO | {"max_steps": 1}],
 }
-DESIGN = "cells: [dpo]\naxes: {data?gap: [0, 1]}\nseeds: [0]\n"
+DESIGN = 'cells: [dpo]\naxes: {"data?gap": [0, 1]}\nseeds: [0]\n'
 _GRACE = 10.0
 
 

@@ -207,7 +207,7 @@ def _slow(place: Place, expected: Told) -> str:
 
 def _training_seconds(place: Place) -> float:
     with sqlite3.connect(place.folder / "mlflow.db") as database:
-        [[value]] = database.execute("SELECT value FROM latest_metrics WHERE key = 'train/train_runtime'").fetchall()
+        [[value]] = database.execute("SELECT value FROM latest_metrics WHERE key = 'train/runtime'").fetchall()
     return float(value)
 
 

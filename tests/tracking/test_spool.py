@@ -20,7 +20,8 @@ from valuedrift_mlflow.cli.main import main
 from valuedrift_mlflow.inputs.errors import InputError, Unanswered
 from valuedrift_mlflow.inputs.interrupts import TakenOver, Terminated
 from valuedrift_mlflow.inputs.processes import Process
-from valuedrift_mlflow.tracking.away import WAIT, without_retries
+from valuedrift_mlflow.tracking import away
+from valuedrift_mlflow.tracking.away import WAIT, insistently, without_retries
 from valuedrift_mlflow.tracking.lease import Owner, own
 from valuedrift_mlflow.tracking.spool import BYTES, Undelivered
 
@@ -286,3 +287,27 @@ def test_other_threads_see_the_environment_as_it_was() -> None:
         assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 0
         assert dict(os.environ) == before  # which a change would break into while they go through it
     assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == MLFLOW_HTTP_REQUEST_MAX_RETRIES.default
+
+
+def test_the_course_of_a_stage_is_told_once(store: Path) -> None:
+    """A stage that was killed behind it is taken up, finds nothing left to train, and tells it once more."""
+    with tracking.run("stage") as run:
+        log_all(run, store)
+        tracking.settle(run)
+        time.sleep(0.01)  # the times of metrics are in milliseconds
+        tracking.log_course(run)
+    assert_all(run.run_id)
+
+
+def test_who_opens_a_run_waits_for_its_server_as_long_as_writes_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(away, "pause_after", lambda _: 0.0)
+
+    def opened(attempt: int) -> str:
+        if attempt < 20:
+            raise ConnectionError("no answer")
+        return f"at attempt {attempt}"
+
+    assert insistently(opened) == "at attempt 20"
+    monkeypatch.setenv(WAIT, "0")
+    with pytest.raises(Unanswered, match=r"the tracking store does not answer \(.*no answer"):
+        insistently(opened)

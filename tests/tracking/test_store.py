@@ -1,6 +1,7 @@
 """The tracking store: what is said where it cannot be used, what never is, and two jobs that create one at once."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -156,3 +157,22 @@ def test_a_command_is_shown_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, star
 def test_the_command_that_goes_on_names_one_run(monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["/x/entrypoints/main.py", "--recipe", "embedded", *given, "--set", "seed=7"])
     assert command("two") == "valuedrift main --recipe embedded --set seed=7 --resume two"
+
+
+MOUNTS = shutil.which("unshare") and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not MOUNTS, reason="only root may mount a disk that takes no writes")
+def test_a_folder_that_takes_no_writes_is_told_of_at_once(tmp_path: Path) -> None:
+    """MLflow would try it for two minutes."""
+    mounted = f"mount -t tmpfs tmpfs {tmp_path} && mount -o remount,ro {tmp_path} && cd {tmp_path}"
+    asked = f"{sys.executable} -c 'from valuedrift_mlflow import tracking; tracking.check_store()'"
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{mounted} && {asked}"],
+        env=mine | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"allowed: a database file that can be written; {tmp_path} takes no writes" in done.stderr

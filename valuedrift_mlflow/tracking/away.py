@@ -18,7 +18,7 @@ from valuedrift_mlflow.inputs.redaction import redacted
 WAIT = "VALUEDRIFT_SPOOL_WAIT"
 _PATIENCE_S = 600
 _LONGEST_PAUSE = 15.0  # seconds between two attempts
-_ATTEMPTS = 5  # of what nobody keeps on disk
+_ATTEMPTS = 5  # of what the store says it has, and does not show
 _SHOWN = 160  # characters of what a failed request says
 
 # As MLflow names what may pass by itself; its own network errors and a gateway's pages are INTERNAL_ERROR.
@@ -137,15 +137,24 @@ def insistently(work: Callable[[int], _Answer]) -> _Answer:
     """Do what makes something new in the store: again where a reply was lost, without MLflow's own blind repetition.
 
     ``work`` is given the number of the attempt; from the second on it looks first what the one before has made.
+
+    Raises:
+        StayedAway: the store has not answered for as long as writes wait for it.
+        Exception: the store refuses: its error.
     """
-    attempt = 1
+    attempt, began = 1, time.monotonic()
     while True:
         try:
             with without_retries():
                 return work(attempt)
         except Exception as error:
-            if attempt == _ATTEMPTS or not (is_there(error) or is_away(error, sure=True)):
+            if is_there(error):
+                if attempt >= _ATTEMPTS:
+                    raise
+            elif not is_away(error, sure=True):
                 raise
+            elif time.monotonic() - began >= patience():
+                raise unanswered(error) from error
         time.sleep(pause_after(attempt))
         attempt += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from valuedrift_mlflow.inputs.scratch import temporary_folder
@@ -176,13 +177,18 @@ def _course(attempt: Attempt, *, run_id: str, timestamp: int) -> None:
     outputs = stage.outputs.model_outputs if stage.outputs else ()
     models = {int(output.step): str(output.model_id) for output in outputs if output.step}
     points: list[Point] = []
+    again = attempt.repeated
     for key in (key for key in _COURSE if f"train/{key}" in stage.data.metrics):
         history = [(one.step, one.value) for one in client.get_metric_history(run_id, f"train/{key}")]
+        # A stage that was killed behind this is taken up, and tells it once more: with the time of the first telling,
+        # or it would be another point.
+        told = {one.step: one.timestamp for one in client.get_metric_history(run_id, f"checkpoint/{key}")}
+        again = again or bool(told)
         before = 0
         for step, model_id in sorted(models.items()):
             values = [value for at, value in history if before < at <= step]
             if values:
                 mean = sum(values) / len(values)
-                points.append(point(f"checkpoint/{key}", mean, step, timestamp, model=model_id))
+                points.append(point(f"checkpoint/{key}", mean, step, told.get(step, timestamp), model=model_id))
             before = step
-    deliver(METRICS, attempt, {"run_id": run_id, "metrics": points})
+    deliver(METRICS, replace(attempt, repeated=again), {"run_id": run_id, "metrics": points})

@@ -91,15 +91,17 @@ def check_store() -> None:
         InputError: it does not.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     keep_password_apart()
     uri = address()
+    _check_file(uri)
     name, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     field, found = ("MLFLOW_EXPERIMENT_NAME", name) if name else ("MLFLOW_EXPERIMENT_ID", number)
     try:
         with _soon():
             experiment = _experiment(uri, name, number)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SQLAlchemyError) as error:
         said = one_line(str(getattr(error, "message", error)).replace(uri, shown(uri)))
         if number and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise InputError(problem(field, found, "an experiment of the tracking store", said)) from None
@@ -115,6 +117,17 @@ def check_store() -> None:
     if both and experiment is not None and experiment.experiment_id != number:
         allowed = f"{experiment.experiment_id}, the one of MLFLOW_EXPERIMENT_NAME={name}"
         raise InputError(problem("MLFLOW_EXPERIMENT_ID", number, allowed, "unset one of the two"))
+
+
+def _check_file(uri: str) -> None:
+    """Find that a database file can be written: MLflow tries one that cannot for two minutes."""
+    if not uri.startswith("sqlite:///"):
+        return
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    place = file if file.exists() else file.parent
+    if place.exists() and not os.access(place, os.W_OK):
+        mend = f"{place.resolve()} takes no writes: work in another folder, or name a store that can be written"
+        raise InputError(problem("MLFLOW_TRACKING_URI", shown(uri), "a database file that can be written", mend))
 
 
 def _experiment(uri: str, name: str | None, number: str | None) -> Experiment | None:
