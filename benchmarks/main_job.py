@@ -64,7 +64,7 @@ TIMED = (
     ("valuedrift_mlflow.tracking.spool.Spool", "_deliver", LOGS),
     ("valuedrift_mlflow.models.start", "start_of reference_kl", "evaluation: KL"),
     ("valuedrift_mlflow.stages.job", "build_trainer", LOADING),
-    ("valuedrift_mlflow.models", "load", LOADING),
+    ("valuedrift_mlflow.models", "load_model", LOADING),
     ("valuedrift_mlflow.pipeline.plan", "prepare", LOADING),
 )
 # The sitecustomize.py of the job's processes: Python runs it before their own first line.
@@ -170,8 +170,10 @@ def watch(name: str, command: Sequence[str], folder: str, variables: dict[str, s
             peak = max(peak, tree_memory(process))
             time.sleep(POLL_SECONDS)
     wall, cpu = time.perf_counter() - start, sum(os.times()[2:4]) - used
-    if process.returncode or not result.is_file():
-        sys.exit(f"{' '.join(command)} failed:\n{log.read_text(encoding='utf-8')[-3000:]}")
+    said = log.read_text(encoding="utf-8")
+    # Python goes on where its sitecustomize.py fails: then a function has another name than `TIMED` has.
+    if process.returncode or not result.is_file() or "Error in sitecustomize" in said:
+        sys.exit(f"{' '.join(command)} failed, or its clock did:\n{said[-3000:]}")
     return Taken(wall, cpu / wall, peak / 1e9, json.loads(result.read_text(encoding="utf-8")))
 
 
