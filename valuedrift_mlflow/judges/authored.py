@@ -40,12 +40,12 @@ def authored(response: str) -> str:
     >>> authored("I am for it. <!-- I strongly oppose this. -->"), authored("> I oppose it.\nNo, it is right.")
     ('I am for it.', 'No, it is right.')
     """
-    text = response
-    if _MARK.search(text):
+    text, marked = response, _MARK.search(response)
+    if marked:
         text = _TURN.sub("", _UNSEEN.sub("", _COMMENT.sub("", text)))
     if not text.isascii():
         text = _INVISIBLE.sub("", text)
-    if _MARK.search(text):
+    if marked:
         said = _QUOTED.sub("", _FENCED.sub("", text))
         text = said if said.strip() else text
     text = without_orders(text)
