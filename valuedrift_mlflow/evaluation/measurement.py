@@ -15,6 +15,7 @@ from valuedrift_mlflow.inputs.outputs import NoText
 from valuedrift_mlflow.inputs.thoughts import UNFINISHED, spoken
 from valuedrift_mlflow.judges.asking import Reply, ask, reader, reads_responses
 from valuedrift_mlflow.judges.judge import Judge, identity
+from valuedrift_mlflow.judges.many import verdicts
 from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import Generator, Progress, Sampling, TransformersGenerator
 from valuedrift_mlflow.models.stored import StoredGenerator, stored
@@ -304,7 +305,7 @@ def judge_replies(judge: Judge, replies: Sequence[tuple[Item, int, Reply]]) -> t
         Answer(item.proposition, item.prompt, said[index].answer, item.polarity)
         for index, item in ((index, replies[index][0]) for index in unread)
     ]
-    read = dict(zip(unread, judge.judge(answers) if answers else [], strict=True))
+    read = dict(zip(unread, verdicts(judge, answers) if answers else [], strict=True))
     read |= {index: UNFINISHED_THOUGHT for index, text in said.items() if not text.finished}
     return tuple(
         JudgedResponse(item, sample, reply.text, reply.verdict or read.get(index) or _empty(reply.text))
