@@ -6,13 +6,17 @@ python benchmarks/overhead.py --share 0.1     # a tenth of its layers and vocabu
 Each side is a process of its own, in turn, several times: bare training (no MLflow, no measurement, no checkpoint),
 the stage as the pipeline trains it, and the same with every piece of work waited for in place of being done beside the
 training. Steps between checkpoints (20) and tokens of a step (8 x 256) stay the same whatever the share.
+
+python benchmarks/overhead.py --steps 2 --checkpoints 2 --prompts 110 --tokens 16 --rounds 1 --sides beside
+
+The whole model in minutes: what each checkpoint costs beside the training is then told in seconds, to be held against
+the steps that usually lie between two of them.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,9 +24,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from processes import peak_megabytes
+from processes import cpu_seconds, peak_megabytes
 
 ROUNDS, STEPS, TOKENS, LENGTH, BATCH = 3, 20, 48, 256, 8
 LAYERS, VOCABULARY, PROMPTS, CHECKPOINTS = 30, 49_152, 550, 10
@@ -56,13 +60,21 @@ def random_llama(share: float) -> tuple[Any, Any]:
     return LlamaForCausalLM(config), tokenizer
 
 
-def recipe(folder: Path, share: float) -> dict[str, Any]:
-    checkpoints = max(2, round(CHECKPOINTS * share))
+class Size(NamedTuple):
+    """Of a training: checkpoints, steps between them, prompts asked at each, tokens of an answer."""
+
+    checkpoints: int
+    steps: int
+    prompts: int
+    tokens: int
+
+
+def recipe(folder: Path, size: Size) -> dict[str, Any]:
     return {
         "base": {"model": str(folder)},
-        "suite": f"vaes?per_topic={max(1, round(PROMPTS * share / 11))}",
+        "suite": f"vaes?per_topic={max(1, round(size.prompts / 11))}",
         "judge": "lexical",
-        "max_new_tokens": TOKENS,
+        "max_new_tokens": size.tokens,
         "stages": [
             {
                 "name": "sft",
@@ -72,14 +84,14 @@ def recipe(folder: Path, share: float) -> dict[str, Any]:
                 "max_length": LENGTH,
                 "batch_size": BATCH,
                 "learning_rate": 1e-4,
-                "max_steps": checkpoints * STEPS,
-                "checkpoint_every": STEPS,
+                "max_steps": size.checkpoints * size.steps,
+                "checkpoint_every": size.steps,
             }
         ],
     }
 
 
-def train(side: str, folder: Path, share: float) -> dict[str, float]:
+def train(side: str, folder: Path, size: Size) -> dict[str, float]:
     """In a process of its own: one training, with what it took from its first step (or measurement) to its end."""
     from transformers import Trainer
 
@@ -100,12 +112,8 @@ def train(side: str, folder: Path, share: float) -> dict[str, float]:
     sampling: list[float] = []
     learn, generate = Trainer.train, TransformersGenerator.generate
 
-    def cpu() -> float:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return used.ru_utime + used.ru_stime
-
     def training(self: Any, *arguments: Any, **named: Any) -> Any:
-        begun.append((time.perf_counter(), cpu()))
+        begun.append((time.perf_counter(), cpu_seconds()))
         return learn(self, *arguments, **named)
 
     def sampled(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -116,7 +124,7 @@ def train(side: str, folder: Path, share: float) -> dict[str, float]:
             sampling.append(time.perf_counter() - start)
 
     Trainer.train, TransformersGenerator.generate = training, sampled  # type: ignore[method-assign]
-    plan = prepare(validate(recipe(folder, share)), "overhead")
+    plan = prepare(validate(recipe(folder, size)), "overhead")
     if side == "bare":
         work = StageRun(plan, plan.recipe.stages[0], str(folder))
         loaded = load_start(work)
@@ -126,7 +134,7 @@ def train(side: str, folder: Path, share: float) -> dict[str, float]:
         if side == "waited for":
             Beside.do = lambda self, work: work()  # type: ignore[method-assign]
         run_single_stage(plan, Display())
-    wall, used = time.perf_counter() - begun[0][0], cpu() - begun[0][1]
+    wall, used = time.perf_counter() - begun[0][0], cpu_seconds() - begun[0][1]
     return {
         "wall": wall,
         "cpu": used,
@@ -135,7 +143,7 @@ def train(side: str, folder: Path, share: float) -> dict[str, float]:
     }
 
 
-def run(side: str, model: Path, share: float) -> dict[str, float]:
+def run(side: str, model: Path, size: Size) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
         variables = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
@@ -144,7 +152,7 @@ def run(side: str, model: Path, share: float) -> dict[str, float]:
         }
         script = (
             "import json, pathlib, overhead\n"
-            f"taken = overhead.train({side!r}, pathlib.Path({str(model)!r}), {share})\n"
+            f"taken = overhead.train({side!r}, pathlib.Path({str(model)!r}), overhead.{size!r})\n"
             "pathlib.Path('taken.json').write_text(json.dumps(taken))"
         )
         done = subprocess.run(
@@ -163,24 +171,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What measuring costs beside sampling.")
     parser.add_argument("--share", type=float, default=1.0, help="share of layers, vocabulary, prompts, checkpoints")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each side runs, in turn")
+    parser.add_argument("--checkpoints", type=int, help=f"in place of the share of {CHECKPOINTS}")
+    parser.add_argument("--prompts", type=int, help=f"in place of the share of {PROMPTS}")
+    parser.add_argument("--steps", type=int, default=STEPS, help="between checkpoints")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of an answer")
+    parser.add_argument("--sides", nargs="+", choices=SIDES[1:], default=SIDES[1:], help="held against bare training")
     arguments = parser.parse_args()
-    taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    share = arguments.share
+    size = Size(
+        arguments.checkpoints or max(2, round(CHECKPOINTS * share)),
+        arguments.steps,
+        arguments.prompts or round(PROMPTS * share),
+        arguments.tokens,
+    )
+    sides = ("bare", *arguments.sides)
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory(prefix="valuedrift-benchmark-") as scratch:
-        model, tokenizer = random_llama(arguments.share)
+        model, tokenizer = random_llama(share)
         parameters = model.num_parameters()
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+        del model
         for number in range(arguments.rounds):
-            for side in SIDES:
-                taken[side].append(run(side, Path(scratch), arguments.share))
+            for side in sides:
+                taken[side].append(run(side, Path(scratch), size))
                 print(f"round {number + 1}: {side}: {taken[side][-1]}", flush=True)
     over: dict[str, dict[str, dict[str, float]]] = {}
-    for side in SIDES[1:]:
+    for side in arguments.sides:
         pairs = list(zip(taken[side], taken["bare"], strict=True))
         over[side] = {
             "time, all but sampling": told([(own["wall"] - own["sampling"]) / bare["wall"] - 1 for own, bare in pairs]),
             "memory": told([own["megabytes"] / bare["megabytes"] - 1 for own, bare in pairs]),
         }
+        each = told([(own["wall"] - own["sampling"] - bare["wall"]) / size.checkpoints for own, bare in pairs])
+        step = told([bare["wall"] / (size.checkpoints * size.steps) for _, bare in pairs])
+        print(f"{side}: {each['median']:.1f} s a checkpoint, beside steps of {step['median']:.1f} s")
         for name, values in over[side].items():
             print(
                 f"{side}, {name}: {values['median']:+.1%} of bare training "
@@ -190,6 +215,7 @@ def main() -> None:
         "command": " ".join(["python", "benchmarks/overhead.py", *sys.argv[1:]]),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "parameters": parameters,
+        "size": size._asdict(),
         "over bare training": over,
         "taken": taken,
     }

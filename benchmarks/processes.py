@@ -40,16 +40,23 @@ def alone(script: str, *arguments: object, **variables: str) -> dict[str, Any]:
 
 
 def peak_megabytes() -> float:
-    """The peak of this process's memory.
+    """The peak of this process's memory, and of its children's that still run; pages that they share count for each.
 
-    What ``getrusage`` tells of it begins with that of the process it was started from, which may be larger: so Linux'
-    own count of this program is taken where there is one.
+    What ``getrusage`` tells begins with the process that this one was started from, which may be larger: so Linux' own
+    count of each program is taken where there is one.
     """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024 / 1e6
+    if Path("/proc/self/status").is_file():
+        own = psutil.Process()
+        return sum(_peak_bytes(process.pid) for process in (own, *own.children(recursive=True))) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT / 1e6
+
+
+def _peak_bytes(process: int) -> int:
+    with suppress(OSError):  # it has just ended
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def cpu_seconds() -> float:

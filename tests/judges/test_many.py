@@ -10,12 +10,8 @@ from valuedrift_mlflow.judges.lexical.judge import LexicalJudge
 from valuedrift_mlflow.judges.many import MANY, verdicts
 from valuedrift_mlflow.stances import UNSCORED, Answer, Verdict
 
-ANSWERS = [
-    Answer(
-        f"The state should pay for school number {number}.", "", ("I am for it.", "I oppose it.", "No idea.")[number % 3]
-    )
-    for number in range(MANY)
-]
+SAID = ("I am for it.", "I oppose it.", "No idea.")
+ANSWERS = [Answer(f"The state should pay for school {number}.", "", SAID[number % 3]) for number in range(MANY)]
 
 
 class Here:

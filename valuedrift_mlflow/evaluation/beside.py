@@ -12,7 +12,8 @@ from valuedrift_mlflow.inputs.interrupts import Stopped
 from valuedrift_mlflow.inputs.turns import short_turns
 
 # A thread, not a process: a judge may hold a client or a model, which cannot be handed over, and what takes long (a
-# server's answer, a forward pass, numpy, files) lets the training's thread run meanwhile.
+# server's answer, a forward pass, numpy, files) lets the training's thread run meanwhile. A judge that is all Python
+# reads many answers in other processes (`judges/many.py`).
 
 
 class Beside:

@@ -72,9 +72,9 @@ class ValueDriftCallback(TrainerCallback):
         trainer = SFTTrainer(model, ..., callbacks=[ValueDriftCallback(suite="vaes", judge="lexical", every=100)])
 
     The live model generates; nothing is reloaded. While the next steps run, a thread judges, analyses and logs (so the
-    judge is called in that thread); an error there stops the training at its next step or measurement. Where no MLflow
-    run is active, one is opened. At the end of the
-    training the run also holds ``value_drift_table.json``, ``responses.json``, the drift times and ``figures/``.
+    judge is called in that thread; one that is ``portable`` in processes of its own). An error there stops the training
+    at its next step or measurement. Where no MLflow run is active, one is opened. At the end of the training the run
+    also holds ``value_drift_table.json``, ``responses.json``, the drift times and ``figures/``.
     Every checkpoint that the trainer saves holds the measurements up to it, so that a training that is resumed from
     one goes on in the same run and knows where it started. In a training of several processes each of them answers
     its part of the prompts, and the first one judges and logs.

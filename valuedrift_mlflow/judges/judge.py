@@ -13,7 +13,7 @@ class Judge(Protocol):
 
     A judge may also have a ``version``, which changes whenever the same answer could get another verdict. Name and
     version are recorded with every result. With ``portable = True`` it says that it can be pickled and reads the same
-    in any process: an audit then has it read on every core.
+    in any process: many answers are then read on several cores.
     """
 
     name: str
