@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.rows import alike
 from valuedrift_mlflow.inputs.thoughts import begins, closing, has_mark, marks_among, opened
+from valuedrift_mlflow.models.ending import turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,6 +113,11 @@ class Rendering:
 
     tokenizer: PreTrainedTokenizerBase
     arguments: Mapping[str, Argument]
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a turn."""
+        return frozenset(end for end in (self.tokenizer.eos_token_id, turn_end(self.tokenizer)) if end is not None)
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Messages up to where an answer begins."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
 from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.inputs.rows import alike
-from valuedrift_mlflow.models.ending import turn_end
 from valuedrift_mlflow.models.speech import Rendering
 from valuedrift_mlflow.stages.lengths import fit
 from valuedrift_mlflow.stages.stage import Job
@@ -95,8 +94,7 @@ def spoken(
     text = rendering.row(prompt, completion)
     if marked and text == rendering.dialogue(messages):  # else there is more in it than the marks know of
         return _marked(rendering, messages, prompt)
-    tokenizer, [whole] = rendering.tokenizer, rendering.ids(text)
-    ends = {tokenizer.eos_token_id, turn_end(tokenizer)} - {None}
+    [whole] = rendering.ids(text)
     answers = [at for at in range(len(prompt), len(messages)) if messages[at]["role"] == "assistant"]
     spans = []
     for at in answers:
@@ -106,7 +104,7 @@ def spoken(
             end = len(whole)
         else:
             [said] = rendering.ids(rendering.dialogue(messages[: at + 1]))
-            following = (place + 1 for place in range(begin, len(whole)) if whole[place] in ends)
+            following = (place + 1 for place in range(begin, len(whole)) if whole[place] in rendering.ends)
             end = len(said) if whole[: len(said)] == said else next(following, len(whole))
         spans.append((begin, end))
     return whole, spans
