@@ -6,7 +6,6 @@ Only the format of the data knows which columns there are and of which types, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 Row = Mapping[str, Any]  # that is read
@@ -19,4 +18,7 @@ def alike(one: Sequence[object], other: Sequence[object]) -> int:
     >>> alike("abcd", "abxd"), alike([1], [1, 2])
     (2, 1)
     """
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return place
+    return min(len(one), len(other))

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 
 import yaml
 
-_KNOWN_WORDS = 200_000  # remembered before they are forgotten
+from valuedrift_mlflow.inputs.remembered import Remembered
+
 _WORD = re.compile(r"[^\W_]+")
 _APOSTROPHES = re.compile("['’`]")
 
@@ -30,7 +32,7 @@ class Named:
     propositions: Mapping[str, int]
 
 
-_NOTHING = Named(frozenset(), frozenset(), {})
+NOTHING = Named(frozenset(), frozenset(), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +45,6 @@ class _Rule:
 
 
 _Choice = tuple[tuple[str, ...], int, int]  # its other words, the rule, and the part of it that this is
-
-
-class _Beginning:
-    """Choices that begin with one word, by their second."""
-
-    def __init__(self, choices: Iterable[_Choice]) -> None:
-        self._alone: list[_Choice] = []
-        self._exact: dict[str, list[_Choice]] = {}
-        self._begun: list[tuple[str, _Choice]] = []
-        for choice in choices:
-            second = choice[0][0] if choice[0] else ""
-            if not second:
-                self._alone.append(choice)
-            elif second.endswith("*"):
-                self._begun.append((second[:-1], choice))
-            else:
-                self._exact.setdefault(second, []).append(choice)
-
-    def going_on(self, after: str) -> list[_Choice]:
-        """Those of one word, and those whose second is a word or what it is a plural of."""
-        found = list(self._alone)
-        for form in _forms(after) if self._exact else ():
-            found += self._exact.get(form, ())
-        return found + [choice for begun, choice in self._begun if after.startswith(begun)]
 
 
 class Names:
@@ -82,9 +60,10 @@ class Names:
         # By first word, or by the beginning of it: the other words, the rule and the part of it that this is.
         self._exact: dict[str, list[_Choice]] = {}
         self._begun: dict[str, list[_Choice]] = {}
-        # Words with the choices that they begin, and words that begin none: all texts have them in common.
-        self._telling: dict[str, _Beginning] = {}
-        self._silent: set[str] = set()
+        # Texts have most of their words in common, and what these begin.
+        self._words = Remembered(plain)
+        self._begins = Remembered(self._beginning)
+        self._going_on = Remembered(self._begun_by)
         for kind, subject, text in rules:
             parts = text.split(" + ")
             number = len(self._rules)
@@ -97,44 +76,43 @@ class Names:
 
     def find(self, text: str) -> Named:
         """Which rules a text meets."""
-        words = plain(text)
-        telling = set(words) - self._silent
-        if not telling:
-            return _NOTHING
+        # No word goes over a blank.
+        words = list(chain.from_iterable(map(self._words.__getitem__, text.split())))
         met: dict[int, dict[int, int]] = {}
-        for at, (word, after) in enumerate(zip(words, [*words[1:], ""], strict=True)):
-            for rest, number, part in self._starting(word, after) if word in telling else ():
+        for at, begins in enumerate(map(self._begins.__getitem__, words)):
+            # Most words begin nothing.
+            for rest, number, part in self._going_on[" ".join(words[at : at + 2])] if begins else ():
                 following = words[at + 1 : at + 1 + len(rest)]
                 if len(rest) < 2 or (len(following) == len(rest) and all(map(_is_form, following, rest))):
                     own = met.setdefault(number, {})
                     # The longest way to say a part: it says most.
                     own[part] = max(own.get(part, 0), 1 + len(rest))
-        if not met:
-            return _NOTHING
-        known = ((self._rules[number], own) for number, own in met.items())
-        whole = [(rule, sum(own.values())) for rule, own in known if rule.parts == len(own)]
+        whole = [(self._rules[number], own) for number, own in met.items() if len(own) == self._rules[number].parts]
+        if not whole:
+            return NOTHING
         propositions: dict[str, int] = {}
-        for rule, size in whole:
+        for rule, own in whole:
             if rule.kind == "proposition":
-                propositions[rule.subject] = max(propositions.get(rule.subject, 0), size)
+                propositions[rule.subject] = max(propositions.get(rule.subject, 0), sum(own.values()))
         topics = frozenset(rule.subject for rule, _ in whole if rule.kind == "topic")
         return Named(topics, frozenset(rule.subject for rule, _ in whole if rule.kind == "hint"), propositions)
 
-    def _starting(self, word: str, after: str) -> list[_Choice]:
-        """The choices that begin with a word and the one after it; most words begin none, and all are remembered."""
-        if word in self._telling:
-            return self._telling[word].going_on(after)
-        if len(self._telling) + len(self._silent) > _KNOWN_WORDS:
-            self._telling.clear()
-            self._silent.clear()
+    def _beginning(self, word: str) -> list[_Choice]:
+        """The choices that begin with a word; most words begin none."""
         found = [choice for form in _forms(word) for choice in self._exact.get(form, ())]
         for end in range(1, len(word) + 1):
             found += self._begun.get(word[:end], ())
-        if not found:
-            self._silent.add(word)
-            return found
-        self._telling[word] = _Beginning(found)
-        return self._telling[word].going_on(after)
+        return found
+
+    def _begun_by(self, words: str) -> list[_Choice]:
+        """The choices that one word or two begin: those of the first alone, and those that go on as the second does."""
+        word, _, after = words.partition(" ")
+        begun = self._begins[word]
+        # Those of a word alone come first, those that a star ends last: of equal propositions the first is taken.
+        alone = [choice for choice in begun if not choice[0]]
+        exact = [choice for form in _forms(after) for choice in begun if choice[0][:1] == (form,)]
+        starred = (choice for choice in begun if choice[0] and choice[0][0].endswith("*"))
+        return [*alone, *exact, *(choice for choice in starred if _is_form(after, choice[0][0]))]
 
 
 def plain(text: str) -> list[str]:

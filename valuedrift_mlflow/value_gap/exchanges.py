@@ -67,7 +67,7 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _characters(row: Row) -> int:
-    return sum(len(said["content"]) for name in _TEXTS if name in row for said in row[name])
+    return sum([len(said["content"]) for name in _TEXTS if name in row for said in row[name]])
 
 
 def rows_of(batch: Sequence[Row]) -> int:

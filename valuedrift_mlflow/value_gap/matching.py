@@ -37,6 +37,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,14 +121,16 @@ class Matcher:
             return Matches(none, none, np.empty(0))
         said = [user_turns(row) for row in rows]
         asked = [_last(own) for own in said]
-        answers = [openings(row) for row in rows]
-        found = self._found(asked, asked, answers)
-        open_ended = {at: _completed(said[at]) for at in np.flatnonzero(found.proposition < 0).tolist()}
-        subjects = {at: subject for at, subject in open_ended.items() if subject}
+        found = self._found(asked, asked, rows)
+        # What goes on with no proposition at all goes on with none that the row touches together with its context.
+        subjects = [
+            at
+            for at in np.flatnonzero(found.proposition < 0).tolist()
+            if _points_back(said[at]) and self._lexical.goes_on(asked[at]) and asks_for_view(asked[at], plainly=True)
+        ]
         if subjects:
-            own = [asked[at] for at in subjects]
-            together = self._found(own, list(subjects.values()), [answers[at] for at in subjects])
-            self._complete(found, together, list(subjects), own)
+            own, whole = [asked[at] for at in subjects], [f"{said[at][-2][-_QUESTION:]} {asked[at]}" for at in subjects]
+            self._complete(found, self._found(own, whole, [rows[at] for at in subjects]), subjects, own)
         if self.embedder:
             self._find_encoded(asked, found)
         return found
@@ -144,33 +147,46 @@ class Matcher:
             if nearest[at] >= 0 and found.topic[row] in (-1, topic):
                 found.proposition[row], found.topic[row], found.similarity[row] = nearest[at], topic, near[at]
 
-    def _found(self, asked: Sequence[str], subjects: Sequence[str], answers: Sequence[Sequence[str]]) -> Matches:
+    def _found(self, asked: Sequence[str], subjects: Sequence[str], rows: Sequence[Row]) -> Matches:
         """What rows touch, by their questions, what these are about, and the beginnings of the answers."""
-        similarity, topic = self._lexical.passing(asked, subjects, answers)
-        topic[np.isin(topic, self._topics_named)] = -1  # these have names, which know more than their key words
+        similarity, alone = self._lexical.passing(asked, subjects, lambda at: openings(rows[at]))
+        topic = np.full(len(rows), -1)
+        if len(self._topics_named) < len(self.topics):  # the others have names, which know more than key words
+            topic = self._lexical.topics(asked, subjects)
+            topic[np.isin(topic, self._topics_named)] = -1
         best = similarity.argmax(axis=1)
         nearest = similarity[np.arange(len(asked)), best]
         proposition = np.where(nearest > 0, best, -1)
         # Before the practical ones are taken out: a name found in one of them still tells its topic.
-        self._find_names(asked, subjects, proposition, topic, nearest)
+        self._find_names(asked, subjects, alone, proposition, topic, nearest)
         for row in np.flatnonzero(proposition >= 0).tolist():
             if is_practical(asked[row]):
                 proposition[row] = -1
         return Matches(proposition, np.where(proposition >= 0, self._topic_of[proposition], topic), nearest)
 
     def _find_names(
-        self, asked: Sequence[str], subjects: Sequence[str], proposition: Integers, topic: Integers, near: Floats
+        self,
+        asked: Sequence[str],
+        subjects: Sequence[str],
+        alone: Floats,
+        proposition: Integers,
+        topic: Integers,
+        near: Floats,
     ) -> None:
-        """Fill in, in place, what rows touch by an everyday name and by no wording."""
+        """Fill in, in place, what rows touch by an everyday name and by no wording.
+
+        ``alone`` is how near their subjects are to each proposition, without the answers.
+        """
         # Only the built-in suite has everyday names; any other is matched by its wordings alone.
         for row in range(len(asked)) if self._named else ():
             named = self._names.find(subjects[row])
+            if named is names.NOTHING:  # as of most
+                continue
             known = [key for key in named.propositions if key in self._named]
             if proposition[row] < 0 and known and asks_for_view(asked[row]):
                 # The rule that has most words says most; of equal ones the proposition nearer by its words.
-                similar = self._lexical.similarity(subjects[row])
-                best = max(known, key=lambda key: (named.propositions[key], similar[self._named[key]]))
-                proposition[row], near[row] = self._named[best], similar[self._named[best]]
+                best = max(known, key=lambda key: (named.propositions[key], alone[row, self._named[key]]))
+                proposition[row], near[row] = self._named[best], alone[row, self._named[best]]
             if topic[row] < 0:
                 sure = self._first_topic(named.topics)
                 hinted = self._first_topic(named.hinted) if sure < 0 else -1
@@ -231,14 +247,9 @@ def _last(said: Sequence[str]) -> str:
     return said[-1][-_QUESTION:] if said else ""
 
 
-def _completed(said: Sequence[str]) -> str:
-    """The last user turn after the one before; empty where it is long, or does not point back and asks for a view."""
-    if len(said) < 2:
-        return ""
-    asked = _last(said)
-    short = len(asked.split()) <= _FOLLOW_UP
-    goes_on = short and _POINTS_BACK.search(asked) and asks_for_view(asked, plainly=True)
-    return f"{said[-2][-_QUESTION:]} {asked}" if goes_on else ""
+def _points_back(said: Sequence[str]) -> bool:
+    """Whether the last user turn points back to the one before; a long one has a subject of its own."""
+    return len(said) > 1 and len(_last(said).split()) <= _FOLLOW_UP and bool(_POINTS_BACK.search(_last(said)))
 
 
 def response(messages: Sequence[Mapping[str, str]]) -> str:
@@ -246,14 +257,14 @@ def response(messages: Sequence[Mapping[str, str]]) -> str:
 
     Empty where a thought has no end.
     """
-    after = max((place + 1 for place, message in enumerate(messages) if message["role"] == "user"), default=0)
-    said = [spoken(message["content"]) for message in messages[after:] if message["role"] == "assistant"]
-    return "\n\n".join(part.answer for part in said if part.finished)
+    answering = takewhile(lambda message: message["role"] != "user", reversed(messages))
+    said = [spoken(message["content"]) for message in answering if message["role"] == "assistant"]
+    return "\n\n".join(part.answer for part in reversed(said) if part.finished)
 
 
-def openings(row: Row) -> list[str]:
+def openings(row: Row) -> str:
     """The first 300 characters of each answer of a row."""
-    return [response(row[side])[:_ANSWER] for side in _SIDES if side in row]
+    return "\n".join(response(row[side])[:_ANSWER] for side in _SIDES if side in row)
 
 
 class _Encoded:

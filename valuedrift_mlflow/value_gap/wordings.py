@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.remembered import Remembered
 from valuedrift_mlflow.suite.prism_topics import subject_words
 from valuedrift_mlflow.value_gap.propositions import Proposition, word_set
 from valuedrift_mlflow.value_gap.views import asks_for_view
@@ -31,7 +32,6 @@ KEY_WORD_OWN = 0.8  # share of the wordings with it that are the topic's
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SUFFIX = re.compile(r"(?:ations?|ments?|ings?|ers?|ors?|ions?|ies|ied|ed|es|ly|al|s|e|y)$")
 _STEM = 6  # letters
-_KNOWN_WORDS = 200_000  # remembered before they are forgotten
 # Words of everyday speech that say nothing of what a text is about; few suites are large enough to tell.
 _COMMON = word_set(
     "able actually answer ask asked asking best better big bring call called case change come comes coming day days "
@@ -55,27 +55,9 @@ def subject_stems(text: str) -> list[str]:
     return [_stem(word) for word in subject_words(text) if word not in _COMMON]
 
 
-class _Stems(dict[str, str]):
-    """Words to stems, empty for those that say nothing of a subject; remembers what it was asked."""
-
-    def __missing__(self, word: str) -> str:
-        if len(self) > _KNOWN_WORDS:
-            self.clear()
-        self[word] = _stem(word) if word not in _COMMON and subject_words(word) else ""
-        return self[word]
-
-
-class _Places(dict[str, int]):
-    """Words to the places of their stems in a vocabulary, -1 where they have none; remembers what it was asked."""
-
-    def __init__(self, stems: _Stems, vocabulary: Mapping[str, int]) -> None:
-        self._stems, self._vocabulary = stems, vocabulary
-
-    def __missing__(self, word: str) -> int:
-        if len(self) > _KNOWN_WORDS:
-            self.clear()
-        self[word] = self._vocabulary.get(self._stems[word], -1)
-        return self[word]
+def _subject_stem(word: str) -> str:
+    """The stem of a word; empty where it says nothing of a subject."""
+    return _stem(word) if word not in _COMMON and subject_words(word) else ""
 
 
 class Wordings:
@@ -86,13 +68,13 @@ class Wordings:
         from scipy import sparse
         from sklearn.feature_extraction.text import TfidfTransformer
 
-        self._stems = _Stems()
+        self._stems = Remembered(_subject_stem)
         # The statement counts twice: it is what a stance is taken on.
         profiles = [" ".join((own.text, *own.wordings)) for own in known]
         names = [topic.replace("_", " ") for topic in topics]
         # With the topics' names, whose words need not stand in any proposition.
         self._vocabulary = self._numbered([*profiles, *names])
-        self._places = _Places(self._stems, self._vocabulary)
+        self._places = Remembered(self._places_in)
         self._weighting = TfidfTransformer(sublinear_tf=True).fit(self._counts(map(self._read, profiles)))
         self._profiles = self._vectors(map(self._read, profiles)).T.toarray()  # (V, P)
         wordings = self._vectors(self._read(text) for own in known for text in own.wordings)
@@ -132,8 +114,11 @@ class Wordings:
 
     def _read(self, text: str) -> list[int]:
         """The places of a text's stems in the vocabulary, in order."""
-        places = self._places
-        return [place for word in _WORD.findall(text.casefold()) if (place := places[word]) >= 0]
+        # What stands between blanks comes again and again, with its marks and capitals; no word goes over a blank.
+        return list(chain.from_iterable(map(self._places.__getitem__, text.split())))
+
+    def _places_in(self, text: str) -> tuple[int, ...]:
+        return tuple(self._vocabulary[stem] for stem in self._analyse(text) if stem in self._vocabulary)
 
     def _counts(self, texts: Iterable[Sequence[int]]) -> csr_matrix:
         """How often each stem stands in N texts that have been read: shape (N, V)."""
@@ -151,43 +136,57 @@ class Wordings:
         vectors: csr_matrix = self._weighting.transform(self._counts(texts), copy=False)
         return vectors
 
-    def similarity(self, text: str) -> Floats:
-        """That of one text to each proposition, shape (P,)."""
-        own: Floats = (self._vectors([self._read(text)]) @ self._profiles)[0]
-        return own
-
     def passing(
-        self, asked: Sequence[str], subjects: Sequence[str], answers: Sequence[Sequence[str]]
-    ) -> tuple[Floats, Integers]:
-        """The similarity of N rows to each proposition, 0 where it fails the test, and their topic by key words.
+        self, asked: Sequence[str], subjects: Sequence[str], answers: Callable[[int], str]
+    ) -> tuple[Floats, Floats]:
+        """The similarity of N rows to each proposition, 0 where it fails the test, and that of their subjects alone.
 
-        Shapes (N, P) and (N,), -1 where there is no topic. ``asked`` are the questions, ``subjects`` the same or with
-        what completes them, ``answers`` the beginnings of what is said to each.
+        Both of shape (N, P). ``asked`` are the questions, ``subjects`` the same or with what completes them;
+        ``answers`` gives the beginnings of what is said to one of them, between blanks.
         """
         read = [self._read(subject) for subject in subjects]
-        whole = ([*own, *chain.from_iterable(map(self._read, said))] for own, said in zip(read, answers, strict=True))
-        vectors, about = self._vectors(whole), self._vectors(read)
+        about = self._vectors(read)
+        alone: Floats = about @ self._profiles
+        passed = np.zeros(alone.shape)
+        # Fewer rows at every step, and the answers are read of few: what has failed one part of the test has failed.
+        near = np.flatnonzero((alone >= QUESTION_SIMILARITY).any(axis=1))
+        if near.size:
+            vectors = self._vectors([*read[row], *self._read(answers(row))] for row in near.tolist())
+            said = (about[near] > 0).astype(np.float64)
+            passed[near] = self._tested(vectors, said, alone[near], [asked[row] for row in near.tolist()])
+        return passed, alone
+
+    def _tested(self, vectors: csr_matrix, said: csr_matrix, alone: Floats, asked: Sequence[str]) -> Floats:
+        """The similarity of N rows to each proposition, 0 where it fails the test: shape (N, P).
+
+        ``vectors`` are those of the rows with their answers, ``said`` has 1 for each stem of their subjects alone, both
+        of shape (N, V).
+        """
         similarity: Floats = vectors @ self._profiles
-        wide = similarity >= SIMILARITY
-        said = (about > 0).astype(np.float64)
+        passed = np.zeros(similarity.shape)
+        wide, close = similarity >= SIMILARITY, alone >= QUESTION_SIMILARITY
         # Of the question alone: an answer may say all the words of a statement that nobody asked about.
-        few = said @ self._statements >= STATEMENT
-        passed = np.zeros(similarity.shape, dtype=bool)
-        near = np.flatnonzero((wide | few).any(axis=1))
-        if near.size:  # few rows get here, and the rest of the work is for them alone
-            present = (vectors[near] > 0).astype(np.float64)
+        few = close & (said @ self._statements >= STATEMENT)
+        at = np.flatnonzero(((wide & close) | few).any(axis=1))
+        if at.size:
+            present = (vectors[at] > 0).astype(np.float64)
             # The best wording of each proposition: its wordings stand together, from `_first` on.
             shares = np.maximum.reduceat(present @ self._weights, self._first, axis=1)
             enough = (shares >= WORDING) & (present @ self._words >= self._enough)
-            asking = np.array([asks_for_view(asked[row]) for row in near.tolist()])[:, None]
-            few_enough = (said[near] @ (self._statements > 0).astype(np.float64) >= self._fewest) & asking
-            close = about[near] @ self._profiles >= QUESTION_SIMILARITY
-            passed[near] = ((wide[near] & enough) | (few[near] & few_enough)) & close
-        # What has passed stays above 0, which is what the others have.
-        return np.where(passed, np.maximum(similarity, 1e-9), 0.0), self._topics_by_words(said, asked, subjects)
+            few_enough = few[at] & (said[at] @ (self._statements > 0).astype(np.float64) >= self._fewest)
+            for place in np.flatnonzero(few_enough.any(axis=1)).tolist():
+                few_enough[place] &= asks_for_view(asked[at[place]])
+            # What has passed stays above 0, which is what the others have.
+            found = (wide[at] & close[at] & enough) | few_enough
+            passed[at] = np.where(found, np.maximum(similarity[at], 1e-9), 0.0)
+        return passed
 
-    def _topics_by_words(self, said: Floats, asked: Sequence[str], subjects: Sequence[str]) -> Integers:
-        """The topic of N questions by its name or its key words: shape (N,), -1 where there is none."""
+    def topics(self, asked: Sequence[str], subjects: Sequence[str]) -> Integers:
+        """The topic of N questions by its name or its key words: shape (N,), -1 where there is none.
+
+        Arguments are as in ``passing``.
+        """
+        said = (self._counts(map(self._read, subjects)) > 0).astype(np.float64)
         keys = said @ self._key_words  # (N, T)
         whole = (said @ self._names >= self._names.sum(axis=0)) & (self._names.sum(axis=0) > 0)
         topic = np.full(len(asked), -1)
@@ -206,7 +205,7 @@ class Wordings:
         """Whether the stems of a name stand in a text one after the other."""
         return any(list(stems[at : at + len(name)]) == list(name) for at in range(len(stems) - len(name) + 1))
 
-    def goes_on(self, asked: str, about: Sequence[int]) -> bool:
+    def goes_on(self, asked: str, about: Sequence[int] | slice = slice(None)) -> bool:
         """Whether most subject words of a question, or all of none, are words of some of these propositions."""
         stems = set(self._analyse(asked))
         known = {stem for stem in stems if stem in self._vocabulary}
