@@ -7,6 +7,7 @@ memory hardly grows with the rows.
 
 from __future__ import annotations
 
+import gc
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -269,9 +270,13 @@ def examine(
     ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
     """
     reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
-    for read in read_rows(batches(rows), reader.columns, judge, matcher, engine):
-        reader.take(read)
-        progress(rows_of(read.rows))
+    gc.freeze()  # all modules: the rows make so many objects that Python would look through them again and again
+    try:
+        for read in read_rows(batches(rows), reader.columns, judge, matcher, engine):
+            reader.take(read)
+            progress(rows_of(read.rows))
+    finally:
+        gc.unfreeze()
     return reader.audit()
 
 

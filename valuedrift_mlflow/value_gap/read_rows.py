@@ -5,12 +5,15 @@ In this process; of many rows on every core, or by the executors of a cluster.
 
 from __future__ import annotations
 
+import gc
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from itertools import chain, islice
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -23,14 +26,14 @@ from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
 from valuedrift_mlflow.value_gap.propositions import Proposition
 from valuedrift_mlflow.value_gap.spark import Engine, cluster
 
-if TYPE_CHECKING:
-    from joblib import Parallel
-
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 # Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
-ALONE = 4
+ALONE = 8
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
+_OWN = 6  # batches that this process reads beside others: what it can do while they are started
+_IDLE = 60  # seconds after which processes end that have nothing to do
+_Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,16 @@ class ReadRows:
 
 
 class Pool(Protocol):
-    """Several that work at the same time: processes, or the executors of a cluster."""
+    """Several that work at the same time: processes, or the executors of a cluster.
+
+    ``own`` batches at most are read by this process beside them, while all of them are busy.
+    """
 
     workers: int
+    own: int
 
-    def run(self, work: Callable[[_Given], _Found], given: Sequence[_Given]) -> Iterable[_Found]:
-        """What comes of each, in order; all are begun before this returns."""
+    def begin(self, work: Callable[[_Given], _Found], given: _Given) -> Future[_Found]:
+        """Begin with one as soon as somebody is free; what comes of it is waited for."""
         ...
 
 
@@ -63,9 +70,10 @@ def read_rows(
 ) -> Iterator[ReadRows]:
     """Read batches in order, the rows matched and their ``columns`` judged.
 
-    From the fifth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
-    same in any process (``portable``): other judges have clients, caches or models of their own. An encoder has the
-    cores to itself; on a cluster every executor has one. What is read does not depend on any of this.
+    From the ninth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
+    same in any process (``portable``): other judges have clients, caches or models of their own. While all other
+    processes are busy this one does the same. An encoder has the cores to itself; on a cluster every executor has one.
+    What is read does not depend on any of this.
     """
     waiting = iter(batches)
     for batch in islice(waiting, ALONE) if engine == "local" else ():
@@ -78,60 +86,74 @@ def read_rows(
             for batch in (following, *waiting):
                 yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
             return
-        yield from _shared(pool, following, waiting, columns, judge, matcher)
+        yield from _shared(pool, chain([following], waiting), columns, judge, matcher)
 
 
 class _Processes:
-    """Processes on the cores of this machine."""
+    """Processes on the cores of this machine, beside this one."""
 
-    def __init__(self, pool: Parallel) -> None:
-        self.workers: int = pool.n_jobs
-        self._pool = pool
+    own = _OWN
 
-    def run(self, work: Callable[[_Given], _Found], given: Sequence[_Given]) -> Iterable[_Found]:
-        from joblib import delayed
+    def __init__(self, executor: Executor, workers: int) -> None:
+        self.workers = workers
+        self._executor = executor
 
-        found: Iterable[_Found] = self._pool([delayed(work)(one) for one in given])
-        return found
+    def begin(self, work: Callable[[_Given], _Found], given: _Given) -> Future[_Found]:
+        return self._executor.submit(work, given)
 
 
 @contextmanager
 def _processes(matcher: Matcher) -> Iterator[Pool | None]:
-    """As many processes as there are cores; None where one would be alone."""
+    """As many processes as there are other cores; None where there is none."""
     import joblib
+    from joblib.externals import loky
 
-    cores = joblib.cpu_count()
-    if matcher.embedder or cores < 2:
+    others = joblib.cpu_count() - 1
+    if matcher.embedder or others < 1:
         yield None
         return
-    with joblib.Parallel(n_jobs=cores, return_as="generator", pre_dispatch="all", batch_size=1) as pool:
-        yield _Processes(pool)
+    # Not ``joblib.Parallel``: it takes batches in waves, and its processes wait for the last of each.
+    executor = loky.get_reusable_executor(others, timeout=_IDLE, env={"OMP_NUM_THREADS": "1"})
+    yield _Processes(executor, others)
 
 
 def _shared(
-    pool: Pool,
-    first: Sequence[Row],
-    waiting: Iterator[Sequence[Row]],
-    columns: Sequence[str],
-    judge: Judge,
-    matcher: Matcher,
+    pool: Pool, batches: Iterable[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher
 ) -> Iterator[ReadRows]:
     local = judge if getattr(judge, "portable", False) else None
     read = partial(_read, columns=columns, judge=local, suite=matcher.suite, embedder=matcher.embedder)
     many = _AHEAD * pool.workers
-    hand = [first, *islice(waiting, many - 1)]
-    while hand:
-        found = pool.run(read, hand)
-        # Rows are read from their source while the others are at work.
-        following = list(islice(waiting, many))
-        for batch, (matches, verdicts) in zip(hand, found, strict=True):
-            yield _judged(batch, matches, verdicts, columns, judge, matcher)
-        hand = following
+    hand: deque[tuple[Sequence[Row], Future[_Read]]] = deque()
+    try:
+        for batch in batches:
+            if pool.own and sum(not found.done() for _, found in hand) >= many:
+                hand.append((batch, _known((matcher.match(batch), None))))
+            else:
+                hand.append((batch, pool.begin(read, batch)))
+            while hand and (hand[0][1].done() or len(hand) > many + pool.own):
+                yield _taken(*hand.popleft(), columns, judge, matcher)
+        while hand:
+            yield _taken(*hand.popleft(), columns, judge, matcher)
+    finally:
+        for _, found in hand:  # of an audit that has come to an early end
+            found.cancel()
 
 
-def _read(
-    batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite, embedder: str
-) -> tuple[Matches, list[list[Verdict]] | None]:
+def _known(found: _Found) -> Future[_Found]:
+    """What needs not be waited for."""
+    future: Future[_Found] = Future()
+    future.set_result(found)
+    return future
+
+
+def _taken(
+    batch: Sequence[Row], found: Future[_Read], columns: Sequence[str], judge: Judge, matcher: Matcher
+) -> ReadRows:
+    matches, verdicts = found.result()
+    return _judged(batch, matches, verdicts, columns, judge, matcher)
+
+
+def _read(batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite, embedder: str) -> _Read:
     """What another process does with a batch."""
     matcher = _matcher(suite, embedder)
     matches = matcher.match(batch)
@@ -148,6 +170,7 @@ def _matcher(suite: Suite, embedder: str) -> Matcher:
     if key not in _MATCHERS:
         _MATCHERS.clear()
         _MATCHERS[key] = Matcher(suite, embedder)
+        gc.freeze()  # as in `audit.examine`
     return _MATCHERS[key]
 
 

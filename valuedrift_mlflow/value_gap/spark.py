@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Engine = Literal["local", "spark"]
+_JOBS = 256  # at the same time, at most: a thread waits for each
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
@@ -47,23 +48,21 @@ def _java() -> bool:
 
 
 class Cluster:
-    """The executors of a Spark session."""
+    """The executors of a Spark session; the driver reads nothing beside them."""
+
+    own = 0
 
     def __init__(self, session: SparkSession, waiting: Executor) -> None:
-        """Of a session that has been started; a thread of ``waiting`` waits for what executors have."""
+        """Of a session that has been started; threads of ``waiting`` wait for what executors have."""
         self._context = session.sparkContext
         self._waiting = waiting
         self.workers: int = self._context.defaultParallelism
 
-    def run(self, work: Callable[[_Given], _Found], given: Sequence[_Given]) -> Iterator[_Found]:
-        """What comes of each, in order, a task for each; they begin at once, while the caller goes on."""
+    def begin(self, work: Callable[[_Given], _Found], given: _Given) -> Future[_Found]:
+        """Begin with one, a job of one task, while the caller goes on."""
         # A function travels by its name: the package has to be there on every executor.
-        tasks = self._context.parallelize(given, len(given)).map(work)
-        return _waited(self._waiting.submit(tasks.collect))
-
-
-def _waited(found: Future[list[_Found]]) -> Iterator[_Found]:
-    yield from found.result()
+        task = self._context.parallelize([given], 1).map(work)
+        return self._waiting.submit(task.first)
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def cluster() -> Iterator[Cluster]:
     if active is None:
         # In local mode Spark would take the first python3 that it finds, which need not be this one.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    with ThreadPoolExecutor(1) as waiting:
+    with ThreadPoolExecutor(_JOBS) as waiting:
         try:
             session = active or SparkSession.builder.appName("valuedrift").getOrCreate()
             made = Cluster(session, waiting)
