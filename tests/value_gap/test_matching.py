@@ -10,6 +10,7 @@ from valuedrift_mlflow import suite as suites
 from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
+from valuedrift_mlflow.inputs import remembered
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.models import encoder
 from valuedrift_mlflow.models.encoder import MINILM
@@ -48,6 +49,20 @@ def test_generated_rows_are_found_by_their_text_alone(matcher: Matcher) -> None:
         print(f"{uri}: recall {len(touched) / len(rows):.3f}, precision {right / len(touched):.3f}")
         assert len(touched) / len(rows) >= 0.93  # recall
         assert right / len(touched) >= 0.99  # precision
+
+
+def test_nothing_that_is_remembered_changes_a_match(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words with marks, capitals and strange blanks, each row by itself, while nearly every word is forgotten."""
+    asked = [made["prompt"][-1]["content"] for made in corpus.rows("embedded:pairs?gap=0.5&size=60&seed=17")]
+    odd = [f"\u2003{text.upper()},\u3000(really?)\x85{text.replace(' ', chr(160))}" for text in asked]
+    rows = [row(text, "I\u2019d say so \u2014 it\tis fair.", "No!") for text in (*asked, *odd, "x" * 99, "")]
+    together = matcher.match(rows)
+    monkeypatch.setattr(remembered, "MOST", 3)
+    for at, one in enumerate(rows):
+        alone = matcher.match([one])
+        assert alone.proposition[0] == together.proposition[at]
+        assert alone.topic[0] == together.topic[at] and alone.similarity[0] == together.similarity[at]
+    assert (together.proposition[: len(asked)] == together.proposition[len(asked) : 2 * len(asked)]).mean() > 0.9
 
 
 def load_shape(made: dict[str, Any]) -> dict[str, Any]:

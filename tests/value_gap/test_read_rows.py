@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +53,43 @@ def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
         found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
     assert found[0] == found[1] == found[2]
     assert found[0][-1] == 300 and counting.asked > 400  # most sides, all in this process
+
+
+def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(
+    small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only other worker has two batches of 40 in hand and ends none before this process has read three."""
+    rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs").rows
+    matcher, judge = Matcher(suite.load("vaes")), judges.load("lexical")
+    match, read_three = matcher.match, threading.Event()
+    begun, calls = list[int](), list[int]()
+
+    def counted(batch: Sequence[Any]) -> Any:
+        calls.append(batch[0]["row"])
+        if len(calls) == 1 + 3:  # the first is read alone
+            read_three.set()
+        return match(batch)
+
+    class Pool:
+        workers, own = 1, 6
+
+        def begin(self, work: Callable[[Any], Any], given: Any) -> Future[Any]:
+            begun.append(given[0]["row"])
+            return executor.submit(lambda: work(given) if read_three.wait(60) else None)
+
+    @contextmanager
+    def pool(matcher: Matcher) -> Iterator[Pool]:
+        yield Pool()
+
+    monkeypatch.setattr(read_rows, "_processes", pool)
+    monkeypatch.setattr(matcher, "match", counted)
+    with ThreadPoolExecutor(1) as executor:
+        said = list(read_rows.read_rows(exchanges.batches(rows), ("chosen", "rejected"), judge, matcher))
+    assert [one.rows[0]["row"] for one in said] == [1, 41, 81, 121, 161, 201, 241, 281]
+    assert begun[:2] == [41, 81] and calls[:4] == [1, 121, 161, 201]
+    monkeypatch.undo()
+    for one in said:
+        assert one.matches.proposition.tolist() == matcher.match(one.rows).proposition.tolist()
 
 
 def test_long_rows_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
