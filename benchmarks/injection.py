@@ -62,6 +62,8 @@ def turned(judge: Judge, raw: bool) -> dict[str, float]:
         patch.object(lexical, "as_authored", keep),
         patch.object(frame, "without_orders", orders),
         patch.object(cache, "as_authored", keep),
+        # Else what was read raw would be served as what was filtered.
+        patch.object(cache, "filter_version", lambda: "raw" if raw else authored.filter_version()),
     ):
         own = [entry for entry in load_answers() if entry.label in OTHER]
         said = judge.judge([entry.answer for entry in own])

@@ -41,6 +41,17 @@ _ROUNDED = 1e-4  # by which three probabilities that were written with few digit
 LABELS: tuple[Label, ...] = tuple(Label)
 
 
+def most_probable(probabilities: tuple[float, float, float]) -> Label:
+    """The most probable stance, the earlier one in a tie.
+
+    >>> str(most_probable((0.4, 0.2, 0.4)))
+    'support'
+    """
+    support, neutral, oppose = probabilities
+    # Compared here: numpy would take most of the time of a verdict that is read again.
+    return Label.OPPOSE if oppose > max(support, neutral) else Label.NEUTRAL if neutral > support else Label.SUPPORT
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One response together with what a judge needs to read it.
@@ -96,9 +107,8 @@ class Verdict:
     def of(cls, probabilities: Sequence[float], intensity: float | None = None, spent: Spent = Spent()) -> Verdict:
         """A scored verdict: its label is the most probable stance (the earlier one in a tie)."""
         support, neutral, oppose = (float(p) for p in probabilities)
-        # Compared here: numpy would take most of the time of a verdict that is read again.
-        best = Label.OPPOSE if oppose > max(support, neutral) else Label.NEUTRAL if neutral > support else Label.SUPPORT
-        return cls(best, (support, neutral, oppose), intensity, spent=spent)
+        shares = (support, neutral, oppose)
+        return cls(most_probable(shares), shares, intensity, spent=spent)
 
     def vector(self, refusal: RefusalRule = "neutral") -> tuple[float, float, float] | None:
         """Stance probabilities as they enter a mean; None where the response is left out.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
+from valuedrift_mlflow.judges.lexical import needed, orders, patterns
 from valuedrift_mlflow.judges.lexical.orders import without_orders
 from valuedrift_mlflow.stances import Answer
 
+# All that decides what is left of a text, as it is installed: sources, or what they were compiled to.
+FILTER_FILES = (__file__, orders.__file__, patterns.__file__, needed.__file__, str(patterns.PATTERNS_FILE))
 _COMMENT = re.compile(
     r"(?:<|&lt;)!--.*?(?:--(?:>|&gt;)|\Z)|/\*.*?\*/|^[ \t]*\[(?://|comment|_|#)?\]:\s*(?:#|<>)[^\n]*"
     r"|%%.*?%%|\\begin\{comment\}.*?\\end\{comment\}",
@@ -55,3 +61,9 @@ def authored(response: str) -> str:
 def as_authored(answers: Sequence[Answer]) -> list[Answer]:
     """Answers with what their authors say to a reader alone."""
     return [replace(answer, response=authored(answer.response)) for answer in answers]
+
+
+@cache
+def filter_version() -> str:
+    """SHA-256 over the files of the filter, first 12 hex digits: another one as soon as anything in them changes."""
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in FILTER_FILES)).hexdigest()[:12]

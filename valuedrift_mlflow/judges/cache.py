@@ -6,20 +6,20 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from valuedrift_mlflow.inputs.databases import ERRORS, is_damage
 from valuedrift_mlflow.inputs.errors import one_line
-from valuedrift_mlflow.judges.authored import as_authored
+from valuedrift_mlflow.judges.authored import as_authored, filter_version
 from valuedrift_mlflow.judges.judge import CostlyJudge
-from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict
+from valuedrift_mlflow.stances import Answer, Label, Spent, Verdict, most_probable
 
 logger = logging.getLogger(__name__)
 _TABLE = "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)"
@@ -35,20 +35,27 @@ def cache_file() -> Path:
     return Path(platformdirs.user_cache_dir("valuedrift-mlflow", appauthor=False)) / "verdicts.sqlite"
 
 
-def key(judge: str, version: str, answer: Answer) -> str:
-    """The content address of one verdict: SHA-256 over judge, version and what a model is shown of the answer."""
+def key(judge: str, version: str, answer: Answer, unfiltered: str = "") -> str:
+    """The content address of one verdict: SHA-256 over judge, version and what a model is shown of the answer.
+
+    ``unfiltered``: the version of the filter that the answer has yet to pass, where it is addressed as it was given.
+    """
     # Not the polarity, which these judges are not told: an audit asks without it about what a synthesis has judged
     # with it. The 1 in its place keeps most of the verdicts of earlier versions.
+    last = _AS_JSON(unfiltered) if unfiltered else "1"
     parts = (judge, version, answer.proposition, answer.prompt, answer.response)
     # As JSON writes a list, piece by piece: a string alone is written many times as fast as a list of them.
-    return hashlib.sha256(f"[{', '.join(map(_AS_JSON, parts))}, 1]".encode()).hexdigest()
+    return hashlib.sha256(f"[{', '.join(map(_AS_JSON, parts))}, {last}]".encode()).hexdigest()
 
 
 class CachedJudge:
     """A judge that asks another one only what it was never asked before.
 
-    Every verdict is written as soon as it arrives, so that what was paid for survives a crash; equal answers in one
-    batch are asked once. Verdicts that failed are not kept: they are asked again next time.
+    A verdict is kept under two addresses. That of the answer as it was given is looked up first, since an answer takes
+    longer to filter than to find. That of what its author says is shared by all answers that say the same.
+
+    Every verdict is written as soon as it arrives, so that what was paid for survives a crash; answers of one batch
+    that say the same are asked once. Verdicts that failed are not kept: they are asked again next time.
     """
 
     def __init__(self, judge: CostlyJudge, file: Path | None = None) -> None:
@@ -64,25 +71,42 @@ class CachedJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """One verdict per answer, in the same order; ``cached`` marks those that cost nothing now."""
-        answers = as_authored(answers)
-        keys = [key(self.name, self.version, answer) for answer in answers]
+        version, unfiltered = self.version, filter_version()
+        given = [key(self.name, version, answer, unfiltered) for answer in answers]
         # Only now: to name a judge, as a dry run does, writes nothing.
         with closing(_database(self.file)) as database:
-            known = dict(_stored(database, keys))
-            # Reversed, so that of equal answers the first one stays, and is the one that is paid.
-            first = {k: index for index, k in reversed(list(enumerate(keys))) if k not in known}
-            asked = sorted(first.values())
-            new: dict[str, Verdict] = {}
-            for position, verdict in self.inner.verdicts([answers[index] for index in asked]):
-                address = keys[asked[position]]
-                new[address] = verdict
-                if not verdict.failed:
-                    _keep(database, address, verdict)
-        paid_now = set(asked)
-        return [
-            known[k] if k in known else new[k] if index in paid_now else replace(new[k], cached=True)
-            for index, k in enumerate(keys)
-        ]
+            verdicts = dict(_stored(database, given))
+            new = {address: answer for address, answer in zip(given, answers, strict=True) if address not in verdicts}
+            found = dict(zip(new, self._filtered(database, version, list(new.values())), strict=True))
+            with suppress(*ERRORS):  # nothing was paid for this: what is not kept is filtered again
+                _keep(database, found)
+        return _paid_once(given, verdicts | found)
+
+    def _filtered(self, database: sqlite3.Connection, version: str, answers: Sequence[Answer]) -> list[Verdict]:
+        """The verdicts on what the authors of answers say: those that are kept, and the judge's on the others."""
+        said = as_authored(answers)
+        keys = [key(self.name, version, answer) for answer in said]
+        verdicts = dict(_stored(database, keys))
+        asked = {address: answer for address, answer in zip(keys, said, strict=True) if address not in verdicts}
+        addresses = list(asked)
+        for position, verdict in self.inner.verdicts(list(asked.values())):
+            verdicts[addresses[position]] = verdict
+            try:  # a transaction each: a crash loses no verdict that was paid for
+                _keep(database, {addresses[position]: verdict})
+            except ERRORS as error:  # a full disk, a page that is damaged: the verdict itself is had
+                logger.warning("a verdict is not kept: %s", one_line(error))
+        return _paid_once(keys, verdicts)
+
+
+def _paid_once(addresses: Sequence[str], verdicts: Mapping[str, Verdict]) -> list[Verdict]:
+    """The verdict of each address; where one comes again, it cost nothing any more."""
+    seen: set[str] = set()
+    found = []
+    for address in addresses:
+        verdict = verdicts[address]
+        found.append(replace(verdict, cached=True) if address in seen and not verdict.cached else verdict)
+        seen.add(address)
+    return found
 
 
 def _database(file: Path) -> sqlite3.Connection:
@@ -119,19 +143,19 @@ def _connected(file: Path) -> sqlite3.Connection:
     return database
 
 
-def _keep(database: sqlite3.Connection, address: str, verdict: Verdict) -> None:
-    try:
-        with database:  # a transaction each: a crash loses no verdict that was paid for
-            database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (address, _packed(verdict)))
-    except ERRORS as error:  # a full disk, a page that is damaged: the verdict itself is had
-        logger.warning("a verdict is not kept: %s", one_line(error))
+def _keep(database: sqlite3.Connection, verdicts: Mapping[str, Verdict]) -> None:
+    """Write verdicts, all of them or none."""
+    rows = [(address, _packed(verdict)) for address, verdict in verdicts.items() if not verdict.failed]
+    with database:
+        database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
 
 
 def _stored(database: sqlite3.Connection, keys: Sequence[str]) -> Iterator[tuple[str, Verdict]]:
     addresses = list(dict.fromkeys(keys))
     for start in range(0, len(addresses), _AT_ONCE):
         some = addresses[start : start + _AT_ONCE]
-        query = f"SELECT key, verdict FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
+        # As bytes: a text that is none any more costs its own row alone.
+        query = f"SELECT key, CAST(verdict AS BLOB) FROM verdicts WHERE key IN ({', '.join('?' * len(some))})"
         try:
             rows = database.execute(query, some).fetchall()
         except ERRORS:  # a damaged page: what it held is asked for again
@@ -158,17 +182,17 @@ def _packed(verdict: Verdict) -> str:
 def _unpacked(text: object) -> Verdict | None:
     """A verdict as it was kept; None of what is damaged or impossible, which is asked for again."""
     try:
-        stored = _Kept.model_validate_json(text if isinstance(text, str | bytes) else "")
-        return Verdict(
-            stored.label,
-            stored.probabilities,
-            stored.intensity,
-            stored.reason,
-            spent=Spent(*stored.spent),
-            cached=True,
-        )
+        kept = _Kept.model_validate_json(text if isinstance(text, bytes) else "")
     except ValueError:
         return None
+    shares = kept.probabilities
+    if shares is None:
+        possible = kept.label in (Label.REFUSAL, Label.UNSCORED)
+    else:
+        possible = abs(sum(shares) - 1) < _ROUNDING and most_probable(shares) is kept.label
+    if not possible:
+        return None
+    return Verdict(kept.label, shares, kept.intensity, kept.reason, spent=Spent(*kept.spent), cached=True)
 
 
 class _Kept(BaseModel):
@@ -181,15 +205,3 @@ class _Kept(BaseModel):
     intensity: float | None
     reason: str
     spent: tuple[int, int, float]
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> _Kept:
-        if self.probabilities is None:
-            possible = self.label in (Label.REFUSAL, Label.UNSCORED)
-        else:
-            possible = (
-                abs(sum(self.probabilities) - 1) < _ROUNDING and Verdict.of(self.probabilities).label is self.label
-            )
-        if not possible:
-            raise ValueError("probabilities that are none of this label's")
-        return self
