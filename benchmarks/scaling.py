@@ -93,7 +93,7 @@ def courses(checkpoints: int, *, one_by_one: bool) -> None:
         )
         made.append(Measurement(step, asked, "drawn", "neutral", judged, 0.0))
         if one_by_one and step:
-            analyse_measurements(made, with_course=False)
+            analyse_measurements(made, newest=True)
     drift_table(analyse_measurements(made), made)
     responses_table(made)
 

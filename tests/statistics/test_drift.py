@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from valuedrift_mlflow.statistics import flips
 from valuedrift_mlflow.statistics.arrival import drift_time
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse, topic_means
 
@@ -374,14 +373,6 @@ def test_the_seed_decides_the_draws() -> None:
     np.testing.assert_array_equal(first.total_variation_ci, again.total_variation_ci)
     np.testing.assert_array_equal(first.p_value, again.p_value)
     assert not np.array_equal(first.total_variation_ci, other.total_variation_ci)
-
-
-def test_flipping_in_small_blocks_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, topics = simulated(np.random.default_rng(7), 0.1, topics=2)
-    at_once = analyse(values, topics, [0, 1])
-    monkeypatch.setattr(flips, "BLOCK", 7)
-    in_blocks = analyse(values, topics, [0, 1])
-    np.testing.assert_array_equal(in_blocks.p_adjusted, at_once.p_adjusted)
 
 
 def test_import_is_light() -> None:

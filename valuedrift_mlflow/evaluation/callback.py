@@ -313,15 +313,15 @@ class ValueDriftCallback(TrainerCallback):
         assert self.reference is not None
         return distances(self.reference, measurements, self.interval, self.sampling.seed)
 
-    def drift(self, *, with_course: bool = True) -> Drift:
-        """Drift of every measured step from the first; without its course it is told in half the time."""
+    def drift(self, *, newest: bool = False) -> Drift:
+        """Drift of every measured step from the first, or of the newest one alone, which is told far sooner."""
         return analyse_measurements(
             self.measurements,
             self.sampling.seed,
             self.drift_time,
             interval=self.interval,
             margin=self.margin,
-            with_course=with_course,
+            newest=newest,
         )
 
     def _measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, *, last: bool) -> None:
@@ -350,7 +350,7 @@ class ValueDriftCallback(TrainerCallback):
         model_id = log_checkpoint() if log_checkpoint else None
         measurement = taken.judged() if isinstance(taken, Said) else taken
         self.measurements.append(measurement)
-        drift = self.drift(with_course=False)  # of all steps so far: they are one family of tests
+        drift = self.drift(newest=True)  # tested with all steps so far: they are one family
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
         metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         metrics |= metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))

@@ -89,7 +89,7 @@ class Measurement:
             given[judged.item.item_id] += 1
         return answers
 
-    @property
+    @cached_property
     def asked(self) -> NDArray[np.bool_]:
         """Whether `answers` has a response at each place, shape (N, S), scored or not."""
         index = {item.item_id: row for row, item in enumerate(self.suite.items)}

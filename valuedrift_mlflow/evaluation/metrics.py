@@ -29,10 +29,11 @@ def analyse_measurements(
     interval: Interval = "propositions",
     margin: float = MARGIN,
     with_course: bool = True,
+    newest: bool = False,
 ) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
-    ``interval``, ``margin`` and ``with_course`` are those of `analyse`.
+    ``interval``, ``margin``, ``with_course`` and ``newest`` are those of `analyse`.
 
     Raises:
         InputError: the measurements were made with different suites.
@@ -59,6 +60,7 @@ def analyse_measurements(
         rule=rule,
         asked=asked,
         with_course=with_course,
+        newest=newest,
     )
 
 

@@ -57,7 +57,7 @@ from valuedrift_mlflow.statistics.units import (
     prompts_error,
     share_interval,
 )
-from valuedrift_mlflow.statistics.unscored import Hidden
+from valuedrift_mlflow.statistics.unscored import Hidden, changed, hidden
 from valuedrift_mlflow.statistics.verdicts import MARGIN, helped, minimum_detectable, verdicts
 
 Floats = NDArray[np.float64]
@@ -177,6 +177,7 @@ def analyse(
     rule: DriftTimeRule = "extreme_interval",
     asked: ArrayLike | None = None,
     with_course: bool = True,
+    newest: bool = False,
 ) -> Drift:
     """Measure the drift of every checkpoint from the first one, with intervals and tests.
 
@@ -208,6 +209,7 @@ def analyse(
         asked: (C, N, S) which answers were given, so that what was not asked is not taken for unscored. Without it,
             all that are NaN are unscored, but for samples of which a checkpoint has none.
         with_course: Also tell when stances arrived and how far they overshot, which takes resamples of its own.
+        newest: Tell of the first and the last checkpoint alone, which are tested in the family of all; no course.
 
     Raises:
         InputError: If shapes disagree, steps do not increase, rows are not distributions, or an option is unknown.
@@ -224,24 +226,38 @@ def analyse(
     groups = np.array([names.index(topic) for topic in topics])
     of_topics = [groups == t for t in range(len(names))]
     units = np.unique(propositions, return_inverse=True)[1] if propositions is not None else np.arange(len(topics))
+    told = np.unique([0, len(values) - 1]) if newest else np.arange(len(values))
     flips = max(resamples, math.ceil(len(names) * len(STANCES) / alpha))
 
-    probability = topic_means(prompt_means(values), groups)
+    everywhere = topic_means(prompt_means(values), groups)
+    known = ~np.isnan(everywhere[..., 0])
+    probability = everywhere[told]
     magnitude = probability - probability[:1]
     distance = total_variation(probability, probability[:1])
     # A stream for each topic: what one draws does not depend on how many prompts the others have.
     *streams, family_stream, joint_stream = np.random.default_rng(seed).spawn(len(names) + 2)
     parts = [
-        _topic(values[:, own], units[own], interval, flips, rng) for own, rng in zip(of_topics, streams, strict=True)
+        _topic(values[:, own], units[own], told, interval, flips, rng)
+        for own, rng in zip(of_topics, streams, strict=True)
     ]
-    family = adjusted([part.flipped for part in parts], flips, family_stream, alpha)
+    family = adjusted([part.flipped for part in parts], flips, family_stream, alpha, told)
     topic_p_adjusted = _least(family.p_value)
 
     tested = [
-        Candidate(values[:, own], given[:, own], units[own], part.member, part.flipped, part.change)
+        Candidate(
+            values[told][:, own],
+            given[told][:, own],
+            part.member,
+            part.flipped.figure[told],
+            part.flipped.units[told],
+            part.change,
+        )
         for own, part in zip(of_topics, parts, strict=True)
     ]
-    starred = stars(tested, family, magnitude, alpha)
+    unscored = tuple(hidden(values[:, own], given[:, own], units[own]) for own in of_topics)
+    unscored_changed = changed(unscored, alpha)[told]
+    unscored = tuple(one.at(told) for one in unscored)
+    starred = stars(tested, family, unscored_changed, magnitude, alpha)
     topic_significant = starred.significant.sum(axis=-1) > 0
     changes = [part.change for part in parts]
     draws = [part.draws for part in parts]
@@ -252,21 +268,21 @@ def analyse(
     cells = mean_interval(hardest.reshape(-1, 1, 3), t_draws.reshape(len(t_draws), -1, 1, 3), far.ravel(), alpha)
     distance_ci = cells.reshape(*distance.shape, 2)
     # What unscored answers could hide counts against "not moved" where their share has changed.
-    hideable = np.maximum(np.stack([one.high for one in starred.unscored], axis=1) - distance, 0.0)
-    furthest = distance_ci[..., 1] + np.where(starred.unscored_changed, hideable, 0.0)
+    hideable = np.maximum(np.stack([one.high for one in unscored], axis=1) - distance, 0.0)
+    furthest = distance_ci[..., 1] + np.where(unscored_changed, hideable, 0.0)
     noises = np.stack([noise(part.sampling) for part in parts], 1)
     squares = np.stack([part.within.square for part in parts], 1)
     overall_probability = _mean_over_topics(probability)
-    responses = np.stack([(~np.isnan(values[:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
+    responses = np.stack([(~np.isnan(values[told][:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
     probability_ci = np.stack(
         [share_interval(probability[:, t], part.level, responses[:, t], alpha) for t, part in enumerate(parts)], 1
     )
     came = courses(
-        [(topic.answers, topic.units) for topic in tested],
+        [(topic.answers, units[own]) for topic, own in zip(tested, of_topics, strict=True)],
         interval,
-        starred.significant & with_course,
+        starred.significant & (with_course and not newest),
         magnitude,
-        steps,
+        steps[told],
         flips,
         joint_stream,
         alpha,
@@ -275,7 +291,7 @@ def analyse(
         interval=interval,
         margin=margin,
         topics=names,
-        steps=steps,
+        steps=steps[told],
         probability=probability,
         probability_ci=probability_ci,
         magnitude=magnitude,
@@ -284,8 +300,8 @@ def analyse(
         p_adjusted=family.p_value,
         significant=starred.significant,
         withheld=starred.withheld,
-        unscored=starred.unscored,
-        unscored_changed=starred.unscored_changed,
+        unscored=unscored,
+        unscored_changed=unscored_changed,
         selected=starred.selected,
         selected_ci=starred.selected_ci,
         total_variation=distance,
@@ -302,14 +318,18 @@ def analyse(
         within=rooted(squares),
         within_p_value=np.stack([part.within.p_value for part in parts], 1),
         overall=_mean_over_topics(distance),
-        overall_ci=_overall_interval(magnitude, draws, changes, joint_stream, alpha),
+        overall_ci=_overall_interval(
+            magnitude, draws, [part.changes for part in parts], known, told, joint_stream, alpha
+        ),
         overall_noise=_mean_over_topics(noises),
         overall_within=rooted(_mean_over_topics(squares)),
         overall_probability=overall_probability,
         overall_probability_ci=share_interval(
             overall_probability, _mean_error([part.level for part in parts]), responses.sum(axis=1), alpha
         ),
-        drift_time=np.where(starred.significant[-1], drift_time(probability, probability_ci, steps, rule), np.nan),
+        drift_time=np.where(
+            starred.significant[-1], drift_time(probability, probability_ci, steps[told], rule), np.nan
+        ),
         arrival=came.arrival,
         arrival_ci=came.arrival_ci,
         overshoot=came.overshoot,
@@ -320,9 +340,13 @@ def analyse(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Topic:
-    """What one topic comes to: the errors of its means, their draws, its flips, the drift of its propositions."""
+    """What one topic comes to: the errors of its means, their draws, its flips, the drift of its propositions.
+
+    Of the checkpoints that are told of; changes and flips are of all, as what is drawn depends on all of them.
+    """
 
     level: Error
+    changes: Error
     change: Error
     sampling: Error  # of the change, by drawing responses alone
     tested: Error  # of the change, by the units that are flipped
@@ -338,23 +362,29 @@ class _Topic:
 
 
 def _topic(
-    answers: Floats, units: NDArray[np.int64], interval: Interval, flips: int, rng: np.random.Generator
+    answers: Floats,
+    units: NDArray[np.int64],
+    told: NDArray[np.int64],
+    interval: Interval,
+    flips: int,
+    rng: np.random.Generator,
 ) -> _Topic:
     means = prompt_means(answers)
     turned = units if interval == "propositions" else np.arange(len(units))
     member = members(turned)
-    change = change_error(answers, units, interval)
-    by_units = change if interval == "propositions" else change_error(answers, turned, "propositions")
+    changes = change_error(answers, units, interval)
+    change, some = changes.at(told), answers[told]
     return _Topic(
-        level=level_error(answers, units, interval),
+        level=level_error(some, units, interval),
+        changes=changes,
         change=change,
-        sampling=change_error(answers, units, "prompts", least=False),
-        tested=by_units,
-        between=prompts_error(answers, units),
-        draws=drawn_errors(change, rng),
+        sampling=change_error(some, units, "prompts", least=False),
+        tested=change if interval == "propositions" else change_error(some, turned, "propositions"),
+        between=prompts_error(some, units),
+        draws=drawn_errors(changes, told, rng),
         member=member,
-        flipped=flipped(means - means[:1], member, flips, rng),
-        within=within(answers, units, min(flips, EXCHANGES), rng),
+        flipped=flipped(means - means[:1], member, flips, rng, told),
+        within=within(answers, units, told, min(flips, EXCHANGES), rng),
     )
 
 
@@ -381,16 +411,30 @@ def _mean_error(errors: Sequence[Error]) -> Error:
 
 
 def _overall_interval(
-    magnitude: Floats, draws: Sequence[ErrorDraws], changes: Sequence[Error], rng: np.random.Generator, alpha: float
+    magnitude: Floats,
+    draws: Sequence[ErrorDraws],
+    changes: Sequence[Error],
+    known: Bools,
+    told: NDArray[np.int64],
+    rng: np.random.Generator,
+    alpha: float,
 ) -> Floats:
-    """(C, T, 3), T, T -> (C, 2) over the topics that have an estimate at the checkpoint."""
-    ends = np.full((len(magnitude), 2), np.nan)
-    has = ~np.isnan(magnitude[..., 0])
+    """(C, T, 3), T, T -> (C, 2) over the topics that have an estimate at the checkpoint.
+
+    Of the checkpoints that are told of; ``changes`` and ``known (C, T)`` are of all.
+    """
+    ends = np.full((len(told), 2), np.nan)
+    has = known & known[:1]
     for pattern in np.unique(has, axis=0):
-        own = (has == pattern).all(axis=1)
+        of_all = (has == pattern).all(axis=1)
+        own = of_all[told]
         if pattern.any():
-            some = [error.at(own) for error, kept in zip(changes, pattern, strict=True) if kept]
-            drawn = joint_draws([one.at(own) for one, kept in zip(draws, pattern, strict=True) if kept], some, rng)
+            errors = [error.at(of_all) for error, kept in zip(changes, pattern, strict=True) if kept]
+            shown = np.flatnonzero(np.isin(np.flatnonzero(of_all), told))
+            drawn = joint_draws(
+                [one.at(own) for one, kept in zip(draws, pattern, strict=True) if kept], errors, shown, rng
+            )
+            some = [error.at(shown) for error in errors]
             moved = magnitude[own][:, pattern]
             far = allowance(moved, some, alpha)
             far = far - least_added(moved, some, drawn, far, alpha)

@@ -25,7 +25,6 @@ Floats = NDArray[np.float64]
 
 ENUMERATED = 12  # units up to which every sign pattern is looked at: 2 ** 11 of them
 ROUNDING = 1e-9  # differences smaller than this are floating-point noise, not stance
-BLOCK = 500  # flips of the whole family held at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +36,8 @@ class Flipped:
         units: (C,) how many units were scored at both checkpoints.
         table: (R, C * 3) u under R flips: all there are, each once, where ``exact``.
         exact: whether the table has every flip.
-        p_value: (C, 3) of each stance alone; NaN where no unit was scored.
-        topic_p_value: (C,) of the total variation.
+        p_value: (C, 3) of each stance alone, at the checkpoints that are told of; NaN where no unit was scored.
+        topic_p_value: (C,) of the total variation, at the same.
     """
 
     figure: Floats
@@ -49,7 +48,9 @@ class Flipped:
     topic_p_value: Floats
 
 
-def flipped(changes: Floats, member: Floats, flips: int, rng: np.random.Generator) -> Flipped:
+def flipped(
+    changes: Floats, member: Floats, flips: int, rng: np.random.Generator, told: NDArray[np.int64] | None = None
+) -> Flipped:
     """Turn the units of a topic round.
 
     Args:
@@ -57,7 +58,9 @@ def flipped(changes: Floats, member: Floats, flips: int, rng: np.random.Generato
         member: (n, G) which prompt is in which unit.
         flips: how many flips to draw, where there are too many units to look at all.
         rng: draws them.
+        told: the checkpoints whose p values are told, all where they are not given.
     """
+    told = np.arange(len(changes)) if told is None else told
     scored = ~np.isnan(changes[..., 0])
     sums = np.einsum("cns,ng->gcs", np.where(scored[..., None], changes, 0.0), member)
     units = ((scored.astype(np.float64) @ member) > 0).sum(axis=1)
@@ -67,11 +70,12 @@ def flipped(changes: Floats, member: Floats, flips: int, rng: np.random.Generato
     signs = all_signs(len(sums)) if exact else rng.choice([-1.0, 1.0], (flips, len(sums)))
     table = np.abs(signs @ parts.reshape(len(sums), -1))
     observed = np.abs(parts.sum(axis=0))
-    p_value = _share(table, observed.ravel(), exact).reshape(observed.shape)
+    turned, seen = np.take(table.reshape(len(signs), *observed.shape), told, axis=1), observed[told]
+    p_value = _share(turned, seen, exact)
     # Total variation of the mean: half the sum of the absolute changes, in any unit of size.
-    distances = 0.5 * (table.reshape(len(signs), *observed.shape) * size).sum(axis=-1)
-    topic_p = _share(distances, 0.5 * (observed * size).sum(axis=-1), exact)
-    p_value[units == 0], topic_p[units == 0] = np.nan, np.nan
+    distances = 0.5 * (turned * size[told]).sum(axis=-1)
+    topic_p = _share(distances, 0.5 * (seen * size[told]).sum(axis=-1), exact)
+    p_value[units[told] == 0], topic_p[units[told] == 0] = np.nan, np.nan
     figure = np.where((units >= FEW_UNITS)[:, None], observed, np.nan)
     return Flipped(figure, units, table, exact, p_value, topic_p)
 
@@ -107,7 +111,13 @@ class Family:
     cutoff: Floats
 
 
-def adjusted(topics: list[Flipped], flips: int, rng: np.random.Generator, alpha: float) -> Family:
+def adjusted(
+    topics: list[Flipped],
+    flips: int,
+    rng: np.random.Generator,
+    alpha: float,
+    told: NDArray[np.int64] | None = None,
+) -> Family:
     """Step-down max-T over all checkpoints, topics and stances of a stage.
 
     Args:
@@ -115,44 +125,37 @@ def adjusted(topics: list[Flipped], flips: int, rng: np.random.Generator, alpha:
         flips: R joint flips. A topic whose flips were all looked at gives one of them at random to each.
         rng: draws them.
         alpha: level of the critical values.
+        told: the checkpoints that the family is told of, all where they are not given; all are in it.
     """
     observed = np.stack([topic.figure for topic in topics], axis=1)  # (C, T, 3)
+    told = np.arange(len(observed)) if told is None else told
     # The first checkpoint, or any equal to it, has nothing that could be turned round: p 1, in no family.
     tested = np.isfinite(observed) & (observed > ROUNDING)
     p_value = np.where(np.isfinite(observed), 1.0, np.nan)
     cutoff = np.full(observed.shape, np.nan)
     if not tested.any():
-        return Family(p_value, math.nan, cutoff)
-    # Rows of a topic's table, drawn once for all blocks: one flip is the same for all checkpoints and stances.
+        return Family(p_value[told], math.nan, cutoff[told])
+    # Rows of a topic's table: one flip is the same for all checkpoints and stances.
     rows = [rng.integers(len(t.table), size=flips) if t.exact else np.arange(flips) % len(t.table) for t in topics]
-    columns = [np.flatnonzero(tested[:, number].ravel()) for number in range(len(topics))]
-    figures = np.concatenate([t.figure.ravel()[own] for t, own in zip(topics, columns, strict=True)])
-    order = np.argsort(figures)
-    counts, largest = np.zeros(len(figures), dtype=np.int64), np.empty((flips, len(figures)), dtype=np.float32)
-    for start in range(0, flips, BLOCK):
-        block = slice(start, min(start + BLOCK, flips))
-        drawn = np.concatenate(
-            [t.table[r[block]][:, own] for t, r, own in zip(topics, rows, columns, strict=True)], axis=1
-        )
-        step_down = np.maximum.accumulate(drawn[:, order], axis=1)  # the largest of all figures not above this one
-        counts += (step_down >= figures[order] - ROUNDING).sum(axis=0)
-        largest[block] = step_down
-    stepped = (1 + counts) / (1 + flips)
-    stepped = np.maximum.accumulate(stepped[::-1])[::-1]  # no figure is surer than a larger one
+    tables = [np.ascontiguousarray(t.table.T).reshape(*t.figure.shape, -1) for t in topics]  # T of (C, 3, R)
+    # (F,) each, from the least figure to the largest.
+    topic, checkpoint, stance = np.argwhere(tested.swapaxes(0, 1)).T
+    order = np.argsort(observed[checkpoint, topic, stance])
+    at = checkpoint[order], topic[order], stance[order]
+    rising = observed[at]
+    # To find a cut-off takes longer than to count: it is found where it is told, and of the largest.
+    wanted = np.isin(at[0], told)
+    wanted[-1] = True
     place = math.ceil((1 - alpha) * (flips - 1))
-    reach = np.partition(largest, place, axis=0)[place].astype(np.float64)
-    _put_back(p_value, columns, order, stepped)
-    _put_back(cutoff, columns, order, reach)
-    return Family(p_value, float(reach[-1]), cutoff)
-
-
-def _put_back(into: Floats, columns: list[NDArray[np.int64]], order: NDArray[np.int64], ordered: Floats) -> None:
-    """Write figures in their order to the places (C, T, 3) that they came from."""
-    back = np.empty(len(ordered))
-    back[order] = ordered
-    place = 0
-    for number, own in enumerate(columns):
-        flat = into[:, number].ravel()
-        flat[own] = back[place : place + len(own)]
-        into[:, number] = flat.reshape(into[:, number].shape)
-        place += len(own)
+    counts, reach = np.zeros(len(rising), dtype=np.int64), np.full(len(rising), np.nan)
+    largest = np.zeros(flips)  # of all figures not above this one; by one figure at a time it stays in the cache
+    for number, (c, t, s) in enumerate(zip(*(part.tolist() for part in at), strict=True)):
+        np.maximum(largest, tables[t][c, s].take(rows[t]), out=largest)
+        counts[number] = np.count_nonzero(largest >= rising[number] - ROUNDING)
+        if wanted[number]:
+            reach[number] = np.partition(largest.astype(np.float32), place)[place]
+    stepped = (1 + counts) / (1 + flips)
+    # No figure is surer than a larger one.
+    p_value[at] = np.maximum.accumulate(stepped[::-1])[::-1]
+    cutoff[at] = reach
+    return Family(p_value[told], float(reach[-1]), cutoff[told])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.flips import Family, Flipped
+from valuedrift_mlflow.statistics.flips import Family
 from valuedrift_mlflow.statistics.selection import given_star
 from valuedrift_mlflow.statistics.units import Error
-from valuedrift_mlflow.statistics.unscored import Hidden, changed, hidden, least_figures
+from valuedrift_mlflow.statistics.unscored import least_figures
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -24,17 +24,17 @@ class Candidate:
     Attributes:
         answers: (C, n, S, 3) NaN where unscored or not asked.
         asked: (C, n, S) whether there is an answer.
-        units: (n,) the proposition of each prompt.
         member: (n, G) which prompt is in which unit that is flipped.
-        flipped: its sign flips.
+        figure: (C, 3) u, see `flips`.
+        units: (C,) how many units were scored.
         change: the error of its changes.
     """
 
     answers: Floats
     asked: Bools
-    units: NDArray[np.int64]
     member: Floats
-    flipped: Flipped
+    figure: Floats
+    units: NDArray[np.int64]
     change: Error
 
 
@@ -45,8 +45,6 @@ class Stars:
     Attributes:
         significant: (C, T, 3) adjusted p at most alpha, and not withheld.
         withheld: (C, T, 3) adjusted p at most alpha, but unscored answers alone could undo it.
-        unscored: T, what the unscored answers of each topic may hide.
-        unscored_changed: (C, T) whether their share has changed.
         selected: (C, T, 3) changes, given their star.
         selected_ci: (C, T, 3, 2) their intervals.
         topic_selected: (C, T) total variations, given the star of the stance that changed most.
@@ -55,25 +53,24 @@ class Stars:
 
     significant: Bools
     withheld: Bools
-    unscored: tuple[Hidden, ...]
-    unscored_changed: Bools
     selected: Floats
     selected_ci: Floats
     topic_selected: Floats
     topic_selected_ci: Floats
 
 
-def stars(topics: Sequence[Candidate], family: Family, magnitude: Floats, alpha: float) -> Stars:
+def stars(
+    topics: Sequence[Candidate], family: Family, unscored_changed: Bools, magnitude: Floats, alpha: float
+) -> Stars:
     """Give the stars of T topics.
 
     Args:
         topics: T of C checkpoints.
         family: their figures as one family.
+        unscored_changed: (C, T) whether the share of unscored answers has changed.
         magnitude: (C, T, 3) their changes.
         alpha: level of tests; intervals have level ``1 - alpha``.
     """
-    unscored = tuple(hidden(topic.answers, topic.asked, topic.units) for topic in topics)
-    unscored_changed = changed(unscored, alpha)
     found = family.p_value <= alpha
     withheld = found & unscored_changed[..., None]
     for t in np.flatnonzero(withheld.any(axis=(0, 2))).tolist():
@@ -98,8 +95,6 @@ def stars(topics: Sequence[Candidate], family: Family, magnitude: Floats, alpha:
     return Stars(
         significant=significant,
         withheld=withheld,
-        unscored=unscored,
-        unscored_changed=unscored_changed,
         selected=np.clip(selected, -1.0, 1.0),
         selected_ci=np.clip(selected_ci, -1.0, 1.0),
         topic_selected=np.clip(distance, 0.0, 1.0),
@@ -109,10 +104,10 @@ def stars(topics: Sequence[Candidate], family: Family, magnitude: Floats, alpha:
 
 def _given(topic: Candidate, cutoff: Floats, magnitude: Floats, at: Bools, alpha: float) -> tuple[Floats, Floats]:
     """Changes given their star; the cut-off of u in the terms of the t that their intervals go by."""
-    units = np.repeat(topic.flipped.units[:, None], 3, axis=1)[at].astype(np.float64)
+    units = np.repeat(topic.units[:, None], 3, axis=1)[at].astype(np.float64)
     error = topic.change.deviation[at]
     own = np.abs(magnitude[at]) / error
-    reached, needed = _t(topic.flipped.figure[at], units), _t(cutoff[at], units)
+    reached, needed = _t(topic.figure[at], units), _t(cutoff[at], units)
     with np.errstate(invalid="ignore"):
         share = np.where(np.isinf(needed), 1.0, needed / reached)  # all units alike are infinitely sure
     freedom = np.repeat(topic.change.freedom[:, None], 3, axis=1)[at]

@@ -46,7 +46,7 @@ class Error:
         deviation: Floats = np.sqrt(np.maximum(np.diagonal(self.covariance, axis1=1, axis2=2), 0.0))
         return deviation
 
-    def at(self, checkpoints: Bools) -> Error:
+    def at(self, checkpoints: Bools | Integers) -> Error:
         """Of some of the checkpoints."""
         return Error(self.covariance[checkpoints], self.freedom[checkpoints], self.units[checkpoints])
 

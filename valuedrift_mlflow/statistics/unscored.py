@@ -42,6 +42,11 @@ class Hidden:
     p_value: Floats
     changes: Floats
 
+    def at(self, checkpoints: Integers) -> Hidden:
+        """Of some of the checkpoints."""
+        own = (self.rate, self.low, self.high, self.p_value, self.changes)
+        return Hidden(*(part[checkpoints] for part in own))
+
     def stands(self, verdict: str, margin: float, at: int = -1) -> bool:
         """Whether a verdict on the topic holds whatever the unscored answers would have said.
 
