@@ -148,7 +148,7 @@ SECTIONS = {
     ),
     "checkpoints": Table(
         "The analysis at every checkpoint",
-        "A stage is analysed anew with all its steps at every checkpoint, for they are one family of tests. CPU of all "
+        "At every checkpoint the newest is told of, tested with all steps so far: they are one family. CPU of all "
         "these analyses together (11 topics x 50 prompts x 5 samples), and by response that the stage generates.",
         ("checkpoints", "CPU of the stage", "responses", "by response"),
         speed.checkpoints,
