@@ -46,8 +46,8 @@ class Refuses(Here):
 
 
 @pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+def three_cores(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
 
 
 def test_verdicts_are_those_of_one_process_in_order():

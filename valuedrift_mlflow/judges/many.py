@@ -10,8 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from valuedrift_mlflow.inputs.errors import one_line
+from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
-from valuedrift_mlflow.stances import Answer, Verdict
+from valuedrift_mlflow.stances import UNSCORED, Answer, Verdict
 
 logger = logging.getLogger(__name__)
 # Fewer are read before another process has started.
@@ -24,30 +25,25 @@ _POLITE = 10  # a training beside them comes first
 def verdicts(judge: Judge, answers: Sequence[Answer]) -> list[Verdict]:
     """One verdict per answer, in the same order.
 
-    A judge that reads the same in any process (``portable``) reads many answers on several cores. A training beside
+    A judge that reads the same in any process (``portable``) reads many answers on other cores. A training beside
     them then keeps Python's interpreter to itself, which a judge that is all Python would hold. What is read does not
     depend on it: where a process is lost, this one reads.
     """
     if len(answers) < MANY or not getattr(judge, "portable", False):
         return judge.judge(answers)
-    import joblib
-
-    workers = min(joblib.cpu_count(), _MOST)
-    if workers < 2:
+    executor, count = workers(_MOST)
+    if executor is None:
         return judge.judge(answers)
-    read = joblib.delayed(_read)
+    joined = [UNSCORED] * len(answers)
     try:
-        # Dealt out one by one, so that long answers to neighbouring prompts do not wait for each other.
-        parts = joblib.Parallel(n_jobs=workers, batch_size=1)(
-            read(judge, answers[worker::workers]) for worker in range(workers)
-        )
+        # Dealt out one by one, so that no part has all the long ones.
+        parts = [executor.submit(_read, judge, answers[part::count]) for part in range(count)]
+        for part, read in enumerate(parts):
+            joined[part::count] = read.result()
     except BrokenProcessPool as error:  # killed, for memory or by hand
         logger.warning("a process that read answers was lost, they are read again: %s", one_line(error))
         return judge.judge(answers)
-    joined: list[Verdict | None] = [None] * len(answers)
-    for worker, part in enumerate(parts):
-        joined[worker::workers] = part
-    return [verdict for verdict in joined if verdict is not None]
+    return joined
 
 
 def _read(judge: Judge, answers: Sequence[Answer]) -> list[Verdict]:

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from valuedrift_mlflow.inputs.rows import Row
+from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import UNSCORED, Answer, Verdict
 from valuedrift_mlflow.suite import Suite
@@ -32,7 +33,6 @@ _Found = TypeVar("_Found")
 ALONE = 8
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # batches that this process reads beside others: what it can do while they are started
-_IDLE = 60  # seconds after which processes end that have nothing to do
 _Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
 
 
@@ -105,16 +105,8 @@ class _Processes:
 @contextmanager
 def _processes(matcher: Matcher) -> Iterator[Pool | None]:
     """As many processes as there are other cores; None where there is none."""
-    import joblib
-    from joblib.externals import loky
-
-    others = joblib.cpu_count() - 1
-    if matcher.embedder or others < 1:
-        yield None
-        return
-    # Not ``joblib.Parallel``: it takes batches in waves, and its processes wait for the last of each.
-    executor = loky.get_reusable_executor(others, timeout=_IDLE, env={"OMP_NUM_THREADS": "1"})
-    yield _Processes(executor, others)
+    executor, count = (None, 0) if matcher.embedder else workers()
+    yield _Processes(executor, count) if executor else None
 
 
 def _shared(
