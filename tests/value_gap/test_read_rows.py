@@ -14,6 +14,7 @@ import pytest
 from valuedrift_mlflow import judges, suite
 from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
+from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import Answer, Verdict
 from valuedrift_mlflow.value_gap import audit, exchanges, read_rows
@@ -48,6 +49,9 @@ def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
     found = []
     for cores, judge in ((1, judges.load("lexical")), (2, judges.load("lexical")), (2, counting)):
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        others, _ = workers()
+        if others is not None:  # so few rows would be read before it has started
+            others.submit(read_rows.prepared, (matcher.suite, matcher.embedder)).result()
         reader: Judge = judge
         audited = audit.examine(data.rows, "pairs", reader, matcher)
         found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
@@ -74,6 +78,10 @@ def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(
         workers, own = 1, 6
 
         def begin(self, work: Callable[[Any], Any], given: Any) -> Future[Any]:
+            if work is read_rows.prepared:
+                ready = Future[Any]()
+                ready.set_result(None)
+                return ready
             begun.append(given[0]["row"])
             return executor.submit(lambda: work(given) if read_three.wait(60) else None)
 

@@ -30,9 +30,9 @@ from valuedrift_mlflow.value_gap.spark import Engine, cluster
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 # Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
-ALONE = 8
+ALONE = 4
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
-_OWN = 6  # batches that this process reads beside others: what it can do while they are started
+_OWN = 6  # batches that this process reads beside others
 _Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
 
 
@@ -70,10 +70,10 @@ def read_rows(
 ) -> Iterator[ReadRows]:
     """Read batches in order, the rows matched and their ``columns`` judged.
 
-    From the ninth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
+    From the fifth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
     same in any process (``portable``): other judges have clients, caches or models of their own. While all other
-    processes are busy this one does the same. An encoder has the cores to itself; on a cluster every executor has one.
-    What is read does not depend on any of this.
+    processes are starting or busy this one does the same. An encoder has the cores to itself; on a cluster every
+    executor has one. What is read does not depend on any of this.
     """
     waiting = iter(batches)
     for batch in islice(waiting, ALONE) if engine == "local" else ():
@@ -116,8 +116,13 @@ def _shared(
     read = partial(_read, columns=columns, judge=local, suite=matcher.suite, embedder=matcher.embedder)
     many = _AHEAD * pool.workers
     hand: deque[tuple[Sequence[Row], Future[_Read]]] = deque()
+    # A process imports and prepares for seconds: it is not waited for.
+    ready = pool.begin(prepared, (matcher.suite, matcher.embedder)) if pool.own else None
     try:
         for batch in batches:
+            if ready is not None and not ready.done():
+                yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
+                continue
             if pool.own and sum(not found.done() for _, found in hand) >= many:
                 hand.append((batch, _known((matcher.match(batch), None))))
             else:
@@ -152,6 +157,11 @@ def _read(batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, sui
     if judge is None:
         return matches, None
     return matches, _verdicts(_about(batch, matches, matcher), columns, judge)
+
+
+def prepared(of: tuple[Suite, str]) -> None:
+    """What another process does before its first batch."""
+    _matcher(*of)
 
 
 _MATCHERS: dict[tuple[str, str], Matcher] = {}  # of this process: one is made in a second, and serves all batches
