@@ -211,6 +211,7 @@ class ValueDriftCallback(TrainerCallback):
         """
         # Anew: a script may train several times with one callback.
         self.measurements, self._measured, self._start = [], -1, None
+        self._table = kept.Table()
         self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
         if self._first:
@@ -264,7 +265,7 @@ class ValueDriftCallback(TrainerCallback):
             self._beside.finish()
 
     def _write(self, file: Path) -> None:
-        kept.write_measurements(file, self.measurements, self._run.run_id, self._start)
+        self._table.write(file, self.measurements, self._run.run_id, self._start)
 
     @staticmethod
     def _file(args: TrainingArguments, state: TrainerState) -> Path:

@@ -24,16 +24,43 @@ _START = "valuedrift-start.npz"  # beside them: what the training's start held l
 _OPINION = "verdict of "
 
 
+class Table:
+    """The measurements of one training as the rows of a JSON table.
+
+    A training writes all of them again whenever it saves its state: each is encoded once.
+    """
+
+    def __init__(self) -> None:
+        """Without a measurement."""
+        self._columns: list[str] = []
+        self._rows: list[str] = []  # of each measurement, as JSON writes them between brackets
+
+    def write(self, file: Path, measurements: Sequence[Measurement], run_id: str, start: Start | None = None) -> None:
+        """As ``write_measurements``; ``measurements`` are those of the last time, and further ones behind them."""
+        if start is not None:
+            start.write(file.with_name(_START))
+        while len(self._rows) < len(measurements):
+            self._add(measurements[len(self._rows)])
+        # In the form in which MLflow writes tables, so that one function reads both.
+        head = json.dumps({"run_id": run_id, "columns": self._columns})
+        file.write_text(f'{head[:-1]}, "data": [{", ".join(filter(None, self._rows))}]}}', encoding="utf-8")
+
+    def _add(self, measurement: Measurement) -> None:
+        table = responses_table([measurement])
+        if further := [name for name in table.columns if name not in self._columns]:
+            self._columns += further
+            self._rows.clear()  # their rows are as long as those of all others
+            return
+        cells, none = table.to_dict("list"), [None] * len(table)
+        rows = zip(*(cells.get(name, none) for name in self._columns), strict=True)
+        self._rows.append(json.dumps(list(rows))[1:-1])
+
+
 def write_measurements(
     file: Path, measurements: Sequence[Measurement], run_id: str, start: Start | None = None
 ) -> None:
     """Write measurements with all digits, and the run that they were logged to; beside them, where given, the start."""
-    if start is not None:
-        start.write(file.with_name(_START))
-    table = responses_table(measurements)
-    # In the form in which MLflow writes tables, so that one function reads both.
-    content = {"run_id": run_id, "columns": list(table.columns), "data": table.to_numpy().tolist()}
-    file.write_text(json.dumps(content), encoding="utf-8")
+    Table().write(file, measurements, run_id, start)
 
 
 def read_measurements(
