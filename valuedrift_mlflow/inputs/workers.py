@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from concurrent.futures import Executor
 
@@ -9,9 +10,11 @@ _IDLE_S = 60  # after which those end that have nothing to do
 
 
 def workers(most: int | None = None) -> tuple[Executor | None, int]:
-    """Processes on (at most so many of) the other cores, and how many they are; none where there is no other core.
+    """Processes on (at most so many of) the other cores, and how many they are.
 
-    All that asks for as many is given the same ones: to start one takes a second of its core.
+    All that asks for as many is given the same ones: to start one takes a second of its core. None where there is no
+    other core (``LOKY_MAX_CPU_COUNT=1`` says so too), and in a process that may have no children, as those of
+    ``multiprocessing.Pool``.
     """
     import joblib
 
@@ -19,6 +22,8 @@ def workers(most: int | None = None) -> tuple[Executor | None, int]:
     # takes work in waves.
     from joblib.externals import loky
 
+    if multiprocessing.current_process().daemon:
+        return None, 0
     count = min(joblib.cpu_count() - 1, most or sys.maxsize)
     if count < 1:
         return None, 0
