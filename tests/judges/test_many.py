@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -77,6 +78,13 @@ def test_what_a_lost_process_was_to_read_is_read_here(caplog):
     assert {verdict.reason for verdict in found} == {str(os.getpid())} and len(found) == len(ANSWERS)
     assert "was lost" in caplog.text
     assert str(os.getpid()) not in {verdict.reason for verdict in verdicts(Here(), ANSWERS)}  # others have begun
+
+
+def test_a_judge_that_cannot_travel_reads_here_and_is_named(caplog):
+    judge = Here()
+    judge.lock = threading.Lock()
+    assert {verdict.reason for verdict in verdicts(judge, ANSWERS)} == {str(os.getpid())}
+    assert "judge here says that it is portable and is not" in caplog.text
 
 
 def test_an_error_of_the_judge_is_its_own():

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from pickle import PicklingError
 
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.workers import workers
@@ -42,6 +43,9 @@ def verdicts(judge: Judge, answers: Sequence[Answer]) -> list[Verdict]:
             joined[part::count] = read.result()
     except BrokenProcessPool as error:  # killed, for memory or by hand
         logger.warning("a process that read answers was lost, they are read again: %s", one_line(error))
+        return judge.judge(answers)
+    except PicklingError as error:
+        logger.warning("judge %s says that it is portable and is not, it reads here: %s", judge.name, one_line(error))
         return judge.judge(answers)
     return joined
 
