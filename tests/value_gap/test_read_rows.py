@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +36,29 @@ class _Counting:
         return self.inner.judge(answers)
 
 
+class _Deadly(_Counting):
+    """Says that it reads the same in any process, and ends all but this one."""
+
+    portable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        if os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().judge(answers)
+
+
+class _Unpicklable(_Counting):
+    portable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanges, "BATCH", 40)
@@ -57,6 +82,21 @@ def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
         found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
     assert found[0] == found[1] == found[2]
     assert found[0][-1] == 300 and counting.asked > 400  # most sides, all in this process
+
+
+@pytest.mark.parametrize("judge", [_Deadly, _Unpicklable])
+def test_what_lost_processes_were_to_read_is_read_here(
+    judge: type[_Counting], small_batches: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs")
+    matcher = Matcher(suite.load("vaes"))
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    others, _ = workers()
+    assert others is not None  # so few rows would be read before it has started
+    others.submit(read_rows.prepared, (matcher.suite, matcher.embedder)).result()
+    audited = audit.examine(data.rows, "pairs", judge(), matcher)
+    assert audited.metrics() == audit.examine(data.rows, "pairs", _Counting(), matcher).metrics()
+    assert audited.rows == 300 and caplog.text.count("this one goes on alone") == 1
 
 
 def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(

@@ -6,17 +6,21 @@ In this process; of many rows on every core, or by the executors of a cluster.
 from __future__ import annotations
 
 import gc
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from pickle import PicklingError
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
@@ -27,6 +31,7 @@ from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
 from valuedrift_mlflow.value_gap.propositions import Proposition
 from valuedrift_mlflow.value_gap.spark import Engine, cluster
 
+logger = logging.getLogger(__name__)
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 # Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
@@ -72,8 +77,8 @@ def read_rows(
 
     From the fifth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
     same in any process (``portable``): other judges have clients, caches or models of their own. While all other
-    processes are starting or busy this one does the same. An encoder has the cores to itself; on a cluster every
-    executor has one. What is read does not depend on any of this.
+    processes are starting or busy, and once one of them is lost, this one does the same. An encoder has the cores to
+    itself; on a cluster every executor has one. What is read does not depend on any of this.
     """
     waiting = iter(batches)
     for batch in islice(waiting, ALONE) if engine == "local" else ():
@@ -99,7 +104,12 @@ class _Processes:
         self._executor = executor
 
     def begin(self, work: Callable[[_Given], _Found], given: _Given) -> Future[_Found]:
-        return self._executor.submit(work, given)
+        try:
+            return self._executor.submit(work, given)
+        except BrokenProcessPool as error:  # told in its turn
+            lost: Future[_Found] = Future()
+            lost.set_exception(error)
+            return lost
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def _processes(matcher: Matcher) -> Iterator[Pool | None]:
 
 
 def _shared(
-    pool: Pool, batches: Iterable[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher
+    pool: Pool, batches: Iterator[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher
 ) -> Iterator[ReadRows]:
     local = judge if getattr(judge, "portable", False) else None
     read = partial(_read, columns=columns, judge=local, suite=matcher.suite, embedder=matcher.embedder)
@@ -128,12 +138,18 @@ def _shared(
             else:
                 hand.append((batch, pool.begin(read, batch)))
             while hand and (hand[0][1].done() or len(hand) > many + pool.own):
-                yield _taken(*hand.popleft(), columns, judge, matcher)
+                matches, verdicts = hand[0][1].result()
+                yield _judged(hand.popleft()[0], matches, verdicts, columns, judge, matcher)
         while hand:
-            yield _taken(*hand.popleft(), columns, judge, matcher)
+            matches, verdicts = hand[0][1].result()
+            yield _judged(hand.popleft()[0], matches, verdicts, columns, judge, matcher)
+    except (BrokenProcessPool, PicklingError) as error:  # killed, or a judge that is not as portable as it says
+        logger.warning("other processes read no more rows, this one goes on alone: %s", one_line(error))
     finally:
         for _, found in hand:  # of an audit that has come to an early end
             found.cancel()
+    for batch in chain([batch for batch, _ in hand], batches):  # none, unless others were lost
+        yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
 
 
 def _known(found: _Found) -> Future[_Found]:
@@ -141,13 +157,6 @@ def _known(found: _Found) -> Future[_Found]:
     future: Future[_Found] = Future()
     future.set_result(found)
     return future
-
-
-def _taken(
-    batch: Sequence[Row], found: Future[_Read], columns: Sequence[str], judge: Judge, matcher: Matcher
-) -> ReadRows:
-    matches, verdicts = found.result()
-    return _judged(batch, matches, verdicts, columns, judge, matcher)
 
 
 def _read(batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite, embedder: str) -> _Read:
