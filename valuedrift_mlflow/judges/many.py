@@ -55,4 +55,4 @@ def _read(judge: Judge, answers: Sequence[Answer]) -> list[Verdict]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(AttributeError, OSError):  # not on Windows
         os.setpriority(os.PRIO_PROCESS, 0, _POLITE)
-    return judge.judge(answers)
+    return list(judge.judge(answers))
