@@ -308,3 +308,15 @@ def test_ppo_in_two_processes_moves_stances_as_in_one(store: Path, base: str) ->
     last = [two.measurements[-1], replace(one.measurements[-1], step=99)]
     assert analyse_measurements(last).topic_significant[-1].sum() == 0
     assert two.drift.overall[-1] > 0
+
+
+@pytest.mark.parametrize(("rank", "first"), [("0", True), ("1", False)])
+def test_one_process_writes_also_before_they_have_found_each_other(
+    monkeypatch: pytest.MonkeyPatch, rank: str, first: bool
+) -> None:
+    """A stage logs what it starts from first of all: each process would log it, and one find the other's half done."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as torchrun sets both
+    monkeypatch.setenv("RANK", rank)
+    assert processes.is_first() is first
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")  # a cluster may number what trains alone
+    assert processes.is_first()

@@ -124,10 +124,17 @@ def checksum(model: nn.Module) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the only one of the training, or the one that writes."""
+    """Whether this process is the only one of the training, or the one that writes.
+
+    Also before the processes have found each other, as torchrun has told each of them its number.
+    """
     import torch.distributed as dist
 
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    if not dist.is_available():
+        return True
+    if dist.is_initialized():
+        return dist.get_rank() == 0
+    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
 def load_sharded(stage: Stage, start_uri: str, stop: Sequence[str] = (), *, how: How = STORED) -> Loaded:
