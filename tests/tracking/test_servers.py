@@ -50,7 +50,8 @@ def postgres() -> Iterator[str]:
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("needs psycopg: pip install -e '.[test]'")
     as_user: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="valuedrift-test-") as place:
+    # Not where `tempfile` has moved to: a job before this may have made that a folder which this user alone can enter.
+    with tempfile.TemporaryDirectory(prefix="valuedrift-test-", dir="/tmp") as place:
         if os.getuid() == 0:  # it does not run as root; its package has made a user for it
             owner = pwd.getpwnam("postgres")
             os.chown(place, owner.pw_uid, owner.pw_gid)
