@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -347,3 +348,30 @@ def test_a_server_of_ones_own_is_named_in_one_word(monkeypatch: pytest.MonkeyPat
     assert (own.address, own.in_flight) == ("http://other:9/v1", 32)
     with pytest.raises(InputError, match="'llamafile', allowed: vllm, transformers, ollama"):
         Server.from_uri("openai:/m?server=llamafile")
+
+
+def test_requests_that_fail_beside_one_that_is_answered_do_not_end_it_all() -> None:
+    """Twenty begin together; one is answered at once, and the others, who try again and again, all end behind it."""
+    together = threading.Barrier(20)
+
+    def ask(number: int) -> str:
+        together.wait(60)
+        if number:
+            time.sleep(0.2)
+            raise Unreachable("overloaded")
+        return "said"
+
+    found = dict(concurrently(ask, range(20), 20))
+    assert found[0] == "said" and sum(isinstance(one, Unreachable) for one in found.values()) == 19
+
+
+def test_a_server_that_answers_nobody_is_given_up() -> None:
+    asked: list[int] = []
+
+    def ask(number: int) -> str:
+        asked.append(number)
+        raise Unreachable("overloaded")
+
+    with pytest.raises(Unreachable, match="overloaded"):
+        list(concurrently(ask, range(1000), 4))
+    assert 16 <= len(asked) < 40

@@ -7,9 +7,11 @@ that were cut off, and bodies that are no chat completion. What no repetition me
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import fields
@@ -314,10 +316,17 @@ def concurrently(
 
     Raises:
         InputError: as soon as one request raises it no other is begun; those under way are yielded first.
-        Unreachable: 16 requests in a row have ended without an answer; those under way are yielded first.
+        Unreachable: 16 requests, all begun after the last answer, have ended without one; those under way are yielded
+            first.
     """
     fatal: Exception | None = None
-    silent = 0
+    silent, answered = 0, -math.inf
+    begun: dict[int, float] = {}
+
+    def asked(index: int, request: _Request) -> _Result:
+        begun[index] = time.monotonic()
+        return ask(request)
+
     with ThreadPoolExecutor(in_flight) as pool:
         waiting = enumerate(requests)
         pending: dict[Future[_Result], int] = {}
@@ -326,17 +335,22 @@ def concurrently(
                 if fatal is None:
                     # Twice as many as run at once: none idles while the caller looks at a result.
                     for index, request in islice(waiting, 2 * in_flight - len(pending)):
-                        pending[pool.submit(ask, request)] = index
+                        pending[pool.submit(asked, index, request)] = index
                 if not pending:
                     break
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     index = pending.pop(future)
+                    since = begun.pop(index)
                     try:
                         result: _Result | Unreachable = future.result()
-                        silent = 0
+                        silent, answered = 0, time.monotonic()
                     except Unreachable as error:
                         result = error
-                        silent = 0 if error.declined else silent + 1
+                        if error.declined:
+                            silent, answered = 0, time.monotonic()
+                        # Who tries in vain ends later than who is answered: one begun before that says nothing.
+                        elif since > answered:
+                            silent += 1
                         if silent >= HOPELESS:
                             fatal = fatal or error
                     except InputError as error:
