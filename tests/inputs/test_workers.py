@@ -2,11 +2,21 @@
 
 import multiprocessing
 import os
+import time
 
 import joblib
 import pytest
 
 from valuedrift_mlflow.inputs.workers import workers
+
+_KEPT: list[bytearray] = []
+
+
+def _grown(size: int) -> int:
+    """Keep so many bytes of memory, for longer than the second between two looks of loky's at it."""
+    _KEPT.append(bytearray(b"x") * size)
+    time.sleep(1.2)
+    return os.getpid()
 
 
 def _how_many() -> int:
@@ -64,3 +74,12 @@ def test_where_none_can_be_started_there_are_none(
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "two")
     assert workers() == (None, 0)
     assert "'two'" in caplog.text
+
+
+def test_a_process_that_loads_much_is_the_same_one_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """320 MB more than after its first work, which loky would start another process for."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    others, _ = workers()
+    assert others is not None
+    first, grown = others.submit(os.getpid).result(), others.submit(_grown, 320_000_000).result()
+    assert first == grown == others.submit(os.getpid).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import sys
@@ -48,6 +49,18 @@ def _started(count: int) -> Executor:
         try:
             _STARTED[count].submit(os.getpid)
         except (KeyError, BrokenProcessPool):
-            _STARTED[count] = loky.ProcessPoolExecutor(count, timeout=_IDLE_S, env={"OMP_NUM_THREADS": "1"})
+            _STARTED[count] = loky.ProcessPoolExecutor(
+                count, timeout=_IDLE_S, env={"OMP_NUM_THREADS": "1"}, initializer=_may_grow
+            )
             _STARTED[count].submit(os.getpid)  # the first work starts them: what keeps them from it shows here
         return _STARTED[count]
+
+
+def _may_grow() -> None:
+    """In a new process. Loky takes 300 MB more than after the first work for a leak, and starts another in its place.
+
+    What is loaded and remembered here is bounded, and would have to be loaded again.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
