@@ -9,9 +9,8 @@ those of 0.1 ms that this package gives beside a training; beside the same answe
 
 import argparse
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import cycle, islice
 
 import torch
@@ -19,6 +18,7 @@ from processes import pinned
 from rounds import compared, in_turn, load, machine, write
 
 from valuedrift_mlflow import judges, suite
+from valuedrift_mlflow.inputs.pulse import meanwhile
 from valuedrift_mlflow.inputs.turns import short_turns
 from valuedrift_mlflow.judges.many import MANY, verdicts
 from valuedrift_mlflow.models.generation import Sampling
@@ -26,24 +26,6 @@ from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stances import Answer
 
 SIDES = ("alone", "thread, 5 ms", "thread, 0.1 ms", "processes")
-
-
-@contextmanager
-def beside(work: Callable[[], object]) -> Iterator[None]:
-    """Do the same again and again in a thread while the context is open."""
-    ended = threading.Event()
-
-    def again() -> None:
-        while not ended.is_set():
-            work()
-
-    thread = threading.Thread(target=again)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def main() -> None:
@@ -75,9 +57,9 @@ def main() -> None:
                 if name.endswith("0.1 ms"):
                     stack.enter_context(short_turns())
                 if name.startswith("thread"):
-                    stack.enter_context(beside(lambda: judge.judge(said[:50])))
+                    stack.enter_context(meanwhile(lambda: judge.judge(said[:50])))
                 if name == "processes":
-                    stack.enter_context(beside(lambda: verdicts(judge, answers)))
+                    stack.enter_context(meanwhile(lambda: verdicts(judge, answers)))
                 taken[name] += in_turn({name: speak}, 1)[name]
     found = compared(taken, "alone")
     rows = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 EVERY = 30.0  # seconds between two lines
@@ -34,6 +36,24 @@ class Pulse:
     def since(self) -> float:
         """Seconds since the work began."""
         return self._clock() - self.begun
+
+
+@contextmanager
+def meanwhile(work: Callable[[], object], every: float = 0.0) -> Iterator[None]:
+    """Do ``work`` again and again in a thread while the context is open, after so many seconds each time."""
+    ended = threading.Event()
+
+    def again() -> None:
+        while not ended.wait(every):
+            work()
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def counted(

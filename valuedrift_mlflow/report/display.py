@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from valuedrift_mlflow.inputs.pulse import EVERY, Pulse, lasted
+from valuedrift_mlflow.inputs.pulse import EVERY, Pulse, lasted, meanwhile
 from valuedrift_mlflow.inputs.redaction import redacted
 from valuedrift_mlflow.inputs.shown import safe
 
@@ -92,19 +91,8 @@ class Display:
             yield
             return
         self._pulse.spoken()
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(min(1.0, EVERY)):
-                self.beat()
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(self.beat, min(1.0, EVERY)):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def beat(self) -> None:
         """Print how far the open work is, where 30 seconds have passed without a line."""
