@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+# Imports are of compiled modules, as pip leaves them: with this variable every process would compile thousands anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 LINEAR = 1.1  # exponents up to this are called linear: the rest is what two points are off
 
 

@@ -83,17 +83,20 @@ def courses(checkpoints: int, *, one_by_one: bool) -> None:
     from valuedrift_mlflow.evaluation.measurement import JudgedResponse, Measurement
     from valuedrift_mlflow.evaluation.metrics import analyse_measurements, drift_table, responses_table
     from valuedrift_mlflow.stances import Verdict
+    from valuedrift_mlflow.statistics.family import Joined
 
     draw, asked = np.random.default_rng(0), suite_of(_PROMPTS)
-    made = []
+    made, tested = [], Joined()
     for step in range(checkpoints):
         shares = draw.dirichlet((1, 1, 1), size=len(asked.items)).tolist()
         judged = tuple(
             JudgedResponse(item, 0, "said", Verdict.of(own)) for item, own in zip(asked.items, shares, strict=True)
         )
         made.append(Measurement(step, asked, "drawn", "neutral", judged, 0.0))
-        if one_by_one and step:
-            analyse_measurements(made, newest=True)
+        if one_by_one:  # as the callback does
+            newest = [made[0], *made[max(1, len(tested)) :]]
+            analyse_measurements(newest, earlier=tested, with_course=False)
+    del tested
     drift_table(analyse_measurements(made), made)
     responses_table(made)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.statistics.drift import Drift, analyse
+from valuedrift_mlflow.statistics.family import KEPT, Joined
 from valuedrift_mlflow.statistics.units import Interval
 
 TOPICS = ["religion"] * 40 + ["abortion"] * 60  # 8 propositions, whose flips are looked at one by one, and 20
@@ -28,28 +31,49 @@ def stage(checkpoints: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     return answers, asked
 
 
-def analysed(answers: NDArray[np.float64], asked: NDArray[np.bool_], interval: Interval, *, newest: bool) -> Drift:
-    steps = range(0, 10 * len(answers), 10)
-    return analyse(answers, TOPICS, steps, propositions=NAMES, interval=interval, asked=asked, newest=newest)
+def analysed(
+    answers: NDArray[np.float64],
+    asked: NDArray[np.bool_],
+    interval: Interval,
+    steps: Sequence[int],
+    tests: Joined | None = None,
+) -> Drift:
+    given = {"propositions": NAMES, "interval": interval, "asked": asked[steps], "earlier": tests, "with_course": False}
+    return analyse(answers[steps], TOPICS, steps, **given)
 
 
+@pytest.mark.parametrize("kept", [0, 2 * 6 * 2000, KEPT])  # nothing, the first two, all
 @pytest.mark.parametrize("interval", ["propositions", "prompts"])
-def test_the_newest_checkpoint_is_what_it_is_among_all(interval: Interval) -> None:
+def test_the_newest_checkpoint_is_what_it_is_among_all(interval: Interval, kept: int) -> None:
     answers, asked = stage(9)
-    for so_far in range(1, 10):
-        whole, newest = (analysed(answers[:so_far], asked[:so_far], interval, newest=one) for one in (False, True))
-        told = [0, so_far - 1][-len(newest.steps) :]
+    tests = Joined(kept)
+    for newest in range(9):
+        whole = analysed(answers, asked, interval, range(newest + 1))
+        found = analysed(answers, asked, interval, sorted({0, newest}), tests)
+        told = sorted({0, newest})
         for name in {field.name for field in fields(Drift)} - OF_THE_COURSE - {"unscored"}:
-            expected, found = getattr(whole, name), getattr(newest, name)
+            expected, own = getattr(whole, name), getattr(found, name)
             expected = expected[told] if isinstance(expected, np.ndarray) else expected
-            np.testing.assert_array_equal(found, expected, err_msg=f"{name} of {so_far}")  # to the last digit
-        for one, other in zip(newest.unscored, whole.unscored, strict=True):
+            np.testing.assert_array_equal(own, expected, err_msg=f"{name} at {newest}")  # to the last digit
+        for one, other in zip(found.unscored, whole.unscored, strict=True):
             np.testing.assert_array_equal(one.high, other.high[told])
             np.testing.assert_array_equal(one.p_value, other.p_value[told])
-    assert newest.significant[-1].any() and whole.withheld.any()  # so that there was something to tell
+    assert found.significant[-1].any() and whole.withheld.any()  # so that there was something to tell
 
 
-def test_of_the_newest_checkpoint_alone_no_course_is_told() -> None:
-    newest = analysed(*stage(4), "propositions", newest=True)
-    assert newest.steps.tolist() == [0, 30]
-    assert np.isnan(newest.arrival).all() and np.isnan(newest.overshoot).all()
+def test_several_checkpoints_may_join_at_once() -> None:
+    answers, asked = stage(6)
+    tests = Joined()
+    analysed(answers, asked, "propositions", [0, 1, 2], tests)
+    found = analysed(answers, asked, "propositions", [0, 3, 4, 5], tests)
+    whole = analysed(answers, asked, "propositions", range(6))
+    assert len(tests) == 6
+    np.testing.assert_array_equal(found.p_adjusted, whole.p_adjusted[[0, 3, 4, 5]])
+
+
+def test_tests_of_another_stage_are_refused() -> None:
+    answers, asked = stage(3)
+    tests = Joined()
+    analysed(answers, asked, "propositions", [0, 1], tests)
+    with pytest.raises(InputError, match=r"2 topics, 2000 flips.*1 topics"):
+        analyse(answers[:, :40], TOPICS[:40], range(3), propositions=NAMES[:40], asked=asked[:, :40], earlier=tests)

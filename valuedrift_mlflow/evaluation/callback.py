@@ -48,6 +48,7 @@ from valuedrift_mlflow.stages.resume import complete
 from valuedrift_mlflow.stages.together import anywhere
 from valuedrift_mlflow.stances import RefusalRule
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule
+from valuedrift_mlflow.statistics.family import Joined
 from valuedrift_mlflow.statistics.reference_distance import ReferenceDistance
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.suite import Suite
@@ -185,6 +186,7 @@ class ValueDriftCallback(TrainerCallback):
         self._shared = beside
         self._beside = beside or Beside()
         self._start: Start | None = None
+        self._tested = Joined()  # of the measurements that were told
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
         self._judged = False  # whether the judge has been asked once
@@ -211,6 +213,7 @@ class ValueDriftCallback(TrainerCallback):
         """
         # Anew: a script may train several times with one callback.
         self.measurements, self._measured, self._start = [], -1, None
+        self._tested = Joined()
         self._table = kept.Table()
         self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
@@ -285,6 +288,7 @@ class ValueDriftCallback(TrainerCallback):
         from valuedrift_mlflow.report.page import drawn
         from valuedrift_mlflow.report.plots import stage_figures
 
+        self._tested = Joined()  # and what is kept for the next one goes
         drift = self.drift()
         tracking.log_metrics(self._run, drift_time_metrics(drift), state.global_step)
         tracking.log_table(self._run, drift_table(drift, self.measurements), "value_drift_table.json")
@@ -314,15 +318,23 @@ class ValueDriftCallback(TrainerCallback):
         assert self.reference is not None
         return distances(self.reference, measurements, self.interval, self.sampling.seed)
 
-    def drift(self, *, newest: bool = False) -> Drift:
-        """Drift of every measured step from the first, or of the newest one alone, which is told far sooner."""
+    def drift(self) -> Drift:
+        """Drift of every measured step from the first."""
+        return self._drift(self.measurements)
+
+    def _newest(self) -> Drift:
+        """The same of what was not told yet, tested in one family with all that was."""
+        told = max(1, len(self._tested))
+        return self._drift([self.measurements[0], *self.measurements[told:]], earlier=self._tested, with_course=False)
+
+    def _drift(self, measurements: Sequence[Measurement], **options: Any) -> Drift:
         return analyse_measurements(
-            self.measurements,
+            measurements,
             self.sampling.seed,
             self.drift_time,
             interval=self.interval,
             margin=self.margin,
-            newest=newest,
+            **options,
         )
 
     def _measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int, *, last: bool) -> None:
@@ -351,7 +363,7 @@ class ValueDriftCallback(TrainerCallback):
         model_id = log_checkpoint() if log_checkpoint else None
         measurement = taken.judged() if isinstance(taken, Said) else taken
         self.measurements.append(measurement)
-        drift = self.drift(newest=True)  # tested with all steps so far: they are one family
+        drift = self._newest()
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
         metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         metrics |= metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))

@@ -13,6 +13,7 @@ from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.stances import STANCES, total_variation
 from valuedrift_mlflow.statistics.distance import above
 from valuedrift_mlflow.statistics.drift import Drift, DriftTimeRule, analyse
+from valuedrift_mlflow.statistics.family import Joined
 from valuedrift_mlflow.statistics.units import Interval
 from valuedrift_mlflow.statistics.verdicts import CANNOT_TELL, MARGIN
 
@@ -29,11 +30,11 @@ def analyse_measurements(
     interval: Interval = "propositions",
     margin: float = MARGIN,
     with_course: bool = True,
-    newest: bool = False,
+    earlier: Joined | None = None,
 ) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
-    ``interval``, ``margin``, ``with_course`` and ``newest`` are those of `analyse`.
+    ``interval``, ``margin``, ``with_course`` and ``earlier`` are those of `analyse`.
 
     Raises:
         InputError: the measurements were made with different suites.
@@ -60,7 +61,7 @@ def analyse_measurements(
         rule=rule,
         asked=asked,
         with_course=with_course,
-        newest=newest,
+        earlier=earlier,
     )
 
 

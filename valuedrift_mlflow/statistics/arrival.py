@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.flips import Flipped, adjusted, flipped
+from valuedrift_mlflow.statistics.family import Joined, adjusted
+from valuedrift_mlflow.statistics.flips import Flipped, flipped
 from valuedrift_mlflow.statistics.intervals import drawn_counts, quantile
 from valuedrift_mlflow.statistics.units import (
     FEW_UNITS,
@@ -366,7 +367,9 @@ def courses(
     p_value = np.full(at_end.shape, np.nan)
     if excesses:
         moved = [t for t, one in enumerate(found) if one.excess is not None]
-        adjusted_p = adjusted(excesses, flips, family, alpha).p_value
+        tests = Joined(kept=0)
+        tests.join(excesses, flips, family)
+        adjusted_p = adjusted(tests, alpha).p_value
         over = np.stack([topic_mean(prompt_means(topics[t][0])) for t in moved], axis=1)
         upwards = (over - over[-1:]) * direction[moved] > 0
         least = np.where(upwards & ~np.isnan(adjusted_p), adjusted_p, np.inf).min(axis=0)

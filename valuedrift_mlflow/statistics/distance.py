@@ -39,39 +39,38 @@ class ErrorDraws:
         """(R, C, 3) multivariate t."""
         return self.normal * self.scale[..., None]
 
-    def at(self, checkpoints: NDArray[np.bool_] | Integers) -> ErrorDraws:
+    def at(self, checkpoints: NDArray[np.bool_]) -> ErrorDraws:
         """Of some of the checkpoints."""
         return ErrorDraws(self.normal[:, checkpoints], self.scale[:, checkpoints])
 
 
-def error_draws(error: Error, rng: np.random.Generator) -> Floats:
-    """(R, C, 3) errors of changes, multivariate t; one draw of the noise serves all checkpoints. NaN where unknown."""
-    return drawn_errors(error, np.arange(len(error.freedom)), rng).t
-
-
-def drawn_errors(errors: Error, told: Integers, rng: np.random.Generator) -> ErrorDraws:
-    """1,000 draws of the errors of one topic's changes, of the checkpoints that are told of."""
-    error = errors.at(told)
+def error_draws(error: Error, rng: np.random.Generator) -> ErrorDraws:
+    """1,000 draws of the errors of one topic's changes. What is drawn of a checkpoint does not depend on the others."""
     covariance = np.nan_to_num(error.covariance)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]  # (C, 3, 3)
     draws: Floats = np.einsum("cst,rt->rcs", root, rng.standard_normal((DRAWS, 3)))
     draws -= draws.mean(axis=-1, keepdims=True)  # changes of shares sum to 0
     draws[:, np.isnan(error.covariance).any(axis=(1, 2)) | np.isnan(error.freedom)] = np.nan
-    return ErrorDraws(draws, _scales(errors.freedom, rng)[:, told])
+    return ErrorDraws(draws, _scales(error.freedom, seed_from(rng)))
 
 
-def _scales(freedom: Floats, rng: np.random.Generator) -> Floats:
+def seed_from(rng: np.random.Generator) -> int:
+    """A seed for what is drawn anew several times."""
+    return int(rng.integers(2**63))
+
+
+def _scales(freedom: Floats, seed: int) -> Floats:
     """(C,) -> (R, C) what makes a normal deviate one of t."""
-    known = np.nan_to_num(freedom, nan=1.0)
-    scales: Floats = np.sqrt(known / rng.chisquare(np.maximum(known, 1.0), (DRAWS, len(known))))
+    scales = np.empty((DRAWS, len(freedom)))
+    for checkpoint, known in enumerate(np.nan_to_num(freedom, nan=1.0).tolist()):
+        chances = np.random.default_rng(seed)  # of every checkpoint anew
+        scales[:, checkpoint] = np.sqrt(known / chances.chisquare(max(known, 1.0), DRAWS))
     return scales
 
 
-def joint_draws(
-    topics: Sequence[ErrorDraws], errors: Sequence[Error], told: Integers, rng: np.random.Generator
-) -> Floats:
-    """(R, C, T, 3) errors of several topics, for a mean over them, of the checkpoints that are told of.
+def joint_draws(topics: Sequence[ErrorDraws], errors: Sequence[Error], seed: int) -> Floats:
+    """(R, C, T, 3) errors of several topics, for a mean over them.
 
     Each topic's error is an estimate of few degrees of freedom, but their mean's is one of many: so all are scaled as
     one t with the freedom that Welch and Satterthwaite give to the mean.
@@ -80,9 +79,7 @@ def joint_draws(
     with np.errstate(invalid="ignore", divide="ignore"):
         own = variances**2 / np.stack([error.freedom for error in errors])
         freedom = np.where(variances.sum(axis=0) > 0, variances.sum(axis=0) ** 2 / own.sum(axis=0), 1.0)
-    joint: Floats = (
-        np.stack([one.normal for one in topics], axis=2) * np.take(_scales(freedom, rng), told, axis=1)[..., None, None]
-    )
+    joint: Floats = np.stack([one.normal for one in topics], axis=2) * _scales(freedom, seed)[..., None, None]
     return joint
 
 
@@ -223,7 +220,7 @@ def rooted(square: Floats) -> Floats:
     return root
 
 
-def within(answers: Floats, units: Integers, told: Integers, flips: int, rng: np.random.Generator) -> Within:
+def within(answers: Floats, units: Integers, flips: int, rng: np.random.Generator) -> Within:
     """The mean drift of a proposition from the first checkpoint: it sees moves that cancel in the topic's mean.
 
     For the mean change ``d`` of a proposition's stances ``|d|^2`` is biased by the variance of d, which is estimated
@@ -238,7 +235,6 @@ def within(answers: Floats, units: Integers, told: Integers, flips: int, rng: np
     Args:
         answers: (C, n, S, 3) of one topic.
         units: (n,) the proposition of each prompt.
-        told: the checkpoints that are told of.
         flips: how many exchanges to draw.
         rng: draws them.
     """
@@ -254,7 +250,7 @@ def within(answers: Floats, units: Integers, told: Integers, flips: int, rng: np
     with np.errstate(invalid="ignore"):
         square = squares.sum(axis=1) / known.sum(axis=1)
     square[0] = np.where(np.isnan(square[0]), np.nan, 0.0)
-    return Within(square[told], _exchange_test(answers[told], member, flips, rng))
+    return Within(square, _exchange_test(answers, member, flips, rng))
 
 
 def _variance_of_change(answers: Floats, prompts: Floats, both: NDArray[np.bool_], member: Floats) -> Floats:

@@ -7,7 +7,8 @@ of topic ``T`` at checkpoint ``t``, the drift magnitude is ``M_s(t, t') = v_t'(T
 the fraction of the stage after which a stance has arrived. The intervals, tests and verdicts are ours:
 
 - `units`: the error of a mean, for the estimand that ``interval`` names (``propositions`` or ``prompts``);
-- `flips`: sign flips of whole units, one family of tests for a stage;
+- `flips`: sign flips of whole units;
+- `family`: all of a stage as one family of tests;
 - `distance`: the interval of a total variation, its noise, the drift of single propositions;
 - `verdicts`: moved, not moved, or cannot tell, and what would have been found;
 - `unscored`: which stars what could not be read might undo;
@@ -36,16 +37,18 @@ from valuedrift_mlflow.statistics.distance import (
     ErrorDraws,
     Within,
     allowance,
-    drawn_errors,
+    error_draws,
     joint_draws,
     least_added,
     least_favourable,
     mean_interval,
     noise,
     rooted,
+    seed_from,
     within,
 )
-from valuedrift_mlflow.statistics.flips import Flipped, adjusted, flipped
+from valuedrift_mlflow.statistics.family import Joined, adjusted
+from valuedrift_mlflow.statistics.flips import Flipped, flipped
 from valuedrift_mlflow.statistics.stars import Candidate, stars
 from valuedrift_mlflow.statistics.units import (
     Error,
@@ -177,7 +180,7 @@ def analyse(
     rule: DriftTimeRule = "extreme_interval",
     asked: ArrayLike | None = None,
     with_course: bool = True,
-    newest: bool = False,
+    earlier: Joined | None = None,
 ) -> Drift:
     """Measure the drift of every checkpoint from the first one, with intervals and tests.
 
@@ -209,7 +212,8 @@ def analyse(
         asked: (C, N, S) which answers were given, so that what was not asked is not taken for unscored. Without it,
             all that are NaN are unscored, but for samples of which a checkpoint has none.
         with_course: Also tell when stances arrived and how far they overshot, which takes resamples of its own.
-        newest: Tell of the first and the last checkpoint alone, which are tested in the family of all; no course.
+        earlier: Of a stage that grows: what it was tested at before, in the same order and with the same options. The
+            checkpoints given here, beside the first, are tested in one family with those, and join them.
 
     Raises:
         InputError: If shapes disagree, steps do not increase, rows are not distributions, or an option is unknown.
@@ -226,37 +230,31 @@ def analyse(
     groups = np.array([names.index(topic) for topic in topics])
     of_topics = [groups == t for t in range(len(names))]
     units = np.unique(propositions, return_inverse=True)[1] if propositions is not None else np.arange(len(topics))
-    told = np.unique([0, len(values) - 1]) if newest else np.arange(len(values))
     flips = max(resamples, math.ceil(len(names) * len(STANCES) / alpha))
 
-    everywhere = topic_means(prompt_means(values), groups)
-    known = ~np.isnan(everywhere[..., 0])
-    probability = everywhere[told]
+    probability = topic_means(prompt_means(values), groups)
+    known = ~np.isnan(probability[..., 0])
     magnitude = probability - probability[:1]
     distance = total_variation(probability, probability[:1])
     # A stream for each topic: what one draws does not depend on how many prompts the others have.
     *streams, family_stream, joint_stream = np.random.default_rng(seed).spawn(len(names) + 2)
     parts = [
-        _topic(values[:, own], units[own], told, interval, flips, rng)
-        for own, rng in zip(of_topics, streams, strict=True)
+        _topic(values[:, own], units[own], interval, flips, rng) for own, rng in zip(of_topics, streams, strict=True)
     ]
-    family = adjusted([part.flipped for part in parts], flips, family_stream, alpha, told)
+    tests = Joined(kept=0) if earlier is None else earlier
+    before = max(len(tests), 1)
+    tests.join([part.flipped for part in parts], flips, family_stream)
+    told = np.concatenate([[0], np.arange(before, len(tests))])
+    family = adjusted(tests, alpha, told)
     topic_p_adjusted = _least(family.p_value)
 
     tested = [
-        Candidate(
-            values[told][:, own],
-            given[told][:, own],
-            part.member,
-            part.flipped.figure[told],
-            part.flipped.units[told],
-            part.change,
-        )
+        Candidate(values[:, own], given[:, own], part.member, part.flipped.figure, part.flipped.units, part.change)
         for own, part in zip(of_topics, parts, strict=True)
     ]
     unscored = tuple(hidden(values[:, own], given[:, own], units[own]) for own in of_topics)
-    unscored_changed = changed(unscored, alpha)[told]
-    unscored = tuple(one.at(told) for one in unscored)
+    tests.join_unscored(unscored)
+    unscored_changed = changed(np.stack(tests.unscored), np.array(tests.unscored_everywhere), alpha)[told]
     starred = stars(tested, family, unscored_changed, magnitude, alpha)
     topic_significant = starred.significant.sum(axis=-1) > 0
     changes = [part.change for part in parts]
@@ -273,16 +271,16 @@ def analyse(
     noises = np.stack([noise(part.sampling) for part in parts], 1)
     squares = np.stack([part.within.square for part in parts], 1)
     overall_probability = _mean_over_topics(probability)
-    responses = np.stack([(~np.isnan(values[told][:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
+    responses = np.stack([(~np.isnan(values[:, own][..., 0])).sum(axis=(1, 2)) for own in of_topics], axis=1)
     probability_ci = np.stack(
         [share_interval(probability[:, t], part.level, responses[:, t], alpha) for t, part in enumerate(parts)], 1
     )
     came = courses(
         [(topic.answers, units[own]) for topic, own in zip(tested, of_topics, strict=True)],
         interval,
-        starred.significant & (with_course and not newest),
+        starred.significant & with_course,
         magnitude,
-        steps[told],
+        steps,
         flips,
         joint_stream,
         alpha,
@@ -291,7 +289,7 @@ def analyse(
         interval=interval,
         margin=margin,
         topics=names,
-        steps=steps[told],
+        steps=steps,
         probability=probability,
         probability_ci=probability_ci,
         magnitude=magnitude,
@@ -318,18 +316,14 @@ def analyse(
         within=rooted(squares),
         within_p_value=np.stack([part.within.p_value for part in parts], 1),
         overall=_mean_over_topics(distance),
-        overall_ci=_overall_interval(
-            magnitude, draws, [part.changes for part in parts], known, told, joint_stream, alpha
-        ),
+        overall_ci=_overall_interval(magnitude, draws, changes, known, seed_from(joint_stream), alpha),
         overall_noise=_mean_over_topics(noises),
         overall_within=rooted(_mean_over_topics(squares)),
         overall_probability=overall_probability,
         overall_probability_ci=share_interval(
             overall_probability, _mean_error([part.level for part in parts]), responses.sum(axis=1), alpha
         ),
-        drift_time=np.where(
-            starred.significant[-1], drift_time(probability, probability_ci, steps[told], rule), np.nan
-        ),
+        drift_time=np.where(starred.significant[-1], drift_time(probability, probability_ci, steps, rule), np.nan),
         arrival=came.arrival,
         arrival_ci=came.arrival_ci,
         overshoot=came.overshoot,
@@ -342,11 +336,10 @@ def analyse(
 class _Topic:
     """What one topic comes to: the errors of its means, their draws, its flips, the drift of its propositions.
 
-    Of the checkpoints that are told of; changes and flips are of all, as what is drawn depends on all of them.
+    What is drawn of a checkpoint does not depend on which others there are.
     """
 
     level: Error
-    changes: Error
     change: Error
     sampling: Error  # of the change, by drawing responses alone
     tested: Error  # of the change, by the units that are flipped
@@ -362,29 +355,22 @@ class _Topic:
 
 
 def _topic(
-    answers: Floats,
-    units: NDArray[np.int64],
-    told: NDArray[np.int64],
-    interval: Interval,
-    flips: int,
-    rng: np.random.Generator,
+    answers: Floats, units: NDArray[np.int64], interval: Interval, flips: int, rng: np.random.Generator
 ) -> _Topic:
     means = prompt_means(answers)
     turned = units if interval == "propositions" else np.arange(len(units))
     member = members(turned)
-    changes = change_error(answers, units, interval)
-    change, some = changes.at(told), answers[told]
+    change = change_error(answers, units, interval)
     return _Topic(
-        level=level_error(some, units, interval),
-        changes=changes,
+        level=level_error(answers, units, interval),
         change=change,
-        sampling=change_error(some, units, "prompts", least=False),
-        tested=change if interval == "propositions" else change_error(some, turned, "propositions"),
-        between=prompts_error(some, units),
-        draws=drawn_errors(changes, told, rng),
+        sampling=change_error(answers, units, "prompts", least=False),
+        tested=change if interval == "propositions" else change_error(answers, turned, "propositions"),
+        between=prompts_error(answers, units),
+        draws=error_draws(change, rng),
         member=member,
-        flipped=flipped(means - means[:1], member, flips, rng, told),
-        within=within(answers, units, told, min(flips, EXCHANGES), rng),
+        flipped=flipped(means - means[:1], member, flips, rng),
+        within=within(answers, units, min(flips, EXCHANGES), rng),
     )
 
 
@@ -411,30 +397,16 @@ def _mean_error(errors: Sequence[Error]) -> Error:
 
 
 def _overall_interval(
-    magnitude: Floats,
-    draws: Sequence[ErrorDraws],
-    changes: Sequence[Error],
-    known: Bools,
-    told: NDArray[np.int64],
-    rng: np.random.Generator,
-    alpha: float,
+    magnitude: Floats, draws: Sequence[ErrorDraws], changes: Sequence[Error], known: Bools, seed: int, alpha: float
 ) -> Floats:
-    """(C, T, 3), T, T -> (C, 2) over the topics that have an estimate at the checkpoint.
-
-    Of the checkpoints that are told of; ``changes`` and ``known (C, T)`` are of all.
-    """
-    ends = np.full((len(told), 2), np.nan)
+    """(C, T, 3), T, T, (C, T) -> (C, 2) over the topics that have an estimate at the checkpoint."""
+    ends = np.full((len(magnitude), 2), np.nan)
     has = known & known[:1]
     for pattern in np.unique(has, axis=0):
-        of_all = (has == pattern).all(axis=1)
-        own = of_all[told]
+        own = (has == pattern).all(axis=1)
         if pattern.any():
-            errors = [error.at(of_all) for error, kept in zip(changes, pattern, strict=True) if kept]
-            shown = np.flatnonzero(np.isin(np.flatnonzero(of_all), told))
-            drawn = joint_draws(
-                [one.at(own) for one, kept in zip(draws, pattern, strict=True) if kept], errors, shown, rng
-            )
-            some = [error.at(shown) for error in errors]
+            some = [error.at(own) for error, kept in zip(changes, pattern, strict=True) if kept]
+            drawn = joint_draws([one.at(own) for one, kept in zip(draws, pattern, strict=True) if kept], some, seed)
             moved = magnitude[own][:, pattern]
             far = allowance(moved, some, alpha)
             far = far - least_added(moved, some, drawn, far, alpha)

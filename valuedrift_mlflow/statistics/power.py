@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.flips import adjusted, flipped
+from valuedrift_mlflow.statistics.family import Joined, adjusted
+from valuedrift_mlflow.statistics.flips import flipped
 from valuedrift_mlflow.statistics.units import FEW_UNITS, Interval, change_error, members, prompt_means
 from valuedrift_mlflow.statistics.verdicts import minimum_detectable
 
@@ -78,7 +79,9 @@ def _critical(design: Design, alpha: float, rng: np.random.Generator) -> float:
     for _ in range(design.topics):
         means = prompt_means(simulated_answers(design, np.zeros(design.checkpoints + 1), rng)[0])
         parts.append(flipped(means - means[:1], member, FLIPS, rng))
-    return adjusted(parts, FLIPS, rng, alpha).critical
+    tests = Joined(kept=0)
+    tests.join(parts, FLIPS, rng)
+    return adjusted(tests, alpha).critical
 
 
 def _found(design: Design, shift: float, critical: float, rng: np.random.Generator) -> tuple[float, float]:

@@ -83,7 +83,7 @@ def reference_distance(
     parts = [_Part.of(answers, units, target, (topics == topic) & held, interval) for topic in places.tolist()]
     off = np.stack([part.off for part in parts], axis=1)  # (C, T, 3)
     errors = [part.error for part in parts]
-    draws = np.stack([error_draws(error, rng) for error in errors], axis=2)  # (R, C, T, 3)
+    draws = np.stack([error_draws(error, rng).t for error in errors], axis=2)  # (R, C, T, 3)
     ends = [_ends(off[:, t : t + 1], draws[:, :, t : t + 1], errors[t : t + 1]) for t in range(len(parts))]
     distance = _half(off)
     change, change_interval = _change(parts, off, draws)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from valuedrift_mlflow.statistics.flips import Family
+from valuedrift_mlflow.statistics.family import Family
 from valuedrift_mlflow.statistics.selection import given_star
 from valuedrift_mlflow.statistics.units import Error
 from valuedrift_mlflow.statistics.unscored import least_figures

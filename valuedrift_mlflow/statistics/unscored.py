@@ -42,11 +42,6 @@ class Hidden:
     p_value: Floats
     changes: Floats
 
-    def at(self, checkpoints: Integers) -> Hidden:
-        """Of some of the checkpoints."""
-        own = (self.rate, self.low, self.high, self.p_value, self.changes)
-        return Hidden(*(part[checkpoints] for part in own))
-
     def stands(self, verdict: str, margin: float, at: int = -1) -> bool:
         """Whether a verdict on the topic holds whatever the unscored answers would have said.
 
@@ -98,25 +93,37 @@ def _t_test(changes: Floats) -> Floats:
     return p_value
 
 
-def changed(topics: Sequence[Hidden], alpha: float) -> Bools:
+def share_tests(topics: Sequence[Hidden]) -> tuple[Floats, Floats]:
+    """(C, T) p values that a topic's share of unscored answers has not changed, (C,) that the stage's has not.
+
+    All propositions of all topics together tell the second: what one topic's ten do not show all hundred do.
+    """
+    own = np.stack([one.p_value for one in topics], axis=1)
+    return own, _t_test(np.concatenate([one.changes for one in topics], axis=1))
+
+
+def changed(own: Floats, everywhere: Floats, alpha: float) -> Bools:
     """(C, T) whether the share of unscored answers has changed, in a topic or in the stage.
 
     Two families of tests at half of alpha each: every topic by itself at every checkpoint (Holm), and all propositions
-    of all topics together at every checkpoint (Bonferroni), which counts for every topic. A judge that loses answers
-    loses them in all topics, and what one topic's ten propositions do not show all hundred do.
+    of all topics together at every checkpoint (Bonferroni), which counts for every topic: a judge that loses answers
+    loses them in all topics.
+
+    Args:
+        own: (C, T) p values of the topics, see `share_tests`; the first checkpoint is in no family.
+        everywhere: (C,) of the stage.
+        alpha: level of both families together.
     """
-    own = np.stack([one.p_value for one in topics], axis=1)[1:]
-    checkpoints = len(own)
-    whole = _t_test(np.concatenate([one.changes for one in topics], axis=1))[1:]
-    order = np.argsort(own, axis=None)  # NaN last
+    own, everywhere = own[1:], everywhere[1:]
+    order = np.argsort(own, axis=None, kind="stable")  # NaN last
     ordered = own.ravel()[order]
     with np.errstate(invalid="ignore"):
         passed = ordered <= alpha / 2 / np.maximum(np.isfinite(ordered).sum() - np.arange(len(ordered)), 1)
-        everywhere = whole <= alpha / 2 / max(checkpoints, 1)
+        in_stage = everywhere <= alpha / 2 / max(len(own), 1)
     single = np.zeros(own.size, dtype=bool)
     single[order] = np.logical_and.accumulate(passed)
-    found = single.reshape(own.shape) | everywhere[:, None]
-    return np.concatenate([np.zeros((1, len(topics)), dtype=bool), found])
+    found = single.reshape(own.shape) | in_stage[:, None]
+    return np.concatenate([np.zeros((1, own.shape[1]), dtype=bool), found])
 
 
 def least_figures(answers: Floats, asked: Bools, member: Floats, direction: Floats) -> Floats:
