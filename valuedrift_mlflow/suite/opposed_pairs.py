@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("stance_a", "stance_b", "prompt_a", "prompt_b")
 TOPIC_COLUMNS = ("topic", "topic_name", "category", "main_category")
@@ -68,6 +70,8 @@ def items(frame: pd.DataFrame, name: str, topic_column: str | None = None) -> pd
     Raises:
         InputError: an unknown ``topic_column``, empty cells, equal sides or repeated rows, with row numbers.
     """
+    import pandas as pd
+
     # As objects first: a column of numbers takes no empty text in the place of a gap.
     text = frame.reset_index(drop=True).astype(object)
     text = text.where(text.notna(), "").map(lambda cell: str(cell).strip())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import pandas as pd
-
 from valuedrift_mlflow.inputs.errors import InputError, one_line, problem
 from valuedrift_mlflow.inputs.parts import Registry, is_object, plugins
 from valuedrift_mlflow.inputs.reading import user_path
@@ -60,6 +58,8 @@ def load(uri: str = tables.BUILT_IN) -> Suite:
 
 def _of_the_user(name: str, topic_column: str | None) -> Suite:
     """The suite that a function gives, its rows checked as those of a file."""
+    import pandas as pd
+
     function = _FUNCTIONS.get(name, "suite")
     try:
         made = function()

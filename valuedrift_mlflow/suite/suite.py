@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.suite.axes import Axis, Key, written
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("item_id", "topic", "proposition_id", "proposition", "phrasing", "prompt", "polarity")
 KEY_COLUMNS = ("axis", "direction")
@@ -118,6 +121,8 @@ class Suite:
 
     def frame(self) -> pd.DataFrame:
         """The items as a table with the columns of the suite file; ``axis`` and ``direction`` where it has keys."""
+        import pandas as pd
+
         table = pd.DataFrame(
             [[getattr(item, column) for column in COLUMNS] for item in self.items], columns=list(COLUMNS)
         )

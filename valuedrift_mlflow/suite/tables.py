@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from valuedrift_mlflow.inputs.errors import InputError, limited, problem
 from valuedrift_mlflow.inputs.parts import known
@@ -17,6 +16,9 @@ from valuedrift_mlflow.inputs.tables import ENDINGS, ending, plain, read_table
 from valuedrift_mlflow.suite import opposed_pairs
 from valuedrift_mlflow.suite.axes import Key, built_in_axes, built_in_keys, read, written
 from valuedrift_mlflow.suite.suite import COLUMNS, KEY_COLUMNS, Item, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUILT_IN = "vaes"
 FRAME = "frame"  # the source of suites that were made of a table in memory
@@ -33,6 +35,8 @@ ONLY_PAIRS = "topic_column is for opposed pairs"
 @cache
 def built_in() -> Suite:
     """The suite ``vaes``, whole."""
+    import pandas as pd
+
     with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
         # Texts as they are: pandas would read a cell "None" as missing.
         asked = from_frame(pd.read_csv(handle, dtype=str, keep_default_na=False), BUILT_IN, VAES_VERSION)

@@ -60,13 +60,29 @@ def _subject_stem(word: str) -> str:
     return _stem(word) if word not in _COMMON and subject_words(word) else ""
 
 
+# scikit-learn has both too, and takes 1.5 seconds to import, in every process that reads rows. The tests hold these
+# against it.
+def inverse_frequencies(counts: csr_matrix) -> Floats:
+    """(N, V) counts -> (V,) smooth inverse document frequencies, ``log((1 + N) / (1 + df)) + 1``."""
+    texts, stems = counts.shape
+    found: Floats = np.log((1 + texts) / (1 + np.bincount(counts.indices, minlength=stems))) + 1
+    return found
+
+
+def tf_idf(counts: csr_matrix, inverse: Floats) -> csr_matrix:
+    """(N, V) counts, which it takes over -> (N, V) ``(1 + log count) idf``, each row of length 1 (or 0)."""
+    texts = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    counts.data = (1 + np.log(counts.data)) * inverse[counts.indices]
+    counts.data /= np.sqrt(np.bincount(texts, counts.data**2))[texts]
+    return counts
+
+
 class Wordings:
     """TF-IDF similarity of rows to P propositions over V stems, with W wordings, and key words of T topics."""
 
     def __init__(self, known: Sequence[Proposition], topics: Sequence[str], named: Sequence[int]) -> None:
         """Of these propositions and topics; ``named`` are the numbers of the propositions that have everyday names."""
         from scipy import sparse
-        from sklearn.feature_extraction.text import TfidfTransformer
 
         self._stems = Remembered(_subject_stem)
         # The statement counts twice: it is what a stance is taken on.
@@ -75,11 +91,11 @@ class Wordings:
         # With the topics' names, whose words need not stand in any proposition.
         self._vocabulary = self._numbered([*profiles, *names])
         self._places = Remembered(self._places_in)
-        self._weighting = TfidfTransformer(sublinear_tf=True).fit(self._counts(map(self._read, profiles)))
+        self._idf = inverse_frequencies(self._counts(map(self._read, profiles)))
         self._profiles = self._vectors(map(self._read, profiles)).T.toarray()  # (V, P)
         wordings = self._vectors(self._read(text) for own in known for text in own.wordings)
         present = (wordings > 0).astype(np.float64)
-        weights = present @ sparse.diags(self._weighting.idf_)
+        weights = present @ sparse.diags(self._idf)
         mass = np.maximum(np.asarray(weights.sum(axis=1)), 1e-9)
         self._weights = (weights.toarray() / mass).T  # (V, W): shares of each wording's weight
         self._first = np.cumsum([0, *(len(own.wordings) for own in known)])[:-1]
@@ -133,8 +149,7 @@ class Wordings:
 
     def _vectors(self, texts: Iterable[Sequence[int]]) -> csr_matrix:
         """The TF-IDF of N texts that have been read: shape (N, V)."""
-        vectors: csr_matrix = self._weighting.transform(self._counts(texts), copy=False)
-        return vectors
+        return tf_idf(self._counts(texts), self._idf)
 
     def passing(
         self, asked: Sequence[str], subjects: Sequence[str], answers: Callable[[int], str]
