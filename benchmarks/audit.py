@@ -5,7 +5,7 @@ python benchmarks/audit.py --rows 2000 16000
 
 The pairs are those of HH-RLHF's harmless test split, repeated with one word in twelve exchanged, so that no text comes
 twice. Each size is audited in a process of its own, from opening the file to the last interval; the peak of memory is
-that of all processes, which fewer than 20,000 pairs have no second of. The peer reads the same
+that of all processes, which up to 4,000 pairs have no second of. The peer reads the same
 responses with scikit-learn's TF-IDF and logistic regression (``predict_proba``), which knows nothing of propositions.
 """
 

@@ -2,6 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from valuedrift_mlflow.statistics.intervals import Estimate, share, with_interval
 
@@ -22,3 +25,11 @@ def test_an_interval_comes_from_the_defined_draws_and_holds_its_estimate() -> No
 def test_an_undefined_interval_is_not_shown() -> None:
     assert with_interval(0.1234, np.array([0.1, 0.15])) == "0.123 [0.100, 0.150]"
     assert with_interval(0.1234, np.array([math.nan, 0.15])) == "0.123"
+
+
+@given(st.integers(0, 400), st.integers(1, 400))
+def test_the_interval_of_a_share_is_that_of_scipy(count: int, total: int) -> None:
+    count = min(count, total)
+    found, peer = share(count, total), binomtest(count, total).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((peer.low, peer.high), abs=1e-12)
+    assert 0 <= found.low <= found.value <= found.high <= 1

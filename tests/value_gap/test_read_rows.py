@@ -140,6 +140,31 @@ def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(
         assert one.matches.proposition.tolist() == matcher.match(one.rows).proposition.tolist()
 
 
+@pytest.mark.parametrize(("cores", "judge"), [(1, _Counting), (2, _Counting), (2, _Deadly)])
+def test_batches_are_drawn_as_they_are_read(
+    cores: int, judge: type[_Counting], small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never the whole source: a few batches in hand beside the one that is read, on any number of cores."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=40&seed=3"), "pairs").rows
+    drawn = 0
+
+    def batches() -> Iterator[Sequence[Any]]:
+        nonlocal drawn
+        for _ in range(60):
+            drawn += 1
+            yield rows
+
+    ahead = [
+        drawn - number
+        for number, _ in enumerate(
+            read_rows.read_rows(batches(), ("chosen", "rejected"), judge(), Matcher(suite.load("vaes")))
+        )
+    ]
+    assert len(ahead) == 60
+    assert max(ahead) <= 2 + (read_rows._AHEAD + read_rows._OWN) * (cores - 1)
+
+
 def test_long_rows_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch ends with the row that passes the bound: six rows of 300 characters where 1,000 are allowed."""
     monkeypatch.setattr(exchanges, "CHARACTERS", 1_000)

@@ -190,9 +190,12 @@ def share(count: int, total: int) -> Estimate:
     >>> str(share(4, 100))
     '0.040 [0.016, 0.098]'
     """
-    from scipy.stats import binomtest  # takes a second to import
+    from scipy.special import ndtri  # scipy.stats has this too, and takes a second to import
 
     if not total:
         return NOTHING
-    interval = binomtest(count, total).proportion_ci(1 - ALPHA, method="wilson")
-    return Estimate(count / total, float(interval.low), float(interval.high))
+    mean, z = count / total, float(ndtri(1 - ALPHA / 2))
+    added = z * z / total
+    centre = (mean + added / 2) / (1 + added)
+    half = math.sqrt(mean * (1 - mean) * added + added * added / 4) / (1 + added)
+    return Estimate(mean, centre - half if count else 0.0, centre + half if count < total else 1.0)

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 # Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
-ALONE = 4
+ALONE = 2
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # batches that this process reads beside others
 _Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
@@ -75,7 +75,7 @@ def read_rows(
 ) -> Iterator[ReadRows]:
     """Read batches in order, the rows matched and their ``columns`` judged.
 
-    From the fifth batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
+    From the third batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
     same in any process (``portable``): other judges have clients, caches or models of their own. While all other
     processes are starting or busy, and once one of them is lost, this one does the same. An encoder has the cores to
     itself; on a cluster every executor has one. What is read does not depend on any of this.
@@ -88,7 +88,7 @@ def read_rows(
         return
     with cluster() if engine == "spark" else _processes(matcher) as pool:
         if pool is None:
-            for batch in (following, *waiting):
+            for batch in chain([following], waiting):
                 yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
             return
         yield from _shared(pool, chain([following], waiting), columns, judge, matcher)
