@@ -1,10 +1,11 @@
-"""How much slower a model speaks while a judge that is all Python reads beside it: in a thread, and in processes.
+"""How much slower a model speaks while other work in Python is done beside it: in a thread, and in processes.
 
-python benchmarks/turns.py                 # 110 prompts, three rounds: two minutes on two cores that are free
+python benchmarks/turns.py                 # 110 prompts, three rounds: four minutes on two cores that are free
 python benchmarks/turns.py --prompts 550
 
-Four sides in turn: the model alone; beside a thread that never pauses, with the turns of 5 ms that Python gives; with
-those of 0.1 ms that this package gives beside a training; beside the same answers read in processes.
+In turn: the model alone; beside a thread that counts, and beside one in which the judge reads without a pause, each
+with the turns of 5 ms that Python gives and with those of 0.1 ms that this package gives beside a training; beside the
+same answers read in processes.
 """
 
 import argparse
@@ -25,7 +26,14 @@ from valuedrift_mlflow.models.generation import Sampling
 from valuedrift_mlflow.report.display import Display
 from valuedrift_mlflow.stances import Answer
 
-SIDES = ("alone", "thread, 5 ms", "thread, 0.1 ms", "processes")
+SIDES = ("alone", "counting, 5 ms", "counting, 0.1 ms", "judge, 5 ms", "judge, 0.1 ms", "processes")
+_COUNTED = 1_000_000
+
+
+def count() -> None:
+    """A while of Python that never gives its turn away by itself, as no library's functions are in it."""
+    for _ in range(_COUNTED):
+        pass
 
 
 def main() -> None:
@@ -56,7 +64,9 @@ def main() -> None:
             with ExitStack() as stack:  # what it waits for at its end is not timed
                 if name.endswith("0.1 ms"):
                     stack.enter_context(short_turns())
-                if name.startswith("thread"):
+                if name.startswith("counting"):
+                    stack.enter_context(meanwhile(count))
+                if name.startswith("judge"):
                     stack.enter_context(meanwhile(lambda: judge.judge(said[:50])))
                 if name == "processes":
                     stack.enter_context(meanwhile(lambda: verdicts(judge, answers)))
