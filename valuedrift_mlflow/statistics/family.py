@@ -63,15 +63,17 @@ class Joined:
             InputError: what is known is of other topics or of another number of flips.
         """
         if self.figures and (len(topics), flips) != (len(self._rows), len(self._rows[0])):
-            known = f"{len(self._rows)} topics, {len(self._rows[0])} flips"
-            raise InputError(problem("earlier", known, f"those of the same stage: {len(topics)} topics, {flips} flips"))
+            found = f"{len(self._rows)} topics, {len(self._rows[0])} flips"
+            raise InputError(problem("earlier", found, f"those of the same stage: {len(topics)} topics, {flips} flips"))
         # Rows of a topic's table: one flip is the same for all checkpoints and stances.
         self._rows = [
             rng.integers(len(t.table), size=flips) if t.exact else np.arange(flips) % len(t.table) for t in topics
         ]
-        singles = [t.table.T.astype(np.float32, order="C").reshape(*t.figure.shape, -1) for t in topics]
-        for checkpoint in range(min(len(self), 1), len(topics[0].figure)):
-            self.figures.append(np.stack([t.figure[checkpoint] for t in topics]))
+        known = min(len(self), 1)
+        figures = np.stack([t.figure[known:] for t in topics], axis=1)  # (C, T, 3)
+        singles = [t.table[:, 3 * known :].T.astype(np.float32, order="C").reshape(len(figures), 3, -1) for t in topics]
+        for checkpoint, figure in enumerate(figures):
+            self.figures.append(figure)
             own = [table[checkpoint] for table in singles]
             ready = self._kept >= len(topics) * 3 * flips
             if ready:
