@@ -37,15 +37,19 @@ def given_star(estimate: Floats, error: Floats, freedom: Floats, cutoff: Floats,
     """
     sign = np.where(estimate < 0, -1.0, 1.0)
     t = np.abs(estimate) / error
-    middle, low, high = (_level(t, freedom, np.minimum(cutoff, t), at) for at in (0.5, alpha / 2, 1 - alpha / 2))
+    levels = np.array([0.5, alpha / 2, 1 - alpha / 2]).reshape(3, *(1 for _ in t.shape))
+    middle, low, high = _level(t, freedom, np.minimum(cutoff, t), levels)
     ends = np.stack([np.minimum(low, middle), np.maximum(high, middle)], axis=-1) * error[..., None]
     ends = np.where(sign[..., None] < 0, -ends[..., ::-1], ends)
     return middle * error * sign, ends
 
 
-def _level(t: Floats, freedom: Floats, cutoff: Floats, level: float) -> Floats:
-    """The true change, in estimated errors, under which a figure of at least t has this probability given a star."""
-    low, high = t - FAR, t + FAR
+def _level(t: Floats, freedom: Floats, cutoff: Floats, level: Floats) -> Floats:
+    """The true changes, in estimated errors, under which a figure of at least t has these probabilities given a star.
+
+    ``level`` is (L, 1, ...), the others (...); what is told is (L, ...).
+    """
+    low, high = t - FAR + 0 * level, t + FAR + 0 * level
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         below = _tail(t, middle, freedom, cutoff) < level

@@ -81,12 +81,11 @@ def stars(
     # The total variation is the largest of three changes. Where another stance has the star, its size is as measured.
     largest = np.nan_to_num(np.abs(magnitude)).max(axis=-1, keepdims=True) <= np.abs(magnitude)
     largest &= significant.sum(axis=-1, keepdims=True) > 0
+    at = significant | largest
     selected, selected_ci = np.full(magnitude.shape, np.nan), np.full((*magnitude.shape, 2), np.nan)
-    for t, topic in enumerate(topics):
-        at = significant[:, t] | largest[:, t]
-        if at.any():
-            cutoff = np.where(significant[:, t], family.cutoff[:, t], 0.0)
-            selected[:, t][at], selected_ci[:, t][at] = _given(topic, cutoff, magnitude[:, t], at, alpha)
+    if at.any():
+        cutoff = np.where(significant, family.cutoff, 0.0)
+        selected[at], selected_ci[at] = _given(topics, cutoff, magnitude, at, alpha)
     place = np.argmax(largest, axis=-1)[..., None]
     sign = np.sign(np.take_along_axis(magnitude, place, axis=-1))[..., 0]
     distance = sign * np.take_along_axis(selected, place, axis=-1)[..., 0]
@@ -102,16 +101,22 @@ def stars(
     )
 
 
-def _given(topic: Candidate, cutoff: Floats, magnitude: Floats, at: Bools, alpha: float) -> tuple[Floats, Floats]:
-    """Changes given their star; the cut-off of u in the terms of the t that their intervals go by."""
-    units = np.repeat(topic.units[:, None], 3, axis=1)[at].astype(np.float64)
-    error = topic.change.deviation[at]
-    own = np.abs(magnitude[at]) / error
-    reached, needed = _t(topic.figure[at], units), _t(cutoff[at], units)
+def _given(
+    topics: Sequence[Candidate], cutoff: Floats, magnitude: Floats, at: Bools, alpha: float
+) -> tuple[Floats, Floats]:
+    """Changes given their star; the cut-off of u in the terms of the t that their intervals go by.
+
+    (C, T, 3) each -> what is told ``at`` M of them, (M,) and (M, 2).
+    """
+    figure = np.stack([topic.figure for topic in topics], axis=1)[at]
+    error = np.stack([topic.change.deviation for topic in topics], axis=1)[at]
+    of_topics = np.nonzero(at)[:2]  # units and freedom are those of all three stances
+    units = np.stack([topic.units for topic in topics], axis=1)[of_topics].astype(np.float64)
+    freedom = np.stack([topic.change.freedom for topic in topics], axis=1)[of_topics]
+    reached, needed = _t(figure, units), _t(cutoff[at], units)
     with np.errstate(invalid="ignore"):
         share = np.where(np.isinf(needed), 1.0, needed / reached)  # all units alike are infinitely sure
-    freedom = np.repeat(topic.change.freedom[:, None], 3, axis=1)[at]
-    return given_star(magnitude[at], error, freedom, own * share, alpha)
+    return given_star(magnitude[at], error, freedom, np.abs(magnitude[at]) / error * share, alpha)
 
 
 def _t(figure: Floats, units: Floats) -> Floats:
