@@ -76,7 +76,7 @@ def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
         others, _ = workers()
         if others is not None:  # so few rows would be read before it has started
-            others.submit(read_rows.prepared, (matcher.suite, matcher.embedder)).result()
+            others.submit(read_rows.prepared, (matcher.suite, matcher.embedder, None)).result()
         reader: Judge = judge
         audited = audit.examine(data.rows, "pairs", reader, matcher)
         found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
@@ -93,7 +93,7 @@ def test_what_lost_processes_were_to_read_is_read_here(
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     others, _ = workers()
     assert others is not None  # so few rows would be read before it has started
-    others.submit(read_rows.prepared, (matcher.suite, matcher.embedder)).result()
+    others.submit(read_rows.prepared, (matcher.suite, matcher.embedder, None)).result()
     audited = audit.examine(data.rows, "pairs", judge(), matcher)
     assert audited.metrics() == audit.examine(data.rows, "pairs", _Counting(), matcher).metrics()
     assert audited.rows == 300 and caplog.text.count("this one goes on alone") == 1

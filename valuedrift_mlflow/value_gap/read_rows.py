@@ -38,6 +38,7 @@ _Found = TypeVar("_Found")
 ALONE = 2
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # batches that this process reads beside others
+_SPEAKERS = {"prompt": "user", "completion": "assistant"}
 _Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
 
 
@@ -127,7 +128,7 @@ def _shared(
     many = _AHEAD * pool.workers
     hand: deque[tuple[Sequence[Row], Future[_Read]]] = deque()
     # A process imports and prepares for seconds: it is not waited for.
-    ready = pool.begin(prepared, (matcher.suite, matcher.embedder)) if pool.own else None
+    ready = pool.begin(prepared, (matcher.suite, matcher.embedder, local)) if pool.own else None
     try:
         for batch in batches:
             if ready is not None and not ready.done():
@@ -168,9 +169,14 @@ def _read(batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, sui
     return matches, _verdicts(_about(batch, matches, matcher), columns, judge)
 
 
-def prepared(of: tuple[Suite, str]) -> None:
-    """What another process does before its first batch."""
-    _matcher(*of)
+def prepared(of: tuple[Suite, str, Judge | None]) -> None:
+    """What another process does before its first batch: it reads one answer, so that all it needs is loaded."""
+    suite, embedder, judge = of
+    item = suite.items[0]
+    said = {name: [{"role": role, "content": item.prompt}] for name, role in _SPEAKERS.items()}
+    _matcher(suite, embedder).match([said])
+    if judge is not None:
+        judge.judge([Answer(item.proposition, item.prompt, item.prompt, item.polarity)])
 
 
 _MATCHERS: dict[tuple[str, str], Matcher] = {}  # of this process: one is made in a second, and serves all batches
