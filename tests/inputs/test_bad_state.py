@@ -18,7 +18,7 @@ import mlflow
 import pytest
 import yaml
 from bad_input import CASES, FEW, FILES, JUNK, NAMED, STEERS, TEXTS, VALUES, good_or_told
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -245,6 +245,7 @@ def test_kept_responses_of_any_content(tmp_path: Path, column: str, cell: object
 
 @CASES
 @given(tree=VALUES | st.dictionaries(st.just("files"), VALUES), junk=JUNK, name=st.sampled_from("0123x-") | TEXTS)
+@example(tree={"files": {300 * "x": ""}}, junk=b"", name="3")  # no name of a file
 def test_states_of_any_content(tmp_path: Path, tree: object, junk: bytes, name: str) -> None:
     with suppress(OSError, ValueError):  # no name of a folder
         folder = tmp_path / f"checkpoint-{name.replace('/', '')}"

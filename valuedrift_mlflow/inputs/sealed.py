@@ -42,9 +42,13 @@ def damage(folder: Path, name: str) -> str:
         return f"{name} lists no file"
     for member, told in files.items():
         path = folder / str(member)
-        if not path.is_file():
+        try:
+            found = _of(path) if path.is_file() else None
+        except OSError as error:  # it is no name of a file, or a file that nobody can read
+            return f"{member} cannot be read: {error.strerror}"
+        if found is None:
             return f"{member} is missing"
-        if _of(path) != told:
+        if found != told:
             return f"{member} is not what was written"
     return ""
 
