@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.reading import json_object
 
 
@@ -41,15 +42,15 @@ def damage(folder: Path, name: str) -> str:
     if not files:  # nothing is sealed that holds nothing
         return f"{name} lists no file"
     for member, told in files.items():
-        path = folder / str(member)
+        path, shown = folder / str(member), one_line(member)  # a damaged seal may say anything
         try:
             found = _of(path) if path.is_file() else None
         except OSError as error:  # it is no name of a file, or a file that nobody can read
-            return f"{member} cannot be read: {error.strerror}"
+            return f"{shown} cannot be read: {error.strerror}"
         if found is None:
-            return f"{member} is missing"
+            return f"{shown} is missing"
         if found != told:
-            return f"{member} is not what was written"
+            return f"{shown} is not what was written"
     return ""
 
 
