@@ -94,8 +94,7 @@ def courses(checkpoints: int, *, one_by_one: bool) -> None:
         )
         made.append(Measurement(step, asked, "drawn", "neutral", judged, 0.0))
         if one_by_one:  # as the callback does
-            newest = [made[0], *made[max(1, len(tested)) :]]
-            analyse_measurements(newest, earlier=tested, with_course=False)
+            analyse_measurements(made, earlier=tested, with_course=False)
     del tested
     drift_table(analyse_measurements(made), made)
     responses_table(made)

@@ -186,7 +186,6 @@ class ValueDriftCallback(TrainerCallback):
         self._shared = beside
         self._beside = beside or Beside()
         self._start: Start | None = None
-        self._tested = Joined()  # of the measurements that were told
         self._first = True  # of the training's processes; only this one judges and logs
         self._measured = -1
         self._judged = False  # whether the judge has been asked once
@@ -213,7 +212,7 @@ class ValueDriftCallback(TrainerCallback):
         """
         # Anew: a script may train several times with one callback.
         self.measurements, self._measured, self._start = [], -1, None
-        self._tested = Joined()
+        self._tested = Joined()  # of the measurements that were told
         self._table = kept.Table()
         self._beside = self._shared or Beside()
         self._first = state.is_world_process_zero
@@ -320,16 +319,11 @@ class ValueDriftCallback(TrainerCallback):
 
     def drift(self) -> Drift:
         """Drift of every measured step from the first."""
-        return self._drift(self.measurements)
+        return self._drift()
 
-    def _newest(self) -> Drift:
-        """The same of what was not told yet, tested in one family with all that was."""
-        told = max(1, len(self._tested))
-        return self._drift([self.measurements[0], *self.measurements[told:]], earlier=self._tested, with_course=False)
-
-    def _drift(self, measurements: Sequence[Measurement], **options: Any) -> Drift:
+    def _drift(self, **options: Any) -> Drift:
         return analyse_measurements(
-            measurements,
+            self.measurements,
             self.sampling.seed,
             self.drift_time,
             interval=self.interval,
@@ -363,7 +357,7 @@ class ValueDriftCallback(TrainerCallback):
         model_id = log_checkpoint() if log_checkpoint else None
         measurement = taken.judged() if isinstance(taken, Said) else taken
         self.measurements.append(measurement)
-        drift = self._newest()
+        drift = self._drift(earlier=self._tested, with_course=False)  # of what was not told yet
         compared = self.measurements[:: max(1, len(self.measurements) - 1)]  # the first and this one
         metrics = metrics_of(measurement, drift, mix=self.training_mix, costs=measurement is not self.start)
         metrics |= metrics_of_axes(axis_shifts(compared, [one.step for one in compared], self.sampling.seed))

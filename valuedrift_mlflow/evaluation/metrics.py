@@ -34,7 +34,8 @@ def analyse_measurements(
 ) -> Drift:
     """Drift of every later measurement from the first; steps are made to rise where a baseline has none of its own.
 
-    ``interval``, ``margin``, ``with_course`` and ``earlier`` are those of `analyse`.
+    ``interval``, ``margin``, ``with_course`` and ``earlier`` are those of `analyse`. Of a stage that grows, all its
+    measurements are given each time; those that joined ``earlier`` before, but for the first, are not told again.
 
     Raises:
         InputError: the measurements were made with different suites.
@@ -44,6 +45,8 @@ def analyse_measurements(
         raise InputError(
             problem("suite", suites, "one suite for all that is compared", "measure them on the same suite")
         )
+    if earlier is not None:
+        measurements = [measurements[0], *measurements[max(1, len(earlier)) :]]
     first = measurements[0]
     steps = [m.step for m in measurements]
     if any(later <= earlier for earlier, later in pairwise(steps)):

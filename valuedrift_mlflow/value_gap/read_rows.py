@@ -38,7 +38,6 @@ _Found = TypeVar("_Found")
 ALONE = 2
 _AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # batches that this process reads beside others
-_SPEAKERS = {"prompt": "user", "completion": "assistant"}
 _Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
 
 
@@ -173,8 +172,8 @@ def prepared(of: tuple[Suite, str, Judge | None]) -> None:
     """What another process does before its first batch: it reads one answer, so that all it needs is loaded."""
     suite, embedder, judge = of
     item = suite.items[0]
-    said = {name: [{"role": role, "content": item.prompt}] for name, role in _SPEAKERS.items()}
-    _matcher(suite, embedder).match([said])
+    prompt, completion = ([{"role": role, "content": item.prompt}] for role in ("user", "assistant"))
+    _matcher(suite, embedder).match([{"prompt": prompt, "completion": completion}])
     if judge is not None:
         judge.judge([Answer(item.proposition, item.prompt, item.prompt, item.polarity)])
 
