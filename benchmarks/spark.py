@@ -13,10 +13,11 @@ import sys
 import time
 
 from valuedrift_mlflow import judges, suite
+from valuedrift_mlflow.data import blocks
 from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.report.display import Display
-from valuedrift_mlflow.value_gap import audit, exchanges
+from valuedrift_mlflow.value_gap import audit
 from valuedrift_mlflow.value_gap.findings import Audit
 from valuedrift_mlflow.value_gap.matching import Matcher
 from valuedrift_mlflow.value_gap.spark import Engine
@@ -38,13 +39,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="pairs")
     rows = parser.parse_args().rows
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    exchanges.BATCH = max(1, min(exchanges.BATCH, rows // 8))  # enough of them for every core
+    blocks.ROWS = max(1, min(blocks.ROWS, rows // 8))  # enough of them for every core
     local, seconds = audited(rows, "local")
     cells = [["this process and its cores", f"{seconds:.1f}", ""]]
     for cores in (1, 2):
         builder = SparkSession.builder.master(f"local[{cores}]").config("spark.driver.host", "127.0.0.1")
         session = builder.config("spark.ui.enabled", "false").getOrCreate()
-        audited(exchanges.BATCH * cores, "spark")
+        audited(blocks.ROWS * cores, "spark")
         found, seconds = audited(rows, "spark")
         session.stop()
         same = found.metrics() == local.metrics() and found.table().equals(local.table())

@@ -265,14 +265,14 @@ def test_loaded_data_and_several_turns(matcher: Matcher) -> None:
 def test_one_batch_or_many_make_no_difference(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "embedded:pairs?gap=0.5&size=120&seed=8"
     whole = examined(uri, matcher)
-    monkeypatch.setattr("valuedrift_mlflow.value_gap.exchanges.BATCH", 7)
+    monkeypatch.setattr("valuedrift_mlflow.data.blocks.ROWS", 7)
     parts = examined(uri, matcher)
     assert parts.metrics() == whole.metrics()
     assert parts.opinionated == whole.opinionated
 
 
 def test_the_style_of_many_pairs_is_that_of_a_sample(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("valuedrift_mlflow.value_gap.audit.STYLE_SAMPLE", 300)
+    monkeypatch.setattr("valuedrift_mlflow.value_gap.tally.STYLE_SAMPLE", 300)
     rows = [
         {"prompt": [], "chosen": say("a b " * (n % 7 + 1)), "rejected": say("a " * (n % 7 + 1))} for n in range(5000)
     ]

@@ -1,26 +1,33 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from valuedrift_mlflow import judges, suite
-from valuedrift_mlflow.data.datasets import load_data
+from valuedrift_mlflow.data import blocks
+from valuedrift_mlflow.data.blocks import ReadCounts, Reading
+from valuedrift_mlflow.data.datasets import Digest, load_data, stream
+from valuedrift_mlflow.data.files import Line
+from valuedrift_mlflow.data.formats import FORMATS
+from valuedrift_mlflow.data.layouts import Layout
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import Answer, Verdict
 from valuedrift_mlflow.value_gap import audit, exchanges, read_rows
 from valuedrift_mlflow.value_gap.matching import Matcher
+from valuedrift_mlflow.value_gap.tally import Tally
 
 
 class _Counting:
@@ -61,8 +68,21 @@ class _Unpicklable(_Counting):
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "BATCH", 40)
-    monkeypatch.setattr(read_rows, "ALONE", 1)
+    monkeypatch.setattr(blocks, "ROWS", 40)
+    monkeypatch.setattr(read_rows, "FEW", 1)
+
+
+def ready(matcher: Matcher) -> None:
+    """Another process, if there is one, has begun: so few rows would be read before it has."""
+    others, _ = workers()
+    if others is not None:
+        others.submit(read_rows.prepared, read_rows.matching_of(matcher), None).result()
+
+
+def tasks(given: Iterable[blocks.Block], matcher: Matcher) -> Iterator[read_rows.Task]:
+    """Blocks of pairs, each with an empty tally."""
+    whole = Tally("pairs", len(matcher.topics), seed=0)
+    return (read_rows.Task(block, whole.part(number)) for number, block in enumerate(given))
 
 
 def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
@@ -74,14 +94,49 @@ def test_on_every_core_an_audit_comes_to_what_it_comes_to_on_one(
     found = []
     for cores, judge in ((1, judges.load("lexical")), (2, judges.load("lexical")), (2, counting)):
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
-        others, _ = workers()
-        if others is not None:  # so few rows would be read before it has started
-            others.submit(read_rows.prepared, (matcher.suite, matcher.embedder, None)).result()
+        ready(matcher)
         reader: Judge = judge
         audited = audit.examine(data.rows, "pairs", reader, matcher)
         found.append((audited.metrics(), audited.opinionated, audited.topic_only, audited.rows))
     assert found[0] == found[1] == found[2]
     assert found[0][-1] == 300 and counting.asked > 400  # most sides, all in this process
+
+
+def test_a_file_comes_to_the_same_whoever_reads_its_lines(
+    small_batches: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With rows that are no json, empty or equal, dialogues, and more rows than are shown or drawn."""
+    planted = load_data(Data(uri="embedded:pairs?gap=0.5&size=400&seed=3"), "pairs").rows
+    again = [{"role": "user", "content": "Are you sure?"}, {"role": "assistant", "content": "I am."}]
+    rows = [dict(row) for row in planted]
+    for row in rows[::9]:
+        row |= {"chosen": [*row["chosen"], *again], "rejected": [*row["rejected"], *again]}
+    lines = [json.dumps(row) for row in rows]
+    lines[50:50] = ["no json", "", json.dumps(rows[0] | {"chosen": rows[0]["rejected"]}), "[1, 2]"]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    data, matcher = stream(Data(uri=str(file), on_bad_row="skip")), Matcher(suite.load("vaes"))
+    digest, found = Digest(), list[Any]()
+    digest.take(Digest.text(data))
+    for cores, judge in ((1, judges.load("lexical")), (2, judges.load("lexical")), (2, _Deadly()), (2, _Counting())):
+        monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        ready(matcher)
+        parts = list[read_rows.Part]()
+        audited = audit.examine(
+            data, "pairs", cast(Judge, judge), matcher, real=True, passed=parts.append, digested=True
+        )
+        texts = Digest()
+        for part in parts:
+            texts.take(part.text)
+        assert str(texts) == str(digest)
+        tables = audited.opinionated, audited.topic_only, audited.sheet, audited.metrics()
+        found.append((tables, audited.languages, audited.rows, audited.answers, data.counts))
+    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0][2:] == (400, 400, ReadCounts(403, 2, 1, 0, 400, 0, 1, data.counts.problems))
+    shown = found[0][0]
+    assert len(shown[0]) == 50 and len(shown[2]) == 100
+    texts_of = {number: rows[number - 1]["prompt"][-1]["content"] for number in range(1, 401)}
+    assert all(texts_of[record["row"]] == record["prompt"] for record in (*shown[0], *shown[1], *shown[2]))
 
 
 @pytest.mark.parametrize("judge", [_Deadly, _Unpicklable])
@@ -91,9 +146,7 @@ def test_what_lost_processes_were_to_read_is_read_here(
     data = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs")
     matcher = Matcher(suite.load("vaes"))
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    others, _ = workers()
-    assert others is not None  # so few rows would be read before it has started
-    others.submit(read_rows.prepared, (matcher.suite, matcher.embedder, None)).result()
+    ready(matcher)
     audited = audit.examine(data.rows, "pairs", judge(), matcher)
     assert audited.metrics() == audit.examine(data.rows, "pairs", _Counting(), matcher).metrics()
     assert audited.rows == 300 and caplog.text.count("this one goes on alone") == 1
@@ -102,27 +155,32 @@ def test_what_lost_processes_were_to_read_is_read_here(
 def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(
     small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The only other worker has two batches of 40 in hand and ends none before this process has read three."""
+    """The only other worker has two blocks of 40 in hand and ends none before this process has read three."""
     rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs").rows
     matcher, judge = Matcher(suite.load("vaes")), judges.load("lexical")
-    match, read_three = matcher.match, threading.Event()
-    begun, calls = list[int](), list[int]()
+    numbers = {str(row): number for number, row in enumerate(rows, 1)}
+    read, read_three = read_rows._read_here, threading.Event()
+    begun, here = list[int](), list[int]()
 
-    def counted(batch: Sequence[Any]) -> Any:
-        calls.append(batch[0]["row"])
-        if len(calls) == 1 + 3:  # the first is read alone
-            read_three.set()
-        return match(batch)
+    def first_of(task: read_rows.Task) -> int:
+        return numbers[str(next(iter(task.block.rows(blocks.ReadCounts()))))]
+
+    def read_here(task: read_rows.Task, judge: Judge | None, matcher: Matcher) -> read_rows.Part:
+        if threading.current_thread() is threading.main_thread():
+            here.append(first_of(task))
+            if len(here) == 3:
+                read_three.set()
+        return read(task, judge, matcher)
 
     class Pool:
         workers, own = 1, 6
 
         def begin(self, work: Callable[[Any], Any], given: Any) -> Future[Any]:
-            if work is read_rows.prepared:
-                ready = Future[Any]()
-                ready.set_result(None)
-                return ready
-            begun.append(given[0]["row"])
+            if not isinstance(given, read_rows.Task):  # what it prepares
+                done = Future[Any]()
+                done.set_result(None)
+                return done
+            begun.append(first_of(given))
             return executor.submit(lambda: work(given) if read_three.wait(60) else None)
 
     @contextmanager
@@ -130,14 +188,11 @@ def test_while_others_are_busy_rows_are_read_here_and_come_in_their_order(
         yield Pool()
 
     monkeypatch.setattr(read_rows, "_processes", pool)
-    monkeypatch.setattr(matcher, "match", counted)
+    monkeypatch.setattr(read_rows, "_read_here", read_here)
     with ThreadPoolExecutor(1) as executor:
-        said = list(read_rows.read_rows(exchanges.batches(rows), ("chosen", "rejected"), judge, matcher))
-    assert [one.rows[0]["row"] for one in said] == [1, 41, 81, 121, 161, 201, 241, 281]
-    assert begun[:2] == [41, 81] and calls[:4] == [1, 121, 161, 201]
-    monkeypatch.undo()
-    for one in said:
-        assert one.matches.proposition.tolist() == matcher.match(one.rows).proposition.tolist()
+        said = list(read_rows.read_rows(tasks(blocks.given(rows), matcher), judge, matcher))
+    assert [numbers[str(part.first)] for part in said] == [1, 41, 81, 121, 161, 201, 241, 281]
+    assert begun[:2] == [1, 41] and here[:3] == [81, 121, 161]
 
 
 @pytest.mark.parametrize(("cores", "judge"), [(1, _Counting), (2, _Counting), (2, _Deadly)])
@@ -147,30 +202,32 @@ def test_batches_are_drawn_as_they_are_read(
     """Never the whole source: a few batches in hand beside the one that is read, on any number of cores."""
     monkeypatch.setattr("joblib.cpu_count", lambda: cores)
     rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=40&seed=3"), "pairs").rows
-    drawn = 0
+    matcher, drawn = Matcher(suite.load("vaes")), 0
 
-    def batches() -> Iterator[Sequence[Any]]:
+    def given() -> Iterator[blocks.Block]:
         nonlocal drawn
         for _ in range(60):
             drawn += 1
-            yield rows
+            yield blocks.GivenRows(rows)
 
-    ahead = [
-        drawn - number
-        for number, _ in enumerate(
-            read_rows.read_rows(batches(), ("chosen", "rejected"), judge(), Matcher(suite.load("vaes")))
-        )
-    ]
+    parts = read_rows.read_rows(tasks(given(), matcher), judge(), matcher)
+    ahead = [drawn - number for number, _ in enumerate(parts)]
     assert len(ahead) == 60
-    assert max(ahead) <= 2 + (read_rows._AHEAD + read_rows._OWN) * (cores - 1)
+    assert max(ahead) <= 1 + read_rows.FEW + (1 + read_rows._AHEAD + read_rows._OWN) * (cores - 1)
 
 
-def test_long_rows_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch ends with the row that passes the bound: six rows of 300 characters where 1,000 are allowed."""
-    monkeypatch.setattr(exchanges, "CHARACTERS", 1_000)
+def test_long_rows_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A block ends with the row that passes the bound: six rows of 300 characters where 1,000 are allowed."""
+    monkeypatch.setattr(blocks, "CHARACTERS", 1_000)
+    said = [{"role": "assistant", "content": "x" * 281}]  # with the names of the roles 300 in all
+    row = {"prompt": [{"role": "user", "content": "y" * 6}], "completion": said}
+    assert [len(block.given) for block in blocks.given([row] * 6)] == [4, 2]
     said = [{"role": "assistant", "content": "x" * 290}]
     row = {"prompt": [{"role": "user", "content": "y" * 10}], "completion": said}
     assert [len(batch) for batch in exchanges.batches([row] * 6)] == [4, 2]
+    lines = [Line(number, b"x" * 300) for number in range(1, 7)]
+    reading = Reading("data", "sft", Layout("messages", FORMATS["messages"]))
+    assert [len(block.unread) for block in blocks.raw(reading, lines, blocks.ReadCounts())] == [4, 2]
 
 
 def test_a_script_without_a_main_guard_may_audit(tmp_path: Path) -> None:
@@ -180,9 +237,10 @@ def test_a_script_without_a_main_guard_may_audit(tmp_path: Path) -> None:
         "from valuedrift_mlflow import judges, suite\n"
         "from valuedrift_mlflow.data.datasets import load_data\n"
         "from valuedrift_mlflow.data.settings import Data\n"
-        "from valuedrift_mlflow.value_gap import audit, exchanges, read_rows\n"
+        "from valuedrift_mlflow.data import blocks\n"
+        "from valuedrift_mlflow.value_gap import audit, read_rows\n"
         "from valuedrift_mlflow.value_gap.matching import Matcher\n"
-        "exchanges.BATCH, read_rows.ALONE = 20, 1\n"
+        "blocks.ROWS, read_rows.FEW = 20, 1\n"
         "rows = load_data(Data(uri='embedded:pairs?size=100'), 'pairs').rows\n"
         "print('rows', audit.examine(rows, 'pairs', judges.load('lexical'), Matcher(suite.load('vaes'))).rows)\n"
     )

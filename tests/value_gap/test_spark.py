@@ -15,11 +15,12 @@ import pytest
 from commands_of_users import valuedrift
 
 from valuedrift_mlflow import judges, log_judge, suite
+from valuedrift_mlflow.data import blocks
 from valuedrift_mlflow.data.datasets import load_data
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Answer
-from valuedrift_mlflow.value_gap import audit, exchanges
+from valuedrift_mlflow.value_gap import audit
 from valuedrift_mlflow.value_gap.matching import Matcher
 
 needs_spark = pytest.mark.skipif(
@@ -45,7 +46,7 @@ def session() -> Iterator[Any]:
 
 @needs_spark
 def test_on_spark_an_audit_comes_to_what_it_comes_to_here(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "BATCH", 30)  # six batches, in two waves
+    monkeypatch.setattr(blocks, "ROWS", 30)  # six batches, in two waves
     rows = load_data(Data(uri=PAIRS), "pairs").rows
     matcher, judge = Matcher(suite.load("vaes")), judges.load("lexical")
     here = audit.examine(rows, "pairs", judge, matcher)

@@ -1,11 +1,12 @@
 """What stands beside the texts of a row in columns of its own: a system prompt, earlier turns, a label, scores.
 
-``each`` makes a reader of many rows of one that reads the texts of a row, and adds all this.
+``EachRow`` makes a reader of many rows of one that reads the texts of a row, and adds all this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from valuedrift_mlflow.data import compared
 from valuedrift_mlflow.data.dialogues import dialogue_of
@@ -72,14 +73,18 @@ def _earlier(history: object) -> list[Message]:
     return messages
 
 
-def each(read: Callable[[Row], Record | list[Record]]) -> Reader:
+@dataclass(frozen=True)
+class EachRow:
     """A reader of raw rows that do not depend on each other, which keeps what the source says of their stances."""
 
-    def outcomes(raws: Iterable[Raw]) -> Iterator[Outcome]:
+    read: Callable[[Row], Record | list[Record]]
+
+    def __call__(self, raws: Iterable[Raw]) -> Iterator[Outcome]:
+        """What becomes of every row."""
         for raw in raws:
             row = raw.row or {}
             try:
-                made = read(row)
+                made = self.read(row)
                 made = [_in_context(one, row) for one in (made if isinstance(made, list) else [made])]
             except NothingToLearn:
                 yield Outcome(raw, dropped=1)
@@ -88,8 +93,6 @@ def each(read: Callable[[Row], Record | list[Record]]) -> Reader:
             else:
                 said = _said_beside(row)
                 yield Outcome(raw, [{**said, **one} for one in made] if said else made)
-
-    return outcomes
 
 
 def _said_beside(row: Row) -> Record:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
-from valuedrift_mlflow.data.sources import Rows
 from valuedrift_mlflow.inputs.reading import json_of
 from valuedrift_mlflow.inputs.rows import Row
 
@@ -16,20 +15,14 @@ def columns_of(data: Data) -> dict[str, str]:
     return data.columns | ({"winner": data.winner.partition("=")[0]} if data.winner else {})
 
 
-def mapped(rows: Rows, columns: Mapping[str, str]) -> Rows:
-    """Rows with the named columns alone, each taken from its path; a row that has no such place is a bad one."""
-
-    def read() -> Iterator[Raw]:
-        for raw in rows():
-            if raw.row is None:
-                yield raw
-                continue
-            try:
-                yield raw._replace(row={name: at(raw.row, path) for name, path in columns.items()})
-            except LookupError as error:
-                yield raw._replace(row=None, problem=str(error.args[0]))
-
-    return read
+def mapped(raw: Raw, columns: Mapping[str, str]) -> Raw:
+    """A row with the named columns alone, each taken from its path; one that has no such place is a bad one."""
+    if raw.row is None:
+        return raw
+    try:
+        return raw._replace(row={name: at(raw.row, path) for name, path in columns.items()})
+    except LookupError as error:
+        return raw._replace(row=None, problem=str(error.args[0]))
 
 
 def at(row: Row, path: str) -> object:

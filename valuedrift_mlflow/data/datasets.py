@@ -11,23 +11,24 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from valuedrift_mlflow.data import own, sources
+from valuedrift_mlflow.data import blocks, own, sources
 from valuedrift_mlflow.data.arrow_rows import as_dataset, store
+from valuedrift_mlflow.data.blocks import Block, ReadCounts, Reading, Refused
 from valuedrift_mlflow.data.columns import columns_of, mapped
+from valuedrift_mlflow.data.files import Unread, parsed
 from valuedrift_mlflow.data.formats import FORMATS, MAX_DROPPED
-from valuedrift_mlflow.data.kinds import COLUMNS, as_kind, says_the_same, serves
+from valuedrift_mlflow.data.kinds import COLUMNS, serves
 from valuedrift_mlflow.data.layouts import Layout, layout_of, other_kind
 from valuedrift_mlflow.data.marks import dialogue
-from valuedrift_mlflow.data.messages import Message, Outcome, Raw
+from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.data.mixing import mixed
 from valuedrift_mlflow.data.settings import Data, Kind, Turns
-from valuedrift_mlflow.data.turns import answers, runs
 from valuedrift_mlflow.inputs.errors import InputError, naming, one_line, problem
 from valuedrift_mlflow.inputs.pulse import counted
 from valuedrift_mlflow.inputs.rows import Record, Row
@@ -52,7 +53,13 @@ __all__ = [
     "stream",
 ]
 logger = logging.getLogger(__name__)
-Refused = Callable[[Record], str]  # why a model cannot be shown a row; empty where it can
+
+
+class _Counted(Protocol):
+    counts: ReadCounts  # of the block that a part is made of
+
+
+_Part = TypeVar("_Part", bound=_Counted)
 _NEEDS: dict[Kind | None, str] = {
     "sft": "one answer to each prompt, not preference pairs",
     "pairs": "prompt, chosen and rejected",
@@ -60,10 +67,7 @@ _NEEDS: dict[Kind | None, str] = {
     "prompts": "a prompt",
     None: "answers or preference pairs",
 }
-_MAX_PROBLEMS = 20
 _FIRST_ROWS = 100  # whose columns are taken for those of the data
-# A reason quotes its cell, which may hold a whole dialogue.
-_LONGEST_REASON = 300
 
 
 class Digest:
@@ -75,13 +79,16 @@ class Digest:
         self._hashed = hashlib.sha256(b"[")
         self._any = False
 
-    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows as they are, taken in."""
-        for row in rows:
-            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-            self._hashed.update((f", {text}" if self._any else text).encode())
+    @staticmethod
+    def text(rows: Iterable[Row]) -> bytes:
+        """What is hashed of rows that follow each other, in any process."""
+        return ", ".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows).encode()
+
+    def take(self, text: bytes) -> None:
+        """Take in the ``text`` of the next rows; that of none is empty."""
+        if text:
+            self._hashed.update(b", " + text if self._any else text)
             self._any = True
-            yield row
 
     def __str__(self) -> str:
         """The digits of what has passed so far."""
@@ -120,33 +127,13 @@ class TrainingData:
     @cached_property
     def _digest(self) -> str:
         digest = Digest()
-        for _ in digest.passing(self.rows):
-            pass
+        for row in self.rows:
+            digest.take(Digest.text([row]))
         return str(digest)
 
     def dataset(self) -> datasets.Dataset:
         """The rows as a Hugging Face dataset with the columns that TRL's trainers expect."""
         return as_dataset(self.rows).select_columns(list(COLUMNS[self.kind]))
-
-
-@dataclass
-class ReadCounts:
-    """What a pass over data has read: raw rows, those that were bad, those that teach nothing.
-
-    ``labelled_bad`` are answers that the data call bad, where good ones are learnt from. ``given`` rows hold
-    ``answers`` to learn from (of kind sft). Rows of equal sides (``equal``) are among the dropped ones.
-    In PRISM's utterances the rows of a turn without a pair count as dropped. ``problems`` has a line for each of the
-    first 20 bad rows, with its number and the reason.
-    """
-
-    read: int = 0
-    bad: int = 0
-    dropped: int = 0
-    labelled_bad: int = 0
-    given: int = 0
-    answers: int = 0
-    equal: int = 0
-    problems: list[str] = field(default_factory=list)
 
 
 class Stream:
@@ -161,78 +148,45 @@ class Stream:
     of PRISM any share may); where it gave no row at all.
     """
 
-    def __init__(
-        self,
-        data: Data,
-        kind: Kind,
-        layout: Layout,
-        rows: sources.Rows,
-        turns: Turns = "all",
-        refused: Refused | None = None,
-    ) -> None:
-        """Rows that are laid out in a known way, as rows of ``kind``; see ``stream``."""
-        self.uri = data.uri
-        self.turns = turns
-        self._refused = refused
-        self.kind = kind
-        self.format = layout.format
-        self.layout = layout
+    def __init__(self, reading: Reading, rows: sources.Rows) -> None:
+        """Raw rows that are read in a known way; see ``stream``."""
+        self.uri, self.kind, self.turns = reading.uri, reading.kind, reading.turns
+        self.layout = reading.layout
+        self.format = reading.layout.format
         self.counts = ReadCounts()
-        self._skips = data.on_bad_row == "skip"
+        self._reading = reading
         self._rows = rows
 
     def __iter__(self) -> Iterator[Record]:
         self.counts = counts = ReadCounts()
-        for outcome in self.layout.read(self._readable(counts)):
-            outcome = self._checked(outcome)
-            if outcome.bad:
-                self._note(counts, outcome)
-            counts.dropped += outcome.dropped
-            # Read on, but give nothing: all bad rows are told at once, and nobody trains on a part by mistake.
-            if counts.bad and not self._skips:
-                continue
-            for row in outcome.rows:
-                if says_the_same(row):
-                    counts.dropped += 1
-                    counts.equal += 1
-                    continue
-                made = self._made(row)
-                counts.labelled_bad += not made
-                counts.given += len(made)
-                counts.answers += sum(answers(one["completion"]) for one in made) if self.kind == "sft" else 0
-                yield from made
-        self._finish(counts, counts.given)
+        yield from self._reading.rows(self._counted(), counts)
+        self._finish(counts)
 
-    def _checked(self, outcome: Outcome) -> Outcome:
-        """A row that the model's chat template refuses is a bad one."""
-        if self._refused is None:
-            return outcome
-        reason = next(filter(None, map(self._refused, outcome.rows)), "")
-        return outcome._replace(rows=(), bad=reason) if reason and not outcome.bad else outcome
+    def parts(self, read: Callable[[Iterator[Block]], Iterator[_Part]]) -> Iterator[_Part]:
+        """A pass by blocks of rows: what ``read`` makes of each, in their order and in whatever process.
 
-    def _made(self, row: Record) -> list[Record]:
-        """The rows of the stream's kind that one row of its source gives; see ``turns.runs``."""
-        # A label speaks of the last answer alone.
-        if self.kind == "sft" and self.turns == "all" and row.get("dialogue") and "label" not in row:
-            return [one for run in runs(row) for one in as_kind(self.kind, run)]
-        return as_kind(self.kind, row)
+        ``Block.rows`` gives the rows of a block, and the part that is made of it carries their counts. There is none
+        of a block with a bad row nor of those after it, unless bad rows are skipped.
+        """
+        self.counts = counts = ReadCounts()
+        for part in read(self._blocks(counts)):
+            counts.add(part.counts)
+            if self._reading.skips or not counts.bad:
+                yield part
+        self._finish(counts)
 
-    def _readable(self, counts: ReadCounts) -> Iterator[Raw]:
-        """The raw rows that are rows; the others are noted. Long reading gives a sign of life in the log."""
-        for raw in counted(self._rows(), logger.warning, f"reading {self.uri}"):
-            counts.read += 1
-            if raw.row is None:
-                self._note(counts, Outcome(raw, bad=raw.problem))
-            else:
-                yield raw
+    def _blocks(self, counts: ReadCounts) -> Iterator[Block]:
+        if self._reading.row_by_row:
+            return blocks.raw(self._reading, self._counted(), counts)
+        return blocks.given(self._reading.rows(self._counted(), counts))
 
-    def _note(self, counts: ReadCounts, outcome: Outcome) -> None:
-        counts.bad += 1
-        if len(counts.problems) < _MAX_PROBLEMS:
-            counts.problems.append(_bad_row(self.uri, outcome.raw, outcome.bad, self.format))
+    def _counted(self) -> Iterator[Unread]:
+        """The raw rows. Long reading gives a sign of life in the log."""
+        return counted(self._rows(), logger.warning, f"reading {self.uri}")
 
-    def _finish(self, counts: ReadCounts, given: int) -> None:
-        if counts.bad and not (self._skips and given):
+    def _finish(self, counts: ReadCounts) -> None:
+        given, skips = counts.given, self._reading.skips
+        if counts.bad and not (skips and given):
             hidden = counts.bad - len(counts.problems)
             raise InputError(counts.problems + ([f"data {self.uri}: {hidden} more bad rows"] if hidden else []))
         if counts.bad:
@@ -248,7 +202,7 @@ class Stream:
             if not given:
                 found = f"{counts.labelled_bad} answers labelled bad"
                 raise InputError(problem(f"data {self.uri}", found, "at least one answer labelled good"))
-        most = 1.0 if self._skips else self.layout.max_dropped
+        most = 1.0 if skips else self.layout.max_dropped
         if counts.dropped > most * counts.read or not given:
             allowed = f"at most {most:.0%} of rows with an empty answer or two equal ones"
             if most == 1:
@@ -257,13 +211,6 @@ class Stream:
             raise InputError(problem(f"data {self.uri}", f"{counts.dropped} of {counts.read}", allowed, mend))
         if counts.dropped:
             logger.info("data %s: %d of %d rows dropped: nothing to learn", self.uri, counts.dropped, counts.read)
-
-
-def _bad_row(uri: str, raw: Raw, reason: str, format: str) -> str:
-    if len(reason) > _LONGEST_REASON:
-        reason = f"{reason[:_LONGEST_REASON]}..."
-    where = f"data {uri} {raw.file} row {raw.number}" if raw.file else f"data {uri} row {raw.number}"
-    return problem(where, reason, f"a row of format {format}")
 
 
 def check_data(data: Data, field: str = "data") -> None:
@@ -304,23 +251,24 @@ def _stream(
 ) -> Stream:
     rows = sources.open_rows(data, download=download)
     layout = _layout(data, rows, kind)
-    if data.columns:
-        rows = mapped(rows, columns_of(data))
     # After the layout: the error says what was recognised instead.
     if not (serves(layout.kind, kind) if kind else layout.kind != "prompts"):
         found = f"{layout.format} ({layout.kind}) with the columns {', '.join((*layout.used.values(), *layout.unused))}"
         needed = f"{kind or 'other'} data{f' for {algorithm}' if algorithm else ''}: {_NEEDS[kind]}"
         raise InputError(problem(f"data {data.uri}", found, needed, other_kind(data, layout, kind)))
-    return Stream(data, kind or layout.kind, layout, rows, turns, refused)
+    columns = columns_of(data) if data.columns else {}
+    skips = data.on_bad_row == "skip"
+    return Stream(Reading(data.uri, kind or layout.kind, layout, turns, skips, columns, refused), rows)
 
 
 def _layout(data: Data, rows: sources.Rows, kind: Kind | None) -> Layout:
     """How the rows are laid out, by the first of them."""
     function = None if data.format == "auto" else own.function(data.format)
     if function is not None:
-        form, bad = own.known(function, rows(), _FIRST_ROWS)
+        form, bad = own.known(function, map(parsed, rows()), _FIRST_ROWS)
         if form is None:
-            raise InputError([_bad_row(data.uri, raw, reason, data.format) for raw, reason in bad[:_MAX_PROBLEMS]])
+            told = bad[: blocks.MAX_PROBLEMS]
+            raise InputError([blocks.bad_row(data.uri, raw, reason, data.format) for raw, reason in told])
         return Layout(data.format, form)
     first = _first_rows(data, rows)
     if not data.columns:
@@ -328,23 +276,24 @@ def _layout(data: Data, rows: sources.Rows, kind: Kind | None) -> Layout:
     named = columns_of(data)
     read = {path.partition(".")[0] if path not in first[0] else path for path in named.values()}
     others = [column for row in first for column in row if column not in read]
-    return layout_of(data, _first_rows(data, mapped(rows, named)), kind, others)
+    return layout_of(data, _first_rows(data, rows, named), kind, others)
 
 
-def _first_rows(data: Data, rows: sources.Rows) -> list[Row]:
+def _first_rows(data: Data, rows: sources.Rows, columns: Mapping[str, str] | None = None) -> list[Row]:
     """The first rows that can be read, whose columns are taken for those of the data."""
-    unread: list[str] = []
+    wrong: list[str] = []
 
     def readable() -> Iterator[Row]:
-        for raw in rows():
+        for given in rows():
+            raw = mapped(parsed(given), columns) if columns else parsed(given)
             if raw.row is not None:
                 yield raw.row
-            elif len(unread) < _MAX_PROBLEMS:
-                unread.append(_bad_row(data.uri, raw, raw.problem, data.format))
+            elif len(wrong) < blocks.MAX_PROBLEMS:
+                wrong.append(blocks.bad_row(data.uri, raw, raw.problem, data.format))
 
     first = list(islice(readable(), _FIRST_ROWS))
     if not any(first):
-        raise InputError(unread or problem("data", data.uri, "at least one row", "the source is empty"))
+        raise InputError(wrong or problem("data", data.uri, "at least one row", "the source is empty"))
     return first
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from valuedrift_mlflow.data.library import datasets_library
 from valuedrift_mlflow.data.messages import Raw
@@ -23,6 +23,20 @@ from valuedrift_mlflow.inputs.reading import ROW, opened, read_bytes
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.tables import delimiter
 
+
+class Line(NamedTuple):
+    """A line of a jsonl file that nobody has parsed yet, its number among those that are not empty."""
+
+    number: int
+    text: bytes
+    file: str = ""  # of a folder with several
+
+    def parsed(self) -> Raw:
+        """Its row, or the reason why it is none."""
+        return _parsed(self.number, self.text, self.file)
+
+
+Unread = Raw | Line
 _TYPES = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"},
     **{".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"},
@@ -105,13 +119,18 @@ def type_of(path: Path) -> str | None:
     return _TYPES.get(suffixes[-1]) if suffixes else None
 
 
+def parsed(unread: Unread) -> Raw:
+    """A row as its source has it, parsed if it has not been yet."""
+    return unread.parsed() if isinstance(unread, Line) else unread
+
+
 def numbered(rows: Iterable[Row]) -> Iterator[Raw]:
     """Rows with their numbers from 1."""
     return (Raw(number, row) for number, row in enumerate(rows, start=1))
 
 
-def file_rows(path: Path) -> Iterator[Raw]:
-    """The rows of a file, each with its number from 1 or the reason why it is none.
+def file_rows(path: Path) -> Iterator[Unread]:
+    """The rows of a file, each with its number from 1 or the reason why it is none; lines of json as they stand.
 
     Raises:
         InputError: the file is empty, or json that holds no rows.
@@ -153,38 +172,38 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _json_lines(path: Path) -> Iterator[Raw]:
+def _json_lines(path: Path) -> Iterator[Line]:
     with opened(path) as file:
         number = 0
         for line in _lines(file):
             if not line.isspace():
                 number += 1
-                yield _parsed(number, line)
+                yield Line(number, line)
 
 
-def _parsed(number: int, line: bytes) -> Raw:
+def _parsed(number: int, line: bytes, file: str) -> Raw:
     try:
         row = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())  # files that were joined have several marks
     except (ValueError, RecursionError) as error:
         ended = line.rstrip()
         if ended.endswith(b"},"):  # the inside of a list, an object a line
-            return _parsed(number, ended[:-1])
-        return Raw(number, None, problem=f"no json: {error}")
+            return _parsed(number, ended[:-1], file)
+        return Raw(number, None, file, f"no json: {error}")
     if not isinstance(row, dict):
-        return Raw(number, None, problem=f"{type(row).__name__}, not an object with columns")
+        return Raw(number, None, file, f"{type(row).__name__}, not an object with columns")
     # In a line that is valid UTF-8 only an escape can bring a lone surrogate: all others need not be written again.
     if b"\\ud" in line or b"\\uD" in line:
-        return _of_text(number, row, json.dumps(row, ensure_ascii=False))
-    return Raw(number, row)
+        return _of_text(number, row, json.dumps(row, ensure_ascii=False), file)
+    return Raw(number, row, file)
 
 
-def _of_text(number: int, row: Row, text: str) -> Raw:
+def _of_text(number: int, row: Row, text: str, file: str = "") -> Raw:
     """The row, if all of it can be written as text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return Raw(number, None, problem=f"no text in UTF-8: {error.reason}")
-    return Raw(number, row)
+        return Raw(number, None, file, f"no text in UTF-8: {error.reason}")
+    return Raw(number, row, file)
 
 
 def _json_list(path: Path) -> Iterator[Raw]:

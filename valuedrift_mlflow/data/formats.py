@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from valuedrift_mlflow.data import answers, compared, pairs, prism_pairs, rated_rows, trees
-from valuedrift_mlflow.data.beside import SCORES_OF_SIDES, Reader, and_label, each
+from valuedrift_mlflow.data.beside import SCORES_OF_SIDES, EachRow, Reader, and_label
 from valuedrift_mlflow.data.dialogues import dialogue_of, holds_dialogue, texts_of
 from valuedrift_mlflow.data.kinds import SIDES
 from valuedrift_mlflow.data.messages import BadRow, truth
@@ -47,11 +47,11 @@ def _compared(
 ) -> Format:
     """Pairs from compared answers, among which ties are common."""
     also = ("system", "history", "more", "first_model", "second_model")
-    return Format("pairs", columns, each(read), max_dropped=1, also=also, fits=fits, rated=rated)
+    return Format("pairs", columns, EachRow(read), max_dropped=1, also=also, fits=fits, rated=rated)
 
 
 def _pairs(*columns: str, read: Callable[[Row], Record | list[Record]], fits: Fits | None = None) -> Format:
-    return Format("pairs", columns, each(read), also=("system", "history", "more", *SCORES_OF_SIDES), fits=fits)
+    return Format("pairs", columns, EachRow(read), also=("system", "history", "more", *SCORES_OF_SIDES), fits=fits)
 
 
 def _holds(*columns: str) -> Fits:
@@ -125,10 +125,12 @@ def _answers(kind: Literal["sft", "labelled"]) -> dict[str, Format]:
         fits = _FITS.get(name, _any_row)
         also = ("system", "history", *(() if name == "messages" else ("more",)))
         if kind == "sft":
-            made[name] = Format(kind, columns, each(read), also=(*also, "label"), fits=fits)
+            made[name] = Format(kind, columns, EachRow(read), also=(*also, "label"), fits=fits)
         else:
             labelled = "labelled" if name == "prompt-completion" else f"{name}-labelled"
-            made[labelled] = Format(kind, (*columns, "label"), each(and_label(read)), also=also, fits=_with_label(fits))
+            made[labelled] = Format(
+                kind, (*columns, "label"), EachRow(and_label(read)), also=also, fits=_with_label(fits)
+            )
     return made
 
 
@@ -152,7 +154,7 @@ FORMATS: dict[str, Format] = {
         rated=True,
     ),
     "prism-conversations": Format(
-        "pairs", ("conversation_history",), each(prism_pairs.from_conversation), max_dropped=1, also=(), rated=True
+        "pairs", ("conversation_history",), EachRow(prism_pairs.from_conversation), max_dropped=1, also=(), rated=True
     ),
     "dialogue-and-rejected": _pairs(
         "dialogue", "rejected_one", read=pairs.with_rejected(answers.last_answer("dialogue")), fits=pairs.holds_both
@@ -204,5 +206,5 @@ FORMATS: dict[str, Format] = {
         rated=True,
     ),
     **_answers("sft"),
-    "prompt": Format("prompts", ("prompt",), each(answers.from_prompt), also=("system", "history", "more")),
+    "prompt": Format("prompts", ("prompt",), EachRow(answers.from_prompt), also=("system", "history", "more")),
 }

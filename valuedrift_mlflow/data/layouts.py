@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pickle import PicklingError
+from typing import Any
 
 from valuedrift_mlflow.data import compared, names
-from valuedrift_mlflow.data.beside import each
+from valuedrift_mlflow.data.beside import EachRow
 from valuedrift_mlflow.data.dialogues import holds_dialogue
 from valuedrift_mlflow.data.formats import FORMATS, Format
 from valuedrift_mlflow.data.kinds import COLUMNS, NAMED, serves
@@ -25,13 +27,24 @@ _STANCES = ("stance", "chosen_stance", "rejected_stance")
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are laid out: their format, the column of each thing that is read, and the columns that are not."""
+    """How rows are laid out: their format, the column of each thing that is read, and the columns that are not.
+
+    ``winners`` are the words of the recipe and the data by which the first of two answers is the better one, and the
+    second. A layout of one of the known formats can be handed to another process.
+    """
 
     format: str
     form: Format
     used: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     min_margin: float = 0
+    winners: tuple[str, str] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
+        """By the name of the format, whose functions cannot be pickled."""
+        if self.format not in FORMATS:
+            raise PicklingError(f"format {self.format} is known in this process alone")
+        return _of_known, (self.format, self.used, self.unused, self.min_margin, self.winners)
 
     @property
     def kind(self) -> Kind:
@@ -44,9 +57,15 @@ class Layout:
         # Whoever asks for a margin wants rows to be dropped.
         return 1 if self.min_margin else self.form.max_dropped
 
+    @property
+    def row_by_row(self) -> bool:
+        """Whether what becomes of a row depends on no other, in any process."""
+        return self.format in FORMATS and isinstance(self.form.read, EachRow)
+
     def read(self, raws: Iterable[Raw]) -> Iterator[Outcome]:
         """What becomes of rows, which reach the format under the names that it knows."""
-        for outcome in self.form.read(self._named(raw) for raw in raws):
+        read = EachRow(compared.two_with_winner(*self.winners)) if self.winners else self.form.read
+        for outcome in read(self._named(raw) for raw in raws):
             if not self.min_margin:
                 yield outcome
                 continue
@@ -71,6 +90,10 @@ class Layout:
         if set(self.unused) & set(_STANCES):
             said += f" (stances that were planted are read beside {', '.join(_OURS)}, or by data.columns)"
         return said
+
+
+def _of_known(format: str, *others: Any) -> Layout:
+    return Layout(format, FORMATS[format], *others)
 
 
 def _renamed(row: Row, used: Mapping[str, str]) -> Row:
@@ -229,8 +252,7 @@ def _with_first(layout: Layout, data: Data, rows: Sequence[Row], column: str, fi
     if len(others) == len(found) or len(others) > 1:
         allowed = f"one of two values (and ties); the first {len(rows)} rows have {', '.join(found) or 'none'}"
         raise InputError(problem(f"data {data.uri} winner", f"{column}={first}", allowed))
-    form = replace(layout.form, read=each(compared.two_with_winner(first, "".join(others))))
-    return replace(layout, form=form)
+    return replace(layout, winners=(first, "".join(others)))
 
 
 def _check_signs(layout: Layout, data: Data, rows: Sequence[Row]) -> None:

@@ -16,16 +16,15 @@ from pathlib import Path
 
 from valuedrift_mlflow.data import hub
 from valuedrift_mlflow.data.chosen_files import chosen, folder_of
-from valuedrift_mlflow.data.files import check_file, file_rows, numbered, type_of
+from valuedrift_mlflow.data.files import Unread, check_file, file_rows, numbered, type_of
 from valuedrift_mlflow.data.library import datasets_library
-from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.embedded import corpus
 from valuedrift_mlflow.inputs.errors import InputError, problem
 from valuedrift_mlflow.inputs.reading import user_path
 from valuedrift_mlflow.inputs.rows import Record, Row
 
-Rows = Callable[[], Iterator[Raw]]  # every call reads from the start
+Rows = Callable[[], Iterator[Unread]]  # every call reads from the start
 
 
 def check_source(data: Data) -> None:
@@ -133,7 +132,7 @@ def _sliced(rows: Rows, split: str) -> Rows:
     if not sliced:
         return rows
 
-    def read() -> Iterator[Raw]:
+    def read() -> Iterator[Unread]:
         count = sum(1 for _ in rows())
         for part in datasets_library().ReadInstruction.from_spec(split).to_absolute({name: count}):
             yield from islice(rows(), part.from_, part.to)
@@ -174,7 +173,7 @@ def open_rows(data: Data, *, download: bool) -> Rows:
 
 def _guarded(uri: str, rows: Rows) -> Rows:
     # A source is opened once and read later, again and again: errors of reading must name it as well.
-    def read() -> Iterator[Raw]:
+    def read() -> Iterator[Unread]:
         with _named_errors(uri):
             yield from rows()
 
@@ -210,11 +209,11 @@ def _files_of(folder: Path, data: Data) -> list[Path] | None:
     return files if all(type_of(file) and file.is_file() for file in files) else None
 
 
-def _folder_rows(folder: Path, files: Iterable[Path]) -> Iterator[Raw]:
+def _folder_rows(folder: Path, files: Iterable[Path]) -> Iterator[Unread]:
     for file in files:
         name = str(file.relative_to(folder.resolve())) if file.is_relative_to(folder.resolve()) else file.name
-        for raw in file_rows(file):
-            yield raw._replace(file=name)  # numbers begin again in each file
+        for unread in file_rows(file):
+            yield unread._replace(file=name)  # numbers begin again in each file
 
 
 def _library_rows(path: Path, data: Data, download: bool) -> Iterable[Row]:

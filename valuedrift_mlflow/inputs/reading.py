@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -205,6 +206,13 @@ def yaml_of(text: str) -> object:
         raise ValueError(one_line(error)) from None
     except RecursionError:
         raise ValueError("lists and mappings nested too deeply") from None
+
+
+def own_yaml(name: str) -> Any:
+    """What a YAML file of this package holds; ``name`` is its path within it."""
+    text = files("valuedrift_mlflow").joinpath(name).read_text(encoding="utf-8")
+    # Ten times faster than PyYAML's own, where the library was there when PyYAML was built.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def settings_of(path: Path, where: str) -> object:

@@ -15,9 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-import yaml
-
 from valuedrift_mlflow.inputs.errors import problem
+from valuedrift_mlflow.inputs.reading import own_yaml
 
 DATA = "data"  # the axis that is read off the answers where a suite has no keys; no suite may name one of its own so
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -96,5 +95,4 @@ def built_in_keys() -> Mapping[str, tuple[Key, ...]]:
 @cache
 def built_in_axes() -> Mapping[str, Axis]:
     """What the ends of the axes of ``vaes`` stand for (``axes.yaml``)."""
-    text = files("valuedrift_mlflow").joinpath("suite/axes.yaml").read_text(encoding="utf-8")
-    return {name: Axis(**said) for name, said in yaml.safe_load(text).items()}
+    return {name: Axis(**said) for name, said in own_yaml("suite/axes.yaml").items()}

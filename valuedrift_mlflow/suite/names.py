@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from itertools import chain
 
-import yaml
-
+from valuedrift_mlflow.inputs.reading import own_yaml
 from valuedrift_mlflow.inputs.remembered import Remembered
 
 _WORD = re.compile(r"[^\W_]+")
@@ -150,8 +148,7 @@ def _is_form(word: str, pattern: str) -> bool:
 @cache
 def built_in() -> Names:
     """The everyday names of the suite ``vaes``."""
-    text = files("valuedrift_mlflow").joinpath("suite/names.yaml").read_text(encoding="utf-8")
-    tree = yaml.safe_load(text)
+    tree = own_yaml("suite/names.yaml")
     rules = [
         (kind, topic, rule)
         for topic, own in tree["topics"].items()

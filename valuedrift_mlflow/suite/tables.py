@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
@@ -43,6 +44,13 @@ def built_in() -> Suite:
     keys = built_in_keys()
     items = tuple(replace(item, keys=keys[item.proposition_id]) for item in asked.items)
     return replace(asked, items=items, ends=built_in_axes())
+
+
+@cache
+def built_in_propositions() -> Mapping[str, str]:
+    """The propositions of ``vaes`` by their ids, without what it takes to load the suite."""
+    with files("valuedrift_mlflow").joinpath("suite/vaes.csv").open(encoding="utf-8") as handle:
+        return {row["proposition_id"]: row["proposition"] for row in csv.DictReader(handle)}
 
 
 def from_file(path: Path, topic_column: str | None) -> Suite:

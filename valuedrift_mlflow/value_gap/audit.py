@@ -1,6 +1,6 @@
 """What will these data do to values? The stances of a dataset and, of pairs, their value gap.
 
-Rows are read one batch after another and matched with the topics and propositions of a suite (`matching`); those that
+Rows are read one block after another and matched with the topics and propositions of a suite (`matching`); those that
 touch a proposition are judged, because a stance is a stance on something. What is kept of a row are a few numbers, so
 memory hardly grows with the rows.
 """
@@ -8,10 +8,8 @@ memory hardly grows with the rows.
 from __future__ import annotations
 
 import gc
-import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,54 +18,37 @@ from numpy.typing import NDArray
 
 from valuedrift_mlflow import judges, tracking
 from valuedrift_mlflow import suite as suites
-from valuedrift_mlflow.data import shown
+from valuedrift_mlflow.data import blocks, shown
+from valuedrift_mlflow.data.blocks import Block
 from valuedrift_mlflow.data.datasets import COLUMNS, Digest, Kind, Stream, TrainingData, stream
 from valuedrift_mlflow.data.settings import Data, Turns
 from valuedrift_mlflow.evaluation import recorded, reliability
-from valuedrift_mlflow.evaluation.measurement import judge_costs
 from valuedrift_mlflow.evaluation.reliability import Reliability
 from valuedrift_mlflow.inputs.errors import InputError, collecting, problem
-from valuedrift_mlflow.inputs.rows import Record, Row
+from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.judges import asking
 from valuedrift_mlflow.judges.auto import AUTO
 from valuedrift_mlflow.judges.judge import Judge, identity
 from valuedrift_mlflow.stances import Label
 from valuedrift_mlflow.statistics.adjusted_gap import adjusted_gap
 from valuedrift_mlflow.statistics.intervals import share
-from valuedrift_mlflow.statistics.style_gap import FIGURES, style, style_gap
-from valuedrift_mlflow.statistics.value_gap import SIGMA, mean_distribution, value_gap
+from valuedrift_mlflow.statistics.style_gap import style_gap
+from valuedrift_mlflow.statistics.value_gap import mean_distribution, value_gap
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import languages
-from valuedrift_mlflow.value_gap.exchanges import batches, remembered, rows_of
 from valuedrift_mlflow.value_gap.expectation import expectation
 from valuedrift_mlflow.value_gap.findings import Audit, Findings, Side
-from valuedrift_mlflow.value_gap.judged_rows import SHOWN, Sheet, asked, fingerprint, record_of, side_of
-from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
-from valuedrift_mlflow.value_gap.propositions import Proposition
-from valuedrift_mlflow.value_gap.read_rows import ReadRows, read_rows
-from valuedrift_mlflow.value_gap.row_labels import (
-    SHEET,
-    Key,
-    RowLabels,
-    check_row_labels,
-    labelled_figures,
-    load_row_labels,
-)
+from valuedrift_mlflow.value_gap.matching import Matcher
+from valuedrift_mlflow.value_gap.read_rows import Part, Task, read_rows
+from valuedrift_mlflow.value_gap.row_labels import SHEET, RowLabels, check_row_labels, labelled_figures, load_row_labels
 from valuedrift_mlflow.value_gap.spark import Engine, engine_of
+from valuedrift_mlflow.value_gap.tally import Tally
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-STYLE_SAMPLE = 5_000  # pairs whose style is read, drawn at random from all
-# A few rows of strong opinions may carry all that a topic's figures say: these are shown.
-OPINIONATED = 50  # rows to look at
-TOPIC_ONLY = 50  # of each topic, rows to look at that touch none of its propositions
-_TEXTS = 500  # texts that tell whether the labelled ones are like them
 _EMBEDDED = "embedded:"  # data with planted stances, which tell how right the judge is there
-
-
 DISCOVER = "discover"  # as topics: those of the data itself
 
 
@@ -209,16 +190,22 @@ def run(
         "audit", name=name, parameters=parameters, color=color_of(data.uri), run_id=begun, named=named
     ) as active:
         recorded.log_suite(active, prepared.suite)
-        first, digest = list[Row](), Digest()
-        rows = remembered(digest.passing(data.rows if isinstance(data, TrainingData) else data), first)
+        first, streamed = list[Row](), Digest()
+
+        def passed(part: Part) -> None:
+            streamed.take(part.text)
+            first.extend([] if first or part.first is None else [part.first])
+            progress(part.tally.rows)
+
         real = not data.uri.startswith(_EMBEDDED)
         audited = examine(
-            rows,
+            data.rows if isinstance(data, TrainingData) else data,
             data.kind,
             prepared.judge,
             prepared.matcher,
             seed=seed,
-            progress=progress,
+            passed=passed,
+            digested=isinstance(data, Stream),
             real=real,
             labels=prepared.labels,
             engine=prepared.engine,
@@ -226,7 +213,8 @@ def run(
         spoken = languages.UNKNOWN if audited.languages is None else audited.languages.line()
         about = (shown.line(data), *([spoken] if real else []), *(text for row in first for text in shown.seen(row)))
         audited = replace(audited, about=about, data=data.uri, suite=prepared.suite.identity, run_id=active.run_id)
-        recorded.log_audited_data(active, data.uri, data.format, str(digest))
+        digest = str(streamed) if isinstance(data, Stream) else data.digest()
+        recorded.log_audited_data(active, data.uri, data.format, digest)
         tracking.log_text(active, "\n".join(about), "data.txt")
         counts = data if isinstance(data, TrainingData) else data.counts
         lost = {"data/bad_rows": float(counts.bad), "data/dropped_rows": float(counts.dropped)}
@@ -253,189 +241,86 @@ def _frame(records: Sequence[Row]) -> pd.DataFrame:
 
 
 def examine(
-    rows: Iterable[Row],
+    rows: Iterable[Row] | Stream,
     kind: Kind,
     judge: Judge,
     matcher: Matcher,
     *,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda rows: None,
+    passed: Callable[[Part], None] = lambda part: None,
+    digested: bool = False,
     real: bool = False,
     labels: RowLabels | None = None,
     engine: Engine = "local",
 ) -> Audit:
     """Audit normalised rows without logging anything; see `audit`.
 
-    ``progress`` is given the number of rows of every batch. A source of no rows gives an audit of none. The judge on
-    ``real`` texts is checked against labelled ones, and its errors there are taken off the gap.
+    ``passed`` is given every part of the rows in their order, with the text for a digest of them where they are to be
+    ``digested``. A source of no rows gives an audit of none. The judge on ``real`` texts is checked against labelled
+    ones, and its errors there are taken off the gap.
     """
-    reader = _Reader("pairs" if kind == "pairs" else "sft", judge, matcher, seed, real, labels)
+    spoken = real and languages.installed()
+    tally = Tally("pairs" if kind == "pairs" else "sft", len(matcher.topics), seed, spoken, sheet=real)
+
+    def read(given: Iterator[Block]) -> Iterator[Part]:
+        tasks = (Task(block, tally.part(number), digested) for number, block in enumerate(given))
+        return read_rows(tasks, judge, matcher, engine)
+
     gc.freeze()  # all modules: the rows make so many objects that Python would look through them again and again
     try:
-        for read in read_rows(batches(rows), reader.columns, judge, matcher, engine):
-            reader.take(read)
-            progress(rows_of(read.rows))
+        for part in rows.parts(read) if isinstance(rows, Stream) else read(blocks.given(rows)):
+            part.judge(judge)
+            tally.add(part.tally)
+            passed(part)
     finally:
         gc.unfreeze()
-    return reader.audit()
+    return _Figures(tally, judge, matcher, labels, real).audit()
 
 
-@dataclass
-class _Reader:
-    """Takes rows in, keeps numbers."""
+@dataclass(frozen=True)
+class _Figures:
+    """What a tally says."""
 
-    kind: Kind
+    tally: Tally
     judge: Judge
     matcher: Matcher
-    seed: int
-    real: bool = False
-    labels: RowLabels | None = None
-    rows: int = 0
-    answers: int = 0  # or pairs of them: more than rows where these have several turns
-    _keys: list[Key] = field(default_factory=list)  # of judged rows, where some have labels
-    _placed: list[tuple[Integers, Integers, tuple[Side, ...]]] = field(default_factory=list)
-    _strongest: list[tuple[float, int, Record]] = field(default_factory=list)  # a heap, the weakest first
-    _topic_only: list[Record] = field(default_factory=list)
-    _costs: Counter[str] = field(default_factory=Counter)
-    _drawn: list[str] = field(default_factory=list)  # questions with their answers, whose language is looked at
-    _texts: list[str] = field(default_factory=list)  # the first that were judged
-
-    def __post_init__(self) -> None:
-        self.columns = COLUMNS[self.kind][1:]
-        self._sheet = Sheet(self.columns, self.seed)
-        self._touched = np.zeros(len(self.matcher.topics), dtype=np.int64)
-        self._shown = np.zeros(len(self.matcher.topics), dtype=np.int64)  # rows in the table of these
-        self._rng = np.random.default_rng([self.seed, 1])  # apart from the intervals, which use the seed itself
-        self._language_rng = np.random.default_rng([self.seed, 2])
-        # Of a fixed size, whatever the number of rows is; what is not filled is cut off in `audit`.
-        self._styles = np.empty((STYLE_SAMPLE if self.kind == "pairs" else 0, 2, len(FIGURES)))
-
-    def take(self, read: ReadRows) -> None:
-        """Keep what a batch comes to that has been matched and judged."""
-        batch, matches = read.rows, read.matches
-        if self.kind == "pairs":
-            self._read_styles(batch)
-        if self.real and languages.installed():
-            self._draw(batch)
-        self._touched += np.bincount(matches.topic[matches.topic >= 0], minlength=len(self._touched))
-        self._keep_topic_only(batch, matches)
-        if read.about:
-            sides = tuple(side_of(own) for own in read.verdicts)
-            prompts = np.array([fingerprint(row["prompt"]) for row, _ in read.about], dtype=np.int64)
-            # Prompts as numbers: the intervals need to know which are the same, and nothing else of them.
-            self._placed.append((matches.proposition[read.placed], prompts, sides))
-            self._costs.update(judge_costs([verdict for own in read.verdicts for verdict in own]))
-            self._keep_texts(read.about)
-            if self.labels is not None:
-                self._keys += [(row["row"], row["turn"]) for row, _ in read.about]
-            if self.real:
-                self._sheet.take(read.about)
-            self._keep_strongest(read.about, np.array(read.placed) + self.answers + 1, sides)
-        self.answers += len(batch)
-        self.rows += rows_of(batch)
-
-    def _draw(self, batch: Sequence[Row]) -> None:
-        """Keep a random part of all rows' texts."""
-        for row, place in zip(batch, self._places(len(batch), languages.SAMPLE, self._language_rng), strict=True):
-            if place < languages.SAMPLE:
-                text = f"{asked(row)[:SHOWN]} {response(row[self.columns[0]])[:SHOWN]}"
-                self._drawn[place : place + 1] = [text]
-
-    def _keep_texts(self, about: Sequence[tuple[Row, Proposition]]) -> None:
-        """Keep the first texts that were judged."""
-        said = (response(row[column]) for column in self.columns for row, _ in about)
-        self._texts += islice(filter(str.strip, said), _TEXTS - len(self._texts))
-
-    def _keep_topic_only(self, batch: Sequence[Row], matches: Matches) -> None:
-        for at in np.flatnonzero((matches.topic >= 0) & (matches.proposition < 0)).tolist():
-            topic = matches.topic[at].item()
-            if self._shown[topic] < TOPIC_ONLY:
-                self._shown[topic] += 1
-                record = {"row": batch[at]["row"], "topic": self.matcher.topics[topic]}
-                record |= {"prompt": asked(batch[at])[:SHOWN]}
-                record |= {column: response(batch[at][column])[:SHOWN] for column in self.columns}
-                self._topic_only.append(record)
-
-    def _read_styles(self, batch: Sequence[Row]) -> None:
-        for row, place in zip(batch, self._places(len(batch), STYLE_SAMPLE, self._rng), strict=True):
-            if place < STYLE_SAMPLE:
-                self._styles[place] = [style(response(row[column])) for column in self.columns]
-
-    def _places(self, count: int, size: int, rng: np.random.Generator) -> list[int]:
-        """Where in a sample of ``size`` the next answers belong; from ``size`` on, nowhere.
-
-        Reservoir sampling (Vitter 1985, algorithm R): every one so far is equally likely to be in the sample.
-        """
-        numbers = np.arange(self.answers, self.answers + count)
-        return [int(place) for place in np.where(numbers < size, numbers, rng.integers(0, numbers + 1))]
-
-    def _keep_strongest(
-        self, about: Sequence[tuple[Row, Proposition]], numbers: Integers, sides: tuple[Side, ...]
-    ) -> None:
-        sigma = [side.probabilities @ SIGMA for side in sides]
-        direction = (sigma[0] - sigma[1]) / 2 if len(sides) > 1 else sigma[0]
-        for at in np.flatnonzero(np.abs(direction) > 0).tolist():
-            # Of equal strength the earlier row stays. No two keys are equal, so that the heap never compares records.
-            key = (float(abs(direction[at])), -int(numbers[at]))
-            if len(self._strongest) < OPINIONATED or key > self._strongest[0][:2]:
-                row, proposition = about[at]
-                labels = [int(side.labels[at]) for side in sides]
-                record = record_of(row, proposition, self.columns, labels)
-                entry = (*key, {"row": row["row"], "direction": float(direction[at]), **record})
-                if len(self._strongest) < OPINIONATED:
-                    heapq.heappush(self._strongest, entry)
-                else:
-                    heapq.heappushpop(self._strongest, entry)
+    labels: RowLabels | None
+    real: bool
 
     def audit(self) -> Audit:
-        """What all rows come to."""
-        topics = self.matcher.topics
+        """Of all rows."""
+        topics, tally = self.matcher.topics, self.tally
         place_of = np.array([topics.index(own.topic) for own in self.matcher.propositions])
-        propositions, prompts, sides = self._joined()
+        propositions, prompts, sides = tally.read()
         topic_of = place_of[propositions]
-        kept = np.flatnonzero(self._touched)
-        trust = reliability.of(self.judge, self._texts) if self.real else None
+        kept = np.flatnonzero(tally.touched)
+        trust = reliability.of(self.judge, tally.texts) if self.real else None
         by_topic = {
-            topics[place]: self._findings(int(self._touched[place]), topic_of == place, prompts, sides, trust)
+            topics[place]: self._findings(int(tally.touched[place]), topic_of == place, prompts, sides, trust)
             for place in kept.tolist()
         }
-        styles = self._styles[: self.answers]
+        styles, drawn = tally.styles(), tally.drawn()
         whole = Audit(
             data="",
-            kind=self.kind,
-            rows=self.rows,
-            answers=self.answers,
+            kind=tally.kind,
+            rows=tally.rows,
+            answers=tally.answers,
             judge=identity(self.judge),
             suite="",
-            overall=self._findings(int(self._touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides, trust),
+            overall=self._findings(int(tally.touched.sum()), np.ones(len(topic_of), dtype=bool), prompts, sides, trust),
             topics=by_topic,
-            style=style_gap(styles[:, 0], styles[:, 1], seed=self.seed) if self.kind == "pairs" else None,
-            opinionated=[record for *_, record in sorted(self._strongest, key=lambda entry: entry[:2], reverse=True)],
-            topic_only=sorted(self._topic_only, key=lambda record: topics.index(record["topic"])),
+            style=style_gap(styles[:, 0], styles[:, 1], seed=tally.seed) if tally.kind == "pairs" else None,
+            opinionated=tally.strongest(),
+            topic_only=[record for _, record in sorted(tally.topic_only, key=lambda own: own[0])],
             # `kept` is sorted: places among all topics become places among those that were touched.
             topic_of=np.searchsorted(kept, topic_of),
             sides=sides,
-            costs=dict(self._costs),
+            costs=dict(tally.costs),
             trust=trust,
-            languages=languages.of(self._drawn) if self._drawn else None,
-            sheet=self._sheet.rows(),
+            languages=languages.of(drawn) if drawn else None,
+            sheet=tally.to_label(),
         )
         return replace(whole, verdict=expectation(whole))
-
-    def _joined(self) -> tuple[Integers, Integers, tuple[Side, ...]]:
-        if not self._placed:
-            nothing = Side(np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=np.int8))
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), (nothing,) * len(self.columns)
-        propositions, prompts, sides = zip(*self._placed, strict=True)
-        joined = tuple(
-            Side(
-                np.concatenate([side.held for side in own]),
-                np.concatenate([side.probabilities for side in own]),
-                np.concatenate([side.labels for side in own]),
-            )
-            for own in zip(*sides, strict=True)
-        )
-        return np.concatenate(propositions), np.concatenate(prompts), joined
 
     def _findings(
         self,
@@ -448,22 +333,22 @@ class _Reader:
         own, same = [side.of(chosen) for side in sides], prompts[chosen]
         gap = soft = error = labelled = None
         if len(own) > 1:
-            gap = value_gap(own[0].held, own[1].held, same, seed=self.seed)
-            soft = value_gap(own[0].probabilities, own[1].probabilities, same, seed=self.seed).pairwise
+            gap = value_gap(own[0].held, own[1].held, same, seed=self.tally.seed)
+            soft = value_gap(own[0].probabilities, own[1].probabilities, same, seed=self.tally.seed).pairwise
             if trust is not None and trust.errors:
                 errors = np.array(trust.errors)
-                error = adjusted_gap(own[0].verdicts, own[1].verdicts, same, errors, seed=self.seed)
+                error = adjusted_gap(own[0].verdicts, own[1].verdicts, same, errors, seed=self.tally.seed)
         if self.labels is not None:
-            keys = [self._keys[place] for place in np.flatnonzero(chosen).tolist()]
+            keys = [(row, turn) for row, turn in self.tally.keys()[chosen].tolist()]
             read = [side.held if len(own) > 1 else side.probabilities for side in own]
             labelled = labelled_figures(self.labels, keys, read, same)
         placed = int(chosen.sum())
         return Findings(
-            coverage=share(touched, self.answers),
+            coverage=share(touched, self.tally.answers),
             touched=touched,
-            proposition_coverage=share(placed, self.answers),
+            proposition_coverage=share(placed, self.tally.answers),
             placed=placed,
-            mix=mean_distribution(own[0].probabilities, same, seed=self.seed),
+            mix=mean_distribution(own[0].probabilities, same, seed=self.tally.seed),
             gap=gap,
             pairwise_soft=soft,
             judged=placed * len(own),

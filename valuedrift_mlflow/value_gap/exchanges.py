@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from valuedrift_mlflow.data.blocks import cut
 from valuedrift_mlflow.data.messages import Message
 from valuedrift_mlflow.data.turns import single
 from valuedrift_mlflow.inputs.rows import Record, Row
 
-BATCH = 2_000  # rows in memory at a time,
-CHARACTERS = 4_000_000  # or fewer where they are long: so many in all, and the row that passes it
 _TEXTS = ("prompt", "completion", "chosen", "rejected")
 
 
@@ -46,24 +45,22 @@ def _users(said: Sequence[Message]) -> list[str]:
     return [message["content"] for message in said if message["role"] == "user"]
 
 
+def wanted(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows that are looked at, which are those that get a number.
+
+    An answer that is labelled bad is none to move towards.
+    """
+    return (row for row in rows if row.get("label") is not False)
+
+
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
-    wanted = (row for row in rows if row.get("label") is not False)  # an answer labelled bad is none to move towards
     said: Iterator[Row] = (
         {**one, "row": number, "turn": turn}
-        for number, row in enumerate(wanted, 1)
+        for number, row in enumerate(wanted(rows), 1)
         for turn, one in enumerate(exchanges(row))
     )
-    batch: list[Row] = []
-    size = 0
-    for row in said:
-        batch.append(row)
-        size += _characters(row)
-        if len(batch) == BATCH or size > CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return cut(said, _characters)
 
 
 def _characters(row: Row) -> int:
@@ -73,11 +70,3 @@ def _characters(row: Row) -> int:
 def rows_of(batch: Sequence[Row]) -> int:
     """How many rows begin in a batch."""
     return sum(one["turn"] == 0 for one in batch)
-
-
-def remembered(rows: Iterable[Row], first: list[Row]) -> Iterator[Row]:
-    """The same rows; ``first`` gets the first of them."""
-    for row in rows:
-        if not first:
-            first.append(row)
-        yield row

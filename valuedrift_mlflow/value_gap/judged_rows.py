@@ -1,4 +1,4 @@
-"""A judged row of an audit: as numbers, as a person wants to see it, and drawn at random for people to label."""
+"""A judged row of an audit: as numbers, as a person wants to see it, and for people to label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from valuedrift_mlflow.statistics.value_gap import held, probabilities
 from valuedrift_mlflow.value_gap.findings import Side
 from valuedrift_mlflow.value_gap.matching import response, user_turns
 from valuedrift_mlflow.value_gap.propositions import Proposition
-from valuedrift_mlflow.value_gap.row_labels import SHEET_ROWS
 
 SHOWN = 1_000  # characters of a text in a table
 
@@ -53,33 +52,10 @@ def record_of(row: Row, proposition: Proposition, columns: Sequence[str], labels
     return record
 
 
-class Sheet:
-    """Judged rows drawn at random, without the judge's verdicts, for people to label.
-
-    Reservoir sampling (Vitter 1985, algorithm R): every judged row so far is equally likely to be in it.
-    """
-
-    def __init__(self, columns: Sequence[str], seed: int) -> None:
-        """Of rows with these columns of responses."""
-        self._columns, self._seen = tuple(columns), 0
-        self._rng = np.random.default_rng([seed, 3])
-        self._rows: list[Record] = []
-
-    def take(self, about: Sequence[tuple[Row, Proposition]]) -> None:
-        """See judged rows, and keep some."""
-        for row, proposition in about:
-            place = self._seen if self._seen < SHEET_ROWS else int(self._rng.integers(0, self._seen + 1))
-            self._seen += 1
-            if place < SHEET_ROWS:
-                self._rows[place : place + 1] = [self._record(row, proposition)]
-
-    def _record(self, row: Row, proposition: Proposition) -> Record:
-        record: Record = {"row": row["row"], "turn": row["turn"], "topic": proposition.topic}
-        record |= {"proposition": proposition.text, "prompt": asked(row)[:SHOWN]}
-        for column in self._columns:
-            record |= {column: response(row[column])[:SHOWN], f"{column}_label": ""}
-        return record | {"weight": 1.0}
-
-    def rows(self) -> list[Record]:
-        """The rows in random order: who labels the first of them has labelled a random part."""
-        return [self._rows[place] for place in self._rng.permutation(len(self._rows)).tolist()]
+def to_label(row: Row, proposition: Proposition, columns: Sequence[str]) -> Record:
+    """A row without the judge's verdicts, for people to label."""
+    record: Record = {"row": row["row"], "turn": row["turn"], "topic": proposition.topic}
+    record |= {"proposition": proposition.text, "prompt": asked(row)[:SHOWN]}
+    for column in columns:
+        record |= {column: response(row[column])[:SHOWN], f"{column}_label": ""}
+    return record | {"weight": 1.0}

@@ -214,7 +214,7 @@ class Matcher:
     @cached_property
     def _named(self) -> dict[str, int]:
         """The propositions of the built-in suite among these, with their numbers: they have everyday names."""
-        built_in = {item.proposition_id: item.proposition for item in tables.built_in().items}
+        built_in = tables.built_in_propositions()
         known = enumerate(self.propositions)
         return {own.proposition_id: at for at, own in known if built_in.get(own.proposition_id) == own.text}
 

@@ -1,4 +1,4 @@
-"""Batches of rows to what they touch and how their sides are judged.
+"""Blocks of rows to what they come to: read, matched and judged.
 
 In this process; of many rows on every core, or by the executors of a cluster.
 """
@@ -7,53 +7,68 @@ from __future__ import annotations
 
 import gc
 import logging
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from pickle import PicklingError
 from typing import Protocol, TypeVar
 
-import numpy as np
-
+from valuedrift_mlflow.data.blocks import Block, ReadCounts
+from valuedrift_mlflow.data.datasets import Digest
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import UNSCORED, Answer, Verdict
-from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap.exchanges import batches, wanted
 from valuedrift_mlflow.value_gap.judged_rows import asked
-from valuedrift_mlflow.value_gap.matching import Matcher, Matches, response
-from valuedrift_mlflow.value_gap.propositions import Proposition
+from valuedrift_mlflow.value_gap.matching import Matcher, response
 from valuedrift_mlflow.value_gap.spark import Engine, cluster
+from valuedrift_mlflow.value_gap.tally import About, Integers, Tally
 
 logger = logging.getLogger(__name__)
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
-# Batches that this process reads alone: to start the others takes seconds, which only many rows are worth.
-ALONE = 2
-_AHEAD = 2  # batches in hand for each of the others, so that none waits while the next rows are read
-_OWN = 6  # batches that this process reads beside others
-_Read = tuple[Matches, list[list[Verdict]] | None]  # verdicts where the judge was there, too
+# Blocks that this process reads alone where there are no more: to start the others takes seconds.
+FEW = 2
+_AHEAD = 2  # blocks in hand for each of the others, so that none waits while the next rows are read
+_OWN = 6  # blocks that this process reads beside others
+_Matching = tuple[bytes, str]  # a suite, pickled once for all blocks, and an encoder's name
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRows:
-    """A batch of N rows that has been read.
+@dataclass(frozen=True)
+class Task:
+    """A block of rows, an empty tally of what it comes to, and whether a digest of all rows is wanted."""
 
-    ``about`` are the rows that touch a proposition, ``placed`` their places among the N, ``verdicts`` those on each of
-    their sides.
+    block: Block
+    tally: Tally
+    digested: bool = False
+
+
+@dataclass
+class Part:
+    """What a block comes to: the counts of its rows, the first of them and their text for a digest, and a tally.
+
+    ``waiting`` are batches that are still to be judged: the rows that touch a proposition, their places and what they
+    touch, each (N,).
     """
 
-    rows: Sequence[Row]
-    matches: Matches
-    placed: list[int]
-    about: list[tuple[Row, Proposition]]
-    verdicts: list[list[Verdict]]
+    counts: ReadCounts
+    tally: Tally
+    first: Row | None = None
+    text: bytes = b""
+    waiting: list[tuple[About, Integers, Integers]] = field(default_factory=list)
+
+    def judge(self, judge: Judge) -> None:
+        """Judge what has not been judged."""
+        for about, places, propositions in self.waiting:
+            self.tally.judged(about, places, propositions, _verdicts(about, self.tally.columns, judge))
+        self.waiting.clear()
 
 
 class Pool(Protocol):
@@ -70,28 +85,26 @@ class Pool(Protocol):
         ...
 
 
-def read_rows(
-    batches: Iterable[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher, engine: Engine = "local"
-) -> Iterator[ReadRows]:
-    """Read batches in order, the rows matched and their ``columns`` judged.
+def read_rows(tasks: Iterable[Task], judge: Judge, matcher: Matcher, engine: Engine = "local") -> Iterator[Part]:
+    """Read blocks in order, match their rows and judge those that touch a proposition.
 
-    From the third batch on (with the engine ``spark`` from the first) others match, and judge where the judge is the
-    same in any process (``portable``): other judges have clients, caches or models of their own. While all other
-    processes are starting or busy, and once one of them is lost, this one does the same. An encoder has the cores to
-    itself; on a cluster every executor has one. What is read does not depend on any of this.
+    Where there are three blocks or more (with the engine ``spark`` always) others do the same, but judge only where the
+    judge is the same in any process (``portable``): other judges have clients, caches or models of their own, and
+    `Part.judge` is called in this process. While all other processes are starting or busy, and once one of them is
+    lost, this one reads. An encoder has the cores to itself; on a cluster every executor has one. What is read does not
+    depend on any of this.
     """
-    waiting = iter(batches)
-    for batch in islice(waiting, ALONE) if engine == "local" else ():
-        yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
-    following = next(waiting, None)
-    if following is None:
+    waiting = iter(tasks)
+    local = judge if getattr(judge, "portable", False) else None
+    here = partial(_read_here, judge=local, matcher=matcher)
+    few = FEW if engine == "local" else 0
+    first = deque(islice(waiting, few + 1))
+    all_of_them = chain((first.popleft() for _ in range(len(first))), waiting)
+    if len(first) <= few:
+        yield from map(here, all_of_them)
         return
     with cluster() if engine == "spark" else _processes(matcher) as pool:
-        if pool is None:
-            for batch in chain([following], waiting):
-                yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
-            return
-        yield from _shared(pool, chain([following], waiting), columns, judge, matcher)
+        yield from map(here, all_of_them) if pool is None else _shared(pool, all_of_them, here, local, matcher)
 
 
 class _Processes:
@@ -120,36 +133,42 @@ def _processes(matcher: Matcher) -> Iterator[Pool | None]:
 
 
 def _shared(
-    pool: Pool, batches: Iterator[Sequence[Row]], columns: Sequence[str], judge: Judge, matcher: Matcher
-) -> Iterator[ReadRows]:
-    local = judge if getattr(judge, "portable", False) else None
-    read = partial(_read, columns=columns, judge=local, suite=matcher.suite, embedder=matcher.embedder)
+    pool: Pool, tasks: Iterator[Task], here: Callable[[Task], Part], local: Judge | None, matcher: Matcher
+) -> Iterator[Part]:
+    matching = matching_of(matcher)
+    there = partial(_read_there, judge=local, matching=matching)
     many = _AHEAD * pool.workers
-    hand: deque[tuple[Sequence[Row], Future[_Read]]] = deque()
+    hand: deque[tuple[Task, Future[Part]]] = deque()
     # A process imports and prepares for seconds: it is not waited for.
-    ready = pool.begin(prepared, (matcher.suite, matcher.embedder, local)) if pool.own else None
+    ready = pool.begin(partial(prepared, judge=local), matching) if pool.own else None
     try:
-        for batch in batches:
+        for task in tasks:
             if ready is not None and not ready.done():
-                yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
+                yield here(task)
                 continue
-            if pool.own and sum(not found.done() for _, found in hand) >= many:
-                hand.append((batch, _known((matcher.match(batch), None))))
-            else:
-                hand.append((batch, pool.begin(read, batch)))
+            busy = pool.own and sum(not found.done() for _, found in hand) >= many
+            hand.append((task, _known(here(task)) if busy else pool.begin(there, task)))
             while hand and (hand[0][1].done() or len(hand) > many + pool.own):
-                matches, verdicts = hand[0][1].result()
-                yield _judged(hand.popleft()[0], matches, verdicts, columns, judge, matcher)
+                part = hand[0][1].result()
+                hand.popleft()
+                yield part
         while hand:
-            matches, verdicts = hand[0][1].result()
-            yield _judged(hand.popleft()[0], matches, verdicts, columns, judge, matcher)
-    except (BrokenProcessPool, PicklingError) as error:  # killed, or a judge that is not as portable as it says
+            part = hand[0][1].result()
+            hand.popleft()
+            yield part
+    except (BrokenProcessPool, pickle.PicklingError) as error:  # killed, or a judge that is not as portable as it says
         logger.warning("other processes read no more rows, this one goes on alone: %s", one_line(error))
     finally:
         for _, found in hand:  # of an audit that has come to an early end
             found.cancel()
-    for batch in chain([batch for batch, _ in hand], batches):  # none, unless others were lost
-        yield _judged(batch, matcher.match(batch), None, columns, judge, matcher)
+    for task, found in hand:  # none, unless others were lost; what has been read is not read again
+        yield found.result() if found.done() and not found.cancelled() and not found.exception() else here(task)
+    yield from map(here, tasks)
+
+
+def matching_of(matcher: Matcher) -> _Matching:
+    """What makes the same matcher in another process."""
+    return pickle.dumps(matcher.suite), matcher.embedder
 
 
 def _known(found: _Found) -> Future[_Found]:
@@ -159,58 +178,51 @@ def _known(found: _Found) -> Future[_Found]:
     return future
 
 
-def _read(batch: Sequence[Row], columns: Sequence[str], judge: Judge | None, suite: Suite, embedder: str) -> _Read:
-    """What another process does with a batch."""
-    matcher = _matcher(suite, embedder)
-    matches = matcher.match(batch)
-    if judge is None:
-        return matches, None
-    return matches, _verdicts(_about(batch, matches, matcher), columns, judge)
+def _read_here(task: Task, judge: Judge | None, matcher: Matcher) -> Part:
+    """Read a block; without a judge the part is still to be judged."""
+    part = Part(ReadCounts(), task.tally)
+    rows = list(task.block.rows(part.counts))
+    part.first = next(iter(rows), None)
+    part.text = Digest.text(rows) if task.digested else b""
+    part.tally.numbered = sum(1 for _ in wanted(rows))
+    for batch in batches(rows):
+        matches = matcher.match(batch)
+        about, places = part.tally.take(batch, matches, matcher)
+        if about:
+            part.waiting.append((about, places, matches.proposition[matches.proposition >= 0]))
+    if judge is not None:
+        part.judge(judge)
+    return part
 
 
-def prepared(of: tuple[Suite, str, Judge | None]) -> None:
-    """What another process does before its first batch: it reads one answer, so that all it needs is loaded."""
-    suite, embedder, judge = of
-    item = suite.items[0]
+def _read_there(task: Task, judge: Judge | None, matching: _Matching) -> Part:
+    """Read a block in another process."""
+    return _read_here(task, judge, _matcher(matching))
+
+
+def prepared(matching: _Matching, judge: Judge | None) -> None:
+    """What another process does before its first block: it reads one answer, so that all it needs is loaded."""
+    matcher = _matcher(matching)
+    item = matcher.suite.items[0]
     prompt, completion = ([{"role": role, "content": item.prompt}] for role in ("user", "assistant"))
-    _matcher(suite, embedder).match([{"prompt": prompt, "completion": completion}])
+    matcher.match([{"prompt": prompt, "completion": completion}])
     if judge is not None:
         judge.judge([Answer(item.proposition, item.prompt, item.prompt, item.polarity)])
 
 
-_MATCHERS: dict[tuple[str, str], Matcher] = {}  # of this process: one is made in a second, and serves all batches
+_MATCHERS: dict[_Matching, Matcher] = {}  # of this process: one is made in a second, and serves all blocks
 
 
-def _matcher(suite: Suite, embedder: str) -> Matcher:
-    key = suite.hash, embedder
-    if key not in _MATCHERS:
+def _matcher(matching: _Matching) -> Matcher:
+    if matching not in _MATCHERS:
         _MATCHERS.clear()
-        _MATCHERS[key] = Matcher(suite, embedder)
+        suite, embedder = matching
+        _MATCHERS[matching] = Matcher(pickle.loads(suite), embedder)
         gc.freeze()  # as in `audit.examine`
-    return _MATCHERS[key]
+    return _MATCHERS[matching]
 
 
-def _judged(
-    batch: Sequence[Row],
-    matches: Matches,
-    verdicts: list[list[Verdict]] | None,
-    columns: Sequence[str],
-    judge: Judge,
-    matcher: Matcher,
-) -> ReadRows:
-    about = _about(batch, matches, matcher)
-    if verdicts is None:
-        verdicts = _verdicts(about, columns, judge)
-    return ReadRows(batch, matches, np.flatnonzero(matches.proposition >= 0).tolist(), about, verdicts)
-
-
-def _about(batch: Sequence[Row], matches: Matches, matcher: Matcher) -> list[tuple[Row, Proposition]]:
-    """The rows that touch a proposition, each with it."""
-    placed = np.flatnonzero(matches.proposition >= 0).tolist()
-    return [(batch[row], matcher.propositions[matches.proposition[row].item()]) for row in placed]
-
-
-def _verdicts(about: Sequence[tuple[Row, Proposition]], columns: Sequence[str], judge: Judge) -> list[list[Verdict]]:
+def _verdicts(about: About, columns: Sequence[str], judge: Judge) -> list[list[Verdict]]:
     """The verdicts of each side on all rows; an empty response is unscored without asking."""
     prompts = [(asked(row), proposition.polarity(asked(row))) for row, proposition in about]
     # Both sides in one call: a judge on a server has more to do at once, and its cache sees equal answers together.
