@@ -34,8 +34,8 @@ from valuedrift_mlflow.value_gap.tally import About, Integers, Tally
 logger = logging.getLogger(__name__)
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
-# Blocks that this process reads alone where there are no more: to start the others takes seconds.
-FEW = 2
+# Blocks that this process reads alone where there are no more: it has read them when the others have started.
+FEW = 6
 _AHEAD = 2  # blocks in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # blocks that this process reads beside others
 _Matching = tuple[bytes, str]  # a suite, pickled once for all blocks, and an encoder's name
@@ -88,7 +88,7 @@ class Pool(Protocol):
 def read_rows(tasks: Iterable[Task], judge: Judge, matcher: Matcher, engine: Engine = "local") -> Iterator[Part]:
     """Read blocks in order, match their rows and judge those that touch a proposition.
 
-    Where there are three blocks or more (with the engine ``spark`` always) others do the same, but judge only where the
+    Where there are seven blocks or more (with the engine ``spark`` always) others do the same, but judge only where the
     judge is the same in any process (``portable``): other judges have clients, caches or models of their own, and
     `Part.judge` is called in this process. While all other processes are starting or busy, and once one of them is
     lost, this one reads. An encoder has the cores to itself; on a cluster every executor has one. What is read does not
