@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from commands_of_users import valuedrift
 
 from valuedrift_mlflow import judges, log_judge, suite
 from valuedrift_mlflow.data import blocks
-from valuedrift_mlflow.data.datasets import load_data
+from valuedrift_mlflow.data.datasets import load_data, stream
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.stances import Answer
@@ -45,7 +46,9 @@ def session() -> Iterator[Any]:
 
 
 @needs_spark
-def test_on_spark_an_audit_comes_to_what_it_comes_to_here(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_spark_an_audit_comes_to_what_it_comes_to_here(
+    session: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(blocks, "ROWS", 30)  # six batches, in two waves
     rows = load_data(Data(uri=PAIRS), "pairs").rows
     matcher, judge = Matcher(suite.load("vaes")), judges.load("lexical")
@@ -57,6 +60,10 @@ def test_on_spark_an_audit_comes_to_what_it_comes_to_here(session: Any, monkeypa
     assert there.opinionated == here.opinionated and there.topic_only == here.topic_only
     for own, other in zip(there.sides, here.sides, strict=True):
         np.testing.assert_allclose(own.probabilities, other.probabilities)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    lines = audit.examine(stream(Data(uri=str(file))), "pairs", judge, matcher, engine="spark")
+    assert lines.metrics() == there.metrics() and lines.opinionated == there.opinionated
     assert session.sparkContext._jsc is not None  # who brings a session keeps it
 
 
