@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 from valuedrift_mlflow.data import blocks
-from valuedrift_mlflow.data.blocks import Block, RawRows, ReadCounts
+from valuedrift_mlflow.data.blocks import Block, RawRows, ReadCounts, Reading
 from valuedrift_mlflow.data.datasets import Digest, Stream, stream
 from valuedrift_mlflow.data.files import Line
+from valuedrift_mlflow.data.layouts import layout_of
+from valuedrift_mlflow.data.messages import Raw
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.errors import InputError
 from valuedrift_mlflow.inputs.rows import Row
@@ -192,3 +194,27 @@ def test_lines_travel_as_they_stand(tmp_path: Path) -> None:
         Line(7, json.dumps(PAIRS[6]).encode(), "train-1.jsonl"),
         Line(1, json.dumps(PAIRS[7]).encode() + b"\n", "train-2.jsonl"),
     ]
+
+
+class _Picture:
+    """What a library makes of a cell, and no other process can have."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("cannot pickle a picture")
+
+
+def test_of_parsed_rows_only_the_cells_that_are_read_travel() -> None:
+    reading = Reading("data", "pairs", layout_of(Data(uri="data"), [{**PAIRS[0], "image": "x"}], "pairs"))
+    rows = [Raw(number, {**row, "image": _Picture()}) for number, row in enumerate(PAIRS, 1)]
+    there = pickle.loads(pickle.dumps(RawRows(reading, rows)))
+    assert list(there.unread) == [Raw(number, row) for number, row in enumerate(PAIRS, 1)]
+
+
+def test_cells_may_be_nested_as_deeply_as_json_is(tmp_path: Path) -> None:
+    nested: Any = "deep"
+    for _ in range(700):
+        nested = [nested]
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([{**row, "extra": nested} for row in PAIRS]), encoding="utf-8")
+    data = stream(Data(uri=str(file)))
+    assert [row for part in data.parts(elsewhere) for row in part.rows] == list(data)

@@ -100,6 +100,14 @@ class Reading:
                 counts.answers += sum(answers(one["completion"]) for one in made) if self.kind == "sft" else 0
                 yield from made
 
+    def narrowed(self, unread: Unread) -> Unread:
+        """A raw row without the cells that nobody reads, where it has been parsed."""
+        used = self.layout.used.values()
+        # With columns that the recipe names a bad row tells of all that it has.
+        if isinstance(unread, Line) or unread.row is None or self.columns or not used:
+            return unread
+        return unread._replace(row={column: unread.row[column] for column in used if column in unread.row})
+
     def _checked(self, outcome: Outcome) -> Outcome:
         """A row that the model's chat template refuses is a bad one."""
         if self.refused is None:
@@ -166,10 +174,13 @@ class RawRows:
     only_checked: bool = False
 
     def __reduce__(self) -> tuple[Callable[..., RawRows], tuple[object, ...]]:
-        """With lines that follow each other as one text, which is handed on in a fifth of the time."""
+        """With lines that follow each other as one text, which is handed on in a fifth of the time.
+
+        Of rows that have been parsed only the cells that are read: others may be pictures.
+        """
         lines = [one for one in self.unread if isinstance(one, Line)]
         if len(lines) < len(self.unread):
-            return RawRows, (self.reading, self.unread, self.only_checked)
+            return RawRows, (self.reading, list(map(self.reading.narrowed, self.unread)), self.only_checked)
         runs: list[tuple[str, int, bytes]] = []
         for (file, before), run in groupby(enumerate(lines), lambda own: (own[1].file, own[1].number - own[0])):
             together = list(run)
@@ -217,12 +228,17 @@ def cut(things: Iterable[_Thing], size_of: Callable[[_Thing], int]) -> Iterator[
         yield some
 
 
-def _characters(value: object) -> int:
+def _characters(thing: object) -> int:
     """Those of all texts in a row, or about so many."""
-    if isinstance(value, Line):
-        return len(value.text)
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_characters, value.values()))
-    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
+    size, left = 0, [thing]
+    while left:  # and not one call within another: cells may be nested as deeply as JSON is
+        value = left.pop()
+        if isinstance(value, Line):
+            size += len(value.text)
+        elif isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return size
