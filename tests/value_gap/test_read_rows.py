@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import pandas as pd
 import pytest
 
 from valuedrift_mlflow import judges, suite
@@ -137,6 +138,24 @@ def test_a_file_comes_to_the_same_whoever_reads_its_lines(
     assert len(shown[0]) == 50 and len(shown[2]) == 100
     texts_of = {number: rows[number - 1]["prompt"][-1]["content"] for number in range(1, 401)}
     assert all(texts_of[record["row"]] == record["prompt"] for record in (*shown[0], *shown[1], *shown[2]))
+
+
+def test_labels_of_a_sheet_are_found_in_every_block(small_batches: None, tmp_path: Path) -> None:
+    """A sheet's hundred rows lie in eight blocks: each has its row's number and its label is counted once."""
+    file = tmp_path / "pairs.jsonl"
+    rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs").rows
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    matcher, judge = Matcher(suite.load("vaes")), judges.load("lexical")
+    sheet = pd.DataFrame(list(audit.examine(stream(Data(uri=str(file))), "pairs", judge, matcher, real=True).sheet))
+    assert sheet["row"].max() > 280 and len(sheet) == 100
+    sheet[["chosen_label", "rejected_label"]] = "support", "oppose"
+    sheet.to_csv(tmp_path / "labels.csv", index=False)
+    prepared = audit.prepare(str(file), judge, labels=str(tmp_path / "labels.csv"))
+    found = audit.examine(prepared.data, "pairs", judge, prepared.matcher, labels=prepared.labels)
+    assert found.overall.labelled is not None and found.overall.labelled.count == 100
+    assert sum(own.labelled.count for own in found.topics.values() if own.labelled is not None) == 100
+    # All labelled pairs oppose each other: what the judge reads there as less is put right.
+    assert found.overall.labelled.estimates["pairwise"].value > 0.9 > found.overall.gap.pairwise.value
 
 
 @pytest.mark.parametrize("judge", [_Deadly, _Unpicklable])
