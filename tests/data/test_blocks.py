@@ -196,18 +196,20 @@ def test_lines_travel_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
-class _Picture:
-    """What a library makes of a cell, and no other process can have."""
-
-    def __reduce__(self) -> str:
-        raise TypeError("cannot pickle a picture")
-
-
-def test_of_parsed_rows_only_the_cells_that_are_read_travel() -> None:
+def test_of_parsed_rows_only_the_cells_that_are_read_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others may be pictures, which no other process can have, or vectors."""
+    monkeypatch.setattr(blocks, "CHARACTERS", 3_000)
     reading = Reading("data", "pairs", layout_of(Data(uri="data"), [{**PAIRS[0], "image": "x"}], "pairs"))
-    rows = [Raw(number, {**row, "image": _Picture()}) for number, row in enumerate(PAIRS, 1)]
-    there = pickle.loads(pickle.dumps(RawRows(reading, rows)))
-    assert list(there.unread) == [Raw(number, row) for number, row in enumerate(PAIRS, 1)]
+    rows = [Raw(number, {**row, "image": object(), "vector": [0.5] * 100}) for number, row in enumerate(PAIRS, 1)]
+    (block,) = blocks.raw(reading, rows, ReadCounts())
+    assert list(block.unread) == [Raw(number, row) for number, row in enumerate(PAIRS, 1)]
+
+
+def test_numbers_that_are_read_count_as_much_as_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with a hundred numbers of 32 bytes, where 10,000 characters are allowed: every fourth passes the bound."""
+    monkeypatch.setattr(blocks, "CHARACTERS", 10_000)
+    given = [{"prompt": [], "completion": [], "scores": [0.5] * 100} for _ in range(8)]
+    assert [len(block.given) for block in blocks.given(given)] == [4, 4]
 
 
 def test_cells_may_be_nested_as_deeply_as_json_is(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """What the key words cannot read is said."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,3 +47,21 @@ def test_a_random_part_of_many_rows_is_looked_at(monkeypatch: pytest.MonkeyPatch
 def test_short_texts_tell_nothing() -> None:
     assert languages.of(["Ja.", "?"]).looked_at == 0
     assert languages.of([]).metrics() == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_of_a_process_that_has_looked_at_languages_looks_at_them_too(tmp_path: Path) -> None:
+    """Lingua's threads stay behind: a fork that asked for them would wait without end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from valuedrift_mlflow.inputs.languages import foreign\n"
+        f"texts = {[' '.join(GERMAN), ' '.join(ENGLISH)] * 20!r}\n"
+        "assert foreign(texts) == ['german', ''] * 20\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if foreign(texts) == ['german', ''] * 20 else 7)\n"
+        "print('child', os.waitpid(child, 0)[1])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "child 0\n", done.stderr

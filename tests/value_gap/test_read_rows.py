@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import Answer, Verdict
+from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import audit, exchanges, read_rows
 from valuedrift_mlflow.value_gap.matching import Matcher
 from valuedrift_mlflow.value_gap.tally import Tally
@@ -67,6 +69,15 @@ class _Unpicklable(_Counting):
         self.lock = threading.Lock()
 
 
+class _Homesick(_Deadly):
+    """Says that it reads the same in any process, and cannot in any but this one."""
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        if os.getpid() != self.home:
+            raise FileNotFoundError("a file of the first process")
+        return super().judge(answers)
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "ROWS", 40)
@@ -77,7 +88,8 @@ def ready(matcher: Matcher) -> None:
     """Another process, if there is one, has begun: so few rows would be read before it has."""
     others, _ = workers()
     if others is not None:
-        others.submit(read_rows.prepared, read_rows.matching_of(matcher), None).result()
+        others.submit(read_rows.prepared, read_rows.matching_of(matcher), judges.load("lexical")).result()
+        others.submit(_Counting).result()  # it knows this module
 
 
 def tasks(given: Iterable[blocks.Block], matcher: Matcher) -> Iterator[read_rows.Task]:
@@ -128,7 +140,7 @@ def test_a_file_comes_to_the_same_whoever_reads_its_lines(
         )
         texts = Digest()
         for part in parts:
-            texts.take(part.text)
+            part.add_to(texts)
         assert str(texts) == str(digest)
         tables = audited.opinionated, audited.topic_only, audited.sheet, audited.metrics()
         found.append((tables, audited.languages, audited.rows, audited.answers, data.counts))
@@ -138,6 +150,53 @@ def test_a_file_comes_to_the_same_whoever_reads_its_lines(
     assert len(shown[0]) == 50 and len(shown[2]) == 100
     texts_of = {number: rows[number - 1]["prompt"][-1]["content"] for number in range(1, 401)}
     assert all(texts_of[record["row"]] == record["prompt"] for record in (*shown[0], *shown[1], *shown[2]))
+
+
+def test_the_text_of_a_block_is_bounded_where_dialogues_repeat_themselves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every second answer is not to be learnt from, so that each of the others is a row with all before it."""
+    monkeypatch.setattr(read_rows, "_LONGEST_TEXT", 30_000)
+    said = [
+        {"role": role, "content": f"{role} {turn}", "weight": turn % 2}
+        for turn in range(200)
+        for role in ("user", "assistant")
+    ]
+    file = tmp_path / "dialogues.jsonl"
+    lines = [json.dumps({"messages": said[:2]}), json.dumps({"messages": said}), json.dumps({"messages": said[2:4]})]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    data, matcher, parts = (
+        stream(Data(uri=str(file), on_bad_row="skip"), "sft"),
+        Matcher(suite.load("vaes")),
+        list[read_rows.Part](),
+    )
+    whole, digest = Digest(), Digest()
+    whole.take(Digest.text(data))
+    monkeypatch.setattr(blocks, "ROWS", 1)
+    audit.examine(data, "sft", judges.load("lexical"), matcher, passed=parts.append, digested=True)
+    for part in parts:
+        part.add_to(digest)
+    assert str(digest) == str(whole) and sum(part.tally.rows for part in parts) == 101
+    assert [len(part.text) > 0 for part in parts] == [False, False, True]
+    assert [part.block is not None for part in parts] == [False, True, False]
+
+
+def test_a_suite_of_a_class_of_ones_own_is_read_by_others_too(
+    small_batches: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mine(Suite):
+        """Of a script: no other process can import it."""
+
+    known = suite.load("vaes")
+    own = Mine(**{part.name: getattr(known, part.name) for part in fields(Suite) if part.init})
+    rows = load_data(Data(uri="embedded:pairs?gap=0.5&size=300&seed=3"), "pairs").rows
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    found = []
+    for asked in (known, own):
+        matcher = Matcher(asked)
+        ready(matcher)
+        found.append(audit.examine(rows, "pairs", judges.load("lexical"), matcher).metrics())
+    assert found[0] == found[1] and "goes on alone" not in caplog.text
 
 
 def test_labels_of_a_sheet_are_found_in_every_block(small_batches: None, tmp_path: Path) -> None:
@@ -158,7 +217,7 @@ def test_labels_of_a_sheet_are_found_in_every_block(small_batches: None, tmp_pat
     assert found.overall.labelled.estimates["pairwise"].value > 0.9 > found.overall.gap.pairwise.value
 
 
-@pytest.mark.parametrize("judge", [_Deadly, _Unpicklable])
+@pytest.mark.parametrize("judge", [_Deadly, _Unpicklable, _Homesick])
 def test_what_lost_processes_were_to_read_is_read_here(
     judge: type[_Counting], small_batches: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

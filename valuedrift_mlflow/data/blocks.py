@@ -25,6 +25,7 @@ from valuedrift_mlflow.inputs.rows import Record, Row
 
 ROWS = 2_000  # of a block,
 CHARACTERS = 4_000_000  # or fewer where they are long: so many in all, and the row that passes it
+_NUMBER = 32  # bytes of one in a list
 MAX_PROBLEMS = 20
 # A reason quotes its cell, which may hold a whole dialogue.
 _LONGEST_REASON = 300
@@ -101,7 +102,7 @@ class Reading:
                 yield from made
 
     def narrowed(self, unread: Unread) -> Unread:
-        """A raw row without the cells that nobody reads, where it has been parsed."""
+        """A raw row without the cells that nobody reads, where it has been parsed: they may be pictures."""
         used = self.layout.used.values()
         # With columns that the recipe names a bad row tells of all that it has.
         if isinstance(unread, Line) or unread.row is None or self.columns or not used:
@@ -174,13 +175,10 @@ class RawRows:
     only_checked: bool = False
 
     def __reduce__(self) -> tuple[Callable[..., RawRows], tuple[object, ...]]:
-        """With lines that follow each other as one text, which is handed on in a fifth of the time.
-
-        Of rows that have been parsed only the cells that are read: others may be pictures.
-        """
+        """With lines that follow each other as one text, which is handed on in a fifth of the time."""
         lines = [one for one in self.unread if isinstance(one, Line)]
         if len(lines) < len(self.unread):
-            return RawRows, (self.reading, list(map(self.reading.narrowed, self.unread)), self.only_checked)
+            return RawRows, (self.reading, self.unread, self.only_checked)
         runs: list[tuple[str, int, bytes]] = []
         for (file, before), run in groupby(enumerate(lines), lambda own: (own[1].file, own[1].number - own[0])):
             together = list(run)
@@ -210,7 +208,7 @@ def given(rows: Iterable[Row]) -> Iterator[GivenRows]:
 
 def raw(reading: Reading, unread: Iterable[Unread], counts: ReadCounts) -> Iterator[RawRows]:
     """Raw rows that do not depend on each other, in blocks; once ``counts`` has a bad one the rest is only checked."""
-    for some in cut(unread, _characters):
+    for some in cut(map(reading.narrowed, unread), _characters):
         yield RawRows(reading, some, bool(counts.bad) and not reading.skips)
 
 
@@ -229,7 +227,7 @@ def cut(things: Iterable[_Thing], size_of: Callable[[_Thing], int]) -> Iterator[
 
 
 def _characters(thing: object) -> int:
-    """Those of all texts in a row, or about so many."""
+    """Those of all texts in a row, or about as many as need as much memory."""
     size, left = 0, [thing]
     while left:  # and not one call within another: cells may be nested as deeply as JSON is
         value = left.pop()
@@ -241,4 +239,6 @@ def _characters(thing: object) -> int:
             left += value.values()
         elif isinstance(value, list | tuple):
             left += value
+        else:
+            size += _NUMBER
     return size

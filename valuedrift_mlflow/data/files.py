@@ -184,6 +184,8 @@ def _json_lines(path: Path) -> Iterator[Line]:
 def _parsed(number: int, line: bytes, file: str) -> Raw:
     try:
         row = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())  # files that were joined have several marks
+        # In a line that is valid UTF-8 only an escape can bring a lone surrogate: all others need not be written again.
+        text = json.dumps(row, ensure_ascii=False) if b"\\ud" in line or b"\\uD" in line else ""
     except (ValueError, RecursionError) as error:
         ended = line.rstrip()
         if ended.endswith(b"},"):  # the inside of a list, an object a line
@@ -191,10 +193,7 @@ def _parsed(number: int, line: bytes, file: str) -> Raw:
         return Raw(number, None, file, f"no json: {error}")
     if not isinstance(row, dict):
         return Raw(number, None, file, f"{type(row).__name__}, not an object with columns")
-    # In a line that is valid UTF-8 only an escape can bring a lone surrogate: all others need not be written again.
-    if b"\\ud" in line or b"\\uD" in line:
-        return _of_text(number, row, json.dumps(row, ensure_ascii=False), file)
-    return Raw(number, row, file)
+    return _of_text(number, row, text, file)
 
 
 def _of_text(number: int, row: Row, text: str, file: str = "") -> Raw:

@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from valuedrift_mlflow.inputs.workers import is_forked
+
 READ = "english"  # what the suite, the key words and the lexical judge are written in
 SHORTEST = 20  # characters that tell a language
 _MOST = 500  # characters of a text that are looked at
@@ -48,7 +50,10 @@ def told(texts: Sequence[str]) -> list[str]:
     found = [READ if len(text.strip()) >= SHORTEST and _english(text) else "" for text in texts]
     unsure = [at for at, text in enumerate(texts) if not found[at] and len(text.strip()) >= SHORTEST]
     if unsure:
-        languages = _detector().detect_languages_in_parallel_of([texts[at][:_MOST] for at in unsure])
+        cut = [texts[at][:_MOST] for at in unsure]
+        # Lingua's threads are not there in a fork, which would wait for them without end.
+        one, many = _detector().detect_language_of, _detector().detect_languages_in_parallel_of
+        languages = list(map(one, cut)) if is_forked() else many(cut)
         for at, language in zip(unsure, languages, strict=True):
             found[at] = "" if language is None else str(language.name).lower()
     return found

@@ -20,6 +20,11 @@ _STARTED: dict[int, Executor] = {}  # by how many they are
 _ASKING = Lock()
 
 
+def is_forked() -> bool:
+    """Whether this process is a fork of the one that this was imported in, whose threads it does not have."""
+    return os.getpid() != _HERE
+
+
 def workers(most: int | None = None) -> tuple[Executor | None, int]:
     """Processes on (at most so many of) the other cores, and how many they are.
 
@@ -30,7 +35,7 @@ def workers(most: int | None = None) -> tuple[Executor | None, int]:
     """
     import joblib
 
-    if multiprocessing.parent_process() is not None or os.getpid() != _HERE:
+    if multiprocessing.parent_process() is not None or is_forked():
         return None, 0
     try:
         count = min(joblib.cpu_count() - 1, most or sys.maxsize)

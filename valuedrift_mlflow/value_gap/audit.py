@@ -193,7 +193,7 @@ def run(
         first, streamed = list[Row](), Digest()
 
         def passed(part: Part) -> None:
-            streamed.take(part.text)
+            part.add_to(streamed)
             first.extend([] if first or part.first is None else [part.first])
             progress(part.tally.rows)
 

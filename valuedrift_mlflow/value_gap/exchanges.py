@@ -45,19 +45,16 @@ def _users(said: Sequence[Message]) -> list[str]:
     return [message["content"] for message in said if message["role"] == "user"]
 
 
-def wanted(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows that are looked at, which are those that get a number.
-
-    An answer that is labelled bad is none to move towards.
-    """
-    return (row for row in rows if row.get("label") is not False)
+def is_wanted(row: Row) -> bool:
+    """Whether a row is looked at, and has a number: an answer that is labelled bad is none to move towards."""
+    return row.get("label") is not False
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """What rows say to one question at a time. ``row`` is the number of the row, ``turn`` the place within it."""
     said: Iterator[Row] = (
         {**one, "row": number, "turn": turn}
-        for number, row in enumerate(wanted(rows), 1)
+        for number, row in enumerate(filter(is_wanted, rows), 1)
         for turn, one in enumerate(exchanges(row))
     )
     return cut(said, _characters)

@@ -18,14 +18,15 @@ from functools import partial
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
-from valuedrift_mlflow.data.blocks import Block, ReadCounts
+from valuedrift_mlflow.data.blocks import CHARACTERS, Block, ReadCounts
 from valuedrift_mlflow.data.datasets import Digest
 from valuedrift_mlflow.inputs.errors import one_line
 from valuedrift_mlflow.inputs.rows import Row
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
 from valuedrift_mlflow.stances import UNSCORED, Answer, Verdict
-from valuedrift_mlflow.value_gap.exchanges import batches, wanted
+from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.value_gap.exchanges import batches, is_wanted
 from valuedrift_mlflow.value_gap.judged_rows import asked
 from valuedrift_mlflow.value_gap.matching import Matcher, response
 from valuedrift_mlflow.value_gap.spark import Engine, cluster
@@ -38,7 +39,9 @@ _Found = TypeVar("_Found")
 FEW = 6
 _AHEAD = 2  # blocks in hand for each of the others, so that none waits while the next rows are read
 _OWN = 6  # blocks that this process reads beside others
-_Matching = tuple[bytes, str]  # a suite, pickled once for all blocks, and an encoder's name
+_ALONE = "other processes read no more rows, this one goes on alone: %s"
+_LONGEST_TEXT = 4 * CHARACTERS  # bytes
+_Matching = tuple[str, bytes | Suite, str]  # a suite's hash, the suite, pickled once for all blocks, an encoder's name
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,24 @@ class Task:
 class Part:
     """What a block comes to: the counts of its rows, the first of them and their text for a digest, and a tally.
 
-    ``waiting`` are batches that are still to be judged: the rows that touch a proposition, their places and what they
-    touch, each (N,).
+    Where the text would be much longer than the block (each answer of a long dialogue repeats all before it), there is
+    the ``block`` in its place. ``waiting`` are batches that are still to be judged: the rows that touch a proposition,
+    their places and what they touch, each (N,).
     """
 
     counts: ReadCounts
     tally: Tally
     first: Row | None = None
     text: bytes = b""
+    block: Block | None = None
     waiting: list[tuple[About, Integers, Integers]] = field(default_factory=list)
+
+    def add_to(self, digest: Digest) -> None:
+        """Take the rows into a digest of all."""
+        digest.take(self.text)
+        if self.block is not None:  # read once more, row by row
+            for row in self.block.rows(ReadCounts()):
+                digest.take(Digest.text([row]))
 
     def judge(self, judge: Judge) -> None:
         """Judge what has not been judged."""
@@ -135,8 +147,7 @@ def _processes(matcher: Matcher) -> Iterator[Pool | None]:
 def _shared(
     pool: Pool, tasks: Iterator[Task], here: Callable[[Task], Part], local: Judge | None, matcher: Matcher
 ) -> Iterator[Part]:
-    matching = matching_of(matcher)
-    there = partial(_read_there, judge=local, matching=matching)
+    there = partial(_read_there, judge=local, matching=(matching := matching_of(matcher)))
     many = _AHEAD * pool.workers
     hand: deque[tuple[Task, Future[Part]]] = deque()
     # A process imports and prepares for seconds: it is not waited for.
@@ -146,6 +157,10 @@ def _shared(
             if ready is not None and not ready.done():
                 yield here(task)
                 continue
+            if ready is not None and (error := ready.exception()) is not None:  # they cannot have what this one has
+                logger.warning(_ALONE, one_line(error))
+                yield here(task)
+                break
             busy = pool.own and sum(not found.done() for _, found in hand) >= many
             hand.append((task, _known(here(task)) if busy else pool.begin(there, task)))
             while hand and (hand[0][1].done() or len(hand) > many + pool.own):
@@ -157,7 +172,7 @@ def _shared(
             hand.popleft()
             yield part
     except (BrokenProcessPool, pickle.PicklingError) as error:  # killed, or a judge that is not as portable as it says
-        logger.warning("other processes read no more rows, this one goes on alone: %s", one_line(error))
+        logger.warning(_ALONE, one_line(error))
     finally:
         for _, found in hand:  # of an audit that has come to an early end
             found.cancel()
@@ -168,7 +183,9 @@ def _shared(
 
 def matching_of(matcher: Matcher) -> _Matching:
     """What makes the same matcher in another process."""
-    return pickle.dumps(matcher.suite), matcher.embedder
+    # One of a user's own class is left to the pool: it knows how to hand on what is defined in a script.
+    suite = pickle.dumps(matcher.suite) if type(matcher.suite) is Suite else matcher.suite
+    return matcher.suite.hash, suite, matcher.embedder
 
 
 def _known(found: _Found) -> Future[_Found]:
@@ -181,18 +198,30 @@ def _known(found: _Found) -> Future[_Found]:
 def _read_here(task: Task, judge: Judge | None, matcher: Matcher) -> Part:
     """Read a block; without a judge the part is still to be judged."""
     part = Part(ReadCounts(), task.tally)
-    rows = list(task.block.rows(part.counts))
-    part.first = next(iter(rows), None)
-    part.text = Digest.text(rows) if task.digested else b""
-    part.tally.numbered = sum(1 for _ in wanted(rows))
-    for batch in batches(rows):
+    for batch in batches(_passing(task, part)):
         matches = matcher.match(batch)
         about, places = part.tally.take(batch, matches, matcher)
         if about:
             part.waiting.append((about, places, matches.proposition[matches.proposition >= 0]))
-    if judge is not None:
-        part.judge(judge)
+        if judge is not None:
+            part.judge(judge)
     return part
+
+
+def _passing(task: Task, part: Part) -> Iterator[Row]:
+    """The rows of a block, of which the part keeps what it needs of all."""
+    texts, size = list[bytes](), 0
+    for row in task.block.rows(part.counts):
+        part.first = part.first or row
+        part.tally.numbered += is_wanted(row)
+        if task.digested and part.block is None:
+            texts.append(Digest.text([row]))
+            size += len(texts[-1])
+            if size > _LONGEST_TEXT:
+                part.block = task.block
+                texts.clear()
+        yield row
+    part.text = b", ".join(texts)
 
 
 def _read_there(task: Task, judge: Judge | None, matching: _Matching) -> Part:
@@ -210,16 +239,16 @@ def prepared(matching: _Matching, judge: Judge | None) -> None:
         judge.judge([Answer(item.proposition, item.prompt, item.prompt, item.polarity)])
 
 
-_MATCHERS: dict[_Matching, Matcher] = {}  # of this process: one is made in a second, and serves all blocks
+_MATCHERS: dict[tuple[str, str], Matcher] = {}  # of this process: one is made in a second, and serves all blocks
 
 
 def _matcher(matching: _Matching) -> Matcher:
-    if matching not in _MATCHERS:
+    name, suite, embedder = matching
+    if (name, embedder) not in _MATCHERS:
         _MATCHERS.clear()
-        suite, embedder = matching
-        _MATCHERS[matching] = Matcher(pickle.loads(suite), embedder)
+        _MATCHERS[name, embedder] = Matcher(pickle.loads(suite) if isinstance(suite, bytes) else suite, embedder)
         gc.freeze()  # as in `audit.examine`
-    return _MATCHERS[matching]
+    return _MATCHERS[name, embedder]
 
 
 def _verdicts(about: About, columns: Sequence[str], judge: Judge) -> list[list[Verdict]]:
