@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,22 @@ def is_sharded(model: nn.Module) -> bool:
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def check_in_step(model: nn.Module, asked: Sequence[object]) -> None:
+    """Make sure that all processes a model is split over are about to ask it the same: each step needs all of them.
+
+    Raises:
+        ValueError: they ask different things, and would wait for each other without end.
+    """
+    if not is_sharded(model):
+        return
+    import torch.distributed as dist
+
+    asked_by: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(asked_by, hashlib.sha256(repr(asked).encode()).hexdigest())
+    if len(set(asked_by)) > 1:
+        raise ValueError("the weights are split over processes that ask for different responses; all must ask for all")
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:

@@ -172,7 +172,12 @@ class TransformersGenerator:
     def generate(
         self, prompts: Sequence[str], keys: Sequence[str], sampling: Sampling, progress: Progress
     ) -> list[list[str]]:
-        """``sampling.samples`` responses for each prompt, many at once."""
+        """``sampling.samples`` responses for each prompt, many at once.
+
+        Raises:
+            ValueError: the model is split over processes that ask for different responses.
+        """
+        from valuedrift_mlflow.models.calling import check_in_step
         from valuedrift_mlflow.models.decoding import Asked
 
         if not prompts:
@@ -198,6 +203,7 @@ class TransformersGenerator:
             sampling.batch_size,
             lambda row: seed_of(sampling.seed, sampling.salt, keys[row // samples], sampling.first + row % samples),
         )
+        check_in_step(self.model, [asked.prompts, samples, sampling])
         with evaluation_mode(self.model):
             said = as_text(tokenizer, self._way(asked, sampling.engine, progress).run())
         whole = [before_stop(mark + text, speech.stop).strip() for mark, text in zip(begins, said, strict=True)]

@@ -14,6 +14,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from valuedrift_mlflow.inputs.rows import Record
 from valuedrift_mlflow.judges.likelihood import prefix_and_openings, stance_log_probabilities
+from valuedrift_mlflow.models.calling import is_sharded
 from valuedrift_mlflow.models.generation import PLAIN, Sampling, TransformersGenerator, encode, evaluation_mode
 from valuedrift_mlflow.models.reference import Reference, padded, reference_of, response_log_probabilities
 from valuedrift_mlflow.models.speech import Speech
@@ -64,7 +65,11 @@ class AnchoredDPOTrainer(TokenDPOTrainer):
         self.anchor_weight = anchor_weight  # with 0 the penalty is only logged
         self.anchor_batch_size = anchor_batch_size
         self._place = (-1, 0)  # step, and batches of it so far
-        drawn = sorted({index for number in range(anchor_batches) for index in self.drawn(number)})
+        # Where the weights are split, every process takes part in each forward pass: all of them ask all anchors.
+        asking = range(self.accelerator.num_processes) if is_sharded(self.model) else [self.accelerator.process_index]
+        drawn = sorted(
+            {index for number in range(anchor_batches) for process in asking for index in self.drawn(number, process)}
+        )
         tokenizer, prompts = self.processing_class, [anchors[index].prompt for index in drawn]
         self.prompts = dict(zip(drawn, encode(tokenizer, prompts, self.speech), strict=True))
         self.choices = {index: prefix_and_openings(tokenizer, anchors[index], self.speech) for index in drawn}
@@ -101,11 +106,12 @@ class AnchoredDPOTrainer(TokenDPOTrainer):
         ended = [[*ids, tokenizer.eos_token_id][:longest] for ids in encoded]
         return dict(zip(self.prompts, ended, strict=True))
 
-    def drawn(self, number: int) -> list[int]:
-        """The anchors, by their indices, that go with batch ``number`` of this process, counted from 0."""
+    def drawn(self, number: int, process: int | None = None) -> list[int]:
+        """The anchors, by their indices, that go with batch ``number`` of a process (this one), counted from 0."""
         count, processes = len(self.anchors), self.accelerator.num_processes
+        process = self.accelerator.process_index if process is None else process
         # Processes take turns: no two of them hold the same anchors in one round.
-        first = (number * processes + self.accelerator.process_index) * self.anchor_batch_size
+        first = (number * processes + process) * self.anchor_batch_size
         places = range(first, first + self.anchor_batch_size)
         return [int(self._order(place // count)[place % count]) for place in places]
 
