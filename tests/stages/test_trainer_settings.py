@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_values_that_the_configuration_refuses_are_named() -> None:
 
 def test_a_library_that_is_missing_is_named() -> None:
     [line] = wrong(stage_of("sft", trainer={"deepspeed": "zero2.json"}))
+    assert line.endswith("pip install deepspeed")
+
+
+def test_weights_are_not_split_by_deepspeed(tmp_path: Path) -> None:
+    """Processes would each measure their own prompts, and wait for each other's forward passes without end."""
+    settings = {"zero_optimization": {"stage": 3}}
+    (tmp_path / "zero3.json").write_text(json.dumps(settings), encoding="utf-8")
+    for given in (settings, str(tmp_path / "zero3.json")):
+        [line] = wrong(stage_of("dpo", trainer={"deepspeed": given}))
+        assert line.startswith("dpo.trainer.deepspeed zero_optimization.stage: found 3, allowed: 0, 1 or 2")
+        assert line.endswith("set dpo.launch.sharded")
+    [line] = wrong(stage_of("dpo", trainer={"deepspeed": {"zero_optimization": {"stage": 2}}}))
     assert line.endswith("pip install deepspeed")
 
 

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from valuedrift_mlflow.inputs.errors import InputError, collecting, one_line, problem
 from valuedrift_mlflow.inputs.parts import import_object
+from valuedrift_mlflow.inputs.reading import settings_of, user_path
 from valuedrift_mlflow.inputs.scratch import temporary_folder
 
 if TYPE_CHECKING:
@@ -136,11 +137,23 @@ def _check_field(where: str, name: str, value: object, stage: Stage, types: Mapp
     wrong = mistyped(value, types[name])
     if wrong:
         raise InputError(problem(where, value, wrong))
+    if name == "deepspeed":
+        _check_deepspeed(where, value, stage)
     module, package = _LIBRARIES.get(name, ("", ""))
     if name == "optim" and isinstance(value, str) and ("bnb" in value or "8bit" in value):
         module = package = "bitsandbytes"
     if module and value and importlib.util.find_spec(module) is None:
         raise InputError(problem(where, value, f"what the library {module} does", f"pip install {package}"))
+
+
+def _check_deepspeed(where: str, value: object, stage: Stage) -> None:
+    """Refuse ZeRO-3: each forward pass needs all processes then, and no process has weights that can be saved."""
+    path = user_path(value) if isinstance(value, str) else None
+    settings = settings_of(path, where) if path is not None and path.is_file() else value
+    zero = settings.get("zero_optimization") if isinstance(settings, Mapping) else None
+    if isinstance(zero, Mapping) and zero.get("stage") == 3:
+        mend = f"to split the weights set {stage.name}.launch.sharded"
+        raise InputError(problem(f"{where} zero_optimization.stage", 3, "0, 1 or 2", mend))
 
 
 def _mend(said: str, stage: Stage) -> str:

@@ -1,0 +1,45 @@
+"""Processes that a model is split over: each of its steps needs all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import sys
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from valuedrift_mlflow import models
+from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+loaded = models.load_model(sys.argv[1])
+fully_shard(loaded.model, mesh=init_device_mesh("cpu", (2,)))
+generator = TransformersGenerator(loaded.model, loaded.tokenizer)
+
+def said(prompts):
+    return generator.generate(prompts, prompts, Sampling(2, 1.0, 8, seed=0), lambda rows: None)
+
+try:
+    said([f"Question {rank}?"])
+except ValueError as error:
+    print("refused:", error, flush=True)
+answers = [None, None]
+dist.all_gather_object(answers, said(["Should it be?", "Why?"]))
+print("same:", answers[0] == answers[1] and len(answers[0]) == 2, flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_who_asks_for_other_responses_than_the_others_is_refused(random_folder: Path, tmp_path: Path) -> None:
+    """They would wait for each other without end."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run([*command, str(random_folder)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    refusal = "refused: the weights are split over processes that ask for different responses; all must ask for all"
+    assert done.stdout.count(refusal) == 2 and done.stdout.count("same: True") == 2
