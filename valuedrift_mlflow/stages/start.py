@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from valuedrift_mlflow.stages.stage import Job
 
@@ -19,7 +20,13 @@ def start_folder(job: Job) -> Iterator[Path]:
     job.folder.mkdir(parents=True, exist_ok=True)
     origin = job.model.config.name_or_path
     with tempfile.TemporaryDirectory(prefix="start-", dir=job.folder) as folder:
-        job.model.save_pretrained(folder)
+        # In a training of several processes transformers saves in the first one alone.
+        model: Any = job.model
+        model.should_save_on_this_rank = lambda is_main_process: is_main_process
+        try:
+            model.save_pretrained(folder)
+        finally:
+            del model.should_save_on_this_rank
         # TRL asks the config for where to load the second model from.
         job.model.config.name_or_path = folder
         try:
