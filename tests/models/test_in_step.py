@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,15 @@ from valuedrift_mlflow.models.auto import causal_lm
 from valuedrift_mlflow.models.generation import Sampling, TransformersGenerator
 from valuedrift_mlflow.stages.start import start_folder
 
+def tell(line):
+    os.write(1, f"{line}\\n".encode())  # whole, beside what the other process writes
+
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 loaded = models.load_model(sys.argv[1])
 with start_folder(SimpleNamespace(model=loaded.model, folder=Path(sys.argv[2], str(rank)))) as folder:
     own = causal_lm(str(folder)).state_dict()
-print("start:", all(own[name].equal(weight) for name, weight in loaded.model.state_dict().items()), flush=True)
+tell(f"start: {all(own[name].equal(weight) for name, weight in loaded.model.state_dict().items())}")
 fully_shard(loaded.model, mesh=init_device_mesh("cpu", (2,)))
 generator = TransformersGenerator(loaded.model, loaded.tokenizer)
 
@@ -33,10 +37,10 @@ def said(prompts):
 try:
     said([f"Question {rank}?"])
 except ValueError as error:
-    print("refused:", error, flush=True)
+    tell(f"refused: {error}")
 answers = [None, None]
 dist.all_gather_object(answers, said(["Should it be?", "Why?"]))
-print("same:", answers[0] == answers[1] and len(answers[0]) == 2, flush=True)
+tell(f"same: {answers[0] == answers[1] and len(answers[0]) == 2}")
 dist.destroy_process_group()
 """
 
