@@ -13,7 +13,7 @@ import pytest
 
 from valuedrift_mlflow import suite
 from valuedrift_mlflow.inputs.errors import InputError
-from valuedrift_mlflow.suite import Suite
+from valuedrift_mlflow.suite import Suite, tables
 
 TOPICS = (
     "abortion",
@@ -423,3 +423,7 @@ def test_the_political_even_handedness_evaluation_is_a_suite() -> None:
         (topic, polarity): 3 for topic in ("abortion", "topic_2020_election") for polarity in (1, -1)
     }
     assert len(suite.load(f"{NEUTRALITY}?topic_column=main_category").topics) == 7
+
+
+def test_the_propositions_of_the_built_in_suite_can_be_had_without_it() -> None:
+    assert tables.built_in_propositions() == {item.proposition_id: item.proposition for item in tables.built_in().items}

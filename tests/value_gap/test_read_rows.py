@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from valuedrift_mlflow.data.layouts import Layout
 from valuedrift_mlflow.data.settings import Data
 from valuedrift_mlflow.inputs.workers import workers
 from valuedrift_mlflow.judges.judge import Judge
-from valuedrift_mlflow.stances import Answer, Verdict
+from valuedrift_mlflow.stances import Answer, Spent, Verdict
 from valuedrift_mlflow.suite import Suite
 from valuedrift_mlflow.value_gap import audit, exchanges, read_rows
 from valuedrift_mlflow.value_gap.matching import Matcher
@@ -76,6 +76,13 @@ class _Homesick(_Deadly):
         if os.getpid() != self.home:
             raise FileNotFoundError("a file of the first process")
         return super().judge(answers)
+
+
+class _Paid(_Counting):
+    """Ten tokens a verdict, none of which has been paid for before."""
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        return [replace(verdict, spent=Spent(1, 10)) for verdict in super().judge(answers)]
 
 
 @pytest.fixture
@@ -197,6 +204,17 @@ def test_a_suite_of_a_class_of_ones_own_is_read_by_others_too(
         ready(matcher)
         found.append(audit.examine(rows, "pairs", judges.load("lexical"), matcher).metrics())
     assert found[0] == found[1] and "goes on alone" not in caplog.text
+
+
+def test_costs_of_all_blocks_are_told_those_that_are_none_too(small_batches: None) -> None:
+    rows, judge = load_data(Data(uri="embedded:pairs?gap=0.5&size=90&seed=3"), "pairs").rows, _Paid()
+    costs = audit.examine(rows, "pairs", judge, Matcher(suite.load("vaes"))).costs
+    assert judge.asked > 100
+    assert costs == {
+        "cost/judge_calls": judge.asked,
+        "cost/judge_tokens": 10 * judge.asked,
+        "cost/judge_cache_hits": 0,
+    }
 
 
 def test_labels_of_a_sheet_are_found_in_every_block(small_batches: None, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Part:
 class Pool(Protocol):
     """Several that work at the same time: processes, or the executors of a cluster.
 
-    ``own`` batches at most are read by this process beside them, while all of them are busy.
+    ``own`` blocks at most are read by this process beside them, while all of them are busy.
     """
 
     workers: int
@@ -147,7 +147,8 @@ def _processes(matcher: Matcher) -> Iterator[Pool | None]:
 def _shared(
     pool: Pool, tasks: Iterator[Task], here: Callable[[Task], Part], local: Judge | None, matcher: Matcher
 ) -> Iterator[Part]:
-    there = partial(_read_there, judge=local, matching=(matching := matching_of(matcher)))
+    matching = matching_of(matcher)
+    there = partial(_read_there, judge=local, matching=matching)
     many = _AHEAD * pool.workers
     hand: deque[tuple[Task, Future[Part]]] = deque()
     # A process imports and prepares for seconds: it is not waited for.

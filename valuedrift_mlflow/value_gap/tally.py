@@ -140,7 +140,7 @@ class Tally:
         self._judged += later._judged
         self._keys += [keys + np.array([self.numbered, 0]) for keys in later._keys]
         self.touched += later.touched
-        self.costs += later.costs
+        self.costs.update(later.costs)  # and not +=, which leaves out what is 0
         self.rows += later.rows
         self.answers += later.answers
         self.numbered += later.numbered
