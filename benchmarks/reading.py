@@ -122,13 +122,13 @@ def readers(file: Path, cache: Path) -> dict[str, Callable[[], Iterator[object]]
     """Ways to read a file alone, before any row is looked at."""
     import datasets
 
-    from valuedrift_mlflow.data.files import file_rows
+    from valuedrift_mlflow.data.files import file_rows, parsed
 
     def library(**how: Any) -> Iterator[object]:
         return iter(datasets.load_dataset("json", data_files=str(file), split="train", **how))
 
     return {
-        "data/files.py": lambda: file_rows(file),
+        "data/files.py": lambda: map(parsed, file_rows(file)),
         "library, first time": lambda: library(cache_dir=str(cache)),
         "library, from its cache": lambda: library(cache_dir=str(cache)),
         "library, streaming": lambda: library(streaming=True),

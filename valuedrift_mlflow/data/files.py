@@ -31,10 +31,6 @@ class Line(NamedTuple):
     text: bytes
     file: str = ""  # of a folder with several
 
-    def parsed(self) -> Raw:
-        """Its row, or the reason why it is none."""
-        return _parsed(self.number, self.text, self.file)
-
 
 Unread = Raw | Line
 _TYPES = {
@@ -120,8 +116,8 @@ def type_of(path: Path) -> str | None:
 
 
 def parsed(unread: Unread) -> Raw:
-    """A row as its source has it, parsed if it has not been yet."""
-    return unread.parsed() if isinstance(unread, Line) else unread
+    """A row as its source has it, or the reason why it is none."""
+    return _parsed(*unread) if isinstance(unread, Line) else unread
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Raw]:
